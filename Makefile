@@ -1,0 +1,49 @@
+# Words for people and for CI. On a fresh clone every one of them works by itself: setup comes first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo setup test test-slow check fix bench docs clean
+
+help: ## List these words
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(READY) ## See weightsmith at work, from a tiny model to its text, in under a minute
+	$(BIN)/python tests/demo/demo.py
+
+setup: $(READY) ## Make .venv with everything that development needs
+
+# The stamp lies inside .venv, so that removing .venv starts afresh.
+$(READY): pyproject.toml .ci/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "weightsmith needs Python 3.11 or newer, $(PYTHON) is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
+	touch $@
+
+test: $(READY) ## Run the tests, under a minute
+	$(BIN)/python -m pytest -m 'not slow and not real'
+
+test-slow: $(READY) ## Run the tests that take longer
+	$(BIN)/python -m pytest -m 'slow and not real'
+
+check: $(READY) ## Format, lint, types, generated pages
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+fix: $(READY) ## Format, and mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## Time against a plain copy, and measure memory
+	$(BIN)/python tests/bench/bench.py
+
+docs: $(READY) ## Write the generated pages anew
+	$(BIN)/python docs/generate.py
+
+clean: ## Remove what was built, .venv too
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,53 @@
+"""Write the pages of docs/ that are made from the code; with ``--check`` say which are stale."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from weightsmith.catalogue import page, repairs
+from weightsmith.cli.help_topics import errors_markdown, exit_codes_markdown
+from weightsmith.cli.main import COMMANDS, group
+
+DOCS = Path(__file__).parent
+
+
+def commands_markdown() -> str:
+    """Every command's help, as a terminal of 80 columns shows it."""
+    os.environ["COLUMNS"] = "80"
+    with group.make_context("weightsmith", [], resilient_parsing=True) as root:
+        parts = ["# Commands\n"]
+        for name in COMMANDS:
+            command = group.get_command(root, name)
+            if command is None:
+                raise LookupError(name)
+            with command.context_class(command, info_name=name, parent=root) as context:
+                parts.append(f"## {name}\n\n```text\n{click.unstyle(context.get_help())}\n```\n")
+    return "\n".join(parts)
+
+
+def main() -> int:
+    """Write or check; the number of stale pages is the exit code."""
+    stale = 0
+    for name, content in {
+        "catalogue.md": page.render(),
+        "commands.md": commands_markdown(),
+        "errors.md": errors_markdown(),
+        "exit-codes.md": exit_codes_markdown(),
+        "repairs.md": repairs.render(),
+    }.items():
+        path = DOCS / name
+        if path.exists() and path.read_text(encoding="utf-8") == content:
+            continue
+        if "--check" in sys.argv[1:]:
+            stale += 1
+            print(f"docs/{name} is stale: make docs", file=sys.stderr)
+        else:
+            path.write_text(content, encoding="utf-8")
+            print(f"docs/{name}")
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""``weightsmith help``: every topic, every error, every command."""
+
+import json
+
+import pytest
+
+from tests.cli.conftest import RunCommand
+from weightsmith.cli.help_topics import TOPICS, exit_codes, placeholders
+from weightsmith.errors import WeightsmithError, known_errors, reference_of
+
+
+def test_exit_codes_are_those_of_the_error_classes(weightsmith: RunCommand) -> None:
+    codes = exit_codes()
+    assert {error.exit_code for error in known_errors()} | {0, 1, 141} == codes.keys()
+    out = weightsmith("help", "exit-codes").out
+    for code, meaning in codes.items():
+        assert f"{code:5}  {meaning[:40]}" in out
+
+
+@pytest.mark.parametrize("error", [*known_errors()], ids=reference_of)
+def test_every_error_is_explained(weightsmith: RunCommand, error: type[WeightsmithError]) -> None:
+    reference = reference_of(error)
+    said = weightsmith("help", reference)
+    assert said.code == 0
+    assert said.out.startswith(f"{reference}\n{(error.__doc__ or '').splitlines()[0]}")
+    assert said.out.endswith(f"Exit code: {error.exit_code}\n")
+
+
+def test_an_error_is_found_as_it_was_printed(weightsmith: RunCommand) -> None:
+    assert weightsmith("help", "[Shard_Truncated]").out.startswith("shard-truncated\n")
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_every_topic_fits_its_width(weightsmith: RunCommand, topic: str) -> None:
+    said = weightsmith("help", topic)
+    assert said.code == 0
+    assert max(map(len, said.out.splitlines())) <= 80
+
+
+def test_help_on_a_command_is_its_help(weightsmith: RunCommand) -> None:
+    assert weightsmith("help", "sample").out == weightsmith("sample", "-h").out
+
+
+def test_help_alone_is_the_short_help(weightsmith: RunCommand) -> None:
+    assert weightsmith("help").out == weightsmith("-h").out
+
+
+def test_an_unknown_topic_names_the_nearest(weightsmith: RunCommand) -> None:
+    said = weightsmith("help", "exit-code")
+    assert said.code == 2
+    assert said.err.endswith("hint: weightsmith help exit-codes\n")
+
+
+def test_help_as_json(weightsmith: RunCommand) -> None:
+    document = json.loads(weightsmith("help", "sources", "--json").out)
+    assert document["schema"] == "weightsmith.help/1"
+    assert "A SOURCE is where a model is" in document["text"]
+
+
+def test_templates_show_what_will_stand_in_them() -> None:
+    assert placeholders("{file} is {size!r} {{x}}") == "FILE is SIZE {x}"

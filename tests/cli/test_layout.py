@@ -1,0 +1,50 @@
+"""Tables, widths and escapes."""
+
+from weightsmith.cli.layout import display_width, encodable, plain, safe, styled, table
+
+
+def test_columns_are_aligned_and_the_last_is_wrapped_under_itself() -> None:
+    text = table(
+        [("base", "9", "a b"), ("target", "10", "some words that do not fit on one line here")],
+        width=40,
+        styles=(),
+        right=(1,),
+    )
+    assert text.splitlines() == [
+        "  base     9  a b",
+        "  target  10  some words that do not fit",
+        "              on one line here",
+    ]
+
+
+def test_a_long_path_is_never_broken() -> None:
+    path = "/a-long/path-with/hyphens-and/slashes" * 3
+    assert path in table([("base", path)], width=40)
+
+
+def test_rows_may_be_shorter_than_the_longest() -> None:
+    assert plain(table([("a",), ("b", "c")], width=40)) == "  a\n  b  c"
+
+
+def test_wide_characters_count_as_two_columns() -> None:
+    assert [display_width(text) for text in ("ab", "模型", "e\u0301")] == [2, 4, 1]
+    lines = plain(table([("模型", "x"), ("abcd", "y")], width=40)).splitlines()
+    assert lines == ["  模型  x", "  abcd  y"]
+
+
+def test_an_empty_table_is_empty() -> None:
+    assert table([], width=40) == ""
+
+
+def test_our_styles_pass_and_other_control_characters_do_not() -> None:
+    assert safe(styled("a", "red") + "\n\x1b[5mb\r") == "\x1b[1;31ma\x1b[0m\n\\x1b[5mb\\r"
+
+
+def test_styles_come_out_again() -> None:
+    assert plain(styled("a", "bold") + styled("", "dim") + "b") == "ab"
+
+
+def test_what_a_stream_cannot_encode_has_a_stand_in() -> None:
+    assert encodable("a → b…", "utf-8") == "a → b…"
+    assert encodable("a → b… é", "ascii") == "a -> b... \\xe9"
+    assert encodable("\udcff", "utf-8") == "\\udcff"

@@ -1,0 +1,164 @@
+"""Reading the command line: names, values, help."""
+
+import pytest
+
+from tests.cli.conftest import RunCommand
+from weightsmith.cli.main import COMMANDS
+
+BASE = ("sample", "--base", "./llama")
+
+
+@pytest.mark.parametrize(
+    "args,error,hint",
+    [
+        (["aply-delta"], "no such command: aply-delta", "did you mean apply-delta?"),
+        (["apply"], "no such command: apply", "weightsmith -h"),
+        (["frobnicate"], "no such command: frobnicate", "weightsmith -h"),
+        (["sample", "--bsae", "x"], "no such option: --bsae", "did you mean --base?"),
+        (["sample", "--work", "2"], "no such option: --work", "did you mean --workers?"),
+        (["sample", "--xyzzy"], "no such option: --xyzzy", "weightsmith sample -h"),
+        (
+            ["--workers", "2", "sample"],
+            "no such option: --workers",
+            "options follow the command; 'weightsmith COMMAND -h' lists them",
+        ),
+        (["sample"], "missing --base", "weightsmith sample -h"),
+        (["sample", "--base", ""], "--base: it is empty", "weightsmith sample -h"),
+        (["sample", "--base"], "option '--base' requires an argument", "weightsmith sample -h"),
+        (
+            [*BASE, "more"],
+            "got unexpected extra argument (more)",
+            "weightsmith sample -h",
+        ),
+        (
+            [*BASE, "--workers", "0"],
+            "--workers: 0 is not in the range x>=1",
+            "weightsmith sample -h",
+        ),
+        (
+            [*BASE, "--max-shard-size", "5zb"],
+            "--max-shard-size: '5zb' is no size; write it as 5GB, 5GiB or 400MB",
+            "weightsmith sample -h",
+        ),
+        (
+            [*BASE, "--max-shard-size", "0GB"],
+            "--max-shard-size: '0GB' is no size; write it as 5GB, 5GiB or 400MB",
+            "weightsmith sample -h",
+        ),
+    ],
+)
+def test_mistakes_are_told_with_the_way_out(
+    weightsmith: RunCommand, args: list[str], error: str, hint: str
+) -> None:
+    said = weightsmith(*args)
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err == f"error: {error} [command-line-invalid]\nhint: {hint}\n"
+
+
+def test_a_bad_value_from_the_environment_names_its_variable(
+    weightsmith: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEIGHTSMITH_SAMPLE_WORKERS", "many")
+    said = weightsmith(*BASE)
+    assert said.code == 2
+    assert "  set by WEIGHTSMITH_SAMPLE_WORKERS\n" in said.err
+
+
+def test_the_command_line_wins_over_the_environment(
+    weightsmith: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEIGHTSMITH_SAMPLE_WORKERS", "3")
+    assert "workers: 3" in weightsmith(*BASE, "-v").err
+    assert "workers: 2" in weightsmith(*BASE, "-v", "--workers", "2").err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("sample", "--path_raw", "x", "--low_cpu_mem"),
+        ("sample", "--path-raw=x", "--low-cpu-memory-conversion"),
+        ("sample", "--base", "x", "--low-cpu-memory_conversion"),
+    ],
+)
+def test_old_names_and_underscores_are_understood(
+    weightsmith: RunCommand, args: tuple[str, ...]
+) -> None:
+    said = weightsmith(*args, "-v")
+    assert said.code == 0
+    assert "  base   x\n" in said.err
+    assert "low memory: True" in said.err
+
+
+def test_commands_take_underscores(weightsmith: RunCommand) -> None:
+    assert weightsmith("apply_delta", "-h").out == weightsmith("apply-delta", "-h").out
+
+
+@pytest.mark.parametrize("size,nbytes", [("400MB", 400_000_000), ("5GiB", 5 * 2**30)])
+def test_sizes_are_decimal_or_binary_as_written(
+    weightsmith: RunCommand, size: str, nbytes: int
+) -> None:
+    assert f"  shard  {nbytes}\n" in weightsmith(*BASE, "--max-shard-size", size).err
+
+
+def test_no_arguments_show_the_short_help_on_stderr(weightsmith: RunCommand) -> None:
+    said = weightsmith()
+    assert said.code == 2
+    assert said.out == ""
+    assert said.err == weightsmith("-h").out
+    assert said.err.count("\n  weightsmith ") == 2
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_everywhere(weightsmith: RunCommand, command: str, flag: str) -> None:
+    said = weightsmith(*[command] * bool(command), flag)
+    assert said.code == 0
+    assert said.err == ""
+    assert said.out.startswith("Usage: weightsmith")
+    assert said.out.index("Examples:\n") < said.out.index("-h, --help")
+
+
+def test_help_shows_examples_then_options_under_headings(weightsmith: RunCommand) -> None:
+    assert weightsmith("sample", "-h").out == SAMPLE_HELP
+
+
+SAMPLE_HELP = """\
+Usage: weightsmith sample [OPTIONS]
+
+  Say one thing of each kind.
+
+Examples:
+  weightsmith sample --base ./llama-7b
+  weightsmith sample --base ./llama-7b -n
+
+Inputs:
+  --base SOURCE          The model to start from.  [required]
+
+Output:
+  --max-shard-size SIZE  Largest weight file.
+
+Speed and memory:
+  --workers N            Threads.  [x>=1]
+  --low-cpu-mem          One worker.
+
+Safety:
+  --end TEXT             How to end.
+  -n, --dry-run          Print the plan and touch nothing.
+  -y, --yes              Do not ask.
+
+Messages:
+  --json                 Print one JSON document.
+  -q, --quiet            Print only the result; -qq: not even that.
+  -v, --verbose          Say more; -vv: still more.
+  --color WHEN           Colours: auto (default), always or never.
+  -h, --help             Show this message and exit.
+
+Docs: docs/commands.md
+"""
+
+
+def test_version(weightsmith: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEIGHTSMITH_VERSION", "1")
+    assert weightsmith("--version").out == "weightsmith 0.1.0\n"
+    assert weightsmith(*BASE).out == "done  ./out\n"

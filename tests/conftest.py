@@ -1,0 +1,45 @@
+"""The same small world for every test: no network, no colours, no settings of whoever runs them."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.loopback import refuse_far_connections
+
+HERE = Path(__file__).parent
+
+_HOME = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Pin the environment before any test module, and with it any library, is imported."""
+    home = config.stash[_HOME] = tempfile.TemporaryDirectory(prefix="weightsmith-tests-")
+    for name in [*os.environ]:
+        if name.startswith(("WEIGHTSMITH_", "HF_", "TRANSFORMERS_")) or name == "FORCE_COLOR":
+            del os.environ[name]
+    os.environ |= {
+        "HF_HOME": home.name,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "NO_COLOR": "1",
+        "COLUMNS": "80",
+        "LC_ALL": "C.UTF-8",
+        "TERM": "xterm-256color",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    os.umask(0o022)
+    sys.addaudithook(refuse_far_connections)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove what `pytest_configure` made."""
+    config.stash[_HOME].cleanup()
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """Inputs and results of the original tools; never written to."""
+    return HERE / "vectors"

@@ -1,0 +1,300 @@
+"""A hub on loopback: what the real client uses of the API, and every way in which it can go wrong.
+
+Large files (by suffix) are LFS files: `resolve` redirects to a second port, as to the hub's CDN.
+"""
+
+import fnmatch
+import hashlib
+import json
+import select
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+LARGE = (".bin", ".safetensors", ".pth", ".gguf", ".model")
+
+
+@dataclass
+class Repo:
+    """Commits by hash, names for them, and who may read."""
+
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)
+    gated: bool = False
+    private: bool = False
+    tokens: set[str] = field(default_factory=set)
+
+    def commit(self, files: Mapping[str, bytes], ref: str = "main") -> str:
+        """A new commit of these files, to which `ref` moves."""
+        content = repr(sorted((name, git_sha1(raw)) for name, raw in files.items()))
+        name = git_sha1(f"{len(self.commits)}{content}".encode())
+        self.commits[name] = dict(files)
+        self.refs[ref] = name
+        return name
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong for requests that match, so many times."""
+
+    match: str
+    """Of ``"GET /org/name/resolve/main/config.json"``, with wildcards."""
+    times: int = 1_000_000
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    cut_after: int | None = None
+    """Close the connection after so many bytes of the body."""
+    hold_after: int | None = None
+    """Send nothing more after so many bytes, until the client has gone."""
+    flip: int | None = None
+    """Send this byte of the file wrong."""
+    ignore_range: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it came."""
+
+    method: str
+    path: str
+    range: str | None
+    token: str | None
+
+
+class Hub:
+    """The server; use it as a context manager."""
+
+    def __init__(self) -> None:
+        """Nothing is served yet."""
+        self.repos: dict[str, Repo] = {}
+        self.faults: list[Fault] = []
+        self.requests: list[Request] = []
+        self.held = threading.Event()
+        """Set when a response is being held."""
+        self.lock = threading.Lock()
+        self._api = _serve(self, _Api)
+        self._cdn = _serve(self, _Cdn)
+        self.url = f"http://127.0.0.1:{self._api.server_port}"
+        self.cdn_url = f"http://127.0.0.1:{self._cdn.server_port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in (self._api, self._cdn):
+            server.shutdown()
+            server.server_close()
+
+    def add(self, repo_id: str, files: Mapping[str, bytes] | Path, ref: str = "main") -> str:
+        """Commit files, or those of a folder, to a repository; the commit's hash."""
+        if isinstance(files, Path):
+            found = (path for path in sorted(files.rglob("*")) if path.is_file())
+            files = {path.relative_to(files).as_posix(): path.read_bytes() for path in found}
+        return self.repos.setdefault(repo_id, Repo()).commit(files, ref)
+
+    def fail(self, match: str, **how: Any) -> Fault:
+        """Let matching requests go wrong."""
+        fault = Fault(match, **how)
+        self.faults.append(fault)
+        return fault
+
+    def count(self, match: str) -> int:
+        """How many requests so far match."""
+        return sum(fnmatch.fnmatchcase(f"{r.method} {r.path}", match) for r in self.requests)
+
+    def fault_for(self, request: Request) -> Fault | None:
+        """Note the request; the first fault that is due."""
+        with self.lock:
+            self.requests.append(request)
+            for fault in self.faults:
+                if fault.times and fnmatch.fnmatchcase(
+                    f"{request.method} {request.path}", fault.match
+                ):
+                    fault.times -= 1
+                    return fault
+        return None
+
+
+def git_sha1(raw: bytes) -> str:
+    """What git calls a file of these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(raw) + raw, usedforsecurity=False).hexdigest()
+
+
+def etag(name: str, raw: bytes) -> str:
+    """What the hub calls a file of these bytes."""
+    return hashlib.sha256(raw).hexdigest() if name.endswith(LARGE) else git_sha1(raw)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def do_HEAD(self) -> None:
+        self._take()
+
+    def do_GET(self) -> None:
+        self._take()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+    def _take(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
+        request = Request(self.command, path, self.headers["Range"], token)
+        fault = self.hub.fault_for(request)
+        if fault and fault.status:
+            self._send(fault.status, fault.headers, fault.body)
+        else:
+            self._answer(request, fault or Fault("", 0))
+
+    def _answer(self, request: Request, fault: Fault) -> None:
+        raise NotImplementedError
+
+    def _refuse(self, status: int, code: str, message: str = "") -> None:
+        said = {"X-Error-Message": message} if message else {}
+        self._send(status, {"X-Error-Code": code, **said}, b"{}")
+
+    def _send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def _send_file(self, raw: bytes, headers: dict[str, str], fault: Fault) -> None:
+        """The file, or the range that was asked for, as whole as the fault lets it."""
+        status, start = 200, 0
+        if self.headers["Range"] and not fault.ignore_range:
+            start = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0])
+            if start >= len(raw):
+                self._send(416, {"Content-Range": f"bytes */{len(raw)}"}, b"")
+                return
+            status = 206
+            headers |= {"Content-Range": f"bytes {start}-{len(raw) - 1}/{len(raw)}"}
+        if fault.flip is not None:
+            raw = raw[: fault.flip] + bytes([raw[fault.flip] ^ 1]) + raw[fault.flip + 1 :]
+        body = raw[start:]
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        for stop, held in ((fault.cut_after, False), (fault.hold_after, True)):
+            if stop is not None and stop < len(body):
+                self.wfile.write(body[:stop])
+                self.wfile.flush()
+                if held:
+                    self.hub.held.set()
+                    select.select([self.connection], [], [], 30)
+                self.close_connection = True
+                return
+        self.wfile.write(body)
+
+
+class _Api(_Handler):
+    def _answer(self, request: Request, fault: Fault) -> None:
+        if request.path.startswith("/api/models/"):
+            self._model(request.path.removeprefix("/api/models/"), request)
+        elif "/resolve/" in request.path:
+            self._resolve(request, fault)
+        else:
+            self._send(404, {}, b"")
+
+    def _model(self, rest: str, request: Request) -> None:
+        repo_id, _, what = rest.partition("/revision/")
+        check = rest.endswith("/auth-check")
+        repo_id = repo_id.removesuffix("/auth-check")
+        repo = self._readable(repo_id, request, gate=check)
+        if repo is None:
+            return
+        if check:
+            self._send(200, {}, b"OK")
+            return
+        commit = repo.refs.get(what or "main", what)
+        if commit not in repo.commits:
+            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {what}")
+            return
+        siblings = [_sibling(name, raw) for name, raw in repo.commits[commit].items()]
+        gated = "auto" if repo.gated else False
+        answer = {"id": repo_id, "sha": commit, "gated": gated, "siblings": siblings}
+        self._send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
+
+    def _resolve(self, request: Request, fault: Fault) -> None:
+        repo_id, _, rest = request.path.removeprefix("/").partition("/resolve/")
+        revision, _, name = rest.partition("/")
+        repo = self._readable(repo_id, request, gate=True)
+        if repo is None:
+            return
+        commit = repo.refs.get(revision, revision)
+        if commit not in repo.commits:
+            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            return
+        raw = repo.commits[commit].get(name)
+        if raw is None:
+            self._refuse(404, "EntryNotFound", "Entry not found")
+            return
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{etag(name, raw)}"'}
+        if name.endswith(LARGE):
+            headers |= {"X-Linked-Size": str(len(raw)), "X-Linked-ETag": f'"{etag(name, raw)}"'}
+            headers |= {"Location": f"{self.hub.cdn_url}/{repo_id}/{commit}/{name}"}
+            self._send(302, headers, b"")
+        else:
+            self._send_file(raw, headers, fault)
+
+    def _readable(self, repo_id: str, request: Request, *, gate: bool) -> Repo | None:
+        """The repository, if the one who asks may read it; otherwise it has been refused."""
+        repo = self.hub.repos.get(repo_id)
+        known = {token for other in self.hub.repos.values() for token in other.tokens}
+        if request.token and request.token not in known:
+            self._refuse(401, "", "Invalid credentials in Authorization header")
+            return None
+        if repo is None or (repo.private and request.token not in repo.tokens):
+            self._refuse(404 if request.token else 401, "RepoNotFound", "Repository not found")
+            return None
+        if gate and repo.gated and request.token not in repo.tokens:
+            message = f"Access to model {repo_id} is restricted."
+            self._refuse(403 if request.token else 401, "GatedRepo", message)
+            return None
+        return repo
+
+
+class _Cdn(_Handler):
+    def _answer(self, request: Request, fault: Fault) -> None:
+        if request.token:
+            self._send(400, {}, b"a CDN must never see a token")
+            return
+        organisation, repository, commit, name = request.path.removeprefix("/").split("/", 3)
+        raw = self.hub.repos[f"{organisation}/{repository}"].commits[commit][name]
+        self._send_file(raw, {"ETag": '"an etag of the CDN, which is no hash"'}, fault)
+
+
+def _sibling(name: str, raw: bytes) -> dict[str, Any]:
+    record: dict[str, Any] = {"rfilename": name, "size": len(raw), "blobId": git_sha1(raw)}
+    if name.endswith(LARGE):
+        sha256 = hashlib.sha256(raw).hexdigest()
+        record["lfs"] = {"size": len(raw), "sha256": sha256, "pointerSize": 134}
+    return record
+
+
+def _serve(hub: Hub, kind: type[_Handler]) -> ThreadingHTTPServer:
+    handler = type(kind.__name__, (kind,), {"hub": hub})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    ).start()
+    return server
+
+
+def hub_on_loopback() -> Iterator[Hub]:
+    """A running hub, for a fixture."""
+    with Hub() as hub:
+        yield hub

@@ -1,0 +1,240 @@
+"""The house stands as its design says: imports point downwards, and start-up is light."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+
+import weightsmith
+from weightsmith.cli.main import COMMANDS
+from weightsmith.errors import known_errors, reference_of
+
+PACKAGE = Path(weightsmith.__file__).parent
+
+FLOORS = {
+    "cli": 9,
+    "ops": 8,
+    "engine": 7,
+    "plan": 6,
+    "hub": 6,
+    "smoke": 6,
+    "codecs": 5,
+    "repair": 5,
+    "catalogue": 4,
+    "checkpoint": 3,
+    "formats": 2,
+    "fs": 1,
+    "errors": 0,
+    "units": 0,
+    "": 0,
+}
+"""Each part may import what lies on a lower floor, and itself; ``""`` is the package's version."""
+
+BESIDE = {"hub", "smoke"}
+"""Parts beside the house, which only `ops` may enter."""
+
+HEAVY = {
+    "torch": {"codecs", "smoke"},
+    "numpy": {"checkpoint", "codecs"},
+    "transformers": {"repair", "smoke"},
+    "tokenizers": {"repair"},
+    "sentencepiece": {"repair"},
+    "safetensors": {"smoke"},
+    "huggingface_hub": {"hub"},
+    "tqdm": {"cli"},
+}
+"""Packages that take long to import, and who may do so, inside functions only."""
+
+
+@dataclass(frozen=True)
+class Import:
+    where: str
+    """``weightsmith/plan/model.py:7``."""
+    part: str
+    """The part of the house that imports: ``plan``."""
+    module: str
+    """What it imports: ``weightsmith.formats.tensors``."""
+    deferred: bool
+    """Inside a function, or for type checkers only."""
+    typing_only: bool
+
+    def __str__(self) -> str:
+        return f"{self.where} imports {self.module}"
+
+
+def part_of(module: str) -> str:
+    """``weightsmith.plan.model`` -> ``plan``."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    """All imports of one of our files, wherever they stand in it."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    part = {"__init__": "", "__main__": "cli"}.get(parts[1], parts[1])
+
+    def walk(node: ast.AST, *, deferred: bool, typing_only: bool) -> Iterator[Import]:
+        where = f"{'/'.join(parts)}.py:{getattr(node, 'lineno', 0)}"
+        match node:
+            case ast.Import():
+                for alias in node.names:
+                    yield Import(where, part, alias.name, deferred, typing_only)
+            case ast.ImportFrom(module="weightsmith"):
+                for alias in node.names:
+                    name = f"weightsmith.{alias.name}"
+                    is_part = alias.name in FLOORS
+                    module = name if is_part else "weightsmith"
+                    yield Import(where, part, module, deferred, typing_only)
+            case ast.ImportFrom():
+                assert node.level == 0, f"{where}: relative import"
+                yield Import(where, part, node.module or "", deferred, typing_only)
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                for child in node.body:
+                    yield from walk(child, deferred=True, typing_only=True)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                for inner in ast.iter_child_nodes(node):
+                    yield from walk(inner, deferred=True, typing_only=typing_only)
+            case _:
+                for inner in ast.iter_child_nodes(node):
+                    yield from walk(inner, deferred=deferred, typing_only=typing_only)
+
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    yield from walk(tree, deferred=False, typing_only=False)
+
+
+def modules_after(*args: str) -> set[str]:
+    """What a command line has imported by its end, in a process of its own."""
+    code = (
+        "import sys; from weightsmith.cli.main import run; run(sys.argv[1:]);"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, check=True
+    )
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.fixture(scope="module")
+def imports() -> list[Import]:
+    found = [each for path in sorted(PACKAGE.rglob("*.py")) for each in imports_of(path)]
+    assert len(found) > 100
+    return found
+
+
+def test_every_part_of_the_house_has_a_floor(imports: list[Import]) -> None:
+    assert {each.part for each in imports} <= FLOORS.keys()
+
+
+def test_imports_point_downwards(imports: list[Import]) -> None:
+    ours = [each for each in imports if each.module.split(".")[0] == "weightsmith"]
+    wrong = [
+        str(each)
+        for each in ours
+        if part_of(each.module) != each.part and FLOORS[part_of(each.module)] >= FLOORS[each.part]
+    ]
+    assert not wrong
+
+
+def test_nobody_imports_cli(imports: list[Import]) -> None:
+    wrong = [
+        str(each)
+        for each in imports
+        if each.module.startswith("weightsmith.cli") and each.part != "cli"
+    ]
+    assert not wrong
+
+
+def test_only_ops_enters_hub_and_smoke(imports: list[Import]) -> None:
+    wrong = [
+        str(each)
+        for each in imports
+        if part_of(each.module) in BESIDE
+        and each.module.startswith("weightsmith.")
+        and each.part not in {"ops", part_of(each.module)}
+    ]
+    assert not wrong
+
+
+def test_formats_needs_the_standard_library_only(imports: list[Import]) -> None:
+    allowed = sys.stdlib_module_names | {"weightsmith"}
+    wrong = [
+        str(each)
+        for each in imports
+        if each.part == "formats" and each.module.split(".")[0] not in allowed
+    ]
+    assert not wrong
+
+
+def test_heavy_packages_are_imported_inside_functions(imports: list[Import]) -> None:
+    wrong = [
+        str(each) for each in imports if each.module.split(".")[0] in HEAVY and not each.deferred
+    ]
+    assert not wrong
+
+
+def test_heavy_packages_are_imported_where_they_belong(imports: list[Import]) -> None:
+    wrong = [
+        str(each)
+        for each in imports
+        if not each.typing_only
+        and each.part not in HEAVY.get(each.module.split(".")[0], {each.part})
+    ]
+    assert not wrong
+
+
+def test_only_cli_prints() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.parent.name != "cli"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("args", [["--help"], ["-h"], [], ["--version"]])
+def test_start_up_imports_no_heavy_package_and_no_command(args: list[str]) -> None:
+    modules = modules_after(*args)
+    assert "weightsmith.cli.main" in modules
+    assert not modules & (HEAVY.keys() | {"weightsmith.engine.run", "blake3"})
+    assert not modules & {module for module, _ in COMMANDS.values()}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_can_be_imported_and_is_the_one_announced(name: str) -> None:
+    module, summary = COMMANDS[name]
+    command = importlib.import_module(module).command
+    assert isinstance(command, click.Command)
+    assert command.name == name
+    assert (command.help or "").split("\n\n")[0] == summary
+    assert len(f"  apply-delta  {summary}") <= 80
+
+
+def test_planning_imports_no_heavy_package(vectors: Path, tmp_path: Path) -> None:
+    sources = [f"--{role}={vectors / 'vicuna_v1_1' / role}" for role in ("base", "delta")]
+    modules = modules_after("apply-delta", *sources, f"--target={tmp_path / 'x'}", "--dry-run")
+    assert "weightsmith.plan.align" in modules
+    assert not modules & HEAVY.keys()
+
+
+def test_error_references_are_unique_and_explained() -> None:
+    errors = list(known_errors())
+    references = [reference_of(error) for error in errors]
+    assert len(set(references)) == len(references)
+    assert not [error.__name__ for error in errors if not (error.__doc__ or "").strip()]
+    for error in errors:
+        assert error.exit_code in {2, 3, 4, 5, 6, 7, 8, 9, 10, 70, 130}, error.__name__
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_page_that_a_command_points_to_exists(name: str) -> None:
+    command = importlib.import_module(COMMANDS[name][0]).command
+    assert not command.docs or (PACKAGE.parent / command.docs).is_file()

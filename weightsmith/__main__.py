@@ -1,0 +1,5 @@
+"""``python -m weightsmith`` is ``weightsmith``."""
+
+from weightsmith.cli.main import main
+
+main()

@@ -1,0 +1,75 @@
+"""Read the catalogue that is installed with the package, once, and look things up in it."""
+
+import functools
+from importlib import resources
+
+from weightsmith.catalogue.schema import Base, EntryT, PromptTemplate, Release, parse_entries
+from weightsmith.errors import CatalogueInvalid, shown
+
+
+@functools.cache
+def load_bases() -> tuple[Base, ...]:
+    """All bases, by file and in each file's order.
+
+    Raises: CatalogueInvalid, if the installed catalogue is damaged.
+    """
+    return _load(Base, "base", "bases")
+
+
+@functools.cache
+def load_releases() -> tuple[Release, ...]:
+    """All releases, by file and in each file's order.
+
+    Raises: CatalogueInvalid, if the installed catalogue is damaged.
+    """
+    return _load(Release, "release", "releases")
+
+
+@functools.cache
+def load_prompts() -> tuple[PromptTemplate, ...]:
+    """All prompt templates.
+
+    Raises: CatalogueInvalid, if the installed catalogue is damaged.
+    """
+    return _load(PromptTemplate, "prompt", "prompts")
+
+
+def alias(name: str) -> Base | None:
+    """The base that commands call by this name, in any case of letters."""
+    return next((base for base in load_bases() if base.alias == name.casefold()), None)
+
+
+def find_release(repo_id: str) -> Release | None:
+    """The release that a hub id (without revision) holds, in any case of letters, as on the hub."""
+    return next(
+        (
+            release
+            for release in load_releases()
+            for repo in release.hub
+            if repo.id.casefold() == repo_id.casefold()
+        ),
+        None,
+    )
+
+
+def find_prompt(prompt_id: str) -> PromptTemplate | None:
+    """The prompt template of this id."""
+    return next((prompt for prompt in load_prompts() if prompt.id == prompt_id), None)
+
+
+def _load(kind: type[EntryT], heading: str, place: str) -> tuple[EntryT, ...]:
+    """The entries of ``place.toml``, or of every TOML file in the folder ``place``."""
+    root = resources.files("weightsmith.catalogue")
+    folder = root / place
+    files = (
+        [file for file in folder.iterdir() if file.name.endswith(".toml")]
+        if folder.is_dir()
+        else [root / f"{place}.toml"]
+    )
+    faults: list[str] = []
+    entries: list[EntryT] = []
+    for file in sorted(files, key=lambda file: file.name):
+        entries += parse_entries(kind, heading, file.read_text(encoding="utf-8"), file.name, faults)
+    if faults:
+        raise CatalogueInvalid(count=len(faults), context=shown(faults))
+    return tuple(entries)

@@ -1,0 +1,1 @@
+"""See any checkpoint as tensors by name, each a range of bytes in a file."""

@@ -1,0 +1,196 @@
+"""Open a model directory into tensors by name, reading headers only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from weightsmith import fs
+from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.checkpoint.discover import discover
+from weightsmith.checkpoint.store import LocalStore, Store
+from weightsmith.checkpoint.strided import read_strided
+from weightsmith.errors import JsonInvalid, TensorMissing, TensorTwice, shown
+from weightsmith.formats import safetensors_header, torch_zip
+from weightsmith.formats.strict_json import parse_json
+from weightsmith.formats.tensors import StoredTensor, TensorInfo
+
+MAX_SIDECAR_NBYTES: Final = 100_000_000
+"""Largest JSON sidecar that is parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """One weight file's identity: enough to notice that it changed."""
+
+    name: str
+    size: int
+    mtime_ns: int
+    header_digest: str
+    """blake3 of the safetensors header, or of a torch file's table of tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor and the file that holds it."""
+
+    stored: StoredTensor
+    file: str
+
+    @property
+    def info(self) -> TensorInfo:
+        """Name, dtype and shape."""
+        return self.stored.info
+
+
+class Checkpoint:
+    """An opened source: tensors by name, each read lazily as a range of bytes."""
+
+    def __init__(
+        self,
+        *,
+        label: str,
+        directory: Path,
+        store: Store,
+        files: tuple[WeightFile, ...],
+        tensors: Mapping[str, Tensor],
+        sidecars: tuple[str, ...],
+        notes: tuple[str, ...],
+    ) -> None:
+        """Use `open_checkpoint`."""
+        self.label = label
+        """The source as the user wrote it."""
+        self.directory = directory
+        self.files = files
+        self.tensors = tensors
+        """By name, in the order of files and of bytes within each."""
+        self.sidecars = sidecars
+        """Names of the files beside the weights that belong to the model."""
+        self.notes = notes
+        """What was taken or left and why, sentences for the plan."""
+        self._store = store
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.info.nbytes for tensor in self.tensors.values())
+
+    @cached_property
+    def config(self) -> dict[str, object]:
+        """``config.json``, or an empty dict where there is none.
+
+        Raises: JsonInvalid.
+        """
+        if "config.json" not in self.sidecars:
+            return {}
+        path = self.directory / "config.json"
+        config = parse_json(self.read_sidecar("config.json"), path, bom_allowed=True)
+        if not isinstance(config, dict):
+            raise JsonInvalid(file=path, reason="it is not an object")
+        return config
+
+    @property
+    def vocab_size(self) -> int | None:
+        """The vocabulary size by config; a multimodal config keeps it under ``text_config``."""
+        text_config = self.config.get("text_config")
+        nested = text_config.get("vocab_size") if isinstance(text_config, dict) else None
+        size = self.config.get("vocab_size", nested)
+        return size if isinstance(size, int) else None
+
+    def read_sidecar(self, name: str) -> bytes:
+        """The content of one of `sidecars`."""
+        return fs.read_small(self.directory / name, MAX_SIDECAR_NBYTES)
+
+    def read_into(self, name: str, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` with bytes of a tensor, counted from its first byte; for any thread.
+
+        Raises: ShardTruncated, SourceUnreadable.
+        """
+        tensor = self.tensors[name]
+        file = self._store.open(tensor.file)
+        if tensor.stored.strides is None:
+            file.read_into(tensor.stored.offset + start, buffer)
+        else:
+            read_strided(file, tensor.stored, start, buffer)
+
+    def drop_cache(self, name: str) -> None:
+        """Give the page cache of a tensor's bytes back to the system."""
+        tensor = self.tensors[name]
+        self._store.open(tensor.file).drop_cache(tensor.stored.offset, tensor.info.nbytes)
+
+    def changed_files(self) -> list[str]:
+        """Paths of weight files whose size or modification time is no longer what it was when opened."""
+        changed = []
+        for file in self.files:
+            path = self.directory / file.name
+            try:
+                stat = path.stat()
+            except OSError:
+                changed.append(str(path))
+                continue
+            if (stat.st_size, stat.st_mtime_ns) != (file.size, file.mtime_ns):
+                changed.append(str(path))
+        return changed
+
+
+def open_checkpoint(source: Path, label: str | None = None) -> Checkpoint:
+    """Open a local directory of safetensors or torch files, reading headers only.
+
+    Memory: the headers. No torch, no NumPy, and nothing from the checkpoint is run.
+    Raises: SourceFault for what is missing, DamagedInput for what is broken.
+    """
+    found = discover(source)
+    store = LocalStore(source)
+    files: list[WeightFile] = []
+    holders: dict[str, Tensor] = {}
+    twice: list[str] = []
+    unlisted = 0
+    notes: list[str] = []
+    for name in found.weights:
+        file = store.open(name)
+        stat = file.stat()
+        tensors, identity = _read_table(file, notes)
+        header_digest = bytes_digest(identity)
+        files.append(WeightFile(name, stat.st_size, stat.st_mtime_ns, header_digest))
+        for stored in tensors:
+            tensor_name = stored.info.name
+            if found.index is not None and found.index.weight_map.get(tensor_name) != name:
+                unlisted += tensor_name not in found.index.weight_map
+                continue
+            if tensor_name in holders:
+                twice.append(f"{tensor_name}: {holders[tensor_name].file} and {name}")
+            holders[tensor_name] = Tensor(stored, name)
+    if twice:
+        raise TensorTwice(count=len(twice), source=source, context=twice)
+    if found.index is not None:
+        missing = [name for name in found.index.weight_map if name not in holders]
+        if missing:
+            index_path = source / str(found.index_name)
+            raise TensorMissing(index=index_path, count=len(missing), context=missing)
+    if unlisted:
+        notes.append(f"{unlisted} tensor(s) that the index does not list are left")
+    if found.left:
+        notes.append("left: " + ", ".join(shown(found.left)))
+    return Checkpoint(
+        label=label or str(source),
+        directory=source,
+        store=store,
+        files=tuple(files),
+        tensors=holders,
+        sidecars=found.sidecars,
+        notes=tuple(notes),
+    )
+
+
+def _read_table(
+    file: fs.PositionedFile, notes: list[str]
+) -> tuple[tuple[StoredTensor, ...], bytes]:
+    """The tensors of one file and the bytes that identify its table."""
+    if file.path.suffix == ".safetensors":
+        header, raw = safetensors_header.read_header(file)
+        return header.tensors, raw
+    table = torch_zip.read_table(file)
+    if table.left:
+        notes.append(f"{file.path.name}: not tensors, left: " + ", ".join(shown(table.left)))
+    return table.tensors, table.directory

@@ -1,0 +1,109 @@
+"""Which files of a directory are the model's weights, and which are left alone."""
+
+import fnmatch
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from weightsmith import fs
+from weightsmith.checkpoint import sidecars
+from weightsmith.errors import NoWeights, ShardMissing, SourceNotFound
+from weightsmith.formats.index import Index, parse_index
+from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES
+
+INDEXES: Final = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+"""In order of preference: where both formats lie there, safetensors."""
+WEIGHTS: Final = ("model*.safetensors", "pytorch_model*.bin")
+"""The weight files of each format where there is no index, in the same order."""
+LOOKS_LIKE_WEIGHTS: Final = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.msgpack", "*.h5")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a directory holds, by file name."""
+
+    weights: tuple[str, ...]
+    """Weight files in the order of their numbers."""
+    index: Index | None
+    index_name: str | None
+    sidecars: tuple[str, ...]
+    left: tuple[str, ...]
+    """Files that look like weights and were not taken, and directories (with ``/``) not entered."""
+
+
+def discover(directory: Path) -> Found:
+    """Choose the weight files and sidecars of a directory by name alone.
+
+    Raises: SourceNotFound, SourceUnreadable, NoWeights, ShardMissing; JsonInvalid, IndexInvalid,
+    IndexEscapes for the index.
+    """
+    files, directories = _list(directory)
+    for index_name, pattern in zip(INDEXES, WEIGHTS, strict=True):
+        index = None
+        if index_name in files:
+            index_path = directory / index_name
+            index = parse_index(fs.read_small(index_path, MAX_HEADER_NBYTES), index_path)
+            weights = tuple(dict.fromkeys(index.weight_map.values()))
+            _require_present(index_path, weights, files)
+        else:
+            weights = tuple(name for name in files if fnmatch.fnmatchcase(name, pattern))
+            _require_all_numbers(directory, weights)
+        if weights:
+            break
+    else:
+        context = [f"found {name}" for name in files if _looks_like_weights(name)]
+        raise NoWeights(source=directory, context=context)
+    taken = set(weights)
+    left = [name for name in files if _looks_like_weights(name) and name not in taken]
+    return Found(
+        weights=tuple(sorted(weights)),
+        index=index,
+        index_name=index_name if index is not None else None,
+        sidecars=tuple(name for name in files if sidecars.is_sidecar(name)),
+        left=(*left, *(f"{name}/" for name in directories)),
+    )
+
+
+def _list(directory: Path) -> tuple[list[str], list[str]]:
+    """Names of the files and of the directories, each sorted."""
+    files, directories = [], []
+    try:
+        with fs.translated_read_errors(directory), os.scandir(directory) as entries:
+            for entry in entries:
+                (directories if entry.is_dir() else files).append(entry.name)
+    except SourceNotFound as error:
+        nearest = f"{directory.parent} exists" if directory.parent.is_dir() else ""
+        raise SourceNotFound(source=directory, context=[nearest] if nearest else []) from error
+    return sorted(files), sorted(directories)
+
+
+def _looks_like_weights(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in LOOKS_LIKE_WEIGHTS)
+
+
+def _require_present(index_path: Path, weights: tuple[str, ...], files: list[str]) -> None:
+    missing = sorted(set(weights) - set(files))
+    if missing:
+        raise ShardMissing(index=index_path, count=len(missing), context=missing)
+
+
+def _require_all_numbers(directory: Path, weights: tuple[str, ...]) -> None:
+    """Without an index, the file names alone tell that a shard is missing.
+
+    Sets are numbered 1 to N, 0 to N - 1, or, as decapoda's 13B is, 0 to N "of N".
+    """
+    numbers = defaultdict(set)
+    for name in weights:
+        if match := re.fullmatch(r"(.*?)-?(\d{5})-of-(\d{5})(\..*)", name):
+            numbers[match[1], match[3], match[4]].add(int(match[2]))
+    for (stem, total, suffix), present in numbers.items():
+        first = 0 if 0 in present else 1
+        last = max(int(total) - (1 - first), *present)
+        if missing := sorted(set(range(first, last + 1)) - present):
+            names = [f"{stem}-{number:05d}-of-{total}{suffix}" for number in missing]
+            raise ShardMissing(
+                index=f"the numbering in {directory}", count=len(names), context=names
+            )

@@ -1,0 +1,81 @@
+"""Tell a model from the delta of one by a few small tensors."""
+
+import struct
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
+
+Kind = Literal["model", "delta", "unknown"]
+
+NEAR_ZERO: Final = 0.05
+"""A delta's norm weights: differences of two trainings, seen at 0.001 and below."""
+NEAR_ONE: Final = 0.2
+"""A model's final norm weights lie around 1 and above."""
+_SAMPLED: Final = 8
+_CENTRED_AT_ZERO: Final = ("gemma", "recurrent_gemma", "qwen3_next", "qwen3_5")
+"""Model types, by their first letters, whose norms multiply by one plus the weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What a checkpoint seems to be, and why, as a clause."""
+
+    kind: Kind
+    reason: str
+
+
+def guess_kind(checkpoint: Checkpoint) -> Guess:
+    """Model or delta, from ``rotary_emb.inv_freq`` and norm weights; reads at most a few of them.
+
+    A model's ``inv_freq`` begins with 1, a delta's is all zero; the norm weights of a model are near 1
+    or above, those of a delta near 0.
+    """
+    for tensor in checkpoint.tensors.values():
+        if tensor.info.name.endswith("rotary_emb.inv_freq"):
+            values = floats(checkpoint, tensor)
+            if values and not any(values):
+                return Guess("delta", f"its {tensor.info.name} is all zero")
+            break
+    model_type = str(checkpoint.config.get("model_type", ""))
+    norms = _norms(checkpoint)
+    if not norms or model_type.startswith(_CENTRED_AT_ZERO):
+        return Guess("unknown", "it has no norm weights that would tell")
+    means = {t.info.name: _mean_size(floats(checkpoint, t)) for t in norms}
+    name = max(means, key=lambda each: means[each])
+    if means[name] < NEAR_ZERO:
+        return Guess("delta", f"its norm weights are near 0 ({name}: {means[name]:.2g} on average)")
+    if means[name] > NEAR_ONE:
+        return Guess("model", f"its norm weights are near 1 ({name}: {means[name]:.2g} on average)")
+    return Guess("unknown", f"its norm weights are between ({name}: {means[name]:.2g} on average)")
+
+
+def _norms(checkpoint: Checkpoint) -> list[Tensor]:
+    """The final norm, whose name is the shortest, and a few more."""
+    found = [
+        tensor
+        for name, tensor in checkpoint.tensors.items()
+        if len(tensor.info.shape) == 1
+        and name.endswith(".weight")
+        and any(word in name for word in ("norm", "ln_", ".ln"))
+        and tensor.info.dtype in _FORMATS
+    ]
+    return sorted(found, key=lambda tensor: (len(tensor.info.name), tensor.info.name))[:_SAMPLED]
+
+
+def _mean_size(values: list[float]) -> float:
+    return sum(map(abs, values)) / len(values) if values else 0.0
+
+
+_FORMATS: Final = {"F16": "e", "F32": "f", "F64": "d", "BF16": "f"}
+
+
+def floats(checkpoint: Checkpoint, tensor: Tensor) -> list[float]:
+    """A small tensor's values, in plain Python; float dtypes of 16 bits and more."""
+    raw = bytearray(tensor.info.nbytes)
+    checkpoint.read_into(tensor.info.name, 0, memoryview(raw))
+    if tensor.info.dtype == "BF16":  # the upper half of a float32
+        wide = bytearray(2 * len(raw))
+        wide[2::4], wide[3::4] = raw[0::2], raw[1::2]
+        raw = wide
+    return list(struct.unpack(f"<{tensor.info.numel}{_FORMATS[tensor.info.dtype]}", raw))

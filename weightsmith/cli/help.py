@@ -1,0 +1,54 @@
+"""``weightsmith help [TOPIC]``."""
+
+import click
+
+from weightsmith.cli.help_topics import TOPICS, error_page
+from weightsmith.cli.options import Command, dashed, output_options
+from weightsmith.cli.output import Output
+from weightsmith.cli.usage import nearest
+from weightsmith.errors import CommandLineInvalid, known_errors, reference_of
+
+SCHEMA = "weightsmith.help/1"
+
+
+@click.command(
+    "help",
+    cls=Command,
+    examples=[
+        "weightsmith help exit-codes",
+        "weightsmith help apply-delta",
+        "weightsmith help shard-truncated",
+    ],
+)
+@click.argument("topic", default="")
+@output_options
+@click.pass_context
+def command(context: click.Context, topic: str) -> None:
+    """Explain a command, an exit code, an error, a SOURCE.
+
+    TOPIC is a command, the reference of an error (the word in brackets), or one of:
+    exit-codes, environment, sources.
+    """
+    output = context.ensure_object(Output)
+    topic = dashed(topic).strip("[]").lower()
+    text = _page(context.find_root(), topic, output.width)
+    output.result({"schema": SCHEMA, "topic": topic, "text": text}, human=text, quiet=text)
+
+
+def _page(root: click.Context, topic: str, width: int) -> str:
+    group = root.command
+    if not isinstance(group, click.Group):
+        raise TypeError(group)
+    if not topic:
+        return root.get_help()
+    if topic in TOPICS:
+        return TOPICS[topic](width)
+    errors = {reference_of(error): error for error in known_errors()}
+    if topic in errors:
+        return error_page(errors[topic])
+    subcommand = group.get_command(root, topic)
+    if subcommand is not None:
+        with subcommand.context_class(subcommand, info_name=topic, parent=root) as context:
+            return context.get_help()
+    near = nearest(topic, [*group.list_commands(root), *TOPICS, *errors])
+    raise CommandLineInvalid(reason=f"no help on {topic}", hint=f"weightsmith help {near}".rstrip())

@@ -1,0 +1,127 @@
+"""What ``weightsmith help`` and the generated pages in docs/ explain, made from the code itself."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from string import Formatter
+from typing import Final
+
+from weightsmith.cli.layout import heading, table
+from weightsmith.errors import WeightsmithError, known_errors, reference_of
+
+DONE: Final = {
+    0: "Done, or all good.",
+    1: "The check ran and the answer is no.",
+}
+BROKEN_PIPE: Final = {141: "Whoever read our output has gone (broken pipe)."}
+
+ENVIRONMENT: Final = (
+    (
+        "WEIGHTSMITH_<COMMAND>_<FLAG>",
+        "Any flag; the command line wins. WEIGHTSMITH_APPLY_DELTA_WORKERS=2 is --workers 2.",
+    ),
+    ("WEIGHTSMITH_DEBUG", "If set, known errors show where in the code they arose."),
+    ("NO_COLOR", "If set, no colours, whatever else asks for them."),
+    ("FORCE_COLOR", "If set, colours also where there is no terminal."),
+    ("TERM", "If 'dumb', neither colours nor a progress bar."),
+    ("COLUMNS", "The width to write for, if not the terminal's."),
+)
+
+SOURCES: Final = """\
+A SOURCE is where a model is: a directory.
+
+Its weights are what its index names, else model*.safetensors, else
+pytorch_model*.bin. Where both formats lie there, safetensors are taken, and the
+plan says so. Never taken are optimizer*, scheduler*, rng_state* and
+training_args.bin; .git, .cache, runs/ and checkpoint-* are not looked into.
+
+A directory that a download or a 'git clone' made is fine as it is. If its files
+are git-lfs pointers, run 'git lfs pull' in it first."""
+
+
+def exit_codes() -> dict[int, str]:
+    """Every exit code and what it means; the faults' are read off their classes."""
+    categories = {
+        error.exit_code: _summary(error)
+        for error in WeightsmithError.__subclasses__()
+        if "exit_code" in vars(error)
+    }
+    return dict(sorted({**DONE, **categories, **BROKEN_PIPE}.items()))
+
+
+def exit_codes_page(width: int) -> str:
+    """``weightsmith help exit-codes``."""
+    rows = [[str(code), meaning] for code, meaning in exit_codes().items()]
+    return f"{heading('Exit codes')}\n{table(rows, width=width, styles=('bold',), right=(0,))}"
+
+
+def environment_page(width: int) -> str:
+    """``weightsmith help environment``."""
+    return (
+        f"{heading('Environment variables')}\n{table(ENVIRONMENT, width=width, styles=('bold',))}"
+    )
+
+
+def sources_page(width: int) -> str:  # noqa: ARG001  (its lines are short)
+    """``weightsmith help sources``."""
+    return f"{heading('Sources')}\n{SOURCES}"
+
+
+def error_page(error: type[WeightsmithError]) -> str:
+    """``weightsmith help shard-truncated``: what happened, how it is told, the way out."""
+    explanation = inspect.cleandoc(error.__doc__ or "")
+    lines = [
+        heading(reference_of(error)),
+        explanation,
+        "",
+        f"It reads: {placeholders(error.message)}",
+    ]
+    if error.hint:
+        lines.append(f"Way out:  {placeholders(error.hint)}")
+    lines.append(f"Exit code: {error.exit_code}")
+    return "\n".join(lines)
+
+
+def exit_codes_markdown() -> str:
+    """docs/exit-codes.md."""
+    rows = "".join(f"| {code} | {meaning} |\n" for code, meaning in exit_codes().items())
+    return (
+        "# Exit codes\n\nThey are stable: a code may be added, never given another meaning.\n\n"
+        f"| Code | Meaning |\n| ---: | --- |\n{rows}"
+    )
+
+
+def errors_markdown() -> str:
+    """docs/errors.md."""
+    return "\n".join(_error_sections())
+
+
+def _error_sections() -> Iterator[str]:
+    yield "# Errors\n"
+    yield "The word in brackets is an error's reference; `weightsmith help` explains it.\n"
+    code = 0
+    for error in known_errors():
+        if error.exit_code != code:
+            code = error.exit_code
+            yield f"## Exit code {code}: {exit_codes()[code]}\n"
+        yield f"### {reference_of(error)}\n\n{inspect.cleandoc(error.__doc__ or '')}\n"
+        yield f"    error: {placeholders(error.message)} [{reference_of(error)}]"
+        if error.hint:
+            yield f"    hint: {placeholders(error.hint)}"
+        yield ""
+
+
+def placeholders(template: str) -> str:
+    """``{file} is empty`` -> ``FILE is empty``."""
+    return "".join(text + (name or "").upper() for text, name, _, _ in Formatter().parse(template))
+
+
+def _summary(error: type[WeightsmithError]) -> str:
+    """A class's docstring up to its first full stop."""
+    return inspect.cleandoc(error.__doc__ or "").partition(".")[0].replace("\n", " ") + "."
+
+
+TOPICS: Final[Mapping[str, Callable[[int], str]]] = {
+    "exit-codes": exit_codes_page,
+    "environment": environment_page,
+    "sources": sources_page,
+}

@@ -1,0 +1,168 @@
+"""The command ``weightsmith``: a static table of commands, and the one try/except.
+
+Nothing heavy is imported here, so that ``weightsmith --help`` answers at once; a command's module
+is imported when that command is run.
+"""
+
+import importlib
+import os
+import platform
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import click
+
+from weightsmith import __version__
+from weightsmith.cli.options import Context, dashed, write_examples
+from weightsmith.cli.output import Output, command_line
+from weightsmith.cli.usage import usage_error
+from weightsmith.errors import InternalError, Interrupted, WeightsmithError
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "apply-delta": (
+        "weightsmith.cli.apply_delta",
+        "Add a published delta to its base model: target = base + delta.",
+    ),
+    "help": ("weightsmith.cli.help", "Explain a command, an exit code, an error, a SOURCE."),
+}
+"""Name -> module whose ``command`` it is, and what it does in one line."""
+
+EXAMPLES: Final = (
+    "weightsmith apply-delta --base ./llama-7b --delta ./vicuna-7b-delta-v1.1 --dry-run",
+    "weightsmith apply-delta --base ./llama-7b --delta ./vicuna-7b-delta-v1.1 --target ./vicuna-7b",
+)
+
+EXIT_BROKEN_PIPE: Final = 141
+"""128 + SIGPIPE, as a shell reports a program that the signal ended."""
+EXIT_INTERRUPTED: Final = Interrupted.exit_code
+
+
+class LazyGroup(click.Group):
+    """The table `COMMANDS` as a click group; a command's module is imported by `get_command`."""
+
+    context_class = Context
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names in the table's order, which is the order of the work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[cmd_name]
+        loaded = importlib.import_module(module).command
+        if not isinstance(loaded, click.Command):
+            raise TypeError(module)
+        return loaded
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what weightsmith is, then two examples."""
+        super().format_help_text(ctx, formatter)
+        write_examples(formatter, EXAMPLES)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands from the table, importing none, then the few options."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+        click.Command.format_options(self, ctx, formatter)
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog="'weightsmith COMMAND -h' explains a command. Docs: docs/",
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": dashed},
+    subcommand_metavar="COMMAND [OPTIONS]",
+    options_metavar="",
+)
+@click.version_option(__version__, message="%(prog)s %(version)s", allow_from_autoenv=False)
+def group() -> None:
+    """Surgery on model weights: in flat memory, at the speed of copying, and safe to interrupt."""
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command line and return its exit code; all that it has to say has been said.
+
+    click's own `main` is not used: it turns an interrupt into a blank line and tells other errors
+    in its own prose.
+    """
+    # A mistake before `--json` is read must be told as json too.
+    output = Output(json_mode="--json" in args)
+    try:
+        try:
+            with group.make_context(
+                "weightsmith",
+                list(args),
+                obj=output,
+                auto_envvar_prefix="WEIGHTSMITH",
+                color=output.shows_color(sys.stdout),
+            ) as context:
+                return group.invoke(context) or 0
+        except click.exceptions.Exit as done:
+            return done.exit_code
+        except click.exceptions.NoArgsIsHelpError as error:
+            # click's convention, exit 2 and stderr: a script whose variables came out empty
+            # has not succeeded.
+            click.echo(error.format_message(), err=True, color=output.shows_color(sys.stderr))
+            return error.exit_code
+        except BrokenPipeError:
+            return EXIT_BROKEN_PIPE
+        except click.ClickException as error:
+            return _fail(output, usage_error(error))
+        except WeightsmithError as error:
+            return _fail(output, error)
+        except KeyboardInterrupt:
+            kept = [output.kept] if output.kept else []
+            again = command_line(["weightsmith", *args])
+            return _fail(output, Interrupted(context=kept, hint=f"to go on: {again}"))
+        except Exception as error:  # noqa: BLE001  the one place that may
+            return _fail(output, _internal_error(error))
+    except BrokenPipeError:
+        return EXIT_BROKEN_PIPE
+
+
+def _fail(output: Output, error: WeightsmithError) -> int:
+    if isinstance(error, InternalError):
+        traceback.print_exception(error.__cause__)
+    elif os.environ.get("WEIGHTSMITH_DEBUG"):
+        traceback.print_exception(error)
+    output.error(error)
+    return error.exit_code
+
+
+def _internal_error(error: Exception) -> InternalError:
+    fault = InternalError(
+        kind=type(error).__name__,
+        reason=error,
+        weightsmith=__version__,
+        python=platform.python_version(),
+        system=platform.platform(),
+    )
+    fault.__cause__ = error
+    return fault
+
+
+def main() -> NoReturn:
+    """Run this process's command line and end the process."""
+    # What stops a job politely (a scheduler, a shutdown) is an interrupt like any other.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code = _flushed(run(sys.argv[1:]))
+    if "torch" in sys.modules or code == EXIT_INTERRUPTED:
+        # Taking torch down costs a third of a second, and an interrupted run would wait for its
+        # threads. All output is flushed and every file synced where it was written.
+        os._exit(code)
+    sys.exit(code)
+
+
+def _flushed(code: int) -> int:
+    """`code`, or 141 where the reader of our output has gone; all is flushed either way."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            code = EXIT_BROKEN_PIPE
+    return code

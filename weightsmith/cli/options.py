@@ -1,0 +1,219 @@
+"""What all commands share: the shape of their help, their common options, and the types of values.
+
+A command's module holds one `click.Command` named ``command``:
+
+    @click.command("apply-delta", cls=Command, examples=[...], aliases={"path-raw": "base"})
+    @option("--base", group=INPUTS, type=SOURCE, help="...")
+    @dry_run_option
+    @output_options
+    @click.pass_obj
+    def command(output: Output, base: str, dry_run: bool) -> int | None:
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar, get_args
+
+import click
+from click.core import augment_usage_errors
+
+from weightsmith.cli.layout import styled
+from weightsmith.cli.output import Color, Output
+from weightsmith.units import parse_size
+
+INPUTS: Final = "Inputs"
+OUTPUT: Final = "Output"
+SPEED: Final = "Speed and memory"
+SAFETY: Final = "Safety"
+MESSAGES: Final = "Messages"
+GROUPS: Final = (INPUTS, OUTPUT, SPEED, SAFETY, MESSAGES)
+"""Headings of a command's options, in the order of its help."""
+NAMES_WIDTH: Final = 28
+"""Columns that option names may take in help."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def dashed(name: str) -> str:
+    """The one spelling of an option's or command's name: ``fix_tokenizer`` is ``fix-tokenizer``."""
+    return name.replace("_", "-")
+
+
+# --- help -----------------------------------------------------------------------------------------
+
+
+class Formatter(click.HelpFormatter):
+    """Help with bold headings; the streams take the style out where it is not wanted."""
+
+    def write_heading(self, heading: str) -> None:
+        """Write a heading into the buffer."""
+        self.write(" " * self.current_indent + styled(f"{heading}:", "bold") + "\n")
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        """Write a usage line into the buffer."""
+        super().write_usage(prog, args, prefix or styled("Usage:", "bold") + " ")
+
+
+class Context(click.Context):
+    """A click context whose help is written by `Formatter`."""
+
+    formatter_class = Formatter
+
+
+class Option(click.Option):
+    """An option that stands under a heading of its command's help."""
+
+    def __init__(self, *args: Any, group: str = MESSAGES, **attrs: Any) -> None:
+        """As click's, and the heading it stands under, one of `GROUPS`."""
+        if isinstance(attrs.get("type"), click.IntRange):
+            attrs.setdefault("metavar", "N")
+        super().__init__(*args, **attrs)
+        self.group = group
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Its longest name, for messages."""
+        return max(self.opts, key=len) if ctx is not None else super().get_error_hint(ctx)
+
+
+class Command(click.Command):
+    """A command whose help shows examples first and options under headings."""
+
+    context_class = Context
+
+    def __init__(
+        self,
+        *args: Any,
+        examples: Sequence[str] = (),
+        aliases: Mapping[str, str] | None = None,
+        docs: str = "",
+        **attrs: Any,
+    ) -> None:
+        """As click's; `aliases` map other tools' names (``"path-raw"``) to ours (``"base"``)."""
+        ours = aliases or {}
+        attrs["context_settings"] = {
+            "token_normalize_func": lambda name: ours.get(dashed(name), dashed(name)),
+            **attrs.get("context_settings", {}),
+        }
+        super().__init__(*args, **attrs)
+        self.examples = tuple(examples)
+        self.docs = docs
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; a mistake in them knows which command it was made in."""
+        with augment_usage_errors(ctx):
+            return super().parse_args(ctx, args)
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what the command does, then its examples."""
+        super().format_help_text(ctx, formatter)
+        write_examples(formatter, self.examples)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options heading by heading."""
+        records: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and not isinstance(param, click.Argument):
+                group = param.group if isinstance(param, Option) else MESSAGES
+                records[group].append(record)
+        # One column under all headings, so that the eye finds it; rare long names stand alone.
+        lengths = [len(name) for rows in records.values() for name, _ in rows]
+        column = max((length for length in lengths if length <= NAMES_WIDTH), default=0)
+        for group, rows in records.items():
+            if rows:
+                with formatter.section(group):
+                    formatter.write_dl(
+                        [(name.ljust(column), text) for name, text in rows], col_max=column
+                    )
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write where to read more."""
+        super().format_epilog(ctx, formatter)
+        if self.docs:
+            formatter.write_paragraph()
+            formatter.write_text(f"Docs: {self.docs}")
+
+
+def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
+    """Write commands that can be copied, unwrapped."""
+    if examples:
+        with formatter.section("Examples"):
+            for example in examples:
+                for line in inspect.cleandoc(example).splitlines():
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+def option(*names: str, group: str, **attrs: Any) -> Callable[[F], F]:
+    """``click.option`` under a heading of the command's help."""
+    return click.option(*names, cls=Option, group=group, **attrs)
+
+
+def output_options(function: F) -> F:
+    """Add ``--json``, ``-q``, ``-v`` and ``--color``, which set up the `Output` before all else."""
+    for decorate in (
+        _setting("--color", type=click.Choice(get_args(Color)), metavar="WHEN",
+                 help="Colours: auto (default), always or never."),
+        _setting("-v", "--verbose", count=True, help="Say more; -vv: still more."),
+        _setting("-q", "--quiet", "quiet", count=True,
+                 help="Print only the result; -qq: not even that."),
+        _setting("--json", is_flag=True, help="Print one JSON document."),
+    ):  # fmt: skip
+        function = decorate(function)
+    return function
+
+
+def _setting(*names: str, **attrs: Any) -> Callable[[F], F]:
+    def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        output = ctx.find_object(Output)
+        if output is not None and value:
+            setattr(output, param.name or "", value)
+            ctx.color = output.shows_color(sys.stdout)
+
+    return option(*names, group=MESSAGES, is_eager=True, expose_value=False, callback=keep, **attrs)
+
+
+dry_run_option: Final = option(
+    "-n", "--dry-run", group=SAFETY, is_flag=True, help="Print the plan and touch nothing."
+)
+yes_option: Final = option("-y", "--yes", group=SAFETY, is_flag=True, help="Do not ask.")
+
+
+# --- types of values ------------------------------------------------------------------------------
+
+
+class Size(click.ParamType[int]):
+    """Bytes, written with a decimal or binary unit."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """``"5GB"`` -> 5000000000."""
+        if isinstance(value, int):
+            return value
+        try:
+            nbytes = parse_size(value)
+        except ValueError:
+            nbytes = 0
+        if nbytes < 1:
+            self.fail(f"{value!r} is no size; write it as 5GB, 5GiB or 400MB", param, ctx)
+        return nbytes
+
+
+class Source(click.ParamType[str]):
+    """Where a model is; `help sources` explains it. Opening it is the business of `ops`."""
+
+    name = "source"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text itself, which must not be empty: an unset shell variable is the usual cause."""
+        if not value:
+            self.fail("it is empty", param, ctx)
+        return str(value)
+
+
+SIZE: Final = Size()
+SOURCE: Final = Source()

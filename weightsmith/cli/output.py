@@ -1,0 +1,185 @@
+"""The one sink: what a command says, to whom, and in which of three modes.
+
+human   results on stdout, everything else on stderr, with colours and progress on a terminal
+json    one document on stdout and nothing else, or one error object on stderr
+quiet   the result's path or id on stdout; twice: nothing, only the exit code
+"""
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final, Literal, TextIO
+
+from weightsmith.cli.layout import encodable, plain, safe, styled
+from weightsmith.cli.live import Bar, Lines
+from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.errors import ConfirmationNeeded, WeightsmithError, printable, shown
+
+ERROR_SCHEMA: Final = "weightsmith.error/1"
+
+Color = Literal["auto", "always", "never"]
+
+
+class Output:
+    """The sink of one run; `options.output_options` set it up before anything is said."""
+
+    def __init__(self, *, json_mode: bool = False) -> None:
+        """Start in human mode, or in json mode where the command line asks for it anywhere."""
+        self.json = json_mode
+        self.quiet = 0
+        """How often ``-q`` was given."""
+        self.verbose = 0
+        """How often ``-v`` was given."""
+        self.color: Color = "auto"
+        self.kept = ""
+        """What an interrupted run leaves behind; commands set it once there is something."""
+        self._warnings: list[str] = []
+        self._live: Bar | None = None
+
+    @property
+    def is_human(self) -> bool:
+        """Whether a person reads along."""
+        return not self.json and not self.quiet
+
+    @property
+    def width(self) -> int:
+        """Columns to fill: those of the terminal, at most 100."""
+        return min(shutil.get_terminal_size((100, 24)).columns, 100)
+
+    # --- what is said on the way: stderr, human mode only -----------------------------------------
+
+    def line(self, text: str = "") -> None:
+        """A message of one line or more, styled by `layout`."""
+        if self.is_human:
+            self._write(sys.stderr, text)
+
+    def detail(self, text: str) -> None:
+        """A message for those who asked for more with ``-v``."""
+        if self.verbose:
+            self.line(styled(text, "dim"))
+
+    def warning(self, text: str) -> None:
+        """Something the user should know though the run goes on; also in the json document."""
+        self._warnings.append(text)
+        if not self.json and self.quiet < 2:
+            self._write(sys.stderr, f"{styled('warning:', 'yellow')} {text}")
+
+    def hint(self, text: str) -> None:
+        """A command worth running next."""
+        self.line(f"{styled('hint:', 'cyan')} {text}")
+
+    # --- how a run ends ---------------------------------------------------------------------------
+
+    def result(self, document: Mapping[str, Any], *, human: str, quiet: str = "") -> None:
+        """The outcome, once per run: `document` as json, `human`, or `quiet`, by mode.
+
+        `document` names its ``schema``, such as ``"weightsmith.apply-delta/1"``; fields may be
+        added to one, never changed. The warnings of the run are added to it.
+        """
+        if self.quiet > 1:
+            return
+        if self.json:
+            whole = {**document, "warnings": self._warnings}
+            text = json.dumps(whole, indent=2, default=os.fspath)
+        else:
+            text = quiet if self.quiet else human
+        if text:
+            self._write(sys.stdout, text)
+
+    def error(self, error: WeightsmithError) -> None:
+        """The last words of a failed run."""
+        if self.quiet > 1:
+            return
+        if self.json:
+            self._write(sys.stderr, json.dumps(error_document(error, self._warnings)))
+        else:
+            self._write(sys.stderr, render_error(error, everything=self.verbose > 0))
+
+    def confirm(self, question: str, *, yes: bool) -> bool:
+        """Whether the user agrees to `question`, which names counts and bytes; `yes`: ``--yes``.
+
+        Raises: ConfirmationNeeded, where there is nobody to ask.
+        """
+        if yes:
+            return True
+        if not self.is_human or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise ConfirmationNeeded(question=question)
+        self._write(sys.stderr, f"{question} [y/N] ", end="")
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+    # --- progress ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """A listener for a long run: a bar on a terminal, a line every 30 s elsewhere.
+
+        In json and quiet mode it hears nothing.
+        """
+        if not self.is_human:
+            yield SILENCE
+        elif not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+            yield Lines(self.line)
+        else:
+            unicode = encodable("━", sys.stderr.encoding) == "━"
+            colour = self.shows_color(sys.stderr)
+            self._live = Bar(self.line, fill="━" if unicode else "#", colored=colour)
+            try:
+                yield self._live
+            finally:
+                self._live.close()
+                self._live = None
+
+    # --- streams ----------------------------------------------------------------------------------
+
+    def shows_color(self, stream: TextIO) -> bool:
+        """Whether `stream` gets colours.
+
+        ``NO_COLOR`` wins, then ``--color``, ``FORCE_COLOR``, ``TERM=dumb``, last whether it is a
+        terminal.
+        """
+        if os.environ.get("NO_COLOR") or self.color == "never":
+            return False
+        if self.color == "always" or os.environ.get("FORCE_COLOR"):
+            return True
+        return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+    def _write(self, stream: TextIO, text: str, end: str = "\n") -> None:
+        text = safe(text) if self.shows_color(stream) else plain(safe(text))
+        above_bar: AbstractContextManager[None] = (
+            self._live.set_aside() if self._live else nullcontext()
+        )
+        with above_bar:
+            stream.write(encodable(text, stream.encoding) + end)
+            stream.flush()
+
+
+def render_error(error: WeightsmithError, *, everything: bool = False) -> str:
+    """``error: what [reference]``, its context indented, and ``hint:`` with the way out."""
+    reference = styled(f"[{error.reference}]", "dim")
+    lines = [f"{styled('error:', 'red')} {error} {reference}"]
+    lines += [f"  {line}" for line in shown(error.context, everything=everything)]
+    if error.hint_text:
+        lines.append(f"{styled('hint:', 'cyan')} {error.hint_text}")
+    return "\n".join(lines)
+
+
+def error_document(error: WeightsmithError, warnings: Sequence[str]) -> dict[str, Any]:
+    """What a failed run in json mode ends with, on stderr."""
+    return {
+        "schema": ERROR_SCHEMA,
+        "code": error.exit_code,
+        "reference": error.reference,
+        "message": str(error),
+        "context": list(error.context),
+        "hint": error.hint_text,
+        "warnings": list(warnings),
+    }
+
+
+def command_line(args: Sequence[str | os.PathLike[str]]) -> str:
+    """A command that the user can copy, with what needs it quoted."""
+    return printable(shlex.join([os.fspath(arg) for arg in args]))

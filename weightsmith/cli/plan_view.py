@@ -1,0 +1,173 @@
+"""A plan and its outcome, as a person and as a program read them; shared by all commands that write a model."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.output import Output
+from weightsmith.engine.run import Outcome
+from weightsmith.errors import shown
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.ops.job import Job, require_room
+from weightsmith.ops.sums import SumReport
+from weightsmith.plan.needs import Needs
+from weightsmith.units import format_duration, format_memory, format_size
+
+
+def show_plan(output: Output, job: Job, needs: Needs) -> None:
+    """What will be written, from what, and what it takes."""
+    plan = job.plan
+    rows = [_source_row(role, source) for role, source in job.bindings.inputs.items()]
+    outputs = [tensor.output for tensor in plan.tensors]
+    files = f"{len(plan.shards)} {'shard' if len(plan.shards) == 1 else 'shards'}"
+    rows.append(("target", str(job.bindings.target), *_size(outputs), f"safetensors, {files}"))
+    output.line(heading(plan.verb))
+    output.line(table(rows, width=200, right=(2, 3)))
+    output.line()
+    output.line(table(_detail_rows(job, needs), width=output.width))
+    output.line()
+
+
+def plan_document(job: Job, needs: Needs) -> dict[str, Any]:
+    """The same as JSON values; `plan` is the complete frozen plan."""
+    return {
+        "target": str(job.bindings.target),
+        "inputs": {
+            role: {"source": source.label, "notes": list(source.notes)}
+            for role, source in job.bindings.inputs.items()
+        },
+        "needs": {
+            "disk_nbytes": needs.disk_nbytes,
+            "disk_free_nbytes": needs.disk_free_nbytes,
+            "memory_nbytes": needs.memory_nbytes,
+            "memory_free_nbytes": needs.memory_free_nbytes,
+        },
+        "plan_digest": job.plan.digest,
+        "plan": job.plan.to_document(),
+    }
+
+
+def show_dry_run(output: Output, job: Job, needs: Needs) -> None:
+    """The outcome of a dry run.
+
+    Raises: DiskTooSmall, MemoryTooSmall, as the run would.
+    """
+    output.result(
+        {"schema": "weightsmith.plan/1", **plan_document(job, needs)},
+        human="dry run: nothing was written",
+        quiet=str(job.bindings.target),
+    )
+    require_room(needs)
+
+
+def show_outcome(
+    output: Output,
+    outcome: Outcome,
+    sums: SumReport | None = None,
+    *,
+    elapsed_s: float,
+    verified: str,
+) -> None:
+    """The last lines of a run, and its document."""
+    manifest = outcome.manifest
+    nbytes = sum(file.size for file in manifest.files.values())
+    if outcome.already_done:
+        headline = "already done: every digest holds"
+    else:
+        kept = f", {outcome.kept} kept from before" if outcome.kept else ""
+        headline = f"{format_size(nbytes)} in {format_duration(elapsed_s)}{kept}, {verified}"
+    if sums is not None:
+        show_sums(output, sums)
+    human = f"{styled('done', 'green')}  {outcome.target}\n      {headline}"
+    output.result(
+        {
+            "schema": f"weightsmith.{manifest.verb}/1",
+            "target": str(outcome.target),
+            "already_done": outcome.already_done,
+            "shards_kept": outcome.kept,
+            "nbytes": nbytes,
+            "elapsed_s": round(elapsed_s, 3),
+            "verified": verified,
+            "fingerprint": manifest.fingerprint,
+            "plan_digest": manifest.plan,
+            "files": list(manifest.files),
+            "sidecars": list(manifest.sidecars),
+            "dropped": list(manifest.dropped),
+            **({"sums": sums.to_json()} if sums else {}),
+        },
+        human=human,
+        quiet=str(outcome.target),
+    )
+
+
+def show_sums(output: Output, sums: SumReport) -> None:
+    """The sum of all weights beside the published one, and what the difference means."""
+    rows = []
+    if sums.published is not None:
+        note = f"by {sums.release}, within {sums.published.tolerance:g}"
+        rows.append(("published", f"{sums.published.value:.4f}", note))
+    with_buffers = "with inv_freq, which transformers counted before 4.32"
+    rows += [
+        ("float32", f"{sums.float32 + sums.inv_freq:.4f}", with_buffers),
+        ("float64", f"{sums.float64 + sums.inv_freq:.4f}", with_buffers),
+        ("float64", f"{sums.float64:.4f}", "without"),
+    ]
+    output.line(heading("sum of all weights"))
+    output.line(table(rows, width=output.width, right=(1,)))
+    if sums.published is not None and not sums.agrees:
+        output.warning(f"no sum agrees with the published {sums.published.value}")
+
+
+def _source_row(role: str, source: Checkpoint) -> tuple[str, ...]:
+    kinds = {"." + file.name.rsplit(".", 1)[-1] for file in source.files}
+    count = len(source.files)
+    files = f"{count} {' and '.join(sorted(kinds))} {'file' if count == 1 else 'files'}"
+    return (role, source.label, *_size(t.info for t in source.tensors.values()), files)
+
+
+def _size(infos: Iterable[TensorInfo]) -> tuple[str, str, str]:
+    """Tensor count, bytes, and dtypes with the most common first."""
+    found = list(infos)
+    held = Counter[str]()
+    for info in found:
+        held[info.dtype] += info.nbytes
+    dtypes = " ".join(dtype for dtype, _ in held.most_common(3))
+    return f"{len(found)} tensors", format_size(sum(held.values())), dtypes
+
+
+def _detail_rows(job: Job, needs: Needs) -> list[tuple[str, str]]:
+    plan = job.plan
+    rows = [("rule", _rules(job))]
+    if plan.dropped:
+        names = sorted({name.rsplit(".layers.")[-1].split(".", 1)[-1] for name in plan.dropped})
+        rows.append(
+            ("dropped", f"{len(plan.dropped)} buffers that no loader reads: {', '.join(names)}")
+        )
+    by_role: dict[str, list[str]] = {}
+    for sidecar in plan.sidecars:
+        changed = "".join(f" ({change})" for change in sidecar.changes)
+        by_role.setdefault(sidecar.role, []).append(sidecar.name + changed)
+    rows += [("files", f"from the {role}: {', '.join(names)}") for role, names in by_role.items()]
+    rows += [("note", note) for note in plan.notes]
+    for role, source in job.bindings.inputs.items():
+        rows += [("note", f"{role}: {note}") for note in source.notes]
+    memory = format_memory(needs.memory_nbytes)
+    if needs.memory_free_nbytes is not None:
+        memory += f" of {format_memory(needs.memory_free_nbytes)} available"
+    disk = f"{format_size(needs.disk_nbytes)} of {format_size(needs.disk_free_nbytes)} free"
+    return [*rows, ("disk", disk), ("memory", memory)]
+
+
+def _rules(job: Job) -> str:
+    """How many tensors each rule makes, with its settings."""
+    counts = Counter(
+        (tensor.codec.split("@")[0], tuple(sorted(tensor.params.items())))
+        for tensor in job.plan.tensors
+    )
+    rules = []
+    for (name, params), count in counts.most_common():
+        settings = ", ".join(f"{key}={value}" for key, value in params)
+        rules.append(f"{count} by {name}" + (f" ({settings})" if settings else ""))
+    return "; ".join(shown(rules))

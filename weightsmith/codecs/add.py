@@ -1,0 +1,106 @@
+"""The rule *add*: target = base + delta, with the arithmetic of the tools that published deltas."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from weightsmith.codecs.base import Range, ReadInput
+from weightsmith.codecs.cast import elements_as_bytes
+from weightsmith.codecs.torch_views import import_torch, torch_dtype, view
+from weightsmith.errors import DtypeNotSummable
+from weightsmith.formats.tensors import SUMMABLE, TensorInfo, dtype_bits
+
+if TYPE_CHECKING:
+    import torch
+
+_INTEGERS: Final = frozenset({"U8", "I8", "I16", "I32", "I64"})
+_MEAN_BLOCK_NBYTES: Final = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Inputs base and delta; both are cast to `compute`, added there, and cast to `dtype`.
+
+    Shapes: delta ``(rows, ...)``, base the same or with fewer rows; output as the delta.
+    Dtypes: floats of 16 bits or more, or integers when both sides and the output are the same one.
+    Where the base has fewer rows, `new_rows` says what it counts as there: ``zero``, or the ``mean``
+    of its rows (Alpaca).
+    Source: FastChat ``apply_delta.py``, Stanford Alpaca ``weight_diff.py``, LLaVA ``apply_delta.py``.
+    """
+
+    compute: str
+    dtype: str
+    new_rows: str = "none"
+    exact: ClassVar[bool] = False
+
+    def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
+        """The delta's name and shape in `dtype`.
+
+        Raises: DtypeNotSummable.
+        """
+        base, delta = inputs
+        for info in inputs:
+            if info.dtype not in SUMMABLE and not (
+                base.dtype == delta.dtype == self.dtype and info.dtype in _INTEGERS
+            ):
+                raise DtypeNotSummable(name=info.name, dtype=info.dtype)
+        return replace(delta, dtype=self.dtype)
+
+    def prepare(
+        self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput
+    ) -> "torch.Tensor | None":
+        """The mean row, where it will be needed."""
+        if self.new_rows == "mean" and inputs[0].shape != output.shape:
+            return _mean_row(inputs[0], read).to(torch_dtype(self.compute))
+        return None
+
+    def reads(
+        self,
+        state: "torch.Tensor | None",
+        inputs: Sequence[TensorInfo],
+        output: TensorInfo,
+        span: Range,
+    ) -> Sequence[Range]:
+        """The same elements of both; of the base, those it has."""
+        return tuple(elements_as_bytes(span, output, info) for info in inputs)
+
+    def apply(
+        self,
+        state: "torch.Tensor | None",
+        span: Range,
+        blocks: Sequence[memoryview],
+        inputs: Sequence[TensorInfo],
+        output: TensorInfo,
+        out: memoryview,
+    ) -> None:
+        """Add the two blocks; past the end of the base, add the mean row or nothing."""
+        torch = import_torch()
+        base, delta = (view(b, info.dtype) for b, info in zip(blocks, inputs, strict=True))
+        target = view(out, output.dtype)
+        if base.dtype == delta.dtype == target.dtype and self.compute == output.dtype:
+            # The sum in place of three casts; the same bits, and what nearly every delta needs.
+            torch.add(base, delta[: len(base)], out=target[: len(base)])
+            target[len(base) :] = delta[len(base) :]
+        else:
+            compute = torch_dtype(self.compute)
+            target.copy_(delta)
+            target[: len(base)] = base.to(compute) + delta[: len(base)].to(compute)
+        if state is not None and len(base) < len(delta):
+            first = span.start * 8 // dtype_bits(output.dtype)
+            columns = torch.arange(first + len(base), first + len(delta)) % len(state)
+            target[len(base) :] = state[columns] + delta[len(base) :].to(state.dtype)
+
+
+def _mean_row(base: TensorInfo, read: ReadInput) -> "torch.Tensor":
+    """The mean over dimension 0, summed in float64 in the order of the rows, block by block."""
+    torch = import_torch()
+    rows = base.shape[0]
+    row_nbytes = base.nbytes // rows
+    total = torch.zeros(base.numel // rows, dtype=torch.float64)
+    rows_a_block = max(_MEAN_BLOCK_NBYTES // row_nbytes, 1)
+    buffer = memoryview(bytearray(min(rows_a_block, rows) * row_nbytes))
+    for first in range(0, rows, rows_a_block):
+        block = buffer[: min(rows_a_block, rows - first) * row_nbytes]
+        read(0, first * row_nbytes, block)
+        total += view(block, base.dtype).reshape(-1, len(total)).double().sum(dim=0)
+    return total / rows

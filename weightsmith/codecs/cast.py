@@ -1,0 +1,64 @@
+"""The rule *cast*: the input's values in another float dtype."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from weightsmith.codecs.base import Range, ReadInput
+from weightsmith.codecs.torch_views import view
+from weightsmith.errors import DtypeNotSummable
+from weightsmith.formats.tensors import SUMMABLE, TensorInfo, dtype_bits
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """One float input, each value rounded once to nearest even into `dtype`."""
+
+    dtype: str
+    exact: ClassVar[bool] = False
+
+    def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
+        """The input's name and shape in `dtype`.
+
+        Raises: DtypeNotSummable, if the input holds no floats of 16 bits or more.
+        """
+        if inputs[0].dtype not in SUMMABLE:
+            raise DtypeNotSummable(name=inputs[0].name, dtype=inputs[0].dtype)
+        return replace(inputs[0], dtype=self.dtype)
+
+    def prepare(
+        self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput
+    ) -> None:
+        """Nothing to prepare."""
+
+    def reads(
+        self,
+        state: None,
+        inputs: Sequence[TensorInfo],
+        output: TensorInfo,
+        span: Range,
+    ) -> Sequence[Range]:
+        """The same elements of the input."""
+        return (elements_as_bytes(span, output, inputs[0]),)
+
+    def apply(
+        self,
+        state: None,
+        span: Range,
+        blocks: Sequence[memoryview],
+        inputs: Sequence[TensorInfo],
+        output: TensorInfo,
+        out: memoryview,
+    ) -> None:
+        """Convert the block."""
+        view(out, output.dtype).copy_(view(blocks[0], inputs[0].dtype))
+
+
+def elements_as_bytes(span: Range, output: TensorInfo, info: TensorInfo) -> Range:
+    """Where the elements that lie in bytes `span` of `output` lie in a flat tensor `info`.
+
+    Elements that `info`, being shorter, does not have are left out.
+    """
+    wide, narrow = dtype_bits(info.dtype), dtype_bits(output.dtype)
+    start, stop = (min(edge * wide // narrow, info.nbytes) for edge in (span.start, span.stop))
+    return Range(start, stop)

@@ -1,0 +1,46 @@
+"""The rule *copy*: the output is the input, byte for byte."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from weightsmith.codecs.base import Range, ReadInput
+from weightsmith.formats.tensors import TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One input, moved unchanged; any dtype. Needs neither torch nor NumPy."""
+
+    exact: ClassVar[bool] = True
+
+    def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
+        """The input's own."""
+        return inputs[0]
+
+    def prepare(
+        self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput
+    ) -> None:
+        """Nothing to prepare."""
+
+    def reads(
+        self,
+        state: None,
+        inputs: Sequence[TensorInfo],
+        output: TensorInfo,
+        span: Range,
+    ) -> Sequence[Range]:
+        """The same range of the input."""
+        return (span,)
+
+    def apply(
+        self,
+        state: None,
+        span: Range,
+        blocks: Sequence[memoryview],
+        inputs: Sequence[TensorInfo],
+        output: TensorInfo,
+        out: memoryview,
+    ) -> None:
+        """Move the block."""
+        out[:] = blocks[0]

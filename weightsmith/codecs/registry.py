@@ -1,0 +1,29 @@
+"""The table of codecs: an id in a plan to the class that does it, imported on first use."""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from typing import Final, cast
+
+from weightsmith.codecs.base import Codec
+
+_CODECS: Final = {
+    "add@1": "weightsmith.codecs.add:Add",
+    "cast@1": "weightsmith.codecs.cast:Cast",
+    "copy@1": "weightsmith.codecs.copy:Copy",
+}
+"""An id carries the codec's version, so that a plan made by another version is not run by this one."""
+
+
+def codec(codec_id: str, params: Mapping[str, str]) -> Codec:
+    """The codec of a plan's tensor, with its settings.
+
+    Raises: KeyError, if this version of weightsmith does not know the id.
+    """
+    return _codec(codec_id, tuple(sorted(params.items())))
+
+
+@cache
+def _codec(codec_id: str, params: tuple[tuple[str, str], ...]) -> Codec:
+    module, name = _CODECS[codec_id].split(":")
+    return cast("Codec", getattr(import_module(module), name)(**dict(params)))

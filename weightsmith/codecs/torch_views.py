@@ -1,0 +1,50 @@
+"""Bytes as torch tensors and back, without copying; the only way codecs reach torch."""
+
+import threading
+import warnings
+from types import ModuleType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import torch
+
+_TORCH: Final = {
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "U8": "uint8",
+}
+_thread = threading.local()
+
+
+def import_torch() -> ModuleType:
+    """Import torch and keep its own threads out of this one: spans are the unit of parallelism."""
+    import torch  # noqa: PLC0415  (a second of start-up that only arithmetic needs)
+
+    if not getattr(_thread, "limited", False):
+        torch.set_num_threads(1)
+        _thread.limited = True
+    return torch
+
+
+def torch_dtype(dtype: str) -> "torch.dtype":
+    """``"BF16"`` -> ``torch.bfloat16``."""
+    found: torch.dtype = getattr(import_torch(), _TORCH[dtype])
+    return found
+
+
+def view(block: memoryview, dtype: str) -> "torch.Tensor":
+    """The block's bytes as a flat tensor that shares its memory."""
+    torch = import_torch()
+    if not block:
+        return torch.empty(0, dtype=torch_dtype(dtype))
+    with warnings.catch_warnings():
+        # A read-only block is never written to; torch warns that it could be.
+        warnings.simplefilter("ignore", UserWarning)
+        tensor: torch.Tensor = torch.frombuffer(block, dtype=torch_dtype(dtype))
+    return tensor

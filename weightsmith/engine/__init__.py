@@ -1,0 +1,1 @@
+"""Run a plan: read, rule, write, verify, publish."""

@@ -1,0 +1,48 @@
+"""What a plan is run on, and how: everything that its digest must not depend on."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from weightsmith.checkpoint.checkpoint import Checkpoint
+
+Verify = Literal["cache", "disk", "no"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bindings:
+    """The real things behind a plan's names."""
+
+    inputs: Mapping[str, Checkpoint]
+    """By role."""
+    sidecars: Mapping[str, bytes]
+    """Content to publish, by file name; the plan holds their digests."""
+    target: Path
+    """The directory to publish, absolute."""
+
+
+def default_workers() -> int:
+    """Two threads saturate what a disk gives; more than four only add memory."""
+    return min(os.cpu_count() or 1, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run; none of this changes a byte of the output."""
+
+    workers: int = field(default_factory=default_workers)
+    low_cpu_mem: bool = False
+    """One worker, and the page cache of all files given back as the run goes on."""
+    verify: Verify = "cache"
+    """Read the output back from the page cache, from the medium, or not at all."""
+    overwrite: bool = False
+    """Replace an existing target once the new one is whole."""
+    restart: bool = False
+    """Discard unfinished staging."""
+
+    @property
+    def threads(self) -> int:
+        """Worker threads to start."""
+        return 1 if self.low_cpu_mem else self.workers

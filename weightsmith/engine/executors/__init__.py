@@ -1,0 +1,1 @@
+"""Ways to spread the spans of a shard over workers."""

@@ -1,0 +1,45 @@
+"""Threads that pull tasks from one iterator; reading, arithmetic and hashing all release the GIL."""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+Task = TypeVar("Task")
+
+
+def run_tasks(tasks: Iterable[Task], workers: Sequence[Callable[[Task], None]]) -> None:
+    """Give each task to the next free worker; each worker has a thread of its own.
+
+    The first error, or an interrupt of the calling thread, stops all workers after the task in hand, and
+    is raised when they have stopped.
+    """
+    pending = iter(tasks)
+    lock = threading.Lock()
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def work(worker: Callable[[Task], None]) -> None:
+        try:
+            while not stop.is_set():
+                with lock:
+                    task = next(pending, None)
+                if task is None:
+                    return
+                worker(task)
+        except BaseException as error:  # noqa: BLE001  (raised again in the calling thread)
+            errors.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        raise
+    if errors:
+        raise errors[0]

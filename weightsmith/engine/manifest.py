@@ -1,0 +1,95 @@
+"""The manifest ``weightsmith.json``: the record inside a finished output that vouches for every byte."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from weightsmith import __version__, fs
+from weightsmith.checkpoint.digest import bytes_digest, fingerprint
+from weightsmith.errors import JsonInvalid
+from weightsmith.formats.strict_json import parse_json
+from weightsmith.plan.model import Plan
+
+NAME: Final = "weightsmith.json"
+SCHEMA: Final = "weightsmith/manifest@1"
+_LIMIT_NBYTES: Final = 500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A published weight file."""
+
+    size: int
+    header_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A published file beside the weights."""
+
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What was made, by which plan, from what, and the digest of every part."""
+
+    verb: str
+    plan: str
+    """The plan's digest."""
+    fingerprint: str
+    made_by: str
+    inputs: Mapping[str, list[dict[str, Any]]]
+    """By role: name, size and header digest of each weight file."""
+    files: Mapping[str, File]
+    sidecars: Mapping[str, Sidecar]
+    """The index too, where there is one."""
+    tensors: Mapping[str, str]
+    """Tensor digests by name."""
+    dropped: tuple[str, ...] = ()
+    schema: str = SCHEMA
+
+    def to_json(self) -> bytes:
+        """The file's content."""
+        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+
+
+def manifest_of(plan: Plan, digests: Mapping[str, str], index: Mapping[str, bytes]) -> Manifest:
+    """The manifest of a finished run; `index` is the index file's content by name, or empty."""
+    sidecars = {each.name: Sidecar(each.nbytes, each.digest) for each in plan.sidecars}
+    sidecars |= {name: Sidecar(len(raw), bytes_digest(raw)) for name, raw in index.items()}
+    return Manifest(
+        verb=plan.verb,
+        plan=plan.digest,
+        fingerprint=fingerprint(digests),
+        made_by=f"weightsmith {__version__}",
+        inputs={each.role: [asdict(file) for file in each.files] for each in plan.inputs},
+        files={s.name: File(s.nbytes, bytes_digest(s.header)) for s in plan.shards},
+        sidecars=sidecars,
+        tensors=digests,
+        dropped=plan.dropped,
+    )
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest of a finished output, or None where there is none.
+
+    Raises: JsonInvalid, if there is one that weightsmith did not write in this version's form.
+    """
+    path = directory / NAME
+    if not path.is_file():
+        return None
+    document = parse_json(fs.read_small(path, _LIMIT_NBYTES), path)
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise JsonInvalid(file=path, reason=f"its schema is not {SCHEMA}")
+    try:
+        fields = dict(document)
+        fields["files"] = {name: File(**each) for name, each in fields["files"].items()}
+        fields["sidecars"] = {n: Sidecar(**each) for n, each in fields["sidecars"].items()}
+        fields["dropped"] = tuple(fields["dropped"])
+        return Manifest(**fields)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise JsonInvalid(file=path, reason=f"not a manifest: {error}") from error

@@ -1,0 +1,63 @@
+"""Receipts: what a run keeps beside each finished shard, so that a later run need not make it again."""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from weightsmith import fs
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.plan.model import Plan, ShardPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof that a shard was written and synced, and from exactly what."""
+
+    plan_digest: str
+    shard: str
+    machine: str
+    """Type of CPU; matrix products may differ between types."""
+    made_from: Mapping[str, list[list[object]]]
+    """By role: name, size, mtime and header digest of every file the shard's tensors came from."""
+    digests: Mapping[str, str]
+    """Tensor digests by name."""
+
+    def write(self, directory: Path) -> None:
+        """Store it durably under the shard's name (two durable steps)."""
+        content = json.dumps(asdict(self), sort_keys=True).encode()
+        fs.write_durably(directory / f"{self.shard}.json", content)
+
+
+def made_from(shard: ShardPlan, inputs: Mapping[str, Checkpoint]) -> dict[str, list[list[object]]]:
+    """The identity, now, of the files that a shard's tensors come from."""
+    used: dict[str, set[str]] = {}
+    for tensor in shard.tensors:
+        for each in tensor.inputs:
+            holder = inputs[each.role].tensors[each.info.name].file
+            used.setdefault(each.role, set()).add(holder)
+    return {
+        role: [
+            [file.name, file.size, file.mtime_ns, file.header_digest]
+            for file in inputs[role].files
+            if file.name in names
+        ]
+        for role, names in sorted(used.items())
+    }
+
+
+def read_receipt(directory: Path, shard: ShardPlan) -> Receipt | None:
+    """The receipt of a shard, or None where there is none that can be read."""
+    path = directory / f"{shard.name}.json"
+    try:
+        return Receipt(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def machine(plan: Plan) -> str:
+    """The type of CPU where it can matter to a bit of the output; element-wise rules agree everywhere."""
+    products = {"lora"}
+    matters = any(tensor.codec.split("@")[0] in products for tensor in plan.tensors)
+    return f"{platform.machine()} {platform.processor()}".strip() if matters else ""

@@ -1,0 +1,265 @@
+"""Run a plan: fill each shard, sync it, read it back, leave a receipt; then publish all at once."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from weightsmith import fs
+from weightsmith.engine.bindings import Bindings, Options
+from weightsmith.engine.finished import damage
+from weightsmith.engine.manifest import NAME as MANIFEST
+from weightsmith.engine.manifest import Manifest, manifest_of, read_manifest
+from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.engine.receipts import Receipt, machine, made_from, read_receipt
+from weightsmith.engine.shard import fill, read_back
+from weightsmith.engine.spans import Buffers
+from weightsmith.engine.staging import Staging, is_vacant
+from weightsmith.errors import (
+    DamagedInput,
+    InputChanged,
+    JsonInvalid,
+    StagingOfAnotherPlan,
+    TargetExists,
+    VerificationFailed,
+    shown,
+)
+from weightsmith.formats.index import build_index
+from weightsmith.plan.model import Plan, ShardPlan
+
+INDEX: Final = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did."""
+
+    target: Path
+    manifest: Manifest
+    kept: int
+    """Shards that an earlier, interrupted run had finished."""
+    already_done: bool
+    """The target was there, finished by the same plan, and is sound."""
+
+
+def run(
+    plan: Plan, bindings: Bindings, options: Options, progress: Progress = SILENCE
+) -> Outcome:
+    """Make the planned output and publish it under its final name, whole or not at all.
+
+    Running the same plan again continues what was interrupted, and keeps what was finished.
+    Raises: InTheWay for a target or staging that is not this plan's; DiskFull; VerificationFailed;
+    InputChanged; whatever reading the inputs meets.
+    """
+    staging = Staging(bindings.target)
+    staging.recover()
+    buffers = [Buffers() for _ in range(options.threads)]
+    finished = _finished(plan, bindings, options, buffers, progress)
+    if finished is not None:
+        staging.remove()
+        return Outcome(bindings.target, finished, kept=len(plan.shards), already_done=True)
+    with staging.held():
+        staging.claim(plan, restart=options.restart)
+        kept = kept_receipts(plan, bindings, staging)
+        if kept:
+            progress.note(f"continuing: {len(kept)} of {len(plan.shards)} shard(s) are done")
+        digests = _make_shards(plan, bindings, options, staging, buffers, kept, progress)
+        manifest = _complete(plan, bindings, staging, digests)
+        staging.publish(overwrite=options.overwrite)
+    return Outcome(bindings.target, manifest, kept=len(kept), already_done=False)
+
+
+def run_shard(
+    plan: Plan,
+    bindings: Bindings,
+    number: int,
+    output: Path,
+    options: Options,
+    buffers: Sequence[Buffers],
+    progress: Progress,
+) -> tuple[fs.PositionedFile, dict[str, str]]:
+    """Write shard `number` into the directory `output`, not yet synced; pure and idempotent.
+
+    Returns the open file and the digests of its tensors by name.
+    """
+    shard = plan.shards[number]
+    file = fs.create(output / shard.name)
+    drop_cache = options.low_cpu_mem
+    digests = fill(shard, bindings.inputs, file, buffers, progress.advance, drop_cache=drop_cache)
+    return file, digests
+
+
+def kept_receipts(plan: Plan, bindings: Bindings, staging: Staging) -> dict[str, Receipt]:
+    """The receipts that an earlier run of the same plan left and that still hold, by shard.
+
+    Raises: StagingOfAnotherPlan, if an input changed since: its old and new bytes must not mix.
+    """
+    kept = {}
+    for shard in plan.shards:
+        receipt = read_receipt(staging.receipts, shard)
+        path = staging.output / shard.name
+        if receipt is None or not path.is_file() or path.stat().st_size != shard.nbytes:
+            continue
+        now = made_from(shard, bindings.inputs)
+        if (receipt.plan_digest, receipt.machine) != (plan.digest, machine(plan)):
+            raise StagingOfAnotherPlan(staging=staging.path, reason="it was made elsewhere")
+        if receipt.made_from != now:
+            changed = [
+                f"{role}: {file[0]}"
+                for role, files in now.items()
+                for file in files
+                if file not in receipt.made_from.get(role, [])
+            ]
+            raise StagingOfAnotherPlan(
+                staging=staging.path, reason="an input changed since", context=changed
+            )
+        kept[shard.name] = receipt
+    return kept
+
+
+def _finished(
+    plan: Plan,
+    bindings: Bindings,
+    options: Options,
+    buffers: Sequence[Buffers],
+    progress: Progress,
+) -> Manifest | None:
+    """The manifest of a sound target of the same plan; None where the run has work to do.
+
+    Raises: TargetExists, if anything else is in the way and may not be replaced.
+    """
+    target = bindings.target
+    if is_vacant(target):
+        return None
+    try:
+        manifest = read_manifest(target) if target.is_dir() else None
+    except (DamagedInput, JsonInvalid):
+        manifest = None
+    if manifest is None:
+        reason = "weightsmith did not finish it"
+    elif manifest.plan != plan.digest:
+        reason = "another plan made it"
+    elif newer := _newer_inputs(bindings, target / MANIFEST):
+        reason = f"{newer[0]} is newer than it"
+    else:
+        progress.begin("checking", sum(shard.data_nbytes for shard in plan.shards))
+        problems = damage(target, manifest, buffers, progress.advance)
+        if not problems:
+            return manifest
+        reason = f"it is damaged: {'; '.join(shown(problems))}"
+    if not options.overwrite:
+        raise TargetExists(target=target, reason=reason)
+    return None
+
+
+def _newer_inputs(bindings: Bindings, manifest: Path) -> list[str]:
+    """Inputs that were modified after the target was finished, as ``make`` would ask."""
+    finished_ns = manifest.stat().st_mtime_ns
+    return [
+        str(checkpoint.directory / file.name)
+        for checkpoint in bindings.inputs.values()
+        for file in checkpoint.files
+        if file.mtime_ns > finished_ns
+    ]
+
+
+def _make_shards(
+    plan: Plan,
+    bindings: Bindings,
+    options: Options,
+    staging: Staging,
+    buffers: Sequence[Buffers],
+    kept: Mapping[str, Receipt],
+    progress: Progress,
+) -> dict[str, str]:
+    """Make every shard that is not kept; returns the digests of all tensors."""
+    passes = 1 if options.verify == "no" else 2
+    total = sum(s.data_nbytes * (passes - (s.name in kept)) for s in plan.shards)
+    progress.begin("writing" if passes == 1 else "writing and checking", total)
+    digests: dict[str, str] = {}
+    with ThreadPoolExecutor(1) as background:
+        pending: list[Future[None]] = []
+        for number, shard in enumerate(plan.shards):
+            path = staging.output / shard.name
+            if shard.name in kept:
+                _check(path, shard, kept[shard.name].digests, options, buffers, progress)
+                digests |= kept[shard.name].digests
+                continue
+            identity = made_from(shard, bindings.inputs)
+            file, made = run_shard(plan, bindings, number, staging.output, options, buffers, progress)
+            # Two shards are open at most: this one, and the one before it on its way to the medium.
+            _wait(pending)
+            drop_cache = options.low_cpu_mem or options.verify == "disk"
+            pending = [background.submit(_sync, file, drop_cache=drop_cache)]
+            if options.verify == "disk":
+                _wait(pending)
+            _check(path, shard, made, options, buffers, progress)
+            _require_unchanged(bindings)
+            receipt = Receipt(plan.digest, shard.name, machine(plan), identity, made)
+            pending.append(background.submit(receipt.write, staging.receipts))
+            digests |= made
+        _wait(pending)
+    return digests
+
+
+def _wait(pending: Sequence[Future[None]]) -> None:
+    for future in pending:
+        future.result()
+
+
+def _sync(file: fs.PositionedFile, *, drop_cache: bool) -> None:
+    file.sync()
+    if drop_cache:
+        file.drop_cache()
+
+
+def _check(
+    path: Path,
+    shard: ShardPlan,
+    expected: Mapping[str, str],
+    options: Options,
+    buffers: Sequence[Buffers],
+    progress: Progress,
+) -> None:
+    """Read a shard back and compare.
+
+    Raises: VerificationFailed.
+    """
+    if options.verify == "no":
+        return
+    found = read_back(path, shard, buffers, progress.advance)
+    differing = [name for name in expected if found.get(name) != expected[name]]
+    if differing:
+        raise VerificationFailed(
+            file=path, reason=f"{len(differing)} tensor(s)", context=differing
+        )
+
+
+def _require_unchanged(bindings: Bindings) -> None:
+    """Raises: InputChanged, if an input file was written to while the run read it."""
+    for checkpoint in bindings.inputs.values():
+        for path in checkpoint.changed_files():
+            raise InputChanged(file=path)
+
+
+def _complete(
+    plan: Plan, bindings: Bindings, staging: Staging, digests: Mapping[str, str]
+) -> Manifest:
+    """Write sidecars and index, then, when all of them are durable, the manifest."""
+    small = {each.name: bindings.sidecars[each.name] for each in plan.sidecars}
+    index: dict[str, bytes] = {}
+    if len(plan.shards) > 1:
+        weight_map = {t.output.name: s.name for s in plan.shards for t in s.tensors}
+        index[INDEX] = build_index(
+            weight_map,
+            sum(shard.data_nbytes for shard in plan.shards),
+            sum(tensor.output.numel for tensor in plan.tensors),
+        )
+    for name, content in (small | index).items():
+        fs.write_durably(staging.output / name, content)
+    fs.sync_directory(staging.output)
+    manifest = manifest_of(plan, digests, index)
+    fs.write_durably(staging.output / MANIFEST, manifest.to_json())
+    fs.sync_directory(staging.output)
+    return manifest

@@ -1,0 +1,117 @@
+"""Fill one output file span by span, and read it back."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from weightsmith import fs
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
+from weightsmith.codecs.registry import codec
+from weightsmith.engine.executors.threads import run_tasks
+from weightsmith.engine.spans import Advance, Buffers, digest_tensors, span_range
+from weightsmith.errors import VerificationFailed
+from weightsmith.formats.safetensors_header import read_header
+from weightsmith.plan.model import ShardPlan, TensorPlan
+
+
+class TensorWork:
+    """One output tensor in the making: the state its spans share, the digests they leave."""
+
+    def __init__(self, tensor: TensorPlan, inputs: Mapping[str, Checkpoint]) -> None:
+        """Nothing is read yet."""
+        self.output = tensor.output
+        self.codec = codec(tensor.codec, tensor.params)
+        self.infos = tuple(each.info for each in tensor.inputs)
+        self.digests: list[bytes] = [b""] * span_count(tensor.output.nbytes)
+        self._inputs = tuple((inputs[each.role], each.info.name) for each in tensor.inputs)
+        self._lock = threading.Lock()
+        self._prepared = False
+        self._state: object = None
+        self._unfinished = len(self.digests)
+
+    def spans(self) -> Iterator[tuple["TensorWork", int]]:
+        """This work with the number of each of its spans."""
+        return ((self, number) for number in range(len(self.digests)))
+
+    def state(self) -> object:
+        """What the codec prepared, made by the first thread that asks."""
+        with self._lock:
+            if not self._prepared:
+                self._state = self.codec.prepare(self.infos, self.output, self.read)
+                self._prepared = True
+            return self._state
+
+    def read(self, number: int, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` with bytes of the input `number` from its byte `start`."""
+        checkpoint, name = self._inputs[number]
+        checkpoint.read_into(name, start, buffer)
+
+    def finish_span(self, number: int, digest: bytes, *, drop_cache: bool) -> None:
+        """Keep a span's digest; after the last one let go of the state and the inputs' page cache."""
+        with self._lock:
+            self.digests[number] = digest
+            self._unfinished -= 1
+            if self._unfinished:
+                return
+            self._state = None
+        if drop_cache:
+            for checkpoint, name in self._inputs:
+                checkpoint.drop_cache(name)
+
+
+def fill(
+    shard: ShardPlan,
+    inputs: Mapping[str, Checkpoint],
+    file: fs.PositionedFile,
+    buffers: Sequence[Buffers],
+    advance: Advance,
+    *,
+    drop_cache: bool,
+) -> dict[str, str]:
+    """Write a shard's header and data, one worker a set of buffers; returns tensor digests by name.
+
+    Memory: one span of output and what it is made from, a worker.
+    """
+    file.reserve(shard.nbytes)
+    file.write_from(0, memoryview(shard.header))
+    works = [TensorWork(tensor, inputs) for tensor in shard.tensors]
+
+    def worker(own: Buffers) -> Callable[[tuple[TensorWork, int]], None]:
+        def make_span(task: tuple[TensorWork, int]) -> None:
+            work, number = task
+            span = span_range(number, work.output.nbytes)
+            state = work.state()
+            ranges = work.codec.reads(state, work.infos, work.output, span)
+            out = own.block(0, span.nbytes)
+            blocks = [own.block(i, source.nbytes) for i, source in enumerate(ranges, start=1)]
+            for i, source in enumerate(ranges):
+                work.read(i, source.start, blocks[i])
+            work.codec.apply(state, span, blocks, work.infos, work.output, out)
+            file.write_from(shard.places[work.output.name].offset + span.start, out)
+            work.finish_span(number, span_digest(out), drop_cache=drop_cache)
+            advance(span.nbytes)
+
+        return make_span
+
+    run_tasks((task for work in works for task in work.spans()), [worker(own) for own in buffers])
+    return {work.output.name: tensor_digest(work.output, work.digests) for work in works}
+
+
+def read_back(
+    path: Path, shard: ShardPlan, buffers: Sequence[Buffers], advance: Advance
+) -> dict[str, str]:
+    """Open a written shard through the reader and digest its tensors again, by name.
+
+    Raises: VerificationFailed, if its header is not the planned one; DamagedInput, if it cannot be read.
+    """
+    file = fs.open_for_reading(path)
+    header, raw = read_header(file)
+    if raw != shard.header:
+        raise VerificationFailed(file=path, reason="its header differs")
+    places = {stored.info.name: stored for stored in header.tensors}
+
+    def read(name: str, start: int, buffer: memoryview) -> None:
+        file.read_into(places[name].offset + start, buffer)
+
+    return digest_tensors((stored.info for stored in header.tensors), read, buffers, advance)

@@ -1,0 +1,145 @@
+"""Staging: the unfinished output beside the target, and the one rename that publishes it.
+
+    .<target>.weightsmith-partial/
+        lock          held while a run is at work
+        plan.json     the plan that this staging belongs to
+        receipts/     one for each finished shard
+        output/       what will be the target, whole or not at all
+    .<target>.weightsmith-old     the replaced target, on systems that cannot exchange two names
+
+`output` has no file of ours in it but those to publish, so that publishing is one rename. Everything
+here may be met half done by a later run: see `Staging.recover`.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from weightsmith import fs
+from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.engine.manifest import NAME as MANIFEST
+from weightsmith.errors import StagingBusy, StagingOfAnotherPlan, TargetExists, TargetUnwritable
+from weightsmith.plan.model import Plan
+
+
+class Staging:
+    """The staging directory of one target."""
+
+    def __init__(self, target: Path) -> None:
+        """Name the places; nothing is touched."""
+        self.target = target
+        self.path = target.with_name(f".{target.name}.weightsmith-partial")
+        self.output = self.path / "output"
+        self.receipts = self.path / "receipts"
+        self._plan_path = self.path / "plan.json"
+        self._old = target.with_name(f".{target.name}.weightsmith-old")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the staging directory, so that a second run of the same target stops and says so.
+
+        The lock saves work and is not what correctness rests on; where the system has none, two
+        runs of one plan write the same bytes.
+        Raises: StagingBusy, TargetUnwritable.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / "lock").open("ab")
+        except OSError as error:
+            raise TargetUnwritable(where=self.path.parent, reason=error.strerror) from error
+        with lock:
+            try:
+                import fcntl  # noqa: PLC0415  (absent on Windows)
+
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:
+                pass
+            except BlockingIOError as error:
+                raise StagingBusy(target=self.target) from error
+            except OSError:
+                pass  # a file system without locks
+            yield
+
+    def recover(self) -> None:
+        """Finish or undo what a run left that was stopped while it published."""
+        if self._old.exists():
+            if self.target.exists():
+                shutil.rmtree(self._old)
+            else:
+                fs.rename(self._old, self.target)
+                fs.sync_directory(self.target.parent)
+
+    def claim(self, plan: Plan, *, restart: bool) -> None:
+        """Make the staging directory this plan's, keeping what an earlier run of it finished.
+
+        Raises: StagingOfAnotherPlan, if it holds another plan's work and `restart` is not given.
+        """
+        stored = self._plan_path.read_bytes() if self._plan_path.is_file() else None
+        ours = plan.to_json().encode()
+        if stored is not None and stored != ours and not restart:
+            raise StagingOfAnotherPlan(staging=self.path, reason="it belongs to another plan")
+        if stored is None or restart:
+            # Without a plan beside it, what lies there may be a replaced target, half deleted.
+            self._clear()
+        self.output.mkdir(exist_ok=True)
+        self.receipts.mkdir(exist_ok=True)
+        if stored is None or restart:
+            fs.write_durably(self._plan_path, ours)
+            fs.sync_directory(self.path)
+
+    def plan_digest(self) -> str | None:
+        """The digest of the plan whose work lies in staging, or None where there is none."""
+        try:
+            return bytes_digest(self._plan_path.read_bytes())
+        except OSError:
+            return None
+
+    def publish(self, *, overwrite: bool) -> None:
+        """Give the finished output its final name, by one rename or exchange.
+
+        Raises: TargetExists, if the name was taken meanwhile; nothing is replaced then.
+        """
+        parent = self.target.parent
+        if overwrite and self.target.exists():
+            if not fs.exchange(self.output, self.target):
+                fs.rename(self.target, self._old)
+                fs.rename(self.output, self.target)
+        else:
+            try:
+                os.rename(self.output, self.target)  # noqa: PTH104  (never replaces files)
+            except OSError as error:
+                raise TargetExists(target=self.target, reason=error.strerror) from error
+            fs.on_durable_step()
+        fs.sync_directory(parent)
+        self.remove()
+        shutil.rmtree(self._old, ignore_errors=True)
+
+    def _clear(self) -> None:
+        self._plan_path.unlink(missing_ok=True)
+        shutil.rmtree(self.output, ignore_errors=True)
+        shutil.rmtree(self.receipts, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Delete the staging directory and all in it."""
+        self._clear()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the output was finished and only its publication is missing."""
+        return (self.output / MANIFEST).is_file()
+
+
+def is_vacant(target: Path) -> bool:
+    """Whether nothing, or an empty directory, has the target's name."""
+    if target.is_symlink():
+        return False
+    try:
+        with os.scandir(target) as entries:
+            return next(entries, None) is None
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False

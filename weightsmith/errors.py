@@ -1,0 +1,665 @@
+"""Every fault that weightsmith knows, each with its exit code, its text and its hint.
+
+Raise the narrowest class with values, never with prose: the class makes the sentence. The class name in
+kebab-case is the error's reference (``ShardTruncated`` is ``shard-truncated``), which ``weightsmith help``
+and ``docs/errors.md`` explain with the class's docstring.
+
+    WeightsmithError
+      UsageFault      2   the command line asks for something that cannot be
+      SourceFault     3   a source is missing or unreadable
+      AccessFault     4   login needed, or gated
+      TemporaryFault  5   try again
+      DamagedInput    6   an input is damaged or unsafe
+      Mismatch        7   inputs do not belong together
+      NoRoom          8   not enough disk or memory
+      InTheWay        9   the output exists, or another run holds it
+      DamagedOutput  10   our own output failed verification
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+FIRST_SHOWN = 5
+"""How many problems of one kind a message names before it says "and N more"."""
+
+
+class WeightsmithError(Exception):
+    """A fault that has a name, a sentence and a way out."""
+
+    exit_code: ClassVar[int] = 70
+    message: ClassVar[str] = "{what}"
+    """Template, filled with the values that the raiser gives."""
+    hint: ClassVar[str] = ""
+    """What to do about it, a command where there is one; filled like `message`."""
+
+    def __init__(
+        self, *, context: Sequence[str] = (), hint: str | None = None, **values: object
+    ) -> None:
+        """Keep the values; `context` lines are printed below the message, all of them under ``-v``."""
+        self.values = {key: printable(value) for key, value in values.items()}
+        self.context = tuple(printable(line) for line in context)
+        self.hint_text = printable(hint) if hint is not None else self.hint.format(**self.values)
+        super().__init__(self.message.format(**self.values))
+
+    @property
+    def reference(self) -> str:
+        """The error's name in the documentation, kebab-case."""
+        return reference_of(type(self))
+
+
+def reference_of(error: type[WeightsmithError]) -> str:
+    """``ShardTruncated`` -> ``shard-truncated``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", error.__name__).lower()
+
+
+def printable(value: object) -> str:
+    r"""Text with control characters escaped, so that a hostile name cannot drive a terminal.
+
+    Line breaks inside a value are escaped too; a tensor name cannot forge an output line.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in str(value)
+    )
+
+
+def shown(problems: Sequence[str], *, everything: bool = False) -> list[str]:
+    """The first few of many problems, and how many more there are."""
+    if everything or len(problems) <= FIRST_SHOWN + 1:
+        return list(problems)
+    rest = len(problems) - FIRST_SHOWN
+    return [*problems[:FIRST_SHOWN], f"and {rest} more (-v lists all)"]
+
+
+def known_errors() -> Iterator[type[WeightsmithError]]:
+    """All leaf classes, in the order of their exit codes, for the documentation."""
+
+    def leaves(error: type[WeightsmithError]) -> Iterator[type[WeightsmithError]]:
+        children = error.__subclasses__()
+        if not children:
+            yield error
+        for child in children:
+            yield from leaves(child)
+
+    yield from sorted(leaves(WeightsmithError), key=lambda e: (e.exit_code, e.__name__))
+
+
+# --- 2: usage ---------------------------------------------------------------------------------------
+
+
+class UsageFault(WeightsmithError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class CommandLineInvalid(UsageFault):
+    """An unknown command or option, a value that does not parse, or something left out."""
+
+    message = "{reason}"
+    hint = "weightsmith -h"
+
+
+class ConfirmationNeeded(UsageFault):
+    """Something that cannot be undone wants a yes, and there is no terminal to ask on."""
+
+    message = "there is no terminal to ask on: {question}"
+    hint = "if that is what you want, say so: --yes"
+
+
+class NoTargetName(UsageFault):
+    """No ``--target`` was given and none follows from the delta's name."""
+
+    message = "cannot name the target after {delta}"
+    hint = "say where to write: --target DIR"
+
+
+class TargetIsInput(UsageFault):
+    """The target is one of the inputs, lies inside one, or holds one."""
+
+    message = "the target {target} would overwrite or mix with the input {source}"
+    hint = "choose another directory: --target DIR"
+
+
+class BaseIsDelta(UsageFault):
+    """The same directory was given as base and as delta."""
+
+    message = "{source} is both the base and the delta"
+    hint = "--base is the original model, --delta what was published for it"
+
+
+class SourceIsDirectory(UsageFault):
+    """A directory was given where only an alias or a hub id makes sense."""
+
+    message = "{source} is a directory, not an alias or a hub id"
+    hint = "name a repository on the hub: ORG/NAME"
+
+
+class LastUsedUnknown(UsageFault):
+    """The file system does not record when files are read, so last use is not known."""
+
+    message = "when files under {cache} were last used is not known: {reason}"
+    hint = "go by when they were downloaded instead: --by modified"
+
+
+# --- 3: missing or unreadable -----------------------------------------------------------------------
+
+
+class SourceFault(WeightsmithError):
+    """A source is missing or unreadable."""
+
+    exit_code = 3
+
+
+class SourceNotFound(SourceFault):
+    """Neither a directory nor anything else that weightsmith can open has this name."""
+
+    message = "no such directory: {source}"
+    hint = "check the path; 'weightsmith help sources' says what a SOURCE may be"
+
+
+class SourceUnreadable(SourceFault):
+    """The operating system refuses to let us read this file or directory."""
+
+    message = "cannot read {file}: {reason}"
+    hint = "check its permissions: ls -ld {file}"
+
+
+class NoWeights(SourceFault):
+    """The directory holds no weight files that belong to a model."""
+
+    message = "no weights in {source}"
+    hint = "expected *.safetensors or pytorch_model*.bin there"
+
+
+class ShardMissing(SourceFault):
+    """The index names a weight file that is not there."""
+
+    message = "{index} names {count} file(s) that are missing"
+    hint = "download them again; the download was not complete"
+
+
+class SourceUnknown(SourceFault):
+    """No directory, no alias of the catalogue and no hub id has this name."""
+
+    message = "{source} is no directory, no known alias and no hub id"
+    hint = "a hub id is ORG/NAME or ORG/NAME@REVISION"
+
+
+class RepoNotFound(SourceFault):
+    """The hub has no such repository, or does not show it to you because it is private."""
+
+    message = "the hub has no repository {repo}"
+    hint = "check the name; if it is a private one: hf auth login"
+
+
+class HomesGone(SourceFault):
+    """The catalogue knows repositories for this alias, and none of them is there any more."""
+
+    message = "none of the {count} known homes of {alias} is on the hub any more"
+    hint = "give your own copy: a directory, or another ORG/NAME"
+
+
+class RevisionNotFound(SourceFault):
+    """The repository exists but has no branch, tag or commit of this name."""
+
+    message = "{repo} has no revision {revision}"
+    hint = "see what it has: {page}/commits/main"
+
+
+class NotCached(SourceFault):
+    """The network is switched off, and the cache does not hold what is needed."""
+
+    message = "{what} is not in the cache, and the network is switched off"
+    hint = "to download it, leave out --offline and unset HF_HUB_OFFLINE"
+
+
+class OnlyGguf(SourceFault):
+    """The repository holds only GGUF files, which are made for other programs."""
+
+    message = "{repo} holds only GGUF files"
+    hint = "take the repository that they were made from; its card names it: {page}"
+
+
+class OnlyAdapter(SourceFault):
+    """The repository holds an adapter (LoRA), which is no model without its base."""
+
+    message = "{repo} holds an adapter, not a model"
+    hint = "put it onto its base: weightsmith merge-lora --base SOURCE --lora {repo} --target DIR"
+
+
+class NoTokenizer(SourceFault):
+    """The directory holds no file of a tokenizer."""
+
+    message = "no tokenizer in {source}"
+    hint = "take tokenizer.model from the base model"
+
+
+# --- 4: login or licence -------------------------------------------------------------------------
+
+
+class AccessFault(WeightsmithError):
+    """A login is needed, or a licence has to be accepted."""
+
+    exit_code = 4
+
+
+class RepoGated(AccessFault):
+    """The owner of the repository asks that a licence be accepted before anything is downloaded."""
+
+    message = "{repo} is gated, and this account has no access to it"
+    hint = "accept the licence at {page}, then: hf auth login"
+
+
+class LoginNeeded(AccessFault):
+    """The hub shows this only to those who have logged in, or refuses your token."""
+
+    message = "the hub asks for a login for {repo}: {reason}"
+    hint = "hf auth login"
+
+
+class AccessDenied(AccessFault):
+    """The hub knows who asks and says no."""
+
+    message = "the hub denies access to {repo}: {reason}"
+    hint = "check what your token may read (hf auth whoami), or ask the owner: {page}"
+
+
+# --- 5: temporary -----------------------------------------------------------------------------------
+
+
+class TemporaryFault(WeightsmithError):
+    """Something that may well work the next time."""
+
+    exit_code = 5
+
+
+class InputChanged(TemporaryFault):
+    """An input file was written to while we read it; what was made from it is not kept."""
+
+    message = "{file} changed while it was read"
+    hint = "wait until nothing writes to it, then run the same command again"
+
+
+class HubUnreachable(TemporaryFault):
+    """No connection to the hub could be made, or it broke off again and again."""
+
+    message = "cannot reach {endpoint}: {reason}"
+    hint = "check the network and run the same command again; it goes on where it stopped"
+
+
+class HubBusy(TemporaryFault):
+    """The hub limits how often it may be asked, or is out of order for now."""
+
+    message = "{endpoint} asks to come back later: {reason}"
+    hint = "run the same command again {when}; it goes on where it stopped"
+
+
+class DownloadBroken(TemporaryFault):
+    """A file stopped coming, or came in another length than the hub had announced."""
+
+    message = "{file} did not arrive whole: {reason}"
+    hint = "run the same command again; it goes on where it stopped"
+
+
+class NotAHub(TemporaryFault):
+    """Something answers at the hub's address, but not as a hub does: a proxy or a login page."""
+
+    message = "{endpoint} does not answer like a hub: {reason}"
+    hint = "a proxy or a login page may stand in between; check those, and HF_ENDPOINT"
+
+
+class RepoChanged(TemporaryFault):
+    """The repository was changed or withdrawn between listing its files and fetching them."""
+
+    message = "{repo} changed on the hub in the meantime: {reason}"
+    hint = "run the same command again"
+
+
+# --- 6: damaged or unsafe ---------------------------------------------------------------------------
+
+
+class DamagedInput(WeightsmithError):
+    """An input is damaged or unsafe."""
+
+    exit_code = 6
+
+
+class ShardEmpty(DamagedInput):
+    """A weight file of zero bytes: an interrupted download or a full disk."""
+
+    message = "{file} is empty"
+    hint = "download it again"
+
+
+class ShardTruncated(DamagedInput):
+    """A weight file is shorter than its own header, or zip directory, says."""
+
+    message = "{file} is cut short: {reason}"
+    hint = "download it again; this is what an interrupted download leaves"
+
+
+class LfsPointer(DamagedInput):
+    """A git-lfs pointer text lies where the file itself should be."""
+
+    message = "{file} is a git-lfs pointer, not the file ({size} bytes are missing)"
+    hint = "in that directory: git lfs pull"
+
+
+class WebPage(DamagedInput):
+    """A web page, a login form or a server's error, was saved where the file itself should be."""
+
+    message = "{file} is a web page, not a weight file"
+    hint = "download it again; look into it to see what the server had to say"
+
+
+class NotRegularFile(DamagedInput):
+    """A FIFO, device, socket or directory lies where a file should be."""
+
+    message = "{file} is not a regular file"
+    hint = "put the real file there"
+
+
+class HeaderInvalid(DamagedInput):
+    """A safetensors header breaks a rule of the format."""
+
+    message = "{file} is not a valid safetensors file: {reason}"
+    hint = "download it again"
+
+
+class JsonInvalid(DamagedInput):
+    """A JSON file does not parse, repeats a key, nests too deep or is too large."""
+
+    message = "{file} is not valid JSON: {reason}"
+    hint = "download it again, or mend it by hand"
+
+
+class IndexInvalid(DamagedInput):
+    """The index is JSON but not a map from tensor names to file names."""
+
+    message = "{file} is not a valid index: {reason}"
+    hint = "download it again"
+
+
+class IndexEscapes(DamagedInput):
+    """The index names a file outside its own directory."""
+
+    message = "{file} names a file outside its directory: {name}"
+    hint = "do not trust this checkpoint; download it from its source again"
+
+
+class TensorMissing(DamagedInput):
+    """The index promises tensors that their files do not hold."""
+
+    message = "{index} promises {count} tensor(s) that their files do not hold"
+    hint = "files of two checkpoints seem mixed; download it again"
+
+
+class TensorTwice(DamagedInput):
+    """Two weight files hold a tensor of the same name and no index decides."""
+
+    message = "{count} tensor(s) lie in more than one file of {source}"
+    hint = "files of two checkpoints seem mixed; keep those of one"
+
+
+class PickleForbidden(DamagedInput):
+    """A pickle asks for something outside the short list that tensors need. Nothing was run."""
+
+    message = "{file} asks to run {name}, which no checkpoint needs"
+    hint = "do not open this file with torch.load; get safetensors files of the model instead"
+
+
+class PickleInvalid(DamagedInput):
+    """The pickle in a torch file is damaged, or is no table of tensors."""
+
+    message = "{file} holds no readable table of tensors: {reason}"
+    hint = "download it again"
+
+
+class ZipInvalid(DamagedInput):
+    """A torch file is no sound zip archive of stored members."""
+
+    message = "{file} is not a sound torch file: {reason}"
+    hint = "download it again"
+
+
+class LegacyTorchFile(DamagedInput):
+    """A torch file in the layout from before torch 1.6, which cannot be read as byte ranges."""
+
+    message = "{file} has the layout from before torch 1.6"
+    hint = "in an environment you trust it in: torch.save(torch.load(FILE, weights_only=True), FILE)"
+
+
+class TorchScriptArchive(DamagedInput):
+    """A TorchScript archive: a program with its constants, not a table of tensors."""
+
+    message = "{file} is a TorchScript program, not a table of tensors"
+    hint = "get the model's safetensors or .bin files instead"
+
+
+class ExpandedTensor(DamagedInput):
+    """A tensor with stride 0 shows one element many times; its file does not hold its bytes."""
+
+    message = "{file}: tensor {name} is expanded (stride 0)"
+    hint = "save it again after tensor.contiguous()"
+
+
+class TokenizerTruncated(DamagedInput):
+    """The sentencepiece model ends too early: an interrupted download."""
+
+    message = "{file} is cut short after {size} bytes"
+    hint = "download it again"
+
+
+class TokenizerInvalid(DamagedInput):
+    """A tokenizer file is not what its name promises."""
+
+    message = "{file} is not a tokenizer that can be read: {reason}"
+    hint = "download it again"
+
+
+class HashMismatch(DamagedInput):
+    """A file's bytes do not have the hash that the hub gives for it. The bad copy is not kept."""
+
+    message = "{file} does not have the hash that the hub gives for it"
+    hint = "run the same command again; if it happens twice, suspect network, memory or mirror"
+
+
+class FileNameUnsafe(DamagedInput):
+    """The hub lists a file whose name leads outside its directory. Nothing was downloaded."""
+
+    message = "{repo} lists a file with an unsafe name: {name}"
+    hint = "do not trust this repository"
+
+
+# --- 7: inputs that do not belong together ----------------------------------------------------------
+
+
+class Mismatch(WeightsmithError):
+    """Inputs do not belong together."""
+
+    exit_code = 7
+
+
+class TensorsDoNotFit(Mismatch):
+    """Base and delta differ in names or shapes beyond what the policy allows."""
+
+    message = "base {base} and delta {delta} do not fit: {count} problem(s)"
+    hint = "is this the base that the delta was made from?"
+
+
+class DtypeNotSummable(Mismatch):
+    """The additive rule was asked to add tensors that are not floating point."""
+
+    message = "tensor {name} is {dtype}, which is not a float and cannot be summed"
+    hint = "is this a delta of the additive kind?"
+
+
+class RowsUndecided(Mismatch):
+    """The delta has vocabulary rows that the base lacks, and releases differ in how they mean them.
+
+    A release counts the base's missing rows as zero (Vicuna v0, LLaVA) or as the mean of its rows
+    (Alpaca), or stores the embeddings whole (Ziya). The wrong choice gives a model that almost works.
+    """
+
+    message = "the delta has {count} vocabulary tensor(s) with rows that the base lacks"
+    hint = "say how its release meant them: --new-rows zero, --new-rows mean, or --whole PATTERN"
+
+
+class CatalogueContradicted(Mismatch):
+    """An option says otherwise than what the catalogue knows of this release."""
+
+    message = "{release} is known, and the options contradict it"
+    hint = "leave the option out; if you are sure, rename the delta's directory so that it is not recognised"
+
+
+class InputsSwapped(Mismatch):
+    """What was given as base looks like a delta, and what was given as delta like a model."""
+
+    message = "base and delta seem swapped: {base} looks like a delta, {delta} like a model"
+    hint = "--base is the original model, --delta what was published for it; --force-kind insists"
+
+
+class DeltaGivenAsBase(Mismatch):
+    """The base looks like a delta: differences and no model."""
+
+    message = "the base {base} looks like a delta, not like a model"
+    hint = "--base wants the original model; --force-kind insists"
+
+
+class ModelGivenAsDelta(Mismatch):
+    """The delta looks like a whole model: adding it to a base would give noise."""
+
+    message = "the delta {delta} looks like a model, not like a delta"
+    hint = "if it is a model, there is nothing to apply; --force-kind insists"
+
+
+# --- 8: room ----------------------------------------------------------------------------------------
+
+
+class NoRoom(WeightsmithError):
+    """Not enough disk or memory."""
+
+    exit_code = 8
+
+
+class DiskTooSmall(NoRoom):
+    """The plan needs more space than the file system has free."""
+
+    message = "{where} has {free} free, the target needs {needed}"
+    hint = "free some space or choose another disk: --target DIR"
+
+
+class DownloadTooLarge(NoRoom):
+    """The file system that takes the download has less space free than it needs."""
+
+    message = "{where} has {free} free, the download needs {needed}"
+    hint = "make room (weightsmith clean-cache), or use another disk: --local-dir DIR, or HF_HOME"
+
+
+class DiskFull(NoRoom):
+    """The file system filled up, or a quota or size limit was met, while we wrote."""
+
+    message = "no space left while writing {file}: {reason}"
+    hint = "free some space and run the same command again; it goes on where it stopped"
+
+
+class MemoryTooSmall(NoRoom):
+    """The plan needs more memory than there is."""
+
+    message = "{free} of memory available, this needs {needed}"
+    hint = "try --low-cpu-mem"
+
+
+# --- 9: something in the way ------------------------------------------------------------------------
+
+
+class InTheWay(WeightsmithError):
+    """The output exists, or another run holds it."""
+
+    exit_code = 9
+
+
+class TargetExists(InTheWay):
+    """Something that this plan did not make has the target's name."""
+
+    message = "{target} exists: {reason}"
+    hint = "choose another --target, or replace it once the new one is whole: --overwrite"
+
+
+class StagingOfAnotherPlan(InTheWay):
+    """An unfinished output of another plan, or of inputs that changed since, is in the way."""
+
+    message = "{staging} holds unfinished work that does not match: {reason}"
+    hint = "discard it and start afresh: --restart"
+
+
+class StagingBusy(InTheWay):
+    """Another run is writing this target right now."""
+
+    message = "another run is writing {target}"
+    hint = "wait for it, or choose another --target"
+
+
+class TargetUnwritable(InTheWay):
+    """The directory that should hold the target cannot be written to."""
+
+    message = "cannot write to {where}: {reason}"
+    hint = "choose another directory: --target DIR"
+
+
+class BehindLink(InTheWay):
+    """A file to be repaired lies elsewhere, most often in the hub's cache, and others use it too."""
+
+    message = "{file} is a link to {target}; a repair through it would change what others use"
+    hint = "write a repaired copy of these files: weightsmith fix-tokenizer {folder} --local-copy DIR"
+
+
+# --- 10: our own output -----------------------------------------------------------------------------
+
+
+class DamagedOutput(WeightsmithError):
+    """Our own output failed verification."""
+
+    exit_code = 10
+
+
+class VerificationFailed(DamagedOutput):
+    """What was read back is not what was written; nothing was published."""
+
+    message = "{file} reads back different from what was written: {reason}"
+    hint = "check disk and memory of this machine, then run the same command with --restart"
+
+
+class TokenizerUnproved(DamagedOutput):
+    """A repaired tokenizer does not cut text as its sentencepiece model does; no file was changed."""
+
+    message = "{reader} does not read the repaired tokenizer as sentencepiece reads it: {reason}"
+    hint = "this is a case that weightsmith does not know; please report it with tokenizer_config.json"
+
+
+# --- 70, 130: how else a run can end ----------------------------------------------------------------
+
+
+class InternalError(WeightsmithError):
+    """A fault that weightsmith does not know: a defect of weightsmith itself, or of a library below it."""
+
+    exit_code = 70
+    message = "{kind}: {reason} (weightsmith {weightsmith}, Python {python}, {system})"
+    hint = "this is a defect in weightsmith; please report it with all the lines above"
+
+
+class CatalogueInvalid(WeightsmithError):
+    """The catalogue of bases and releases that was installed with weightsmith is damaged."""
+
+    message = "{count} fault(s) in the installed catalogue"
+    hint = "install weightsmith again"
+
+
+class Interrupted(WeightsmithError):
+    """The run was stopped by Ctrl-C or SIGTERM. Inputs are untouched, finished work is kept."""
+
+    exit_code = 130
+    message = "interrupted"
+    hint = "to go on, run the same command again"

@@ -1,0 +1,1 @@
+"""Bytes to headers and back, with the standard library only. Nothing here knows a directory."""

@@ -1,0 +1,187 @@
+"""The header of a safetensors file: read with every rule checked, written canonically.
+
+    bytes 0..8    N, the length of the header, unsigned little-endian
+    bytes 8..8+N  JSON: {NAME: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {}}
+    the rest      the tensors' bytes, without a hole or an overlap; offsets count from 8+N
+
+Source: the safetensors repository, ``README.md`` ("Format") and ``safetensors/src/tensor.rs``, 0.8.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeGuard
+
+from weightsmith.errors import HeaderInvalid, JsonInvalid, ShardTruncated
+from weightsmith.formats.sniff import read_start
+from weightsmith.formats.strict_json import parse_json
+from weightsmith.formats.tensors import DTYPE_BITS, StoredTensor, TensorInfo
+from weightsmith.fs import PositionedFile
+
+MAX_HEADER_NBYTES: Final = 100_000_000
+"""The library's own limit."""
+
+_LENGTH_NBYTES: Final = 8
+_ALIGNMENT: Final = 8
+_MAX_COUNT: Final = 2**63 - 1
+_METADATA: Final = "__metadata__"
+_RANK: Final = {dtype: rank for rank, dtype in enumerate(DTYPE_BITS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a safetensors file says of itself."""
+
+    tensors: tuple[StoredTensor, ...]
+    """In the order of their bytes; offsets count from the start of the file."""
+    metadata: dict[str, str]
+    nbytes: int
+    """Length of header and length field together: where the tensors' bytes begin."""
+
+
+class _BrokenRuleError(Exception):
+    """A rule of the format is broken; `_named` adds the file."""
+
+
+def read_header(file: PositionedFile) -> tuple[Header, bytes]:
+    """The header of a safetensors file, and its bytes with the length field, for digests.
+
+    Memory: a few times the header, which may be 100 MB.
+    Raises: HeaderInvalid, if any rule of the format is broken; ShardTruncated, if the file ends
+    before its last tensor does; ShardEmpty, LfsPointer, WebPage.
+    """
+    start, size = read_start(file), file.size
+    if size < _LENGTH_NBYTES:
+        raise ShardTruncated(file=file.path, reason=f"{size} bytes hold no header")
+    with _named(file.path):
+        nbytes = _LENGTH_NBYTES + _parse_length(start)
+        if nbytes > size:
+            reason = f"{nbytes - size} bytes of its header are missing"
+            raise ShardTruncated(file=file.path, reason=reason)
+        raw = file.read(0, nbytes)
+        entries = parse_json(raw[_LENGTH_NBYTES:], file.path)
+        if not isinstance(entries, dict):
+            raise _BrokenRuleError("its header is no map")
+        metadata = _parse_metadata(entries.pop(_METADATA, None))
+        tensors = [_parse_tensor(name, entry, nbytes) for name, entry in entries.items()]
+        tensors.sort(key=lambda tensor: (tensor.offset, tensor.offset + tensor.info.nbytes))
+        end = _require_gapless(tensors, nbytes)
+        if end > size:
+            raise ShardTruncated(file=file.path, reason=f"{end - size} bytes are missing")
+        if end < size:
+            raise _BrokenRuleError(f"{size - end} bytes after its last tensor belong to none")
+    return Header(tuple(tensors), metadata, nbytes), raw
+
+
+def layout(
+    tensors: Iterable[TensorInfo], metadata: Mapping[str, str]
+) -> tuple[bytes, tuple[StoredTensor, ...]]:
+    """The canonical header of a file that holds these tensors, and where each of them lies.
+
+    Names are unique and none is ``__metadata__``; dtypes are those of `DTYPE_BITS`. The bytes are
+    those that the safetensors library writes, but for the order of several metadata keys, which it
+    leaves to chance and which is sorted here.
+    """
+    ordered = sorted(tensors, key=lambda info: (-_RANK[info.dtype], info.name.encode("utf-8")))
+    entries: dict[str, object] = {}
+    if metadata:
+        entries[_METADATA] = dict(sorted(metadata.items()))
+    begins = []
+    end = 0
+    for info in ordered:
+        begins.append(end)
+        end += info.nbytes
+        entries[info.name] = {
+            "dtype": info.dtype,
+            "shape": info.shape,
+            "data_offsets": [begins[-1], end],
+        }
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % _ALIGNMENT)
+    header = len(text).to_bytes(_LENGTH_NBYTES, "little") + text
+    return header, tuple(
+        StoredTensor(info, len(header) + begin) for info, begin in zip(ordered, begins, strict=True)
+    )
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say of which file a rule is broken."""
+    try:
+        yield
+    except JsonInvalid as error:
+        raise HeaderInvalid(file=path, reason=error.values["reason"]) from error
+    except _BrokenRuleError as error:
+        raise HeaderInvalid(file=path, reason=error) from error
+
+
+def _parse_length(start: bytes) -> int:
+    """The header's length, once the first bytes can be those of a safetensors file at all."""
+    length = int.from_bytes(start[:_LENGTH_NBYTES], "little")
+    if length > MAX_HEADER_NBYTES:
+        zipped = start.startswith(b"PK\3\4")
+        fault = "it is a zip archive" if zipped else f"its header would have {length} bytes"
+        raise _BrokenRuleError(fault)
+    if length == 0:
+        raise _BrokenRuleError("its header is empty")
+    if start[_LENGTH_NBYTES : _LENGTH_NBYTES + 1] not in {b"", b"{"}:
+        raise _BrokenRuleError("its header does not begin with {")
+    return length
+
+
+def _parse_metadata(metadata: object) -> dict[str, str]:
+    """A map of strings; null is none, as the library has it."""
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise _BrokenRuleError(f"{_METADATA} is no map from strings to strings")
+    return metadata
+
+
+def _parse_tensor(name: str, entry: object, data_start: int) -> StoredTensor:
+    if not isinstance(entry, dict):
+        raise _BrokenRuleError(f"the entry of {name} is no map")
+    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+        raise _BrokenRuleError(f"{name} has no known dtype")
+    if not _are_counts(shape):
+        raise _BrokenRuleError(f"the shape of {name} is no list of counts")
+    if not _are_counts(offsets) or len(offsets) != 2:
+        raise _BrokenRuleError(f"the data_offsets of {name} are no two counts")
+    bits = _count_bits(name, dtype, shape)
+    if bits % 8:
+        raise _BrokenRuleError(f"{name} ends within a byte: {bits} bits")
+    begin, end = offsets
+    if end - begin != bits // 8:
+        fault = f"{name} has {end - begin} bytes, its dtype and shape need {bits // 8}"
+        raise _BrokenRuleError(fault)
+    return StoredTensor(TensorInfo(name, dtype, tuple(shape)), data_start + begin)
+
+
+def _are_counts(value: object) -> TypeGuard[list[int]]:
+    """A list of whole numbers from 0 to 2**63 - 1; a bool is none."""
+    return isinstance(value, list) and all(type(n) is int and 0 <= n <= _MAX_COUNT for n in value)
+
+
+def _count_bits(name: str, dtype: str, shape: list[int]) -> int:
+    """Stop at the first product out of range: the numbers of a long list would grow without end."""
+    bits = DTYPE_BITS[dtype]
+    numel = 1
+    for size in shape:
+        numel *= size
+        if numel * bits // 8 > _MAX_COUNT:
+            raise _BrokenRuleError(f"{name} has more than 2**63 bytes")
+    return numel * bits
+
+
+def _require_gapless(tensors: list[StoredTensor], data_start: int) -> int:
+    """Where the last tensor ends, once each begins where the one before it ended."""
+    end = data_start
+    for tensor in tensors:
+        if tensor.offset != end:
+            fault = "overlaps the one before it" if tensor.offset < end else "follows a hole"
+            raise _BrokenRuleError(f"{tensor.info.name} {fault}")
+        end += tensor.info.nbytes
+    return end

@@ -1,0 +1,219 @@
+"""A sentencepiece model (``tokenizer.model``) read without protobuf.
+
+Only what a repair must know is kept; every other field is skipped by its length.
+Source: sentencepiece ``src/sentencepiece_model.proto``; protobuf "Encoding" (wire format).
+"""
+
+import enum
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from weightsmith.errors import TokenizerInvalid, TokenizerTruncated
+from weightsmith.formats.sniff import START_NBYTES, refuse_wrong_start
+
+LIMIT_BYTES: Final = 64 * 1024 * 1024
+"""The largest tokenizer.model that is read; LLaMA's has half a megabyte, the largest known 5."""
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class PieceType(enum.IntEnum):
+    """What a piece is for."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+class ModelType(enum.IntEnum):
+    """How the model cuts text into pieces."""
+
+    UNIGRAM = 1
+    BPE = 2
+    WORD = 3
+    CHAR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One entry of the vocabulary; its id is its place in `SentencePieceModel.pieces`."""
+
+    text: str
+    score: float
+    type: PieceType
+
+
+@dataclass(frozen=True, slots=True)
+class SentencePieceModel:
+    """What a ``tokenizer.model`` says: vocabulary, special ids, and how text is prepared."""
+
+    pieces: tuple[Piece, ...]
+    model_type: ModelType
+    bos_piece: str
+    eos_piece: str
+    pad_piece: str
+    add_dummy_prefix: bool
+    """A space is put before the text."""
+    remove_extra_whitespaces: bool
+    escape_whitespaces: bool
+    """Spaces become U+2581 before the text is cut."""
+    whitespace_as_suffix: bool
+    charsmap: bytes
+    """A compiled table of character replacements; empty for LLaMA, which normalizes nothing."""
+
+    @property
+    def unk_id(self) -> int:
+        """The id of the piece of type unknown; every sound model has one."""
+        return next(i for i, piece in enumerate(self.pieces) if piece.type is PieceType.UNKNOWN)
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id of the control piece that begins a text, if there is one."""
+        return self._control_id(self.bos_piece)
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id of the control piece that ends a text, if there is one."""
+        return self._control_id(self.eos_piece)
+
+    @property
+    def pad_id(self) -> int | None:
+        """The id of the control piece that fills up a batch, if there is one; LLaMA has none."""
+        return self._control_id(self.pad_piece)
+
+    def _control_id(self, text: str) -> int | None:
+        # As sentencepiece does: by name and type; the numbers in trainer_spec are only a wish.
+        for i, piece in enumerate(self.pieces):
+            if piece.text == text and piece.type is PieceType.CONTROL:
+                return i
+        return None
+
+
+def parse_sentencepiece_model(raw: bytes, file: str = "tokenizer.model") -> SentencePieceModel:
+    """The model in `raw`.
+
+    Raises: LfsPointer or WebPage, if one of these lies in its place; TokenizerTruncated, if the
+        file ends too early; TokenizerInvalid, if it is something else.
+    """
+    refuse_wrong_start(raw[:START_NBYTES], file)
+    try:
+        return _model(raw, file)
+    except _CutShortError as error:
+        raise TokenizerTruncated(file=file, size=len(raw)) from error
+    except (ValueError, struct.error) as error:
+        raise TokenizerInvalid(file=file, reason=error) from error
+
+
+def is_tiktoken(raw: bytes) -> bool:
+    """Whether this is a table for tiktoken, which Llama 3 keeps in a file of the same name."""
+    return bool(re.match(rb"[A-Za-z0-9+/]+=* \d+\n", raw))
+
+
+class _CutShortError(Exception):
+    """The bytes end inside a field."""
+
+
+def _model(raw: bytes, file: str) -> SentencePieceModel:
+    pieces: list[Piece] = []
+    trainer: dict[int, int | bytes] | None = None
+    normalizer: dict[int, int | bytes] | None = None
+    for number, value in _fields(raw):
+        match number, value:
+            case 1, bytes():
+                pieces.append(_piece(value))
+            case 2, bytes():
+                trainer = dict(_fields(value))
+            case 3, bytes():
+                normalizer = dict(_fields(value))
+    if not raw:
+        raise _CutShortError
+    if not pieces:
+        raise TokenizerInvalid(file=file, reason="it holds no pieces")
+    if trainer is None or normalizer is None:  # they follow the pieces
+        raise _CutShortError
+    if sum(piece.type is PieceType.UNKNOWN for piece in pieces) != 1:
+        raise TokenizerInvalid(file=file, reason="it does not have exactly one unknown piece")
+    if len({piece.text for piece in pieces}) < len(pieces):
+        raise TokenizerInvalid(file=file, reason="two of its pieces are the same text")
+    return SentencePieceModel(
+        pieces=tuple(pieces),
+        model_type=ModelType(_number(trainer, 3, ModelType.UNIGRAM)),
+        bos_piece=_text(trainer, 46, "<s>"),
+        eos_piece=_text(trainer, 47, "</s>"),
+        pad_piece=_text(trainer, 48, "<pad>"),
+        add_dummy_prefix=bool(_number(normalizer, 3, 1)),
+        remove_extra_whitespaces=bool(_number(normalizer, 4, 1)),
+        escape_whitespaces=bool(_number(normalizer, 5, 1)),
+        whitespace_as_suffix=bool(_number(trainer, 24, 0)),
+        charsmap=_bytes(normalizer, 2, b""),
+    )
+
+
+def _piece(raw: bytes) -> Piece:
+    fields = dict(_fields(raw))
+    (score,) = struct.unpack("<f", _bytes(fields, 2, bytes(4)))
+    return Piece(_text(fields, 1, ""), score, PieceType(_number(fields, 3, PieceType.NORMAL)))
+
+
+def _number(fields: dict[int, int | bytes], number: int, default: int) -> int:
+    value = fields.get(number, default)
+    if not isinstance(value, int):
+        raise ValueError(f"field {number} is no number")  # noqa: TRY004  (told as TokenizerInvalid)
+    return value
+
+
+def _bytes(fields: dict[int, int | bytes], number: int, default: bytes) -> bytes:
+    value = fields.get(number, default)
+    if not isinstance(value, bytes):
+        raise ValueError(f"field {number} is no text")  # noqa: TRY004  (told as TokenizerInvalid)
+    return value
+
+
+def _text(fields: dict[int, int | bytes], number: int, default: str) -> str:
+    return _bytes(fields, number, default.encode()).decode()
+
+
+def _fields(raw: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Each field's number and value: an int for a varint, bytes for everything else."""
+    at, end = 0, len(raw)
+    while at < end:
+        key, at = _varint(raw, at)
+        number, wire = key >> 3, key & 7
+        if number == 0:
+            raise ValueError("field number 0")
+        if wire == _VARINT:
+            value, at = _varint(raw, at)
+            yield number, value
+            continue
+        if wire == _BYTES:
+            nbytes, at = _varint(raw, at)
+        elif wire == _FIXED32:
+            nbytes = 4
+        elif wire == _FIXED64:
+            nbytes = 8
+        else:
+            raise ValueError(f"wire type {wire}")
+        if nbytes > end - at:
+            raise _CutShortError
+        yield number, raw[at : at + nbytes]
+        at += nbytes
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    """The number at `at` and where the next field begins."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(raw):
+            raise _CutShortError
+        byte = raw[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError("a number of more than 10 bytes")

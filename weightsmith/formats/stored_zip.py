@@ -1,0 +1,150 @@
+"""A zip archive whose members are stored as they are, so that each one is a range of bytes."""
+
+import errno
+import io
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+from weightsmith.errors import ShardTruncated, ZipInvalid
+from weightsmith.fs import PositionedFile
+
+MAX_DIRECTORY_NBYTES: Final = 64 * 2**20
+"""Largest directory, and largest single member, that is read: room for 100 000 tensors."""
+
+_END_MAGIC: Final = b"PK\5\6"
+_END_NBYTES: Final = 22
+_COMMENT_NBYTES: Final = 2**16 - 1
+"""What may follow the end record at most."""
+
+_LOCAL_HEADER: Final = struct.Struct("<4s5H3L2H")
+_LOCAL_MAGIC: Final = b"PK\3\4"
+_ENCRYPTED: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Where the bytes of one member lie in the file."""
+
+    offset: int
+    nbytes: int
+
+
+class StoredZip:
+    """The directory of an open archive; a member is checked when it is asked for."""
+
+    def __init__(self, file: PositionedFile) -> None:
+        """Read the directory of `file`.
+
+        Raises: ShardTruncated, if the archive has no end; ZipInvalid, if its directory is unsound.
+        """
+        self._file = file
+        self._size = file.size
+        tail_nbytes = min(self._size, _END_NBYTES + _COMMENT_NBYTES)
+        place = file.read(self._size - tail_nbytes, tail_nbytes).rfind(_END_MAGIC)
+        if place < 0 or tail_nbytes - place < _END_NBYTES:
+            raise ShardTruncated(file=file.path, reason="no zip end record")
+        try:
+            with zipfile.ZipFile(_Reader(file)) as archive:
+                members = archive.infolist()
+        except (
+            zipfile.BadZipFile,
+            NotImplementedError,
+            OSError,
+            ValueError,
+            struct.error,
+        ) as error:
+            raise self.invalid(str(error)) from error
+        self._members = {member.filename: member for member in members}
+        if len(self._members) < len(members):
+            raise self.invalid("two of its members have one name")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The members' names, in the order of the directory."""
+        return tuple(self._members)
+
+    @property
+    def listing(self) -> bytes:
+        """Name, place, size and checksum of every member, one per line."""
+        return "".join(
+            f"{name!a} {member.header_offset} {member.file_size} {member.CRC}\n"
+            for name, member in self._members.items()
+        ).encode("ascii")
+
+    def find(self, name: str) -> Member:
+        """Where a member's bytes lie, once they are known to be stored there as they are.
+
+        Raises: ZipInvalid, if it is absent, compressed, encrypted or reaches out of the file.
+        """
+        member = self._members.get(name)
+        if member is None:
+            raise self.invalid(f"it has no {name}")
+        if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+            raise self.invalid(f"{name} is compressed")
+        if member.flag_bits & _ENCRYPTED:
+            raise self.invalid(f"{name} is encrypted")
+        start = member.header_offset + _LOCAL_HEADER.size
+        if member.header_offset < 0 or start > self._size:
+            raise self.invalid(f"{name} begins outside the file")
+        magic, _, flags, method, *_, name_nbytes, extra_nbytes = _LOCAL_HEADER.unpack(
+            self._file.read(member.header_offset, _LOCAL_HEADER.size)
+        )
+        if magic != _LOCAL_MAGIC or flags & _ENCRYPTED or method != zipfile.ZIP_STORED:
+            raise self.invalid(f"{name} does not begin where the directory says")
+        offset = start + name_nbytes + extra_nbytes
+        if offset + member.file_size > self._size:
+            raise self.invalid(f"{name} ends outside the file")
+        return Member(offset, member.file_size)
+
+    def read(self, name: str) -> bytes:
+        """A small member whole.
+
+        Raises: ZipInvalid, also if its checksum is wrong.
+        """
+        place = self.find(name)
+        if place.nbytes > MAX_DIRECTORY_NBYTES:
+            raise self.invalid(f"{name} has {place.nbytes} bytes, too many to be read")
+        content = self._file.read(place.offset, place.nbytes)
+        # Torch writes 0 when it is told not to compute checksums.
+        if self._members[name].CRC not in {0, zlib.crc32(content)}:
+            raise self.invalid(f"the checksum of {name} is wrong")
+        return content
+
+    def invalid(self, reason: str) -> ZipInvalid:
+        """The error that says what is wrong with this archive."""
+        return ZipInvalid(file=self._file.path, reason=reason)
+
+
+class _Reader:
+    """A positioned file as `zipfile` wants it."""
+
+    def __init__(self, file: PositionedFile) -> None:
+        self._file = file
+        self._size = file.size
+        self._position = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if origin + offset < 0:
+            raise OSError(errno.EINVAL, "a place before the start of the file")
+        self._position = origin + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, nbytes: int = -1) -> bytes:
+        rest = max(0, self._size - self._position)
+        count = rest if nbytes < 0 else min(nbytes, rest)
+        if count > MAX_DIRECTORY_NBYTES:
+            reason = f"its directory has {count} bytes, too many to be read"
+            raise ZipInvalid(file=self._file.path, reason=reason)
+        content = self._file.read(self._position, count)
+        self._position += count
+        return content

@@ -1,0 +1,185 @@
+"""The table of tensors in a torch file (``.bin``, ``.pth``): ranges of bytes, none of them read.
+
+A torch file is a zip archive of stored members: ``<root>/data.pkl``, a pickle of the names with a
+reference to a storage for each tensor, and ``<root>/data/<key>``, the bytes of each storage.
+Several tensors may be views of one storage.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeGuard
+
+from weightsmith.errors import (
+    ExpandedTensor,
+    LegacyTorchFile,
+    PickleInvalid,
+    TorchScriptArchive,
+    ZipInvalid,
+)
+from weightsmith.formats.sniff import read_start
+from weightsmith.formats.stored_zip import StoredZip
+from weightsmith.formats.tensors import StoredTensor, TensorInfo, dtype_bits
+from weightsmith.formats.torch_pickle import DTYPES, Storage, Symbol, View, record_pickle
+from weightsmith.fs import PositionedFile
+
+_WRAPPERS: Final = ("state_dict", "model", "module")
+"""Names under which training scripts put the map of tensors."""
+
+_LEGACY_MAGIC: Final = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+"""The number that opens the first pickle of a file from before torch 1.6."""
+
+_TAR_MAGIC: Final = b"ustar"
+_TAR_MAGIC_OFFSET: Final = 257
+_MAX_COUNT: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class TorchTable:
+    """What a torch file holds."""
+
+    tensors: tuple[StoredTensor, ...]
+    """In the order of their bytes."""
+    left: tuple[str, ...]
+    """Names of entries that are no tensors, such as an epoch or an optimizer's state."""
+    directory: bytes
+    """The file's header, for digests: the pickle, and each member's place, size and checksum."""
+
+
+def read_table(file: PositionedFile) -> TorchTable:
+    """The table of tensors of a torch file; nothing in it is run and no tensor is read.
+
+    Raises: PickleForbidden, PickleInvalid, ZipInvalid, ExpandedTensor, LegacyTorchFile,
+    TorchScriptArchive, ShardTruncated, ShardEmpty, LfsPointer, WebPage.
+    """
+    _require_zip(file)
+    archive = StoredZip(file)
+    root = archive.names[0].partition("/")[0] if archive.names else ""  # as torch finds it
+    if f"{root}/constants.pkl" in archive.names:
+        raise TorchScriptArchive(file=file.path)
+    if f"{root}/byteorder" in archive.names and archive.read(f"{root}/byteorder") != b"little":
+        raise archive.invalid("its numbers are not little-endian")
+    pickled = archive.read(f"{root}/data.pkl")
+    views, left = _find_views(record_pickle(pickled, file.path), file.path)
+    tensors = [_stored(name, view, archive, f"{root}/data", file.path) for name, view in views]
+    tensors.sort(key=lambda tensor: (tensor.offset, tensor.info.name))
+    return TorchTable(tuple(tensors), left, pickled + archive.listing)
+
+
+def _require_zip(file: PositionedFile) -> None:
+    """Tell the layouts of older torch, and what is no torch file at all, from a zip archive."""
+    start = read_start(file)
+    tar_magic = start[_TAR_MAGIC_OFFSET : _TAR_MAGIC_OFFSET + len(_TAR_MAGIC)]
+    if _LEGACY_MAGIC in start[:64] or tar_magic == _TAR_MAGIC:
+        raise LegacyTorchFile(file=file.path)
+    if not start.startswith(b"PK"):
+        raise ZipInvalid(file=file.path, reason="it is no zip archive")
+
+
+def _find_views(content: object, path: Path) -> tuple[list[tuple[str, View]], tuple[str, ...]]:
+    """The map of tensors, at the top or one level below it, and the names of what else is there."""
+    if not isinstance(content, dict):
+        raise PickleInvalid(file=path, reason="it holds something else than a map of names")
+    entries, left = content, []
+    if not _holds_views(content):
+        wrapper = next((name for name in _WRAPPERS if _holds_views(content.get(name))), None)
+        if wrapper is not None:
+            entries, left = content[wrapper], [str(key) for key in content if key != wrapper]
+    views: list[tuple[str, View]] = []
+    for key, value in entries.items():
+        if not isinstance(value, View):
+            left.append(str(key))
+        elif not _is_name(key):
+            raise PickleInvalid(file=path, reason=f"a tensor has the name {key!r}")
+        else:
+            views.append((key, value))
+    return views, tuple(left)
+
+
+def _holds_views(content: object) -> bool:
+    return isinstance(content, dict) and any(isinstance(v, View) for v in content.values())
+
+
+def _is_name(key: object) -> TypeGuard[str]:
+    """Text that a safetensors header can hold."""
+    if not isinstance(key, str) or key == "__metadata__":
+        return False
+    try:
+        key.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _stored(name: str, view: View, archive: StoredZip, folder: str, path: Path) -> StoredTensor:
+    """Where the bytes of one tensor lie, once all of them are known to lie inside its storage."""
+
+    def invalid(reason: str) -> PickleInvalid:
+        return PickleInvalid(file=path, reason=f"tensor {name} {reason}")
+
+    storage, shape, strides, offset = view.storage, view.shape, view.strides, view.offset
+    if not isinstance(storage, Storage):
+        raise invalid("has no storage")
+    dtype = storage.dtype if view.dtype is None else _dtype_code(view.dtype)
+    if dtype is None:
+        raise invalid("has no known dtype")
+    if _is_lazy(view.metadata):
+        raise invalid("is stored before its conjugation or negation")
+    if not _are_counts(shape) or not _are_counts(strides) or not _is_count(offset):
+        raise invalid("has sizes, strides or an offset that are no counts")
+    if len(shape) != len(strides):
+        raise invalid(f"has {len(shape)} sizes and {len(strides)} strides")
+    place = archive.find(f"{folder}/{storage.key}")
+    nbytes = storage.numel * dtype_bits(storage.dtype) // 8
+    if not 0 <= nbytes <= place.nbytes:
+        fault = f"has {place.nbytes} bytes where the pickle says {nbytes}"
+        raise archive.invalid(f"{folder}/{storage.key} {fault}")
+    info = TensorInfo(name, dtype, shape)
+    if 0 in shape:  # torch lets the offset of an empty tensor lie anywhere
+        return StoredTensor(info, place.offset)
+    if any(size > 1 and step == 0 for size, step in zip(shape, strides, strict=True)):
+        raise ExpandedTensor(file=path, name=name)
+    itemsize = dtype_bits(dtype) // 8
+    reach = sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+    if offset + reach >= nbytes // itemsize:
+        raise invalid("reaches beyond its storage")
+    if _exceeds(shape, nbytes // itemsize):
+        raise invalid("shows elements of its storage more than once")
+    start = place.offset + offset * itemsize
+    return StoredTensor(info, start, None if _is_contiguous(shape, strides) else strides)
+
+
+def _dtype_code(dtype: object) -> str | None:
+    return DTYPES.get(dtype.name) if isinstance(dtype, Symbol) else None
+
+
+def _is_lazy(metadata: object) -> bool:
+    """Whether torch would conjugate or negate the stored elements on their way out."""
+    return isinstance(metadata, dict) and bool(metadata.get("conj") or metadata.get("neg"))
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    """A whole number from 0 to 2**63 - 1; a bool is none."""
+    return type(value) is int and 0 <= value <= _MAX_COUNT
+
+
+def _are_counts(value: object) -> TypeGuard[tuple[int, ...]]:
+    return isinstance(value, tuple) and all(map(_is_count, value))
+
+
+def _exceeds(shape: tuple[int, ...], limit: int) -> bool:
+    """Whether the product is larger, found out without letting it grow beyond."""
+    numel = 1
+    for size in shape:
+        numel *= size
+        if numel > limit:
+            return True
+    return False
+
+
+def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    step = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != step:
+            return False
+        step *= size
+    return True

@@ -1,0 +1,258 @@
+"""Positional file access and durable file operations, on every system; imported by all, like `errors`.
+
+The only module that calls ``preadv``, ``pwrite``, ``posix_fadvise``, ``posix_fallocate`` or ``fsync``. Where a system lacks
+one, it does the same by other means (seek and read under a lock) or leaves it out (cache advice, and
+directory fsync, which Windows neither has nor needs).
+
+A *durable step* is an operation after which a crash finds the file system in a new state that a later
+run relies on. Each calls `on_durable_step`, which tests replace to end the process there.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from weightsmith.errors import (
+    DiskFull,
+    NotRegularFile,
+    ShardTruncated,
+    SourceNotFound,
+    SourceUnreadable,
+)
+
+_BINARY: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def on_durable_step() -> None:
+    """Do nothing; tests replace this to stop the process at the n-th durable step."""
+
+
+def _durable() -> None:
+    on_durable_step()
+
+
+class PositionedFile:
+    """An open file that threads read or write at explicit offsets.
+
+    The descriptor closes with the last reference, so a reader may drop it from a table while
+    another thread is still reading.
+    """
+
+    def __init__(self, path: Path, fd: int) -> None:
+        """Take over the open descriptor `fd` of `path`; use `open_for_reading` or `create`."""
+        self.path = path
+        self._fd = fd
+        self._seek_lock = threading.Lock()
+
+    def __del__(self) -> None:
+        """Close the descriptor."""
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+
+    def stat(self) -> os.stat_result:
+        """``fstat`` of the open descriptor."""
+        return os.fstat(self._fd)
+
+    def fileno(self) -> int:
+        """The descriptor, for a memory map; this object keeps owning it."""
+        return self._fd
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file now."""
+        return self.stat().st_size
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`.
+
+        Raises: ShardTruncated, if the file ends first; SourceUnreadable, if the system fails to read.
+        """
+        done = 0
+        try:
+            while done < len(buffer):
+                count = self._read_some(offset + done, buffer[done:])
+                if count == 0:
+                    reason = f"it ends at byte {offset + done}"
+                    raise ShardTruncated(file=self.path, reason=reason)
+                done += count
+        except OSError as error:
+            raise SourceUnreadable(file=self.path, reason=error.strerror) from error
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """`nbytes` from `offset`; for headers and other small things."""
+        buffer = bytearray(nbytes)
+        self.read_into(offset, memoryview(buffer))
+        return bytes(buffer)
+
+    def write_from(self, offset: int, buffer: memoryview) -> None:
+        """Write all of `buffer` at `offset`.
+
+        Raises: DiskFull, if the file system, a quota or a size limit refuses.
+        """
+        done = 0
+        with translated_write_errors(self.path):
+            while done < len(buffer):
+                done += self._write_some(offset + done, buffer[done:])
+
+    def _read_some(self, offset: int, buffer: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._fd, [buffer], offset)
+        with self._seek_lock:
+            os.lseek(self._fd, offset, os.SEEK_SET)
+            chunk = os.read(self._fd, len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def _write_some(self, offset: int, buffer: memoryview) -> int:
+        if hasattr(os, "pwrite"):
+            return os.pwrite(self._fd, buffer, offset)
+        with self._seek_lock:
+            os.lseek(self._fd, offset, os.SEEK_SET)
+            return os.write(self._fd, buffer)
+
+    def reserve(self, nbytes: int) -> None:
+        """Make the file `nbytes` long with its blocks set aside, so that a full disk shows now and not later."""
+        with translated_write_errors(self.path):
+            if hasattr(os, "posix_fallocate") and nbytes:
+                try:
+                    os.posix_fallocate(self._fd, 0, nbytes)
+                except OSError as error:
+                    if error.errno not in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}:
+                        raise
+            os.ftruncate(self._fd, nbytes)
+
+    def drop_cache(self, offset: int = 0, nbytes: int = 0) -> None:
+        """Tell the system that this range (0: to the end) need not stay in its page cache."""
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._fd, offset, nbytes, os.POSIX_FADV_DONTNEED)
+
+    def sync(self) -> None:
+        """Make contents and length survive a power cut (a durable step)."""
+        with translated_write_errors(self.path):
+            _sync_descriptor(self._fd)
+        _durable()
+
+
+def open_for_reading(path: Path) -> PositionedFile:
+    """Open a regular file, following links, without ever blocking on a FIFO.
+
+    Raises: SourceNotFound, SourceUnreadable, NotRegularFile.
+    """
+    flags = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)
+    with translated_read_errors(path):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise NotRegularFile(file=path)
+        file = PositionedFile(path, os.open(path, flags))
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise NotRegularFile(file=path)
+    return file
+
+
+def create(path: Path) -> PositionedFile:
+    """Create or empty a file for reading and writing, with mode ``0666 & ~umask``; never through a link."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | _BINARY | getattr(os, "O_NOFOLLOW", 0)
+    with translated_write_errors(path):
+        return PositionedFile(path, os.open(path, flags, 0o666))
+
+
+def read_small(path: Path, limit_bytes: int) -> bytes:
+    """The whole of a small regular file.
+
+    Raises: SourceUnreadable, also if it is larger than `limit_bytes`; and as `open_for_reading`.
+    """
+    file = open_for_reading(path)
+    size = file.size
+    if size > limit_bytes:
+        raise SourceUnreadable(file=path, reason=f"{size} bytes, more than {limit_bytes}")
+    return file.read(0, size)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a small file whole: temporary name, fsync, rename (two durable steps)."""
+    partial = path.with_name(path.name + ".tmp")
+    file = create(partial)
+    file.write_from(0, memoryview(content))
+    file.sync()
+    rename(partial, path)
+
+
+def rename(old: Path, new: Path) -> None:
+    """Rename, replacing what may be there (a durable step once the parent is synced)."""
+    with translated_write_errors(new):
+        old.replace(new)
+    _durable()
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory survive a power cut (a durable step)."""
+    if sys.platform != "win32" and hasattr(os, "O_DIRECTORY"):
+        with translated_write_errors(path):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                _sync_descriptor(fd)
+            finally:
+                os.close(fd)
+    _durable()
+
+
+def exchange(left: Path, right: Path) -> bool:
+    """Swap two names atomically (a durable step); False where the system or file system cannot.
+
+    Source: Linux renameat2(2) with RENAME_EXCHANGE.
+    """
+    if sys.platform != "linux":
+        return False
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    at_cwd, rename_exchange = -100, 2
+    if renameat2(at_cwd, os.fsencode(left), at_cwd, os.fsencode(right), rename_exchange) != 0:
+        return False
+    _durable()
+    return True
+
+
+def _sync_descriptor(fd: int) -> None:
+    """``fsync``, or on macOS ``F_FULLFSYNC``, which alone reaches the medium there; EINVAL means "not supported"."""
+    try:
+        if sys.platform == "darwin":
+            import fcntl  # noqa: PLC0415  (absent on Windows)
+
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(fd)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+
+
+@contextlib.contextmanager
+def translated_read_errors(path: Path) -> Iterator[None]:
+    """Turn the system's errors while opening an input into ours."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SourceNotFound(source=path) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SourceUnreadable(file=path, reason=reason or error) from error
+
+
+@contextlib.contextmanager
+def translated_write_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, quota or size limit into DiskFull; let other errors of writing through."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(file=path, reason=error.strerror) from error
+        raise

@@ -1,0 +1,172 @@
+"""Where the hub is, what a repository holds there, and how to ask for it."""
+
+import importlib.util
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from weightsmith import __version__
+from weightsmith.errors import FileNameUnsafe, JsonInvalid, NotAHub, shown
+from weightsmith.formats.strict_json import parse_json
+from weightsmith.hub.faults import translated
+from weightsmith.hub.hashes import hash_bytes, require_digest
+from weightsmith.hub.listing import Listing, RepoFile
+
+PUBLIC_ENDPOINTS: Final = ("https://huggingface.co", "https://hf.co")
+RETRIES: Final = 3
+"""How often a listing is asked for again; a file is asked for more patiently."""
+
+_HEX: Final = re.compile(r"[0-9a-f]+")
+_UNSAFE_PART: Final = re.compile(r"\.{0,2}|.*[\\:\x00-\x1f\x7f].*", re.DOTALL)
+"""Empty, dots, or with a separator, a drive's colon or a control character of any system."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A hub, the cache before it, and whether the network may be used."""
+
+    endpoint: str
+    cache: Path
+    offline: bool
+    xet: bool
+    """Whether files may come from Xet, a storage beside the endpoint that the hub prefers."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about how the hub is reached."""
+
+
+def connect(
+    *,
+    endpoint: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    offline: bool = False,
+) -> Connection:
+    """The hub as arguments, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_HUB_DISABLE_XET say.
+
+    Xet's storage does not stand behind a mirror: there it is used only if the user says so.
+    """
+    from huggingface_hub import constants
+
+    endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+    installed = importlib.util.find_spec("hf_xet") is not None
+    xet = installed and not constants.HF_HUB_DISABLE_XET
+    notes = []
+    if xet and endpoint not in PUBLIC_ENDPOINTS and "HF_HUB_DISABLE_XET" not in os.environ:
+        xet = False
+        notes.append(f"Xet is off, so that {endpoint} is not bypassed (HF_HUB_DISABLE_XET=0: on)")
+    return Connection(
+        endpoint=endpoint,
+        cache=Path(cache or constants.HF_HUB_CACHE).expanduser().absolute(),
+        offline=offline or constants.is_offline_mode(),
+        xet=xet,
+        notes=tuple(notes),
+    )
+
+
+def request_headers() -> dict[str, str]:
+    """Headers of a request to the hub: who asks, and the token of HF_TOKEN or ``hf auth login``."""
+    from huggingface_hub.utils import build_hf_headers
+
+    headers = build_hf_headers(library_name="weightsmith", library_version=__version__)
+    return {**headers, "Accept-Encoding": "identity"}
+
+
+def file_url(connection: Connection, listing: Listing, name: str) -> str:
+    """Where a file's bytes are."""
+    return f"{connection.endpoint}/{listing.repo_id}/resolve/{listing.commit}/{quote(name)}"
+
+
+def list_repo(connection: Connection, repo_id: str, revision: str) -> Listing:
+    """Ask the hub, once, for a revision's commit and all its files with their hashes.
+
+    One answer for both, so that files of two commits can never be mixed.
+    Raises: RepoNotFound, RevisionNotFound, RepoGated, LoginNeeded, AccessDenied, HubUnreachable,
+    HubBusy; NotAHub, if the answer is none of a hub's; FileNameUnsafe, if it names a file outside.
+    """
+    api = f"{connection.endpoint}/api/models/{repo_id}"
+    url = f"{api}/revision/{quote(revision, safe='')}?blobs=true"
+    response = _get(connection, url, repo_id, revision)
+    if is_web_page(response.headers):
+        raise NotAHub(endpoint=connection.endpoint, reason="it sends a web page")
+    try:
+        content = parse_json(response.content, "its answer")
+        listing = _parse_listing(repo_id, revision, content)
+    except JsonInvalid as error:
+        raise NotAHub(endpoint=connection.endpoint, reason=str(error)) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"its list of {repo_id}'s files makes no sense"
+        raise NotAHub(endpoint=connection.endpoint, reason=reason) from error
+    unsafe = [file.name for file in listing.files if not is_safe_name(file.name)]
+    if unsafe:
+        raise FileNameUnsafe(repo=repo_id, name=unsafe[0], context=shown(unsafe[1:]))
+    if isinstance(content, dict) and content.get("gated"):
+        _get(connection, f"{api}/auth-check", repo_id, revision)
+    return listing
+
+
+def is_web_page(headers: Mapping[str, str]) -> bool:
+    """Whether an answer is a page for people, as proxies and login pages send."""
+    return headers.get("Content-Type", "").partition(";")[0].strip() == "text/html"
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a file of this name lands inside its repository's directory, on every system."""
+    return not any(_UNSAFE_PART.fullmatch(part) for part in name.split("/"))
+
+
+def read_file(connection: Connection, listing: Listing, file: RepoFile) -> bytes:
+    """A small file's bytes, checked, without writing anything.
+
+    Raises: as `list_repo`; HashMismatch.
+    """
+    url = file_url(connection, listing, file.name)
+    content = _get(connection, url, listing.repo_id, listing.revision, file.name).content
+    require_digest(file, hash_bytes(content, file.digest))
+    return bytes(content)
+
+
+def _get(
+    connection: Connection, url: str, repo_id: str, revision: str, file: str | None = None
+) -> Any:
+    """The hub's answer to a question, after some patience."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import hf_raise_for_status, http_backoff
+
+    with translated(connection.endpoint, repo_id, revision, file):
+        response = http_backoff(
+            "GET",
+            url,
+            headers=request_headers(),
+            timeout=constants.HF_HUB_ETAG_TIMEOUT,
+            max_retries=RETRIES,
+        )
+        hf_raise_for_status(response)
+    return response
+
+
+def _parse_listing(repo_id: str, revision: str, content: object) -> Listing:
+    """Raises: KeyError, TypeError, ValueError, if `content` is no model's record."""
+    if not isinstance(content, dict):
+        raise TypeError(content)
+    files = []
+    for entry in content["siblings"]:
+        large = entry.get("lfs")
+        nbytes = large["size"] if large else entry["size"]
+        digest = _hex(large["sha256"], 64) if large else _hex(entry["blobId"], 40)
+        if not isinstance(nbytes, int) or nbytes < 0 or not isinstance(entry["rfilename"], str):
+            raise TypeError(entry)
+        files.append(RepoFile(entry["rfilename"], nbytes, digest))
+    return Listing(repo_id, revision, _hex(content["sha"], 40), tuple(files))
+
+
+def _hex(text: str, length: int) -> str:
+    """`text` if it is a hash; hashes become names of files, so nothing else may pass.
+
+    Raises: TypeError, ValueError.
+    """
+    if not _HEX.fullmatch(text) or len(text) != length:
+        raise ValueError(text)
+    return text

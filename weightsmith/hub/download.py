@@ -1,0 +1,174 @@
+"""Fetch the files of a resolved source: in parallel, resumable, each checked by its hash."""
+
+import contextlib
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from weightsmith.errors import DownloadTooLarge, HashMismatch, NotCached, shown
+from weightsmith.hub.fetch import Job, fetch
+from weightsmith.hub.hashes import hash_file, require_digest
+from weightsmith.hub.listing import RepoFile
+from weightsmith.hub.places import CachePlace
+from weightsmith.hub.resolve import Resolved
+from weightsmith.units import format_size
+
+T = TypeVar("T")
+
+WORKERS: Final = 8
+"""Files at a time. More makes the hub's limits likelier, and an interruption dearer."""
+
+
+class Progress(Protocol):
+    """A listener, as the engine's; `advance` and `note` are called from one thread at a time."""
+
+    def begin(self, phase: str, total_nbytes: int) -> None:
+        """A phase of that many bytes starts."""
+
+    def advance(self, nbytes: int) -> None:
+        """So many more bytes are done; fewer than none where some must come again."""
+
+    def note(self, text: str) -> None:
+        """One line that a person watching should see now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """Where the files are, and which of them had to be fetched."""
+
+    resolved: Resolved
+    folder: Path
+    fetched: tuple[RepoFile, ...]
+    kept: tuple[RepoFile, ...]
+    """Files that were here already."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What was resolved, and what became of it."""
+        return {
+            **self.resolved.to_json(),
+            "fetched": [file.name for file in self.fetched],
+            "fetched_nbytes": sum(file.nbytes for file in self.fetched),
+            "kept": [file.name for file in self.kept],
+        }
+
+
+def require_room(resolved: Resolved) -> None:
+    """Refuse a download that the disk cannot take.
+
+    Raises: DownloadTooLarge.
+    """
+    folder = resolved.place.folder
+    where = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(where).free
+    if free < resolved.fetch_nbytes:
+        raise DownloadTooLarge(
+            where=where, free=format_size(free), needed=format_size(resolved.fetch_nbytes)
+        )
+
+
+def download(resolved: Resolved, progress: Progress, *, check_kept: bool = True) -> Downloaded:
+    """Bring every needed file into its place; nothing that is there and sound is fetched again.
+
+    With `check_kept`, files that are there are hashed too; one that is damaged is fetched anew.
+    Raises: DownloadTooLarge, DiskFull; HashMismatch; NotCached, if the network is off; AccessFault,
+    TemporaryFault, RepoChanged. What has arrived is kept for the next time.
+    """
+    require_room(resolved)
+    lock = threading.Lock()
+    job = Job(
+        connection=resolved.connection,
+        listing=resolved.listing,
+        place=resolved.place,
+        advance=_one_at_a_time(lock, progress.advance),
+        note=_one_at_a_time(lock, progress.note),
+        stop=threading.Event(),
+    )
+    kept = [file for file in resolved.files if file.name in resolved.here]
+    missing = list(resolved.to_fetch)
+    with _library_heard(job.note):
+        if check_kept and kept:
+            progress.begin("checking", sum(file.nbytes for file in kept))
+            damaged = _discard_damaged(job, kept)
+            kept = [file for file in kept if file not in damaged]
+            missing += damaged
+        # Bytes that are in the cache without a name in this snapshot want only the name.
+        unnamed = [file for file in kept if not (job.place.folder / file.name).exists()]
+        if wanted := [*unnamed, *missing]:
+            if resolved.connection.offline:
+                names = shown([file.name for file in wanted])
+                raise NotCached(what=f"all of {resolved.label}", context=names)
+            progress.begin("downloading", sum(file.nbytes for file in wanted))
+            # The small ones first: an unfinished download then has its config and its index.
+            in_order = sorted(wanted, key=lambda file: (len(file.digest) > 40, file.name))
+            _each(job, fetch, in_order)
+    if isinstance(resolved.place, CachePlace):
+        resolved.place.remember(resolved.listing.revision)
+    return Downloaded(resolved, resolved.place.folder, tuple(missing), tuple(kept))
+
+
+def _discard_damaged(job: Job, files: Iterable[RepoFile]) -> list[RepoFile]:
+    """Hash files that are there; those that are not what the hub has are deleted, and returned.
+
+    Raises: HashMismatch, if the network is off: a damaged file is then better than none.
+    """
+    damaged = []
+
+    def check(job: Job, file: RepoFile) -> None:
+        path = job.place.folder / file.name
+        found = hash_file(path if path.exists() else job.place.store(file), file.digest)
+        job.advance(file.nbytes)
+        try:
+            require_digest(file, found)
+        except HashMismatch as error:
+            if job.connection.offline:
+                hint = "run the same command with the network on: it is fetched anew"
+                context = [*error.context, str(path)]
+                raise HashMismatch(file=file.name, context=context, hint=hint) from error
+            job.note(f"{file.name} here is not what the hub has; it is fetched anew")
+            job.place.discard(file)
+            damaged.append(file)
+
+    _each(job, check, [file for file in files if file.digest])
+    return damaged
+
+
+def _each(job: Job, work: Callable[[Job, RepoFile], None], files: list[RepoFile]) -> None:
+    """Do `work` for every file, some at a time; the first failure ends the rest, and is raised."""
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="weightsmith-hub") as pool:
+        futures = [pool.submit(work, job, file) for file in files]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            job.stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_at_a_time(lock: threading.Lock, call: Callable[[T], None]) -> Callable[[T], None]:
+    def locked(value: T) -> None:
+        with lock:
+            call(value)
+
+    return locked
+
+
+@contextlib.contextmanager
+def _library_heard(note: Callable[[str], None]) -> Iterator[None]:
+    """Pass on what the hub library warns of, instead of letting it write to the terminal."""
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(record.getMessage().partition("\n")[0])
+
+    logger = logging.getLogger("huggingface_hub")
+    handlers, logger.handlers = logger.handlers, [Notes(logging.WARNING)]
+    try:
+        yield
+    finally:
+        logger.handlers = handlers

@@ -1,0 +1,238 @@
+"""Fetch one file: in pieces that survive an interruption, checked before it gets its name."""
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from weightsmith import __version__, fs
+from weightsmith.errors import DownloadBroken, HashMismatch, HubUnreachable, NotAHub
+from weightsmith.hub.connection import Connection, file_url, is_web_page, request_headers
+from weightsmith.hub.faults import translated
+from weightsmith.hub.hashes import hash_file, require_digest
+from weightsmith.hub.listing import Listing, RepoFile
+from weightsmith.hub.places import CachePlace, FolderPlace, Place, holds
+
+PIECE_NBYTES: Final = 1 << 20
+FIRST_WAIT_S = 1.0
+"""Before the second try; then twice as long each time, up to eight times as long."""
+RETRIES: Final = 5
+"""How often in a row a connection may break without bringing a byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all files of one download have in common."""
+
+    connection: Connection
+    listing: Listing
+    place: Place
+    advance: Callable[[int], None]
+    note: Callable[[str], None]
+    stop: threading.Event
+    """Set when another file has failed, or the person has had enough."""
+
+
+class Stopped(Exception):
+    """The download as a whole has ended before this file."""
+
+
+def fetch(job: Job, file: RepoFile) -> None:
+    """Put `file` into its place, whole and checked, or leave what has arrived for the next time.
+
+    Raises: HashMismatch, DownloadBroken, DiskFull, and what `translated` makes of other answers.
+    """
+    place = job.place
+    cache = CachePlace(job.connection.cache, job.listing.repo_id, job.listing.commit)
+    if job.connection.xet or (place != cache and holds(cache, file)):
+        _by_library(job, file)
+        return
+    from huggingface_hub.utils import WeakFileLock
+
+    for path in (place.store(file), place.partial(file), place.lock(file)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(place.lock(file)):
+        if holds(place, file):
+            job.advance(file.nbytes)  # another process brought it while we waited
+        else:
+            _fetch_to(place.partial(file), job, file)
+            fs.rename(place.partial(file), place.store(file))
+    if place == cache:
+        # The blob is there; the library links it into the snapshot.
+        unheard = dataclasses.replace(job, advance=lambda _: None)
+        _by_library(unheard, file, checked=place.store(file))
+
+
+def _by_library(job: Job, file: RepoFile, *, checked: Path | None = None) -> None:
+    """Let the hub library do what it takes: fetch from Xet, copy from the cache, link.
+
+    Its result is hashed, unless it is the file `checked`.
+    """
+    from huggingface_hub import errors, hf_hub_download
+
+    listing, counted = job.listing, 0
+
+    def advance(nbytes: int) -> None:
+        nonlocal counted
+        counted += nbytes
+        job.advance(nbytes)
+
+    place = job.place
+    into: dict[str, Any] = {"local_dir": place.folder} if isinstance(place, FolderPlace) else {}
+    with (
+        fs.translated_write_errors(place.store(file)),
+        translated(job.connection.endpoint, listing.repo_id, listing.revision, file.name),
+    ):
+        try:
+            hf_hub_download(
+                listing.repo_id,
+                file.name,
+                revision=listing.commit,
+                endpoint=job.connection.endpoint,
+                cache_dir=job.connection.cache,
+                library_name="weightsmith",
+                library_version=__version__,
+                tqdm_class=_counting(advance, job.stop),
+                **into,
+            )
+        except (RuntimeError, errors.XetDownloadError) as error:  # what Xet's storage raises
+            raise DownloadBroken(file=file.name, reason=str(error).partition("\n")[0]) from error
+    job.advance(file.nbytes - counted)
+    path = place.folder / file.name
+    if checked is None or not checked.exists() or not checked.samefile(path):
+        try:
+            require_digest(file, hash_file(path, file.digest))
+        except HashMismatch:
+            place.discard(file)
+            raise
+
+
+def _fetch_to(partial: Path, job: Job, file: RepoFile) -> None:
+    """Fill `partial` from where it ends, check it, make it durable."""
+    endpoint, listing = job.connection.endpoint, job.listing
+    try:
+        with (
+            fs.translated_write_errors(partial),
+            translated(endpoint, listing.repo_id, listing.revision, file.name),
+        ):
+            _gather(partial, job, file)
+        require_digest(file, hash_file(partial, file.digest))
+    except (HashMismatch, DownloadBroken):
+        partial.unlink(missing_ok=True)  # these bytes are good for nothing
+        raise
+    fs.open_for_reading(partial).sync()
+
+
+def _gather(partial: Path, job: Job, file: RepoFile) -> None:
+    """Ask for the rest of the file until all of it is there.
+
+    Raises: HubUnreachable, NotAHub, DownloadBroken, Stopped; the library's and the system's own.
+    """
+    from huggingface_hub.utils import httpx
+
+    have = partial.stat().st_size if partial.exists() else 0
+    if have > file.nbytes:
+        partial.unlink()
+        have = 0
+    job.advance(have)
+    furthest, failures = have, 0
+    while have < file.nbytes or not partial.exists():
+        reason = "the connection was cut"
+        try:
+            have = _ask_for_rest(partial, have, job, file)
+        except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError) as error:
+            have = partial.stat().st_size if partial.exists() else 0
+            reason = str(error) or type(error).__name__
+        if have >= file.nbytes:
+            continue
+        failures = failures + 1 if have <= furthest else 1
+        furthest = max(furthest, have)
+        if failures > RETRIES:
+            raise HubUnreachable(endpoint=job.connection.endpoint, reason=f"{file.name}: {reason}")
+        job.note(f"{file.name}: {reason}; going on at byte {have}")
+        if job.stop.wait(FIRST_WAIT_S * min(2 ** (failures - 1), 8)):
+            raise Stopped
+
+
+def _ask_for_rest(partial: Path, start: int, job: Job, file: RepoFile) -> int:
+    """Write what one request for the bytes from `start` brings; how many there are afterwards."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import hf_raise_for_status, http_stream_backoff
+
+    with http_stream_backoff(
+        "GET",
+        file_url(job.connection, job.listing, file.name),
+        headers=request_headers() | ({"Range": f"bytes={start}-"} if start else {}),
+        timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+        retry_on_exceptions=(),  # `_gather` sees to those: it knows how far we got
+    ) as response:
+        if start and response.status_code == 416:
+            # The file is shorter there than what we have of it: all over again.
+            partial.unlink()
+            job.advance(-start)
+            return 0
+        hf_raise_for_status(response)
+        ranges = response.status_code == 206
+        _require_length(response, start if ranges else 0, job, file)
+        if start and not ranges:
+            job.advance(-start)
+            start = 0
+        with partial.open("r+b" if start else "wb") as out:
+            out.seek(start)
+            for piece in response.iter_bytes(PIECE_NBYTES):
+                if job.stop.is_set():
+                    raise Stopped
+                if start + len(piece) > file.nbytes:
+                    raise DownloadBroken(file=file.name, reason="it goes on beyond its length")
+                out.write(piece)
+                start += len(piece)
+                job.advance(len(piece))
+    return start
+
+
+def _require_length(response: Any, start: int, job: Job, file: RepoFile) -> None:
+    """Refuse an answer that is not the file, before a byte of it is kept.
+
+    Raises: NotAHub.
+    """
+    headers = response.headers
+    announced = headers.get("Content-Length")
+    whole = int(announced) if announced and "Content-Encoding" not in headers else None
+    if start:
+        expected = f"bytes {start}-{file.nbytes - 1}/{file.nbytes}"
+        fits = headers.get("Content-Range") == expected
+    else:
+        fits = whole in {None, file.nbytes}
+    if not fits:
+        what = "a web page" if is_web_page(headers) else f"{whole} bytes"
+        reason = f"it sends {what} for {file.name}, which has {file.nbytes} bytes"
+        raise NotAHub(endpoint=job.connection.endpoint, reason=reason)
+
+
+def _counting(advance: Callable[[int], None], stop: threading.Event) -> Any:
+    """What the hub library takes for a progress bar; it counts, and ends what is to stop."""
+
+    class Counting:
+        update_transfer = set_postfix_str = set_transfer_postfix_str = close = _ignore
+
+        def __init__(self, *_: object, initial: int = 0, **__: object) -> None:
+            advance(initial)
+
+        def update(self, nbytes: float | None = 1) -> None:
+            if stop.is_set():
+                raise Stopped
+            advance(int(nbytes or 0))
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+    return Counting
+
+
+def _ignore(*_: object, **__: object) -> None:
+    """Take any call of the bar and do nothing."""

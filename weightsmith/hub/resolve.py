@@ -1,0 +1,236 @@
+"""What a source names on the hub: which repository, which commit, which files, how many bytes."""
+
+import dataclasses
+import difflib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from weightsmith import fs
+from weightsmith.catalogue.load import alias, load_bases, load_releases
+from weightsmith.errors import (
+    HomesGone,
+    HubBusy,
+    HubUnreachable,
+    NotCached,
+    NoWeights,
+    RepoNotFound,
+    ShardMissing,
+    SourceNotFound,
+    SourceUnknown,
+    WeightsmithError,
+    shown,
+)
+from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES
+from weightsmith.hub.connection import Connection, list_repo, read_file
+from weightsmith.hub.listing import Listing, RepoFile
+from weightsmith.hub.places import CachePlace, FolderPlace, Place, cached_listing, holds
+from weightsmith.hub.select import Kind, Selection, WeightFormat, select_files
+from weightsmith.units import format_size
+
+DEFAULT_REVISION: Final = "main"
+
+_REPO_ID: Final = re.compile(
+    r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII
+)
+_REVISION: Final = re.compile(r"(?!.*(\.\.|//|@\{))[A-Za-z0-9_][\w./+-]{0,200}", re.ASCII)
+_PATH_LIKE: Final = re.compile(r"[./~\\].*|.*\\.*|[A-Za-z]:.*|.*/|.*/.*/.*")
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    """A source on the hub: one repository, or those where an alias is known to live."""
+
+    text: str
+    """As it was given."""
+    homes: tuple[str, ...]
+    """Hub ids, the best first."""
+    revision: str | None = None
+    alias: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A source, found: the exact commit, the files needed of it, and where they will lie."""
+
+    source: str
+    listing: Listing
+    selection: Selection
+    place: Place
+    connection: Connection
+    here: frozenset[str]
+    """Names of the files that are in their place already, in their full length."""
+    why: tuple[str, ...]
+    """How the choice was made, a sentence each, for the person to see."""
+
+    @property
+    def files(self) -> tuple[RepoFile, ...]:
+        """The files that are needed."""
+        return self.selection.files
+
+    @property
+    def to_fetch(self) -> tuple[RepoFile, ...]:
+        """Those of them that are not here."""
+        return tuple(file for file in self.files if file.name not in self.here)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all files that are needed."""
+        return sum(file.nbytes for file in self.files)
+
+    @property
+    def fetch_nbytes(self) -> int:
+        """Size of those that are not here."""
+        return sum(file.nbytes for file in self.to_fetch)
+
+    @property
+    def label(self) -> str:
+        """``org/name@commit``, short."""
+        return f"{self.listing.repo_id}@{self.listing.commit[:12]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it but the way to the hub."""
+        return {
+            "source": self.source,
+            "repo": self.listing.repo_id,
+            "revision": self.listing.revision,
+            "commit": self.listing.commit,
+            "format": self.selection.format,
+            "endpoint": self.connection.endpoint,
+            "folder": str(self.place.folder),
+            "nbytes": self.nbytes,
+            "fetch_nbytes": self.fetch_nbytes,
+            "files": [
+                {
+                    "name": file.name,
+                    "nbytes": file.nbytes,
+                    "digest": file.digest,
+                    "here": file.name in self.here,
+                }
+                for file in self.files
+            ],
+            "left": [file.name for file in self.selection.left],
+            "why": list(self.why),
+        }
+
+
+def parse_source(
+    source: str | os.PathLike[str], *, revision: str | None = None
+) -> Path | HubSource:
+    """A directory, else an alias of the catalogue, else ``org/name`` or ``org/name@revision``.
+
+    Raises: SourceNotFound, if it can only be a path and there is no such directory; SourceUnknown.
+    """
+    text = os.fspath(source)
+    if Path(text).is_dir():
+        return Path(text)
+    if not isinstance(source, str) or _PATH_LIKE.fullmatch(text):
+        raise SourceNotFound(source=text)
+    if base := alias(text):
+        # A name that was given up may have been taken by somebody else since.
+        homes = tuple(repo.id for repo in base.hub if repo.status != "removed")
+        return HubSource(text, homes, revision, base.alias)
+    repo_id, at, named = text.partition("@")
+    revision = revision or (named if at else None)
+    if not _REPO_ID.fullmatch(repo_id) or (revision and not _REVISION.fullmatch(revision)):
+        raise SourceUnknown(source=text, context=_nearest(text))
+    return HubSource(text, (repo_id,), revision)
+
+
+def resolve(
+    source: HubSource,
+    connection: Connection,
+    *,
+    weights: WeightFormat = "auto",
+    kind: Kind = "model",
+    local_dir: Path | None = None,
+) -> Resolved:
+    """Find a source on the hub; in the cache where the network is off or the hub out of reach.
+
+    An alias's homes are tried in order, the next only where one does not exist; what was chosen,
+    and why, is part of the result.
+    Raises: RepoNotFound, HomesGone, RevisionNotFound, NotCached; AccessFault; TemporaryFault;
+    FileNameUnsafe, HashMismatch; what `select_files` raises.
+    """
+    why = list(connection.notes)
+    listing, unreachable = _find(source, connection, why)
+    if unreachable is not None:
+        connection = dataclasses.replace(connection, offline=True)
+    cache = CachePlace(connection.cache, listing.repo_id, listing.commit)
+    place = cache if local_dir is None else FolderPlace(local_dir.absolute())
+
+    def read(file: RepoFile) -> bytes:
+        path = cache.folder / file.name
+        if path.is_file():
+            return fs.read_small(path, MAX_HEADER_NBYTES)
+        return read_file(connection, listing, file)
+
+    try:
+        selection = select_files(listing, read, weights=weights, kind=kind)
+    except (NoWeights, ShardMissing) as error:
+        if connection.offline:
+            raise unreachable or NotCached(what=f"all of {source.text}") from error
+        raise
+    if selection.left:
+        names = shown([file.name for file in selection.left])
+        nbytes = format_size(sum(file.nbytes for file in selection.left))
+        why.append(f"{selection.format} weights; left {nbytes}: {', '.join(names)}")
+    return Resolved(
+        source=source.text,
+        listing=listing,
+        selection=selection,
+        place=place,
+        connection=connection,
+        here=frozenset(file.name for file in selection.files if holds(place, file)),
+        why=tuple(why),
+    )
+
+
+def _find(
+    source: HubSource, connection: Connection, why: list[str]
+) -> tuple[Listing, WeightsmithError | None]:
+    """The listing of the first home there is; and the hub's fault, where the cache stands in."""
+    unreachable = None
+    if not connection.offline:
+        try:
+            return _first_on_hub(source, connection, why), None
+        except (HubUnreachable, HubBusy) as error:
+            unreachable = error
+    for repo_id in source.homes:
+        revision = source.revision or DEFAULT_REVISION
+        if listing := cached_listing(connection, repo_id, revision):
+            because = f"{unreachable}, so the" if unreachable else "the"
+            why.append(f"{because} cache decides: {repo_id} at {listing.commit[:12]}")
+            return listing, unreachable
+    raise unreachable or NotCached(what=source.text)
+
+
+def _first_on_hub(source: HubSource, connection: Connection, why: list[str]) -> Listing:
+    """Raises: RepoNotFound, HomesGone; what `list_repo` raises for the first home that exists."""
+    missing = []
+    for place, repo_id in enumerate(source.homes, 1):
+        try:
+            listing = list_repo(connection, repo_id, source.revision or DEFAULT_REVISION)
+        except RepoNotFound as error:
+            missing.append(str(error))
+            continue
+        if source.alias:
+            known = f"home {place} of {len(source.homes)} that the catalogue knows"
+            why.append(f"{source.alias} is {repo_id}, {known}")
+            why.extend(missing)
+        return listing
+    if source.alias:
+        raise HomesGone(alias=source.alias, count=len(source.homes), context=missing)
+    raise RepoNotFound(repo=source.text, context=_nearest(source.homes[0]))
+
+
+def _nearest(text: str) -> list[str]:
+    """What the catalogue knows that looks like `text`."""
+    homes = [*(base.hub for base in load_bases()), *(release.hub for release in load_releases())]
+    names = [repo.id for repos in homes for repo in repos]
+    names += [base.alias for base in load_bases()]
+    spelled = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(text.casefold(), spelled, n=3)
+    return [f"did you mean {' or '.join(spelled[name] for name in near)}?"] if near else []

@@ -1,0 +1,157 @@
+"""Apply a published delta: target = base + delta."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.codecs.registry import codec
+from weightsmith.engine import run as engine
+from weightsmith.engine.bindings import Bindings, Options
+from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.errors import BaseIsDelta, NoTargetName
+from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, dtype_bits
+from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
+from weightsmith.ops.policy import NewRowsChoice, decide, require_kinds
+from weightsmith.ops.sidecars import choose_sidecars
+from weightsmith.ops.sources import open_source
+from weightsmith.plan.align import Pair, Policy
+from weightsmith.plan.model import InputTensor, Plan, TensorPlan
+from weightsmith.plan.shards import lay_out
+
+DTypeChoice = Literal["delta", "base", "float16", "bfloat16", "float32"]
+MAX_SHARD_NBYTES: Final = 5_000_000_000
+_CODES: Final = {name: code for code, name in TORCH_NAMES.items()}
+_DELTA_WORD: Final = re.compile(r"[-_.](?:w?diff|delta)(?=[-_.]|$)", re.IGNORECASE)
+
+
+def plan_apply_delta(
+    base: str | os.PathLike[str],
+    delta: str | os.PathLike[str],
+    *,
+    target: str | os.PathLike[str] | None = None,
+    dtype: DTypeChoice = "delta",
+    new_rows: NewRowsChoice = "auto",
+    whole: Sequence[str] = (),
+    force_kind: bool = False,
+    max_shard_nbytes: int = MAX_SHARD_NBYTES,
+) -> Job:
+    """Decide everything about target = base + delta, reading headers, sidecars and a few norm weights.
+
+    `new_rows` says how the base's missing vocabulary rows count, `whole` which tensors (name patterns)
+    the delta stores whole; the catalogue knows both for releases that it recognises.
+    Dtypes: ``delta`` and ``base`` cast both sides to that side's dtype and add there, as the published
+    tools do; a named dtype sums in the widest of the three and rounds once.
+    Raises: the Mismatch errors, each with every reason; NoTargetName, TargetIsInput, BaseIsDelta; what
+    opening the sources raises.
+    """
+    inputs = {"base": open_source(base), "delta": open_source(delta)}
+    if inputs["base"].directory.samefile(inputs["delta"].directory):
+        raise BaseIsDelta(source=base)
+    path = target_apart(target if target is not None else target_name(os.fspath(delta)), inputs)
+    if not force_kind:
+        require_kinds(inputs["base"], inputs["delta"])
+    decision = decide(inputs["base"], inputs["delta"], new_rows=new_rows, whole=whole)
+    base_dtype = _common_dtype(inputs["base"])
+    tensors = [
+        _tensor_plan(each, dtype, decision.policy, base_dtype) for each in decision.pairing.pairs
+    ]
+    outputs = [tensor.output for tensor in tensors]
+    sidecars = choose_sidecars(inputs["delta"], inputs["base"], outputs)
+    plan = Plan(
+        verb="apply-delta",
+        inputs=input_plans(inputs),
+        shards=lay_out(tensors, max_shard_nbytes),
+        sidecars=sidecars.plans,
+        dropped=decision.pairing.dropped,
+        notes=(*decision.notes, *sidecars.notes),
+    )
+    bindings = Bindings(inputs, sidecars.contents, path)
+    return Job(plan, bindings, decision.recognition.release)
+
+
+def apply_delta(
+    base: str | os.PathLike[str],
+    delta: str | os.PathLike[str],
+    *,
+    target: str | os.PathLike[str] | None = None,
+    dtype: DTypeChoice = "delta",
+    new_rows: NewRowsChoice = "auto",
+    whole: Sequence[str] = (),
+    force_kind: bool = False,
+    max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    options: Options | None = None,
+    progress: Progress = SILENCE,
+) -> engine.Outcome:
+    """Write target = base + delta to a new directory, whole or not at all.
+
+    The arguments before `options` are those of `plan_apply_delta`.
+    Memory: a few spans of 2 MiB a worker, beside torch itself; it does not depend on the model.
+    Raises: as `plan_apply_delta` and `job.carry_out`.
+    """
+    job = plan_apply_delta(
+        base,
+        delta,
+        target=target,
+        dtype=dtype,
+        new_rows=new_rows,
+        whole=whole,
+        force_kind=force_kind,
+        max_shard_nbytes=max_shard_nbytes,
+    )
+    return carry_out(job, options or Options(), progress)
+
+
+def target_name(delta: str) -> Path:
+    """``lmsys/vicuna-7b-delta-v1.1`` -> ``vicuna-7b-v1.1``.
+
+    Raises: NoTargetName, if the name has no such word, or nothing else.
+    """
+    name = Path(delta.rstrip("/").split("@")[0]).name
+    stripped, count = _DELTA_WORD.subn("", name, count=1)
+    if not count or not stripped:
+        raise NoTargetName(delta=delta)
+    return Path(stripped)
+
+
+def promoted(*dtypes: str) -> str:
+    """The smallest float dtype that holds every value of all of these."""
+    widest = max(dtypes, key=dtype_bits)
+    same_width = {dtype for dtype in dtypes if dtype_bits(dtype) == dtype_bits(widest)}
+    return widest if len(same_width) == 1 else "F32"
+
+
+def _tensor_plan(pair: Pair, dtype: DTypeChoice, policy: Policy, base_dtype: str) -> TensorPlan:
+    """The rule for one tensor; `base_dtype` is what most of the base is stored in."""
+    delta, base = pair.delta, pair.base
+    ours = base.dtype if base is not None else base_dtype
+    if delta.dtype not in SUMMABLE:
+        compute = out = delta.dtype
+    elif dtype in {"delta", "base"}:
+        compute = out = delta.dtype if dtype == "delta" else ours
+    else:
+        out = _CODES[dtype]
+        compute = promoted(ours, delta.dtype, out)
+    rule, params = "add@1", {"compute": compute, "dtype": out}
+    inputs = (InputTensor("delta", delta),)
+    if base is not None:
+        inputs = (InputTensor("base", base), *inputs)
+        if pair.grows:
+            params["new_rows"] = policy.new_rows
+    elif out == delta.dtype:
+        rule, params = "copy@1", {}
+    else:
+        rule, params = "cast@1", {"dtype": out}
+    output = codec(rule, params).signature([each.info for each in inputs])
+    return TensorPlan(output, rule, params, inputs)
+
+
+def _common_dtype(checkpoint: Checkpoint) -> str:
+    """The dtype that holds most of the bytes."""
+    held = Counter[str]()
+    for tensor in checkpoint.tensors.values():
+        held[tensor.info.dtype] += tensor.info.nbytes
+    return held.most_common(1)[0][0]

@@ -1,0 +1,45 @@
+"""Bring a model from the hub onto this machine."""
+
+import os
+from pathlib import Path
+
+from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.errors import SourceIsDirectory
+from weightsmith.hub import download as hub
+from weightsmith.hub.connection import connect
+from weightsmith.hub.resolve import Resolved, parse_source, resolve
+from weightsmith.hub.select import Kind, WeightFormat
+
+
+def plan_download(
+    source: str,
+    *,
+    local_dir: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    weights: WeightFormat = "auto",
+    kind: Kind = "model",
+    offline: bool = False,
+    cache: str | os.PathLike[str] | None = None,
+    endpoint: str | None = None,
+) -> Resolved:
+    """Find what `source` names, and decide which of its files to fetch; nothing is written.
+
+    Raises: SourceIsDirectory; DownloadTooLarge, if the disk cannot take it; what `resolve` raises.
+    """
+    named = parse_source(source, revision=revision)
+    if isinstance(named, Path):
+        raise SourceIsDirectory(source=source)
+    connection = connect(endpoint=endpoint, cache=cache, offline=offline)
+    place = Path(local_dir) if local_dir is not None else None
+    resolved = resolve(named, connection, weights=weights, kind=kind, local_dir=place)
+    hub.require_room(resolved)
+    return resolved
+
+
+def download(plan: Resolved, progress: Progress = SILENCE) -> hub.Downloaded:
+    """Fetch what the plan says, and check every file against the hub's hash; no file is changed.
+
+    Raises: HashMismatch, DiskFull, AccessFault, TemporaryFault, NotCached. What has arrived is
+    kept: the next time goes on from there.
+    """
+    return hub.download(plan, progress)

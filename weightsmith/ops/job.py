@@ -1,0 +1,85 @@
+"""A planned run of any verb: check that there is room for it, and carry it out."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from weightsmith.catalogue.schema import Release
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.engine import run as engine
+from weightsmith.engine.bindings import Bindings, Options
+from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.engine.staging import Staging
+from weightsmith.errors import DiskTooSmall, MemoryTooSmall, TargetIsInput, TargetUnwritable
+from weightsmith.plan.model import InputFile, InputPlan, Plan
+from weightsmith.plan.needs import Needs, assess
+from weightsmith.units import format_memory, format_size
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A plan and what it is to be run on."""
+
+    plan: Plan
+    bindings: Bindings
+    release: Release | None = None
+    """The published delta that this is, where the catalogue is certain."""
+
+
+def input_plans(inputs: Mapping[str, Checkpoint]) -> tuple[InputPlan, ...]:
+    """The inputs as a plan keeps them."""
+    return tuple(
+        InputPlan(role, tuple(InputFile(f.name, f.size, f.header_digest) for f in c.files))
+        for role, c in inputs.items()
+    )
+
+
+def target_apart(target: str | os.PathLike[str], inputs: Mapping[str, Checkpoint]) -> Path:
+    """The target as an absolute path, which no input may overlap.
+
+    Raises: TargetIsInput; TargetUnwritable for a mount point.
+    """
+    path = Path(os.path.abspath(target))  # noqa: PTH100  (a link as target is refused, not followed)
+    ours = Path(os.path.realpath(path))
+    for checkpoint in inputs.values():
+        theirs = Path(os.path.realpath(checkpoint.directory))
+        if ours == theirs or ours in theirs.parents or theirs in ours.parents:
+            raise TargetIsInput(target=path, source=checkpoint.label)
+    if path.is_mount():
+        reason = "it is a mount point, which nothing can be renamed onto"
+        raise TargetUnwritable(where=path, reason=reason, hint=f"use {path}/NAME")
+    return path
+
+
+def needs(job: Job, options: Options) -> Needs:
+    """What the job needs of this machine and what there is; work already in staging is counted."""
+    staging = Staging(job.bindings.target)
+    kept = 0
+    if staging.plan_digest() == job.plan.digest and not options.restart:
+        kept = sum(f.stat().st_size for f in staging.output.iterdir() if f.is_file())
+    parent = next(parent for parent in job.bindings.target.parents if parent.is_dir())
+    return assess(job.plan, parent, workers=options.threads, kept_nbytes=kept)
+
+
+def require_room(found: Needs) -> None:
+    """Raises: DiskTooSmall, MemoryTooSmall."""
+    if found.disk_nbytes > found.disk_free_nbytes:
+        raise DiskTooSmall(
+            where=found.where,
+            free=format_size(found.disk_free_nbytes),
+            needed=format_size(found.disk_nbytes),
+        )
+    if found.memory_free_nbytes is not None and found.memory_nbytes > found.memory_free_nbytes:
+        raise MemoryTooSmall(
+            free=format_memory(found.memory_free_nbytes), needed=format_memory(found.memory_nbytes)
+        )
+
+
+def carry_out(job: Job, options: Options, progress: Progress = SILENCE) -> engine.Outcome:
+    """Run a job whose needs are met.
+
+    Raises: DiskTooSmall, MemoryTooSmall, before anything is written; and as `engine.run.run`.
+    """
+    require_room(needs(job, options))
+    return engine.run(job.plan, job.bindings, options, progress)

@@ -1,0 +1,114 @@
+"""Decide how a release means its delta: from the catalogue, from the options, or not at all."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from weightsmith.catalogue.recognise import Recognition, contradictions, recognise
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.kind import guess_kind
+from weightsmith.errors import (
+    CatalogueContradicted,
+    DeltaGivenAsBase,
+    InputsSwapped,
+    ModelGivenAsDelta,
+    RowsUndecided,
+    TensorsDoNotFit,
+)
+from weightsmith.plan.align import Pairing, Policy, pair
+
+NewRowsChoice = Literal["auto", "zero", "mean"]
+_NAMED: Final = 4
+"""Releases named as examples for a choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How base and delta are to be paired, and why."""
+
+    pairing: Pairing
+    policy: Policy
+    recognition: Recognition
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of it."""
+        notes = []
+        if self.recognition.rules is not None:
+            notes.append(self.recognition.reason)
+        if any(each.grows for each in self.pairing.pairs):
+            notes.append(f"rows that the base lacks count as {self.policy.new_rows}")
+        return tuple(notes)
+
+
+def decide(
+    base: Checkpoint, delta: Checkpoint, *, new_rows: NewRowsChoice, whole: Sequence[str]
+) -> Decision:
+    """Pair all tensors by what the catalogue and the options say.
+
+    Raises: CatalogueContradicted; TensorsDoNotFit with every problem; RowsUndecided.
+    """
+    bases = {name: tensor.info for name, tensor in base.tensors.items()}
+    deltas = {name: tensor.info for name, tensor in delta.tensors.items()}
+    recognition = recognise(
+        repo_id=Path(os.path.realpath(delta.directory)).name,
+        config=delta.config,
+        delta_shapes={name: info.shape for name, info in deltas.items()},
+        base_shapes={name: info.shape for name, info in bases.items()},
+    )
+    rules = recognition.rules
+    if rules is not None:  # then all candidates are applied alike, and any one speaks for them
+        known = recognition.candidates[0]
+        found = contradictions(known, new_rows=new_rows, whole=whole)
+        if found:
+            raise CatalogueContradicted(release=known.name, context=found)
+    policy = Policy(
+        new_rows=new_rows if new_rows != "auto" else rules.new_rows if rules else "none",
+        whole=(*whole, *(rules.whole if rules else ())),
+    )
+    pairing = pair(
+        bases, deltas, policy, base_vocab=base.vocab_size, delta_vocab=delta.vocab_size
+    )
+    if pairing.problems:
+        raise TensorsDoNotFit(
+            base=base.label,
+            delta=delta.label,
+            count=len(pairing.problems),
+            context=pairing.problems,
+        )
+    if pairing.new_rows:
+        raise RowsUndecided(count=len(pairing.new_rows), context=_choices(pairing, recognition))
+    return Decision(pairing, policy, recognition)
+
+
+def require_kinds(base: Checkpoint, delta: Checkpoint) -> None:
+    """Refuse a delta as base and a model as delta, by a few of their values.
+
+    Raises: InputsSwapped, DeltaGivenAsBase, ModelGivenAsDelta.
+    """
+    base_guess, delta_guess = guess_kind(base), guess_kind(delta)
+    context = [f"{base.label}: {base_guess.reason}", f"{delta.label}: {delta_guess.reason}"]
+    if base_guess.kind == "delta" and delta_guess.kind == "model":
+        raise InputsSwapped(base=base.label, delta=delta.label, context=context)
+    if base_guess.kind == "delta":
+        raise DeltaGivenAsBase(base=base.label, context=context[:1])
+    if delta_guess.kind == "model":
+        raise ModelGivenAsDelta(delta=delta.label, context=context[1:])
+
+
+def _choices(pairing: Pairing, recognition: Recognition) -> list[str]:
+    """Which tensors grew, and what each known release that looks like this would want."""
+    grown = [f"{info.name}, {info}" for info in pairing.new_rows]
+    wants: dict[str, list[str]] = {}
+    for release in recognition.candidates:
+        flags = [] if release.new_rows == "none" else [f"--new-rows {release.new_rows}"]
+        flags += [f"--whole '{pattern}'" for pattern in release.whole]
+        wants.setdefault(" ".join(flags), []).append(release.name)
+    return grown + [f"{flags}: as {_few(names)}" for flags, names in wants.items() if flags]
+
+
+def _few(names: Sequence[str]) -> str:
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,22 @@
+"""Open what a user names."""
+
+import os
+from pathlib import Path
+
+from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from weightsmith.errors import SourceNotFound
+
+
+def open_source(source: str | os.PathLike[str]) -> Checkpoint:
+    """Open a SOURCE for reading: a directory.
+
+    Raises: SourceNotFound, and what `open_checkpoint` raises.
+    """
+    text = os.fspath(source)
+    path = Path(text)
+    if path.is_dir():
+        return open_checkpoint(path, label=text)
+    if path.exists():
+        hint = "give the directory that holds it"
+        raise SourceNotFound(source=text, context=["it is a file"], hint=hint)
+    raise SourceNotFound(source=text)

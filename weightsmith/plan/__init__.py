@@ -1,0 +1,1 @@
+"""Decide, as frozen values, what a run will write; nothing here reads a tensor."""

@@ -1,0 +1,227 @@
+"""The plan: the complete frozen description of a run, JSON in and out.
+
+It holds no paths, no times and no run options: those are bindings, passed beside it. Its digest is the
+key by which an unfinished output is continued, and a finished one recognised.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.formats.safetensors_header import layout
+from weightsmith.formats.tensors import StoredTensor, TensorInfo
+
+SCHEMA: Final = "weightsmith/plan@1"
+METADATA: Final = {"format": "pt"}
+"""The metadata of every shard; loaders before transformers 5 refuse a file without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputTensor:
+    """A tensor that a rule reads."""
+
+    role: str
+    """Which input holds it: ``"base"`` or ``"delta"``."""
+    info: TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlan:
+    """One output tensor: which rule makes it, from which input tensors."""
+
+    output: TensorInfo
+    codec: str
+    """Id in `codecs.registry`."""
+    params: Mapping[str, str]
+    """The codec's settings, all strings."""
+    inputs: tuple[InputTensor, ...]
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One output file; tensors in the order in which they are computed."""
+
+    name: str
+    tensors: tuple[TensorPlan, ...]
+
+    @cached_property
+    def header(self) -> bytes:
+        """The file's first bytes, known before any data."""
+        return self._layout[0]
+
+    @cached_property
+    def places(self) -> Mapping[str, StoredTensor]:
+        """Where each tensor lies in the file."""
+        return {stored.info.name: stored for stored in self._layout[1]}
+
+    @cached_property
+    def _layout(self) -> tuple[bytes, tuple[StoredTensor, ...]]:
+        return layout((tensor.output for tensor in self.tensors), METADATA)
+
+    @property
+    def data_nbytes(self) -> int:
+        """Bytes of tensors in the file."""
+        return sum(tensor.output.nbytes for tensor in self.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file."""
+        return len(self.header) + self.data_nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarPlan:
+    """A file beside the weights, as it will be published."""
+
+    name: str
+    role: str
+    """The input that it comes from."""
+    nbytes: int
+    digest: str
+    """blake3 of the content that is published."""
+    changes: tuple[str, ...] = ()
+    """What differs from the input's file, as sentences; empty when verbatim."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A weight file that the plan was made from, by what it is and not where it is."""
+
+    name: str
+    size: int
+    header_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputPlan:
+    """One input of the run."""
+
+    role: str
+    files: tuple[InputFile, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will write, from what, by which rules."""
+
+    verb: str
+    """The command, ``"apply-delta"``."""
+    inputs: tuple[InputPlan, ...]
+    shards: tuple[ShardPlan, ...]
+    sidecars: tuple[SidecarPlan, ...]
+    dropped: tuple[str, ...] = ()
+    """Names of input tensors that the output leaves out on purpose."""
+    notes: tuple[str, ...] = ()
+    """Decisions worth a sentence to the user."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex blake3 over the plan's JSON."""
+        return bytes_digest(self.to_json().encode())
+
+    @property
+    def tensors(self) -> tuple[TensorPlan, ...]:
+        """All output tensors, shard by shard."""
+        return tuple(tensor for shard in self.shards for tensor in shard.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files that will be written, but for index and manifest."""
+        return sum(s.nbytes for s in self.shards) + sum(s.nbytes for s in self.sidecars)
+
+    def to_document(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return {
+            "schema": SCHEMA,
+            "verb": self.verb,
+            "inputs": [
+                {
+                    "role": each.role,
+                    "files": [[f.name, f.size, f.header_digest] for f in each.files],
+                }
+                for each in self.inputs
+            ],
+            "shards": [
+                {
+                    "name": shard.name,
+                    "header_digest": bytes_digest(shard.header),
+                    "tensors": [_tensor_document(tensor) for tensor in shard.tensors],
+                }
+                for shard in self.shards
+            ],
+            "sidecars": [
+                {
+                    "name": s.name,
+                    "role": s.role,
+                    "nbytes": s.nbytes,
+                    "digest": s.digest,
+                    "changes": list(s.changes),
+                }
+                for s in self.sidecars
+            ],
+            "dropped": list(self.dropped),
+            "notes": list(self.notes),
+        }
+
+    def to_json(self) -> str:
+        """Canonical JSON: the same plan gives the same bytes."""
+        return json.dumps(
+            self.to_document(), ensure_ascii=True, sort_keys=True, separators=(",", ":")
+        )
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Plan":
+        """The inverse of `to_document`, for plans that weightsmith wrote.
+
+        Raises: KeyError, TypeError, ValueError, if it is no such document.
+        """
+        if document["schema"] != SCHEMA:
+            unknown = f"unknown schema {document['schema']}"
+            raise ValueError(unknown)
+        return cls(
+            verb=document["verb"],
+            inputs=tuple(
+                InputPlan(each["role"], tuple(InputFile(*file) for file in each["files"]))
+                for each in document["inputs"]
+            ),
+            shards=tuple(
+                ShardPlan(each["name"], tuple(map(_tensor_plan, each["tensors"])))
+                for each in document["shards"]
+            ),
+            sidecars=tuple(
+                SidecarPlan(**{**each, "changes": tuple(each["changes"])})
+                for each in document["sidecars"]
+            ),
+            dropped=tuple(document["dropped"]),
+            notes=tuple(document["notes"]),
+        )
+
+
+def _info_document(info: TensorInfo) -> list[object]:
+    return [info.name, info.dtype, list(info.shape)]
+
+
+def _info(document: Sequence[Any]) -> TensorInfo:
+    name, dtype, shape = document
+    return TensorInfo(name, dtype, tuple(shape))
+
+
+def _tensor_document(tensor: TensorPlan) -> dict[str, object]:
+    return {
+        "output": _info_document(tensor.output),
+        "codec": tensor.codec,
+        "params": dict(tensor.params),
+        "inputs": [[each.role, *_info_document(each.info)] for each in tensor.inputs],
+    }
+
+
+def _tensor_plan(document: Mapping[str, Any]) -> TensorPlan:
+    return TensorPlan(
+        output=_info(document["output"]),
+        codec=document["codec"],
+        params=dict(document["params"]),
+        inputs=tuple(InputTensor(role, _info(info)) for role, *info in document["inputs"]),
+    )

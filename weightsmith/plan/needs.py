@@ -1,0 +1,62 @@
+"""What a run needs of the machine, and what the machine has."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from weightsmith.checkpoint.digest import SPAN_NBYTES
+from weightsmith.formats.tensors import dtype_bits
+from weightsmith.plan.model import Plan
+
+SLACK_NBYTES: Final = 2_000_000
+"""Room on disk for receipts, index and manifest."""
+RUNTIME_NBYTES: Final = 240 * 1024 * 1024
+"""The interpreter with torch loaded; measured at 219 MiB with torch 2.13 on Linux."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Bytes needed and bytes available; None where the system does not say."""
+
+    where: Path
+    """The directory whose file system will hold the output."""
+    disk_nbytes: int
+    disk_free_nbytes: int
+    memory_nbytes: int
+    memory_free_nbytes: int | None
+
+
+def assess(plan: Plan, parent: Path, *, workers: int, kept_nbytes: int) -> Needs:
+    """Compare the plan with the disk that holds `parent` and with this machine's memory.
+
+    `kept_nbytes` of the output lie in staging already and need no new space.
+    """
+    return Needs(
+        where=parent,
+        disk_nbytes=max(plan.nbytes - kept_nbytes, 0) + SLACK_NBYTES,
+        disk_free_nbytes=shutil.disk_usage(parent).free,
+        memory_nbytes=RUNTIME_NBYTES + workers * _worker_nbytes(plan),
+        memory_free_nbytes=_available_memory(),
+    )
+
+
+def _worker_nbytes(plan: Plan) -> int:
+    """One span out and what it is made from: a wider input needs more bytes per element."""
+    widest = 1
+    for tensor in plan.tensors:
+        bits = dtype_bits(tensor.output.dtype)
+        read = sum(-(-dtype_bits(each.info.dtype) // bits) for each in tensor.inputs)
+        widest = max(widest, 1 + read)
+    return widest * SPAN_NBYTES
+
+
+def _available_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None

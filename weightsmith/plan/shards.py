@@ -1,0 +1,34 @@
+"""Lay tensors out into shards."""
+
+from collections.abc import Iterable
+
+from weightsmith.plan.model import ShardPlan, TensorPlan
+
+
+def lay_out(tensors: Iterable[TensorPlan], max_shard_nbytes: int) -> tuple[ShardPlan, ...]:
+    """Fill shards in the order given, each up to `max_shard_nbytes` of tensor data.
+
+    The order is that of the delta's (or source's) files, so that a run that streams its inputs can drop
+    each file early. A tensor larger than the limit has a shard of its own.
+    """
+    groups: list[list[TensorPlan]] = [[]]
+    filled = 0
+    for tensor in tensors:
+        nbytes = tensor.output.nbytes
+        if groups[-1] and filled + nbytes > max_shard_nbytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(tensor)
+        filled += nbytes
+    total = len(groups)
+    return tuple(
+        ShardPlan(_shard_name(number, total), tuple(group))
+        for number, group in enumerate(groups, start=1)
+    )
+
+
+def _shard_name(number: int, total: int) -> str:
+    """The hub's naming, so that every loader finds the shards."""
+    if total == 1:
+        return "model.safetensors"
+    return f"model-{number:05d}-of-{total:05d}.safetensors"

@@ -1,0 +1,69 @@
+"""What a fault is, and what an edit does to a JSON file."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from weightsmith.errors import JsonInvalid, WeightsmithError
+from weightsmith.formats.strict_json import parse_json
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Keys of one JSON file to set and to remove; all others stay as they are, in their order."""
+
+    file: str
+    set: Mapping[str, Any] = field(default_factory=dict)
+    remove: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A known fault, found in these files."""
+
+    id: str
+    """Of its entry in the catalogue: ``"special-tokens-blank"``."""
+    file: str
+    evidence: str
+    """What is there, and what should be."""
+    edits: tuple[Edit, ...] = ()
+    error: WeightsmithError | None = None
+    """Why it cannot be repaired from these files, where it cannot."""
+
+
+def parse_object(raw: bytes, file: str) -> dict[str, Any]:
+    """The JSON object in `raw`.
+
+    Raises: JsonInvalid, also if it is JSON but no object, or begins with a byte order mark.
+    """
+    document = parse_json(raw, file)
+    if not isinstance(document, dict):
+        raise JsonInvalid(file=file, reason="it is not an object")
+    return document
+
+
+def format_object(document: Mapping[str, Any]) -> bytes:
+    """A JSON file's content, laid out as transformers lays it out."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def edited(files: Mapping[str, bytes], edits: Iterable[Edit]) -> dict[str, bytes]:
+    """`files` with the edits made; a file that no edit changes keeps its bytes.
+
+    Raises: JsonInvalid.
+    """
+    result = dict(files)
+    by_file: dict[str, list[Edit]] = {}
+    for edit in edits:
+        by_file.setdefault(edit.file, []).append(edit)
+    for file, its_edits in by_file.items():
+        before = parse_object(files[file], file) if file in files else {}
+        after = dict(before)
+        for edit in its_edits:
+            after |= edit.set
+            for key in edit.remove:
+                after.pop(key, None)
+        if after != before or file not in files:
+            result[file] = format_object(after)
+    return result

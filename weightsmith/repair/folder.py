@@ -1,0 +1,246 @@
+"""A folder's tokenizer and config files, read together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from weightsmith.errors import DamagedInput
+from weightsmith.formats.sentencepiece_model import (
+    ModelType,
+    PieceType,
+    SentencePieceModel,
+    is_tiktoken,
+    parse_sentencepiece_model,
+)
+from weightsmith.repair.faults import parse_object
+
+CONFIG: Final = "config.json"
+GENERATION: Final = "generation_config.json"
+SETTINGS: Final = "tokenizer_config.json"
+SPECIAL_MAP: Final = "special_tokens_map.json"
+ADDED: Final = "added_tokens.json"
+TOKENIZER_JSON: Final = "tokenizer.json"
+MODEL: Final = "tokenizer.model"
+READ: Final = (CONFIG, GENERATION, SETTINGS, SPECIAL_MAP, ADDED, TOKENIZER_JSON, MODEL)
+"""All files that are looked at."""
+
+SPACE: Final = "\u2581"
+"""What sentencepiece writes for a space."""
+
+ROLES: Final = ("bos_token", "eos_token", "unk_token")
+"""The special tokens that every LLaMA tokenizer has; a pad token only some have."""
+
+_LLAMA_CLASSES: Final = frozenset({"llamatokenizer", "llamatokenizerfast"})
+_LLAMA_MODEL_TYPES: Final = frozenset({"llama", "llava", "mistral", "mixtral"})
+"""Whose vocabulary, where no tokenizer class is named, a sentencepiece model of LLaMA's kind is."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedToken:
+    """A token that is looked for in a text before the text is cut into pieces."""
+
+    id: int
+    text: str
+    special: bool
+    single_word: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+
+
+@dataclass(frozen=True)
+class Folder:
+    """File contents by name, and what they say when read together."""
+
+    files: Mapping[str, bytes]
+    embedding_rows: int | None = None
+    """Rows of the input embeddings, where the weights are at hand."""
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """``config.json``; empty where there is none."""
+        return self.parsed(CONFIG)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """``tokenizer_config.json``; empty where there is none."""
+        return self.parsed(SETTINGS)
+
+    @cached_property
+    def special_map(self) -> dict[str, Any]:
+        """``special_tokens_map.json``; empty where there is none."""
+        return self.parsed(SPECIAL_MAP)
+
+    def parsed(self, file: str) -> dict[str, Any]:
+        """A JSON file's object; empty where there is no such file."""
+        return parse_object(self.files[file], file) if file in self.files else {}
+
+    @cached_property
+    def _read_model(self) -> SentencePieceModel | DamagedInput | None:
+        raw = self.files.get(MODEL)
+        if raw is None or is_tiktoken(raw):  # Llama 3 puts a tiktoken table under this name
+            return None
+        try:
+            return parse_sentencepiece_model(raw)
+        except DamagedInput as error:
+            return error
+
+    @property
+    def model(self) -> SentencePieceModel | None:
+        """The sentencepiece model, where there is a sound one."""
+        return self._read_model if isinstance(self._read_model, SentencePieceModel) else None
+
+    @property
+    def model_error(self) -> DamagedInput | None:
+        """Why ``tokenizer.model`` cannot be read, where that is so."""
+        return self._read_model if isinstance(self._read_model, DamagedInput) else None
+
+    @cached_property
+    def says_llama(self) -> bool:
+        """Whether class or config claim a LLaMA tokenizer, in whatever spelling."""
+        named = self.settings.get("tokenizer_class")
+        if isinstance(named, str) and named:
+            return named.casefold() in _LLAMA_CLASSES
+        return self.config.get("model_type", "llama") in _LLAMA_MODEL_TYPES
+
+    @cached_property
+    def llama(self) -> SentencePieceModel | None:
+        """The sentencepiece model, if it is the truth about a LLaMA tokenizer; else None."""
+        model = self.model
+        return model if model and self.says_llama and not difference_from_llama(model) else None
+
+    @property
+    def rows(self) -> int | None:
+        """Vocabulary rows of the model: by its weights, else by its config."""
+        said = self.config.get("vocab_size")
+        return self.embedding_rows or (said if isinstance(said, int) else None)
+
+    @cached_property
+    def added(self) -> dict[int, AddedToken]:
+        """Tokens beyond the pieces, by id, from all files that may name them."""
+        first = len(self.model.pieces) if self.model else 0
+        found: dict[int, AddedToken] = {}
+        for entry in _entries(self.parsed(TOKENIZER_JSON).get("added_tokens")):
+            _keep(found, entry.get("id"), entry)
+        listed = self.special_map.get("additional_special_tokens")
+        mentioned = [*self.special_map.values(), *(listed if isinstance(listed, list) else ())]
+        special = {"[PAD]", *map(token_text, mentioned)}
+        for text, number in self.parsed(ADDED).items():
+            _keep(found, number, {"content": text, "special": text in special})
+        decoder = self.settings.get("added_tokens_decoder")
+        for text, entry in decoder.items() if isinstance(decoder, dict) else ():
+            _keep(found, int(text) if text.isdecimal() else None, entry)
+        return {number: found[number] for number in sorted(found) if number >= first}
+
+    @property
+    def special_tokens(self) -> list[AddedToken]:
+        """All tokens that are looked for in a text first: control pieces and added ones."""
+        pieces = self.model.pieces if self.model else ()
+        control = [
+            AddedToken(number, piece.text, special=True)
+            for number, piece in enumerate(pieces)
+            if piece.type in {PieceType.UNKNOWN, PieceType.CONTROL}
+        ]
+        return [*control, *self.added.values()]
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Ids of all tokens by text: pieces, added tokens, and the pad token of the last row."""
+        pieces = self.model.pieces if self.model else ()
+        vocabulary = {piece.text: number for number, piece in enumerate(pieces)}
+        rows = self.rows
+        for token in self.added.values():
+            if rows is None or token.id < rows:
+                vocabulary.setdefault(token.text, token.id)
+        if self.unnamed_pad:
+            vocabulary[self.unnamed_pad] = len(pieces)
+        return vocabulary
+
+    @cached_property
+    def unnamed_pad(self) -> str | None:
+        """The pad token that the model has a row for and no file an id: its text, or None.
+
+        The releases that grew the vocabulary by one row did it for a pad token.
+        """
+        if not self.llama or self.rows != len(self.llama.pieces) + 1 or self.added:
+            return None
+        texts = {piece.text for piece in self.llama.pieces}
+        said = [token_text(source.get("pad_token")) for source in (self.settings, self.special_map)]
+        return next((text for text in said if text and text not in texts), "[PAD]")
+
+    def right_token(self, role: str) -> str | None:
+        """A special token's text: as the files say if that can be, else as the model has it."""
+        for source in (self.settings, self.special_map):
+            text = token_text(source.get(role))
+            if text and self.may_be(role, text):
+                return text
+        if role == "pad_token":
+            return self.unnamed_pad
+        return self.piece_of(role)
+
+    def right_id(self, role: str) -> int | None:
+        """The id of `right_token`, where there is one."""
+        text = self.right_token(role)
+        return None if text is None else self.vocabulary[text]
+
+    def may_be(self, role: str, text: str) -> bool:
+        """Whether a token may have a role: it is in the vocabulary and has no other role there."""
+        others = {self.piece_of(other) for other in ROLES if other != role}
+        if role == "unk_token":
+            return text == self.piece_of(role)
+        return text in self.vocabulary and (role == "pad_token" or text not in others)
+
+    def piece_of(self, role: str) -> str | None:
+        """The piece that the sentencepiece model itself has for a role."""
+        model = self.model
+        if model is None:
+            return None
+        ids = {"bos_token": model.bos_id, "eos_token": model.eos_id, "unk_token": model.unk_id}
+        number = ids[role]
+        return None if number is None else model.pieces[number].text
+
+
+def token_text(value: object) -> str | None:
+    """A special token's text, from either form: a text, or an object with ``content``."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def difference_from_llama(model: SentencePieceModel) -> str | None:
+    """Why `tokenizer.json` cannot say what this model does, in a few words; None where it can.
+
+    LLaMA's rules are: byte-pair merges in an unambiguous order, text taken as it is, one space put
+    before it.
+    """
+    scores = [piece.score for piece in model.pieces if piece.type is PieceType.NORMAL]
+    types = {piece.type for piece in model.pieces}
+    reasons = {
+        f"it is of type {model.model_type.name.lower()}": model.model_type is not ModelType.BPE,
+        "it rewrites characters": bool(model.charsmap),
+        "it drops spaces": model.remove_extra_whitespaces,
+        "it leaves spaces as they are": not model.escape_whitespaces,
+        "it puts no space before the text": not model.add_dummy_prefix,
+        "it puts the space after the text": model.whitespace_as_suffix,
+        "a piece holds a plain space": any(" " in piece.text for piece in model.pieces),
+        "pieces share a score": len(set(scores)) < len(scores),
+        "it has user-defined pieces": PieceType.USER_DEFINED in types,
+        "it has unused pieces": PieceType.UNUSED in types,
+        "it has no BOS or EOS": model.bos_id is None or model.eos_id is None,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _entries(value: object) -> list[dict[str, Any]]:
+    """The objects of a JSON list; nothing where it is no list."""
+    entries = value if isinstance(value, list) else []
+    return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def _keep(found: dict[int, AddedToken], number: object, entry: object) -> None:
+    """Add a token as a JSON file describes it; files that are read later overrule earlier ones."""
+    text = token_text(entry)
+    if type(number) is not int or not isinstance(entry, dict) or not text:
+        return
+    flags = {name: bool(entry.get(name)) for name in ("single_word", "lstrip", "rstrip")}
+    found[number] = AddedToken(number, text, special=bool(entry.get("special")), **flags)

@@ -1,0 +1,207 @@
+"""Proof that a tokenizer cuts text as sentencepiece does: equal ids for a fixed set of probes."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from weightsmith.errors import TokenizerUnproved
+from weightsmith.repair.folder import MODEL, SPACE, TOKENIZER_JSON, AddedToken, Folder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PLAIN: Final = (
+    "",
+    "Hello world",
+    "The quick brown fox jumps over the lazy dog.",
+    "def f(x):\n    return x ** 2  # squared\n\n\tif x: pass\r\n",
+    '{"key": [1, 2.5, -3e+10], "url": "https://example.org/a?b=c&d=%20"}',
+    "0123456789 3.14159 1,000,000 007",
+    "你好世界。これはテストです。안녕하세요",
+    "Ünïcödé naïve Straße Ελληνικά русский العربية עברית हिन्दी ไทย",
+    "e\u0301 ﬁ ½ ™ \u00a0 \u2028 \u200b \ufeff",
+    "🙂👩\u200d👩\u200d👧🏽🇩🇪 \U0001f9ff",
+    "\x00\x01\x07\x1b[0m\x7f",
+    "<0x0A> < s > <|x|> ### Human: hi",
+    "x",
+    "tail spaces  ",
+    "in  the   middle",
+    "aaaaaaaaaaaaaaaa ababababab        b",
+    "low\u2581line",
+)
+"""Texts that every reader of every shape of tokenizer.json must cut alike."""
+
+SPACED: Final = (" the", "  two", " ", "    ", " \n", "\u2581a")
+"""Texts that start with a space; transformers 5 puts no further space before these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a reader of a tokenizer folder made of the probes."""
+
+    reader: str
+    """``"transformers 5.23.0"``."""
+    ids: list[list[int]]
+    texts: list[str]
+    """The ids decoded again, special tokens left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A proof that succeeded."""
+
+    reader: str
+    probes: int
+    departures: tuple[str, ...] = ()
+    """Probes that the reader is known to cut in its own way, whatever the files say."""
+
+
+class Truth:
+    """What sentencepiece makes of a text, once special tokens were looked for in it."""
+
+    def __init__(self, folder: Folder) -> None:
+        """Of a folder whose sentencepiece model is the truth about it."""
+        from sentencepiece import SentencePieceProcessor
+
+        self._processor: Any = SentencePieceProcessor(model_proto=folder.files[MODEL])
+        self._tokens = {token.text: token for token in folder.special_tokens}
+        longest_first = sorted(folder.special_tokens, key=lambda token: -len(token.text))
+        self._split = re.compile(f"({'|'.join(map(_pattern, longest_first))})")
+        ends = {role: folder.right_id(role) for role in ("bos_token", "eos_token")}
+        self._first = [ends["bos_token"]] if folder.settings.get("add_bos_token", True) else []
+        self._last = [ends["eos_token"]] if folder.settings.get("add_eos_token", False) else []
+
+    def encode(self, text: str) -> list[int | None]:
+        """Ids of a text; each stretch between special tokens is cut as a text of its own."""
+        ids: list[int | None] = [*self._first]
+        for number, part in enumerate(self._split.split(text)):
+            if number % 2:
+                token = self._tokens.get(part) or self._tokens[part.strip()]
+                ids.append(token.id)
+            else:
+                ids += self._processor.encode(part)
+        return [*ids, *self._last]
+
+    @property
+    def everyday(self) -> list[str]:
+        """Probes that every published shape of ``tokenizer.json`` must cut alike."""
+        plain = [probe for probe in PLAIN if not self._split.search(probe)]
+        return [*plain, *self._tokens, *(f"A{token}" for token in self._tokens)]
+
+    @property
+    def all(self) -> list[str]:
+        """Also text that starts with a space or follows a special token: only our shape settles it."""
+        after = (
+            text
+            for token in self._tokens
+            for text in (f"{token}USER: hi", f"a {token} b {token}{token}\nc", f"{token}  x")
+        )
+        return [*self.everyday, *SPACED, *after]
+
+
+def prove_tokenizer_json(folder: Folder) -> Proof:
+    """Hold a ``tokenizer.json`` of our making against ``tokenizer.model``.
+
+    Raises: TokenizerUnproved, with the first probe on which they differ.
+    """
+    truth = Truth(folder)
+    answers = _answers(_load(folder), truth.all)
+    if where := _other_ids(truth, truth.all, answers) or _other_texts(truth.all, answers):
+        raise TokenizerUnproved(reader=answers.reader, reason=where)
+    return Proof(answers.reader, len(truth.all))
+
+
+def disagreement(folder: Folder) -> str | None:
+    """Where an existing ``tokenizer.json`` disagrees with sentencepiece, or None.
+
+    Only everyday text counts: that which starts with a space, or follows a special token, is cut in
+    several ways by published tokenizers that are in order.
+    """
+    truth = Truth(folder)
+    try:
+        return _other_ids(truth, truth.everyday, _answers(_load(folder), truth.everyday))
+    except TokenizerUnproved as error:
+        return error.values["reason"]
+
+
+def probes_for_readers(folder: Folder) -> list[str]:
+    """What to ask other readers of a folder: everything, where its settings leave nothing open."""
+    truth = Truth(folder)
+    settled = folder.settings.get("legacy") and folder.parsed(TOKENIZER_JSON).get("normalizer")
+    return truth.all if settled else truth.everyday
+
+
+def prove_reader(folder: Folder, probes: Sequence[str], answers: Answers) -> Proof:
+    """Hold what another reader of the folder made of `probes` against sentencepiece.
+
+    One departure is known, and no file can change it: transformers 5 puts no space before a stretch
+    of text that starts with one. Such answers are held against a tokenizer with exactly that rule.
+    Raises: TokenizerUnproved, with the first probe on which they differ otherwise.
+    """
+    from tokenizers import pre_tokenizers
+
+    truth, tokenizer = Truth(folder), _load(folder)
+    right = _answers(tokenizer, probes)
+    tokenizer.normalizer = None
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="always", split=False)
+    departed = _answers(tokenizer, probes)
+    departures = []
+    for number, probe in enumerate(probes):
+        ids, text, expected = answers.ids[number], answers.texts[number], truth.encode(probe)
+        if ids != expected and (ids, text) == (departed.ids[number], departed.texts[number]):
+            departures.append(probe)
+        elif ids != expected:
+            reason = _told(probe, ids, expected)
+            raise TokenizerUnproved(reader=answers.reader, reason=reason)
+        elif text != right.texts[number]:
+            reason = f"{probe!r} comes back as {text!r}"
+            raise TokenizerUnproved(reader=answers.reader, reason=reason)
+    return Proof(answers.reader, len(probes), tuple(departures))
+
+
+def _load(folder: Folder) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(folder.files[TOKENIZER_JSON].decode())
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise TokenizerUnproved(reader="tokenizers", reason=f"it says: {error}") from error
+
+
+def _answers(tokenizer: "Tokenizer", probes: Sequence[str]) -> Answers:
+    ids = [tokenizer.encode(probe).ids for probe in probes]
+    return Answers("tokenizers", ids, [tokenizer.decode(each) for each in ids])
+
+
+def _other_ids(truth: Truth, probes: Sequence[str], answers: Answers) -> str | None:
+    for probe, ids in zip(probes, answers.ids, strict=True):
+        expected = truth.encode(probe)
+        if ids != expected:
+            return _told(probe, ids, expected)
+    return None
+
+
+def _other_texts(probes: Sequence[str], answers: Answers) -> str | None:
+    for probe, text in zip(probes, answers.texts, strict=True):
+        if probe in {*PLAIN, *SPACED} and text != probe.replace(SPACE, " "):
+            return f"{probe!r} comes back as {text!r}"
+    return None
+
+
+def _told(probe: str, ids: Sequence[int], expected: Sequence[int | None]) -> str:
+    """Where two lists of ids part."""
+    at = next(
+        (at for at, (a, b) in enumerate(zip(ids, expected, strict=False)) if a != b),
+        min(len(ids), len(expected)),
+    )
+    found, right = (list(each[at : at + 3]) for each in (ids, expected))
+    return f"{probe!r} gives {found} at token {at}, sentencepiece {right}"
+
+
+def _pattern(token: AddedToken) -> str:
+    pattern = re.escape(token.text)
+    if token.single_word:
+        pattern = rf"(?<!\w){pattern}(?!\w)"
+    before, after = (r"\s*" if strips else "" for strips in (token.lstrip, token.rstrip))
+    return before + pattern + after

@@ -1,0 +1,129 @@
+"""Detectors for tokenizer_config.json, special_tokens_map.json and added_tokens.json."""
+
+from collections.abc import Iterator
+
+from weightsmith.catalogue.repairs import KnownRepair
+from weightsmith.repair.faults import Edit, Fault
+from weightsmith.repair.folder import (
+    ADDED,
+    ROLES,
+    SETTINGS,
+    SPECIAL_MAP,
+    TOKENIZER_JSON,
+    Folder,
+    token_text,
+)
+
+
+def misspelt(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """A name, or a list of names, that differs from a right one in upper and lower case only."""
+    said = folder.parsed(known.file).get(known.key)
+    names = said if isinstance(said, list) else [said]
+    right = {name.casefold(): name for name in known.right}
+    mended = [right.get(str(name).casefold(), name) for name in names]
+    if mended != names:
+        yield Fault(
+            known.id,
+            known.file,
+            f'{known.key} is "{names[0]}", it should be "{mended[0]}"',
+            (Edit(known.file, {known.key: mended if isinstance(said, list) else mended[0]}),),
+        )
+
+
+def no_tokenizer_class(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """A LLaMA tokenizer that nothing calls by its name."""
+    if folder.llama and not folder.settings.get("tokenizer_class"):
+        there = "names no tokenizer class" if SETTINGS in folder.files else "is missing"
+        edit = Edit(SETTINGS, {"tokenizer_class": "LlamaTokenizer"})
+        yield Fault(known.id, SETTINGS, f"{SETTINGS} {there}", (edit,))
+
+
+def no_bos_rule(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """No ``add_bos_token``, and no ``tokenizer.json`` that would rule instead of it."""
+    if folder.llama and folder.settings.get("add_bos_token") is None:
+        if TOKENIZER_JSON in folder.files:
+            return
+        edit = Edit(SETTINGS, {"add_bos_token": True})
+        yield Fault(known.id, SETTINGS, "add_bos_token is missing", (edit,))
+
+
+def no_legacy_rule(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """No ``legacy``, unless ``tokenizer.json`` puts a space before the first piece of text only."""
+    if folder.llama and folder.settings.get("legacy") is None:
+        rule = folder.parsed(TOKENIZER_JSON).get("pre_tokenizer")
+        if isinstance(rule, dict) and rule.get("prepend_scheme") == "first":
+            return
+        yield Fault(known.id, SETTINGS, "legacy is missing", (Edit(SETTINGS, {"legacy": True}),))
+
+
+def blank_tokens(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """Special tokens whose text is empty, or null where there must be one."""
+    for file, source in ((SETTINGS, folder.settings), (SPECIAL_MAP, folder.special_map)):
+        blank = [
+            role
+            for role in (*ROLES, "pad_token")
+            if token_text(source.get(role)) == ""
+            or (role in ROLES and role in source and source[role] is None)
+        ]
+        if folder.llama and blank:
+            yield _retold(folder, known, file, blank, "empty")
+
+
+def wrong_tokens(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """Special tokens that the vocabulary does not have, or that have another meaning there."""
+    for file, source in ((SETTINGS, folder.settings), (SPECIAL_MAP, folder.special_map)):
+        said = {role: token_text(source.get(role)) for role in (*ROLES, "pad_token")}
+        wrong = [role for role, text in said.items() if text and not folder.may_be(role, text)]
+        if folder.llama and wrong:
+            yield _retold(folder, known, file, wrong, "wrong")
+
+
+def special_tokens_map(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """Two files that name different, possible special tokens."""
+    differing = []
+    for role in (*ROLES, "pad_token"):
+        ours, theirs = (token_text(s.get(role)) for s in (folder.settings, folder.special_map))
+        both = ours and theirs and folder.may_be(role, ours) and folder.may_be(role, theirs)
+        if both and ours != theirs:
+            differing.append(role)
+    if folder.llama and differing:
+        yield _retold(folder, known, SPECIAL_MAP, differing, f"not what {SETTINGS} says")
+
+
+def missing_pad_row(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """One row more in the model than tokens in all files together."""
+    text = folder.unnamed_pad
+    if text is None or folder.llama is None:
+        return
+    number = len(folder.llama.pieces)
+    settings: dict[str, object] = {"pad_token": folder.right_token("pad_token")}
+    decoder = folder.settings.get("added_tokens_decoder")
+    if isinstance(decoder, dict):
+        settings["added_tokens_decoder"] = decoder | {str(number): added_entry(text)}
+    edits = [Edit(ADDED, {text: number}), Edit(SETTINGS, settings)]
+    if SPECIAL_MAP in folder.files:
+        edits.append(Edit(SPECIAL_MAP, {"pad_token": settings["pad_token"]}))
+    evidence = f"the model has {folder.rows} rows, the tokenizer {number} tokens"
+    yield Fault(known.id, ADDED, evidence, tuple(edits))
+
+
+def added_entry(text: str, **flags: bool) -> dict[str, object]:
+    """An added token as tokenizer_config.json and tokenizer.json describe it.
+
+    Never ``normalized``: the normalizer would change the text before the token is looked for in it.
+    """
+    plain = {"single_word": False, "lstrip": False, "rstrip": False}
+    return {"content": text, **plain, "normalized": False, "special": True, **flags}
+
+
+def _retold(folder: Folder, known: KnownRepair, file: str, roles: list[str], how: str) -> Fault:
+    """The fault that these roles are told wrongly in `file`, and the edit that tells them right."""
+    right = {role: folder.right_token(role) for role in roles}
+    told = {role: text for role, text in right.items() if text is not None}
+    silent = tuple(role for role in roles if role not in told)
+    are = "is" if len(roles) == 1 else "are"
+    should = ", ".join(f'"{text}"' for text in told.values()) or "left out"
+    evidence = f"{', '.join(roles)} {are} {how}: should be {should}"
+    if file == SETTINGS and silent:  # null, as transformers writes it
+        return Fault(known.id, file, evidence, (Edit(file, told | dict.fromkeys(silent)),))
+    return Fault(known.id, file, evidence, (Edit(file, told, silent),))
