@@ -1,8 +1,8 @@
 """Every fault that weightsmith knows, each with its exit code, its text and its hint.
 
-Raise the narrowest class with values, never with prose: the class makes the sentence. The class name in
-kebab-case is the error's reference (``ShardTruncated`` is ``shard-truncated``), which ``weightsmith help``
-and ``docs/errors.md`` explain with the class's docstring.
+Raise the narrowest class with values, never with prose: the class makes the sentence. The class
+name in kebab-case is the error's reference (``ShardTruncated`` is ``shard-truncated``), which
+``weightsmith help`` and ``docs/errors.md`` explain with the class's docstring.
 
     WeightsmithError
       UsageFault      2   the command line asks for something that cannot be
@@ -36,7 +36,9 @@ class WeightsmithError(Exception):
     def __init__(
         self, *, context: Sequence[str] = (), hint: str | None = None, **values: object
     ) -> None:
-        """Keep the values; `context` lines are printed below the message, all of them under ``-v``."""
+        """Keep the values; `context` lines are printed below the message, all of them under
+        ``-v``.
+        """
         self.values = {key: printable(value) for key, value in values.items()}
         self.context = tuple(printable(line) for line in context)
         self.hint_text = printable(hint) if hint is not None else self.hint.format(**self.values)
@@ -85,7 +87,8 @@ def known_errors() -> Iterator[type[WeightsmithError]]:
     yield from sorted(leaves(WeightsmithError), key=lambda e: (e.exit_code, e.__name__))
 
 
-# --- 2: usage ---------------------------------------------------------------------------------------
+# --- 2: usage
+# ---------------------------------------------------------------------------------------
 
 
 class UsageFault(WeightsmithError):
@@ -143,7 +146,8 @@ class LastUsedUnknown(UsageFault):
     hint = "go by when they were downloaded instead: --by modified"
 
 
-# --- 3: missing or unreadable -----------------------------------------------------------------------
+# --- 3: missing or unreadable
+# -----------------------------------------------------------------------
 
 
 class SourceFault(WeightsmithError):
@@ -266,7 +270,8 @@ class AccessDenied(AccessFault):
     hint = "check what your token may read (hf auth whoami), or ask the owner: {page}"
 
 
-# --- 5: temporary -----------------------------------------------------------------------------------
+# --- 5: temporary
+# -----------------------------------------------------------------------------------
 
 
 class TemporaryFault(WeightsmithError):
@@ -317,7 +322,8 @@ class RepoChanged(TemporaryFault):
     hint = "run the same command again"
 
 
-# --- 6: damaged or unsafe ---------------------------------------------------------------------------
+# --- 6: damaged or unsafe
+# ---------------------------------------------------------------------------
 
 
 class DamagedInput(WeightsmithError):
@@ -428,7 +434,9 @@ class LegacyTorchFile(DamagedInput):
     """A torch file in the layout from before torch 1.6, which cannot be read as byte ranges."""
 
     message = "{file} has the layout from before torch 1.6"
-    hint = "in an environment you trust it in: torch.save(torch.load(FILE, weights_only=True), FILE)"
+    hint = (
+        "in an environment you trust it in: torch.save(torch.load(FILE, weights_only=True), FILE)"
+    )
 
 
 class TorchScriptArchive(DamagedInput):
@@ -473,7 +481,8 @@ class FileNameUnsafe(DamagedInput):
     hint = "do not trust this repository"
 
 
-# --- 7: inputs that do not belong together ----------------------------------------------------------
+# --- 7: inputs that do not belong together
+# ----------------------------------------------------------
 
 
 class Mismatch(WeightsmithError):
@@ -500,7 +509,8 @@ class RowsUndecided(Mismatch):
     """The delta has vocabulary rows that the base lacks, and releases differ in how they mean them.
 
     A release counts the base's missing rows as zero (Vicuna v0, LLaVA) or as the mean of its rows
-    (Alpaca), or stores the embeddings whole (Ziya). The wrong choice gives a model that almost works.
+    (Alpaca), or stores the embeddings whole (Ziya). The wrong choice gives a model that almost
+    works.
     """
 
     message = "the delta has {count} vocabulary tensor(s) with rows that the base lacks"
@@ -511,7 +521,7 @@ class CatalogueContradicted(Mismatch):
     """An option says otherwise than what the catalogue knows of this release."""
 
     message = "{release} is known, and the options contradict it"
-    hint = "leave the option out; if you are sure, rename the delta's directory so that it is not recognised"
+    hint = "leave the option out, or rename the delta's directory so that it is not recognised"
 
 
 class InputsSwapped(Mismatch):
@@ -535,7 +545,8 @@ class ModelGivenAsDelta(Mismatch):
     hint = "if it is a model, there is nothing to apply; --force-kind insists"
 
 
-# --- 8: room ----------------------------------------------------------------------------------------
+# --- 8: room
+# ----------------------------------------------------------------------------------------
 
 
 class NoRoom(WeightsmithError):
@@ -572,7 +583,8 @@ class MemoryTooSmall(NoRoom):
     hint = "try --low-cpu-mem"
 
 
-# --- 9: something in the way ------------------------------------------------------------------------
+# --- 9: something in the way
+# ------------------------------------------------------------------------
 
 
 class InTheWay(WeightsmithError):
@@ -610,13 +622,18 @@ class TargetUnwritable(InTheWay):
 
 
 class BehindLink(InTheWay):
-    """A file to be repaired lies elsewhere, most often in the hub's cache, and others use it too."""
+    """A file to be repaired lies elsewhere, most often in the hub's cache, and others use it
+    too.
+    """
 
     message = "{file} is a link to {target}; a repair through it would change what others use"
-    hint = "write a repaired copy of these files: weightsmith fix-tokenizer {folder} --local-copy DIR"
+    hint = (
+        "write a repaired copy of these files: weightsmith fix-tokenizer {folder} --local-copy DIR"
+    )
 
 
-# --- 10: our own output -----------------------------------------------------------------------------
+# --- 10: our own output
+# -----------------------------------------------------------------------------
 
 
 class DamagedOutput(WeightsmithError):
@@ -633,17 +650,24 @@ class VerificationFailed(DamagedOutput):
 
 
 class TokenizerUnproved(DamagedOutput):
-    """A repaired tokenizer does not cut text as its sentencepiece model does; no file was changed."""
+    """A repaired tokenizer does not cut text as its sentencepiece model does; no file was
+    changed.
+    """
 
     message = "{reader} does not read the repaired tokenizer as sentencepiece reads it: {reason}"
-    hint = "this is a case that weightsmith does not know; please report it with tokenizer_config.json"
+    hint = (
+        "this is a case that weightsmith does not know; please report it with tokenizer_config.json"
+    )
 
 
-# --- 70, 130: how else a run can end ----------------------------------------------------------------
+# --- 70, 130: how else a run can end
+# ----------------------------------------------------------------
 
 
 class InternalError(WeightsmithError):
-    """A fault that weightsmith does not know: a defect of weightsmith itself, or of a library below it."""
+    """A fault that weightsmith does not know: a defect of weightsmith itself, or of a library
+    below it.
+    """
 
     exit_code = 70
     message = "{kind}: {reason} (weightsmith {weightsmith}, Python {python}, {system})"

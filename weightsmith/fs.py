@@ -1,11 +1,12 @@
-"""Positional file access and durable file operations, on every system; imported by all, like `errors`.
+"""Positional file access and durable file operations, on every system; imported by all, like
+`errors`.
 
-The only module that calls ``preadv``, ``pwrite``, ``posix_fadvise``, ``posix_fallocate`` or ``fsync``. Where a system lacks
-one, it does the same by other means (seek and read under a lock) or leaves it out (cache advice, and
-directory fsync, which Windows neither has nor needs).
+The only module that calls ``preadv``, ``pwrite``, ``posix_fadvise``, ``posix_fallocate`` or
+``fsync``. Where a system lacks one, it does the same by other means (seek and read under a lock) or
+leaves it out (cache advice, and directory fsync, which Windows neither has nor needs).
 
-A *durable step* is an operation after which a crash finds the file system in a new state that a later
-run relies on. Each calls `on_durable_step`, which tests replace to end the process there.
+A *durable step* is an operation after which a crash finds the file system in a new state that a
+later run relies on. Each calls `on_durable_step`, which tests replace to end the process there.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -73,7 +74,8 @@ class PositionedFile:
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset`.
 
-        Raises: ShardTruncated, if the file ends first; SourceUnreadable, if the system fails to read.
+        Raises: ShardTruncated, if the file ends first; SourceUnreadable, if the system fails to
+        read.
         """
         done = 0
         try:
@@ -119,7 +121,9 @@ class PositionedFile:
             return os.write(self._fd, buffer)
 
     def reserve(self, nbytes: int) -> None:
-        """Make the file `nbytes` long with its blocks set aside, so that a full disk shows now and not later."""
+        """Make the file `nbytes` long with its blocks set aside, so that a full disk shows now
+        and not later.
+        """
         with translated_write_errors(self.path):
             if hasattr(os, "posix_fallocate") and nbytes:
                 try:
@@ -158,7 +162,9 @@ def open_for_reading(path: Path) -> PositionedFile:
 
 
 def create(path: Path) -> PositionedFile:
-    """Create or empty a file for reading and writing, with mode ``0666 & ~umask``; never through a link."""
+    """Create or empty a file for reading and writing, with mode ``0666 & ~umask``; never through
+    a link.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | _BINARY | getattr(os, "O_NOFOLLOW", 0)
     with translated_write_errors(path):
         return PositionedFile(path, os.open(path, flags, 0o666))
@@ -222,10 +228,12 @@ def exchange(left: Path, right: Path) -> bool:
 
 
 def _sync_descriptor(fd: int) -> None:
-    """``fsync``, or on macOS ``F_FULLFSYNC``, which alone reaches the medium there; EINVAL means "not supported"."""
+    """``fsync``, or on macOS ``F_FULLFSYNC``, which alone reaches the medium there; EINVAL means
+    "not supported".
+    """
     try:
         if sys.platform == "darwin":
-            import fcntl  # noqa: PLC0415  (absent on Windows)
+            import fcntl
 
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
         else:

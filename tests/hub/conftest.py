@@ -33,7 +33,8 @@ class Client:
     def start(self, op: str, *args: Any, dry: bool = False, **options: Any) -> subprocess.Popen[str]:
         """Begin an operation; its outcome will be JSON on stdout."""
         task = {"op": op, "args": args, "options": options, "dry": dry}
-        theirs = {name: text for name, text in os.environ.items() if not name.startswith("HF_")}
+        ours = ("HF_", "TRANSFORMERS_")
+        theirs = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
         env = {**theirs, "HF_HOME": str(self.home), "HF_ENDPOINT": self.hub.url}
         env |= {"HF_HUB_DISABLE_TELEMETRY": "1", **self.env}
         return subprocess.Popen(

@@ -8,7 +8,7 @@ import hashlib
 import json
 import select
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -74,6 +74,8 @@ class Hub:
         self.repos: dict[str, Repo] = {}
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
+        self.after_each: Callable[[], object] = lambda: None
+        """Called after each request: what moves while somebody reads."""
         self.held = threading.Event()
         """Set when a response is being held."""
         self.lock = threading.Lock()
@@ -152,6 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(fault.status, fault.headers, fault.body)
         else:
             self._answer(request, fault or Fault("", 0))
+        self.hub.after_each()
 
     def _answer(self, request: Request, fault: Fault) -> None:
         raise NotImplementedError
@@ -293,8 +296,3 @@ def _serve(hub: Hub, kind: type[_Handler]) -> ThreadingHTTPServer:
     ).start()
     return server
 
-
-def hub_on_loopback() -> Iterator[Hub]:
-    """A running hub, for a fixture."""
-    with Hub() as hub:
-        yield hub

@@ -120,7 +120,9 @@ class Checkpoint:
         self._store.open(tensor.file).drop_cache(tensor.stored.offset, tensor.info.nbytes)
 
     def changed_files(self) -> list[str]:
-        """Paths of weight files whose size or modification time is no longer what it was when opened."""
+        """Paths of weight files whose size or modification time is no longer what it was when
+        opened.
+        """
         changed = []
         for file in self.files:
             path = self.directory / file.name

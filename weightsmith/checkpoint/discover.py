@@ -18,7 +18,15 @@ INDEXES: Final = ("model.safetensors.index.json", "pytorch_model.bin.index.json"
 """In order of preference: where both formats lie there, safetensors."""
 WEIGHTS: Final = ("model*.safetensors", "pytorch_model*.bin")
 """The weight files of each format where there is no index, in the same order."""
-LOOKS_LIKE_WEIGHTS: Final = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.msgpack", "*.h5")
+LOOKS_LIKE_WEIGHTS: Final = (
+    "*.safetensors",
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.gguf",
+    "*.msgpack",
+    "*.h5",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,8 @@ def discover(directory: Path) -> Found:
 
 def _list(directory: Path) -> tuple[list[str], list[str]]:
     """Names of the files and of the directories, each sorted."""
-    files, directories = [], []
+    files: list[str] = []
+    directories: list[str] = []
     try:
         with fs.translated_read_errors(directory), os.scandir(directory) as entries:
             for entry in entries:

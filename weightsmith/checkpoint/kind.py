@@ -28,8 +28,8 @@ class Guess:
 def guess_kind(checkpoint: Checkpoint) -> Guess:
     """Model or delta, from ``rotary_emb.inv_freq`` and norm weights; reads at most a few of them.
 
-    A model's ``inv_freq`` begins with 1, a delta's is all zero; the norm weights of a model are near 1
-    or above, those of a delta near 0.
+    A model's ``inv_freq`` begins with 1, a delta's is all zero; the norm weights of a model are
+    near 1 or above, those of a delta near 0.
     """
     for tensor in checkpoint.tensors.values():
         if tensor.info.name.endswith("rotary_emb.inv_freq"):

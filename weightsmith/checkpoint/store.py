@@ -1,4 +1,6 @@
-"""Where a checkpoint's weight files are read from: a local directory; the hub offers another store."""
+"""Where a checkpoint's weight files are read from: a local directory; the hub offers another
+store.
+"""
 
 import threading
 from collections import OrderedDict

@@ -15,10 +15,10 @@ def read_strided(
 ) -> None:
     """Fill `buffer` with the tensor's bytes in row-major order, from byte `start` of that order.
 
-    `start` and the buffer's length are whole elements. The file is mapped read-only for the call; the
-    table's reader has checked that all elements lie inside the file.
+    `start` and the buffer's length are whole elements. The file is mapped read-only for the call;
+    the table's reader has checked that all elements lie inside the file.
     """
-    import numpy as np  # noqa: PLC0415  (heavy, and rarely needed)
+    import numpy as np
 
     itemsize = dtype_bits(stored.info.dtype) // 8
     dtype = np.dtype(_UNSIGNED[itemsize])

@@ -1,4 +1,6 @@
-"""A plan and its outcome, as a person and as a program read them; shared by all commands that write a model."""
+"""A plan and its outcome, as a person and as a program read them; shared by all commands that
+write a model.
+"""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -11,7 +11,7 @@ from weightsmith.errors import DtypeNotSummable
 from weightsmith.formats.tensors import SUMMABLE, TensorInfo, dtype_bits
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
 _INTEGERS: Final = frozenset({"U8", "I8", "I16", "I32", "I64"})
 _MEAN_BLOCK_NBYTES: Final = 2 * 1024 * 1024
@@ -23,9 +23,10 @@ class Add:
 
     Shapes: delta ``(rows, ...)``, base the same or with fewer rows; output as the delta.
     Dtypes: floats of 16 bits or more, or integers when both sides and the output are the same one.
-    Where the base has fewer rows, `new_rows` says what it counts as there: ``zero``, or the ``mean``
-    of its rows (Alpaca).
-    Source: FastChat ``apply_delta.py``, Stanford Alpaca ``weight_diff.py``, LLaVA ``apply_delta.py``.
+    Where the base has fewer rows, `new_rows` says what it counts as there: ``zero``, or the
+    ``mean`` of its rows (Alpaca).
+    Source: FastChat ``apply_delta.py``, Stanford Alpaca ``weight_diff.py``, LLaVA
+    ``apply_delta.py``.
     """
 
     compute: str
@@ -48,7 +49,7 @@ class Add:
 
     def prepare(
         self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput
-    ) -> "torch.Tensor | None":
+    ) -> "Tensor | None":
         """The mean row, where it will be needed."""
         if self.new_rows == "mean" and inputs[0].shape != output.shape:
             return _mean_row(inputs[0], read).to(torch_dtype(self.compute))
@@ -56,7 +57,7 @@ class Add:
 
     def reads(
         self,
-        state: "torch.Tensor | None",
+        state: "Tensor | None",
         inputs: Sequence[TensorInfo],
         output: TensorInfo,
         span: Range,
@@ -66,7 +67,7 @@ class Add:
 
     def apply(
         self,
-        state: "torch.Tensor | None",
+        state: "Tensor | None",
         span: Range,
         blocks: Sequence[memoryview],
         inputs: Sequence[TensorInfo],
@@ -91,12 +92,12 @@ class Add:
             target[len(base) :] = state[columns] + delta[len(base) :].to(state.dtype)
 
 
-def _mean_row(base: TensorInfo, read: ReadInput) -> "torch.Tensor":
+def _mean_row(base: TensorInfo, read: ReadInput) -> "Tensor":
     """The mean over dimension 0, summed in float64 in the order of the rows, block by block."""
     torch = import_torch()
     rows = base.shape[0]
     row_nbytes = base.nbytes // rows
-    total = torch.zeros(base.numel // rows, dtype=torch.float64)
+    total: Tensor = torch.zeros(base.numel // rows, dtype=torch.float64)
     rows_a_block = max(_MEAN_BLOCK_NBYTES // row_nbytes, 1)
     buffer = memoryview(bytearray(min(rows_a_block, rows) * row_nbytes))
     for first in range(0, rows, rows_a_block):

@@ -40,9 +40,7 @@ class Codec(Protocol):
         """
         ...
 
-    def prepare(
-        self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput
-    ) -> Any:
+    def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> Any:
         """Small state that all spans of a tensor share; called once per tensor, before all else."""
         ...
 
@@ -53,7 +51,9 @@ class Codec(Protocol):
         output: TensorInfo,
         span: Range,
     ) -> Sequence[Range]:
-        """Which bytes of each input the rule needs for the bytes `span` of the output: one range an input."""
+        """Which bytes of each input the rule needs for the bytes `span` of the output: one range
+        an input.
+        """
         ...
 
     def apply(
@@ -65,5 +65,7 @@ class Codec(Protocol):
         output: TensorInfo,
         out: memoryview,
     ) -> None:
-        """Fill `out` with the bytes `span` of the output from what `reads` named, one block an input."""
+        """Fill `out` with the bytes `span` of the output from what `reads` named, one block an
+        input.
+        """
         ...

@@ -26,9 +26,7 @@ class Cast:
             raise DtypeNotSummable(name=inputs[0].name, dtype=inputs[0].dtype)
         return replace(inputs[0], dtype=self.dtype)
 
-    def prepare(
-        self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput
-    ) -> None:
+    def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> None:
         """Nothing to prepare."""
 
     def reads(

@@ -18,9 +18,7 @@ class Copy:
         """The input's own."""
         return inputs[0]
 
-    def prepare(
-        self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput
-    ) -> None:
+    def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> None:
         """Nothing to prepare."""
 
     def reads(

@@ -12,7 +12,9 @@ _CODECS: Final = {
     "cast@1": "weightsmith.codecs.cast:Cast",
     "copy@1": "weightsmith.codecs.copy:Copy",
 }
-"""An id carries the codec's version, so that a plan made by another version is not run by this one."""
+"""An id carries the codec's version, so that a plan made by another version is not run by this
+one.
+"""
 
 
 def codec(codec_id: str, params: Mapping[str, str]) -> Codec:

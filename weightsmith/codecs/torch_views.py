@@ -1,12 +1,12 @@
 """Bytes as torch tensors and back, without copying; the only way codecs reach torch."""
 
 import threading
-import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 _TORCH: Final = {
     "F16": "float16",
@@ -24,7 +24,7 @@ _thread = threading.local()
 
 def import_torch() -> ModuleType:
     """Import torch and keep its own threads out of this one: spans are the unit of parallelism."""
-    import torch  # noqa: PLC0415  (a second of start-up that only arithmetic needs)
+    import torch
 
     if not getattr(_thread, "limited", False):
         torch.set_num_threads(1)
@@ -38,13 +38,12 @@ def torch_dtype(dtype: str) -> "torch.dtype":
     return found
 
 
-def view(block: memoryview, dtype: str) -> "torch.Tensor":
+def view(block: memoryview, dtype: str) -> "Tensor":
     """The block's bytes as a flat tensor that shares its memory."""
     torch = import_torch()
-    if not block:
-        return torch.empty(0, dtype=torch_dtype(dtype))
-    with warnings.catch_warnings():
-        # A read-only block is never written to; torch warns that it could be.
-        warnings.simplefilter("ignore", UserWarning)
-        tensor: torch.Tensor = torch.frombuffer(block, dtype=torch_dtype(dtype))
-    return tensor
+    found: Tensor = (
+        torch.frombuffer(block, dtype=torch_dtype(dtype))
+        if block  # torch refuses an empty buffer
+        else torch.empty(0, dtype=torch_dtype(dtype))
+    )
+    return found

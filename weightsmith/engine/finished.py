@@ -44,6 +44,8 @@ def damage(
     digests = digest_tensors(infos, checkpoint.read_into, buffers, advance)
     names = sorted(digests.keys() | manifest.tensors.keys())
     problems += [
-        f"tensor {name} differs" for name in names if digests.get(name) != manifest.tensors.get(name)
+        f"tensor {name} differs"
+        for name in names
+        if digests.get(name) != manifest.tensors.get(name)
     ]
     return problems

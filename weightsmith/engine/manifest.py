@@ -1,4 +1,6 @@
-"""The manifest ``weightsmith.json``: the record inside a finished output that vouches for every byte."""
+"""The manifest ``weightsmith.json``: the record inside a finished output that vouches for every
+byte.
+"""
 
 import json
 from collections.abc import Mapping
@@ -50,6 +52,8 @@ class Manifest:
     tensors: Mapping[str, str]
     """Tensor digests by name."""
     dropped: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
+    """Ids of the repairs made on the sidecars."""
     schema: str = SCHEMA
 
     def to_json(self) -> bytes:
@@ -90,6 +94,7 @@ def read_manifest(directory: Path) -> Manifest | None:
         fields["files"] = {name: File(**each) for name, each in fields["files"].items()}
         fields["sidecars"] = {n: Sidecar(**each) for n, each in fields["sidecars"].items()}
         fields["dropped"] = tuple(fields["dropped"])
+        fields["repairs"] = tuple(fields.get("repairs", ()))
         return Manifest(**fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise JsonInvalid(file=path, reason=f"not a manifest: {error}") from error

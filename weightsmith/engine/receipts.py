@@ -1,4 +1,6 @@
-"""Receipts: what a run keeps beside each finished shard, so that a later run need not make it again."""
+"""Receipts: what a run keeps beside each finished shard, so that a later run need not make it
+again.
+"""
 
 import json
 import platform
@@ -57,7 +59,9 @@ def read_receipt(directory: Path, shard: ShardPlan) -> Receipt | None:
 
 
 def machine(plan: Plan) -> str:
-    """The type of CPU where it can matter to a bit of the output; element-wise rules agree everywhere."""
+    """The type of CPU where it can matter to a bit of the output; element-wise rules agree
+    everywhere.
+    """
     products = {"lora"}
     matters = any(tensor.codec.split("@")[0] in products for tensor in plan.tensors)
     return f"{platform.machine()} {platform.processor()}".strip() if matters else ""

@@ -43,9 +43,7 @@ class Outcome:
     """The target was there, finished by the same plan, and is sound."""
 
 
-def run(
-    plan: Plan, bindings: Bindings, options: Options, progress: Progress = SILENCE
-) -> Outcome:
+def run(plan: Plan, bindings: Bindings, options: Options, progress: Progress = SILENCE) -> Outcome:
     """Make the planned output and publish it under its final name, whole or not at all.
 
     Running the same plan again continues what was interrupted, and keeps what was finished.
@@ -187,7 +185,9 @@ def _make_shards(
                 digests |= kept[shard.name].digests
                 continue
             identity = made_from(shard, bindings.inputs)
-            file, made = run_shard(plan, bindings, number, staging.output, options, buffers, progress)
+            file, made = run_shard(
+                plan, bindings, number, staging.output, options, buffers, progress
+            )
             # Two shards are open at most: this one, and the one before it on its way to the medium.
             _wait(pending)
             drop_cache = options.low_cpu_mem or options.verify == "disk"
@@ -231,9 +231,7 @@ def _check(
     found = read_back(path, shard, buffers, progress.advance)
     differing = [name for name in expected if found.get(name) != expected[name]]
     if differing:
-        raise VerificationFailed(
-            file=path, reason=f"{len(differing)} tensor(s)", context=differing
-        )
+        raise VerificationFailed(file=path, reason=f"{len(differing)} tensor(s)", context=differing)
 
 
 def _require_unchanged(bindings: Bindings) -> None:

@@ -48,7 +48,9 @@ class TensorWork:
         checkpoint.read_into(name, start, buffer)
 
     def finish_span(self, number: int, digest: bytes, *, drop_cache: bool) -> None:
-        """Keep a span's digest; after the last one let go of the state and the inputs' page cache."""
+        """Keep a span's digest; after the last one let go of the state and the inputs' page
+        cache.
+        """
         with self._lock:
             self.digests[number] = digest
             self._unfinished -= 1
@@ -103,7 +105,8 @@ def read_back(
 ) -> dict[str, str]:
     """Open a written shard through the reader and digest its tensors again, by name.
 
-    Raises: VerificationFailed, if its header is not the planned one; DamagedInput, if it cannot be read.
+    Raises: VerificationFailed, if its header is not the planned one; DamagedInput, if it cannot be
+    read.
     """
     file = fs.open_for_reading(path)
     header, raw = read_header(file)

@@ -7,8 +7,8 @@
         output/       what will be the target, whole or not at all
     .<target>.weightsmith-old     the replaced target, on systems that cannot exchange two names
 
-`output` has no file of ours in it but those to publish, so that publishing is one rename. Everything
-here may be met half done by a later run: see `Staging.recover`.
+`output` has no file of ours in it but those to publish, so that publishing is one rename.
+Everything here may be met half done by a later run: see `Staging.recover`.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class Staging:
             raise TargetUnwritable(where=self.path.parent, reason=error.strerror) from error
         with lock:
             try:
-                import fcntl  # noqa: PLC0415  (absent on Windows)
+                import fcntl
 
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except ImportError:

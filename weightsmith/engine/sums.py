@@ -18,7 +18,9 @@ class Sums:
     float64: float
     """Each span summed in float64, the spans exactly: does not depend on order or threads."""
     float32: float
-    """Each span, and then the spans in order, summed in float32, as the published scripts do by tensor."""
+    """Each span, and then the spans in order, summed in float32, as the published scripts do by
+    tensor.
+    """
 
 
 def sum_tensors(

@@ -88,4 +88,6 @@ class StoredTensor:
     offset: int
     """Byte offset in the file of the element with index 0, 0, ..."""
     strides: tuple[int, ...] | None = None
-    """Elements to step per dimension, or ``None`` when the tensor is contiguous (all but rare torch files)."""
+    """Elements to step per dimension, or ``None`` when the tensor is contiguous (all but rare
+    torch files).
+    """

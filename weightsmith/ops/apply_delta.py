@@ -39,14 +39,15 @@ def plan_apply_delta(
     force_kind: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
 ) -> Job:
-    """Decide everything about target = base + delta, reading headers, sidecars and a few norm weights.
+    """Decide everything about target = base + delta, reading headers, sidecars and a few norm
+    weights.
 
-    `new_rows` says how the base's missing vocabulary rows count, `whole` which tensors (name patterns)
-    the delta stores whole; the catalogue knows both for releases that it recognises.
-    Dtypes: ``delta`` and ``base`` cast both sides to that side's dtype and add there, as the published
-    tools do; a named dtype sums in the widest of the three and rounds once.
-    Raises: the Mismatch errors, each with every reason; NoTargetName, TargetIsInput, BaseIsDelta; what
-    opening the sources raises.
+    `new_rows` says how the base's missing vocabulary rows count, `whole` which tensors (name
+    patterns) the delta stores whole; the catalogue knows both for releases that it recognises.
+    Dtypes: ``delta`` and ``base`` cast both sides to that side's dtype and add there, as the
+    published tools do; a named dtype sums in the widest of the three and rounds once.
+    Raises: the Mismatch errors, each with every reason; NoTargetName, TargetIsInput, BaseIsDelta;
+    what opening the sources raises.
     """
     inputs = {"base": open_source(base), "delta": open_source(delta)}
     if inputs["base"].directory.samefile(inputs["delta"].directory):
@@ -136,7 +137,7 @@ def _tensor_plan(pair: Pair, dtype: DTypeChoice, policy: Policy, base_dtype: str
         out = _CODES[dtype]
         compute = promoted(ours, delta.dtype, out)
     rule, params = "add@1", {"compute": compute, "dtype": out}
-    inputs = (InputTensor("delta", delta),)
+    inputs: tuple[InputTensor, ...] = (InputTensor("delta", delta),)
     if base is not None:
         inputs = (InputTensor("base", base), *inputs)
         if pair.grows:

@@ -68,9 +68,7 @@ def decide(
         new_rows=new_rows if new_rows != "auto" else rules.new_rows if rules else "none",
         whole=(*whole, *(rules.whole if rules else ())),
     )
-    pairing = pair(
-        bases, deltas, policy, base_vocab=base.vocab_size, delta_vocab=delta.vocab_size
-    )
+    pairing = pair(bases, deltas, policy, base_vocab=base.vocab_size, delta_vocab=delta.vocab_size)
     if pairing.problems:
         raise TensorsDoNotFit(
             base=base.label,

@@ -26,15 +26,13 @@ class Sidecars:
     notes: tuple[str, ...]
 
 
-def choose_sidecars(
-    delta: Checkpoint, base: Checkpoint, outputs: Iterable[TensorInfo]
-) -> Sidecars:
+def choose_sidecars(delta: Checkpoint, base: Checkpoint, outputs: Iterable[TensorInfo]) -> Sidecars:
     """The delta's files verbatim; from the base what the delta lacks: the config, the vocabulary.
 
     The config's dtype is made to say what most of the output's bytes are.
     Raises: JsonInvalid, if the config is none.
     """
-    chosen = {name: delta for name in delta.sidecars}
+    chosen = dict.fromkeys(delta.sidecars, delta)
     notes = []
     has_tokenizer = any(matches(name, TOKENIZER) for name in chosen)
     has_vocabulary = any(matches(name, VOCABULARY) for name in chosen)
@@ -67,7 +65,8 @@ def choose_sidecars(
 
 
 def true_config(raw: bytes, source: Checkpoint, outputs: Iterable[TensorInfo]) -> bytes:
-    """The config with the dtype that most of the output's bytes have; the same bytes where it says so.
+    """The config with the dtype that most of the output's bytes have; the same bytes where it says
+    so.
 
     Raises: JsonInvalid.
     """

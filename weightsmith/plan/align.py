@@ -11,6 +11,7 @@ from weightsmith.formats.tensors import TensorInfo
 
 NewRows = Literal["none", "zero", "mean"]
 
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What a release allows beyond equal names and shapes."""
@@ -59,8 +60,8 @@ def pair(
 ) -> Pairing:
     """Pair names and shapes, collecting every problem before giving up.
 
-    Only tensors whose dimension 0 is the vocabulary (by both configs) may differ in shape, and only by
-    rows that the base lacks.
+    Only tensors whose dimension 0 is the vocabulary (by both configs) may differ in shape, and only
+    by rows that the base lacks.
     """
     pairs: list[Pair] = []
     extra: list[TensorInfo] = []

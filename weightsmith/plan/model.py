@@ -1,7 +1,7 @@
 """The plan: the complete frozen description of a run, JSON in and out.
 
-It holds no paths, no times and no run options: those are bindings, passed beside it. Its digest is the
-key by which an unfinished output is continued, and a finished one recognised.
+It holds no paths, no times and no run options: those are bindings, passed beside it. Its digest is
+the key by which an unfinished output is continued, and a finished one recognised.
 """
 
 import json

@@ -8,8 +8,8 @@ from weightsmith.plan.model import ShardPlan, TensorPlan
 def lay_out(tensors: Iterable[TensorPlan], max_shard_nbytes: int) -> tuple[ShardPlan, ...]:
     """Fill shards in the order given, each up to `max_shard_nbytes` of tensor data.
 
-    The order is that of the delta's (or source's) files, so that a run that streams its inputs can drop
-    each file early. A tensor larger than the limit has a shard of its own.
+    The order is that of the delta's (or source's) files, so that a run that streams its inputs can
+    drop each file early. A tensor larger than the limit has a shard of its own.
     """
     groups: list[list[TensorPlan]] = [[]]
     filled = 0

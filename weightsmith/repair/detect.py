@@ -90,7 +90,8 @@ class Repair:
 
 
 def diagnose(files: Mapping[str, bytes], *, embedding_rows: int | None = None) -> Diagnosis:
-    """Look for every known fault in a folder's files, given by name; all but `READ` may be left out.
+    """Look for every known fault in a folder's files, given by name; all but `READ` may be left
+    out.
 
     Nothing is repaired that is not known to be broken: a tokenizer that is not LLaMA's, or whose
     sentencepiece model follows other rules, is left alone, and its config is looked at only for

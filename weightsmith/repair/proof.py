@@ -91,7 +91,9 @@ class Truth:
 
     @property
     def all(self) -> list[str]:
-        """Also text that starts with a space or follows a special token: only our shape settles it."""
+        """Also text that starts with a space or follows a special token: only our shape settles
+        it.
+        """
         after = (
             text
             for token in self._tokens

@@ -1,4 +1,6 @@
-"""Threads that pull tasks from one iterator; reading, arithmetic and hashing all release the GIL."""
+"""Threads that pull tasks from one iterator; reading, arithmetic and hashing all release the
+GIL.
+"""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -10,8 +12,8 @@ Task = TypeVar("Task")
 def run_tasks(tasks: Iterable[Task], workers: Sequence[Callable[[Task], None]]) -> None:
     """Give each task to the next free worker; each worker has a thread of its own.
 
-    The first error, or an interrupt of the calling thread, stops all workers after the task in hand, and
-    is raised when they have stopped.
+    The first error, or an interrupt of the calling thread, stops all workers after the task in
+    hand, and is raised when they have stopped.
     """
     pending = iter(tasks)
     lock = threading.Lock()
@@ -26,7 +28,7 @@ def run_tasks(tasks: Iterable[Task], workers: Sequence[Callable[[Task], None]]) 
                 if task is None:
                     return
                 worker(task)
-        except BaseException as error:  # noqa: BLE001  (raised again in the calling thread)
+        except BaseException as error:  # noqa: BLE001  (raised again in the caller)
             errors.append(error)
             stop.set()
 

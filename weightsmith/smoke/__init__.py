@@ -1,0 +1,1 @@
+"""The only importers of transformers: in this process for generation, in a child for tokenizers."""
