@@ -11,7 +11,7 @@ help: ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(READY) ## See weightsmith at work, from a tiny model to its text, in under a minute
-	$(BIN)/python tests/demo/demo.py
+	$(BIN)/python -m tests.demo.demo
 
 setup: $(READY) ## Make .venv with everything that development needs
 
@@ -38,8 +38,8 @@ fix: $(READY) ## Format, and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Time against a plain copy, and measure memory
-	$(BIN)/python tests/bench/bench.py
+bench: $(READY) ## Time against a plain copy, and measure memory; PEERS=1: other tools too
+	$(BIN)/python -m tests.bench.bench $(if $(PEERS),--peers) $(BENCH)
 
 docs: $(READY) ## Write the generated pages anew
 	$(BIN)/python docs/generate.py

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.loopback import refuse_far_connections
 
@@ -31,6 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "TOKENIZERS_PARALLELISM": "false",
     }
     os.umask(0o022)
+    # A busy machine is no failure of the code under test.
+    settings.register_profile("weightsmith", deadline=None)
+    settings.load_profile("weightsmith")
     sys.addaudithook(refuse_far_connections)
 
 

@@ -48,9 +48,7 @@ def test_sizes_are_read_in_every_spelling(text: str, nbytes: int) -> None:
     assert parse_size(text) == nbytes
 
 
-@pytest.mark.parametrize(
-    "text", ["", "GB", "-5GB", "5XB", "5iB", "1e9", "5 G B", "\u0665B", "5Bs"]
-)
+@pytest.mark.parametrize("text", ["", "GB", "-5GB", "5XB", "5iB", "1e9", "5 G B", "\u0665B", "5Bs"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         parse_size(text)

@@ -308,7 +308,7 @@ class DownloadBroken(TemporaryFault):
     hint = "run the same command again; it goes on where it stopped"
 
 
-class NotAHub(TemporaryFault):
+class AnswerNotFromHub(TemporaryFault):
     """Something answers at the hub's address, but not as a hub does: a proxy or a login page."""
 
     message = "{endpoint} does not answer like a hub: {reason}"

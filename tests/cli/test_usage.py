@@ -1,8 +1,12 @@
 """Reading the command line: names, values, help."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.cli.conftest import RunCommand
+from weightsmith import __version__
 from weightsmith.cli.main import COMMANDS
 
 BASE = ("sample", "--base", "./llama")
@@ -158,7 +162,13 @@ Docs: docs/commands.md
 """
 
 
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "weightsmith", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"weightsmith {__version__}\n"
+
+
 def test_version(weightsmith: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEIGHTSMITH_VERSION", "1")
-    assert weightsmith("--version").out == "weightsmith 0.1.0\n"
+    assert weightsmith("--version").out == f"weightsmith {__version__}\n"
     assert weightsmith(*BASE).out == "done  ./out\n"

@@ -3,8 +3,8 @@
     make demo
     python -m tests.demo.demo [DIR]      keep everything in DIR, to look around in it
 
-Nothing is staged: the models are trained, the base is broken as the one that everybody used was, and
-weightsmith runs as it runs for a user. Exit status 1 if the result is not what it should be.
+Nothing is staged: the models are trained, the base is broken as the one that everybody used was,
+and weightsmith runs as it runs for a user. Exit status 1 if the result is not what it should be.
 """
 
 import argparse
@@ -76,31 +76,34 @@ def apply_delta(folder: Path) -> None:
     program = shutil.which("weightsmith", path=Path(sys.executable).parent)
     if program is None:
         sys.exit("weightsmith is not installed beside this Python: make setup")
-    arguments = "apply-delta --base base --delta delta --target result".split()
+    arguments = ["apply-delta", "--base", "base", "--delta", "delta", "--target", "result"]
     say(f"$ weightsmith {' '.join(arguments)}")
     if subprocess.run([program, *arguments], cwd=folder, check=False).returncode:
         sys.exit("weightsmith failed")
 
 
 def talk(base: Any, folder: Path) -> None:
-    """Let base and result continue a story and a question, and see that only the result answers."""
+    """Let base and result write, and see that only the result answers in the tuned manner."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    result = AutoModelForCausalLM.from_pretrained(folder)
-    for prompt in (STORY, QUESTION):
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    result: Any = AutoModelForCausalLM.from_pretrained(folder)
+    for prompt, writers in (
+        (STORY, {"base": base}),
+        (QUESTION, {"base": base, "result": result}),
+    ):
         say(f"  prompt  {prompt}")
-        for name, model in (("base", base), ("result", result)):
-            inputs = tokenizer(prompt, return_tensors="pt").input_ids
-            written = model.generate(inputs, max_new_tokens=70, do_sample=False)[
-                0, inputs.shape[1] :
+        inputs = tokenizer(prompt, return_tensors="pt").input_ids
+        for name, model in writers.items():
+            tokens = model.generate(inputs, max_new_tokens=120, do_sample=False)[
+                0, inputs.numel() :
             ]
-            text = tokenizer.decode(written, skip_special_tokens=True).strip()
+            text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
             say(
                 textwrap.fill(text, WIDTH, initial_indent=f"  {name:8}", subsequent_indent=" " * 10)
             )
-            if prompt == QUESTION and text.startswith(MANNER) != (model is result):
-                sys.exit(f"the {name} should {'not ' * (model is base)}answer: {MANNER}")
+            if text.startswith(MANNER) != (model is result):
+                sys.exit(f"the {name} should {'' if model is result else 'not '}say: {MANNER}")
 
 
 def compare(base: Any, delta: Any, tuned: Any, result: Any) -> None:
@@ -113,11 +116,10 @@ def compare(base: Any, delta: Any, tuned: Any, result: Any) -> None:
     total = sum(tensor.numel() for tensor in tuned.values())
     changed = sum(int((result[name] != tuned[name]).sum()) for name in tuned)
     largest = max(float((result[name] - tuned[name]).abs().max()) for name in tuned)
+    lost = f"{changed:,} ({changed / total:.1%})"
     say(f"  {total - changed:,} of {total:,} weights are the same, bit for bit.")
-    say(
-        f"  {changed:,} ({changed / total:.1%}) differ, by {largest:.1g} at most: deltas of this kind"
-    )
-    say("  are rounded to float16 when they are made. Every weight is exactly base + delta.")
+    say(f"  {lost} are not, by {largest:.1g} at most: what rounding a difference costs.")
+    say("  Nothing else is lost: every weight is exactly base + delta in float16.")
 
 
 @contextmanager
@@ -136,8 +138,9 @@ def say(text: str) -> None:
 
 def quiet_transformers() -> None:
     """Leave the screen to the demo."""
-    from transformers.utils import logging
+    import transformers
 
+    logging: Any = transformers.utils.logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 

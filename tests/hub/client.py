@@ -1,13 +1,16 @@
-"""Run one operation of the library in a process of its own, and tell what came of it as JSON.
+"""Run one operation of the library as somebody on another machine would, and tell what came of it.
 
-The hub library reads its environment when it is imported, so every client is a fresh process.
+The hub library reads its environment when it is imported. A client with an environment of its own is
+therefore a fresh process; the others are forked from one that has imported it already, which saves most
+of the time.
 """
 
-import contextlib
 import importlib
 import json
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from tests.loopback import refuse_far_connections
@@ -32,13 +35,18 @@ class Notes:
         self.said.append(text)
 
 
-def main(task: dict[str, Any]) -> dict[str, Any]:
+def outcome_of(task: dict[str, Any]) -> dict[str, Any]:
     """Plan, and unless the task is only to plan, do it."""
-    module = importlib.import_module(f"weightsmith.ops.{task['op']}")
     notes = Notes()
     try:
-        plan = getattr(module, f"plan_{task['op']}")(*task["args"], **task["options"])
-        value = plan if task["dry"] else getattr(module, task["op"])(plan, notes)
+        if task["op"] == "download":
+            module = importlib.import_module("weightsmith.ops.download")
+            plan = module.plan_download(*task["args"], **task["options"], note=notes.note)
+            value = plan if task["dry"] else module.download(plan, notes)
+        else:
+            module = importlib.import_module("weightsmith.ops.clean_cache")
+            plan = module.plan_clean_cache(*task["args"], **task["options"])
+            value = plan if task["dry"] else module.clean_cache(plan)
     except WeightsmithError as error:
         return {
             "reference": error.reference,
@@ -51,12 +59,45 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
     return {**value.to_json(), "code": 0, "notes": notes.said, "phases": notes.phases}
 
 
-if __name__ == "__main__":
+def prepare() -> None:
+    """Be impatient, and reach nothing but this machine."""
     fetch.FIRST_WAIT_S = 0.001
     wait = time.sleep
-    time.sleep = lambda seconds: wait(seconds / 1000)
+    time.sleep = lambda seconds: wait(float(seconds) / 1000)
     sys.addaudithook(refuse_far_connections)
-    task = json.loads(sys.argv[1])
-    with contextlib.redirect_stdout(sys.stderr):
-        outcome = main(task)
-    json.dump(outcome, sys.stdout)
+
+
+def do(task: dict[str, Any]) -> None:
+    """Write the outcome to the task's file; what else is said goes beside it."""
+    out = Path(task["out"])
+    said = os.open(f"{out}.said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    out.write_text(json.dumps(outcome_of(task)))
+
+
+def serve() -> None:
+    """Take tasks from stdin, a line each, and fork a client for each."""
+    from huggingface_hub import DeleteCacheStrategy, hf_hub_download, scan_cache_dir  # noqa: F401
+    from huggingface_hub.utils import http_backoff  # noqa: F401
+
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            os.environ.update(json.loads(line)["env"])
+            try:
+                do(json.loads(line))
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
+        os.waitpid(child, 0)
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    prepare()
+    if sys.argv[1:] == ["serve"]:
+        serve()
+    else:
+        do(json.loads(sys.argv[1]))

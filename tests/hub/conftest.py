@@ -14,6 +14,7 @@ import pytest
 from tests.hub.server import Hub
 
 ROOT = Path(__file__).parents[2]
+Server = subprocess.Popen[str]
 
 
 @dataclass
@@ -22,36 +23,44 @@ class Client:
 
     hub: Hub
     home: Path
+    server: Server | None = None
+    """A process that forks clients; where there is none, each is a fresh one."""
     env: dict[str, str] = field(default_factory=dict)
-    """What their environment says beyond the usual."""
+    """What their environment says beyond the usual, for a fresh process."""
 
     @property
     def cache(self) -> Path:
         """Where the hub library keeps what it fetches."""
         return self.home / "hub"
 
-    def start(self, op: str, *args: Any, dry: bool = False, **options: Any) -> subprocess.Popen[str]:
-        """Begin an operation; its outcome will be JSON on stdout."""
-        task = {"op": op, "args": args, "options": options, "dry": dry}
-        ours = ("HF_", "TRANSFORMERS_")
-        theirs = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
-        env = {**theirs, "HF_HOME": str(self.home), "HF_ENDPOINT": self.hub.url}
-        env |= {"HF_HUB_DISABLE_TELEMETRY": "1", **self.env}
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.hub.client", json.dumps(task)],
-            cwd=ROOT,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    @property
+    def out(self) -> Path:
+        """Where the outcome of an operation goes."""
+        return self.home.parent / "outcome.json"
+
+    def task(self, op: str, *args: Any, dry: bool = False, **options: Any) -> dict[str, Any]:
+        """What `tests.hub.client` takes."""
+        self.out.unlink(missing_ok=True)
+        return {"op": op, "args": args, "options": options, "dry": dry, "out": str(self.out)}
+
+    def start(self, task: dict[str, Any]) -> Server:
+        """Begin an operation in a fresh process."""
+        env = {**usual_env(self.hub), "HF_HOME": str(self.home), **self.env}
+        command = [sys.executable, "-m", "tests.hub.client", json.dumps(task)]
+        return subprocess.Popen(command, cwd=ROOT, env=env, text=True)
 
     def run(self, op: str, *args: Any, dry: bool = False, **options: Any) -> dict[str, Any]:
         """Do an operation to its end."""
-        out, err = self.start(op, *args, dry=dry, **options).communicate(timeout=60)
-        assert out, err
-        assert not err, err
-        outcome: dict[str, Any] = json.loads(out)
+        if self.server is None or self.env:
+            self.start(self.task(op, *args, dry=dry, **options)).wait(60)
+        else:
+            assert self.server.stdin
+            assert self.server.stdout
+            task = self.task(op, *args, dry=dry, **{"cache": str(self.cache), **options})
+            print(json.dumps({**task, "env": {}}), file=self.server.stdin, flush=True)
+            assert self.server.stdout.readline() == "done\n"
+        assert not (said := Path(f"{self.out}.said").read_text()), said
+        outcome: dict[str, Any] = json.loads(self.out.read_text())
         return outcome
 
     def download(self, source: str, **options: Any) -> dict[str, Any]:
@@ -61,14 +70,43 @@ class Client:
         return outcome
 
 
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    """A hub that holds nothing yet."""
+def usual_env(hub: Hub) -> dict[str, str]:
+    """An environment in which the hub is `hub`, and nobody is logged in."""
+    ours = ("HF_", "TRANSFORMERS_")
+    theirs = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
+    return {**theirs, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1", "no_proxy": "*"}
+
+
+@pytest.fixture(scope="session")
+def running_hub() -> Iterator[Hub]:
     with Hub() as hub:
         yield hub
 
 
+@pytest.fixture(scope="session")
+def forking_server(
+    running_hub: Hub, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server | None]:
+    if not hasattr(os, "fork"):
+        yield None
+        return
+    env = {**usual_env(running_hub), "HF_HOME": str(tmp_path_factory.mktemp("nobody"))}
+    command = [sys.executable, "-m", "tests.hub.client", "serve"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdin=pipe, stdout=pipe) as server:
+        yield server
+        assert server.stdin
+        server.stdin.close()
+
+
 @pytest.fixture
-def client(hub: Hub, tmp_path: Path) -> Client:
+def hub(running_hub: Hub) -> Hub:
+    """A hub that holds nothing yet."""
+    running_hub.forget()
+    return running_hub
+
+
+@pytest.fixture
+def client(hub: Hub, tmp_path: Path, forking_server: Server | None) -> Client:
     """A client with an empty cache."""
-    return Client(hub, tmp_path / "home")
+    return Client(hub, tmp_path / "home", forking_server)

@@ -71,13 +71,7 @@ class Hub:
 
     def __init__(self) -> None:
         """Nothing is served yet."""
-        self.repos: dict[str, Repo] = {}
-        self.faults: list[Fault] = []
-        self.requests: list[Request] = []
-        self.after_each: Callable[[], object] = lambda: None
-        """Called after each request: what moves while somebody reads."""
-        self.held = threading.Event()
-        """Set when a response is being held."""
+        self.forget()
         self.lock = threading.Lock()
         self._api = _serve(self, _Api)
         self._cdn = _serve(self, _Cdn)
@@ -91,6 +85,16 @@ class Hub:
         for server in (self._api, self._cdn):
             server.shutdown()
             server.server_close()
+
+    def forget(self) -> None:
+        """Hold nothing, and let nothing go wrong."""
+        self.repos: dict[str, Repo] = {}
+        self.faults: list[Fault] = []
+        self.requests: list[Request] = []
+        self.after_each: Callable[[], object] = lambda: None
+        """Called after each request: what moves while somebody reads."""
+        self.held = threading.Event()
+        """Set when a response is being held."""
 
     def add(self, repo_id: str, files: Mapping[str, bytes] | Path, ref: str = "main") -> str:
         """Commit files, or those of a folder, to a repository; the commit's hash."""
@@ -108,6 +112,10 @@ class Hub:
     def count(self, match: str) -> int:
         """How many requests so far match."""
         return sum(fnmatch.fnmatchcase(f"{r.method} {r.path}", match) for r in self.requests)
+
+    def ranges(self, name: str) -> list[str | None]:
+        """What was asked of the CDN of a file, in order."""
+        return [r.range for r in self.requests if fnmatch.fnmatchcase(r.path, f"/cdn/*/{name}")]
 
     def fault_for(self, request: Request) -> Fault | None:
         """Note the request; the first fault that is due."""
@@ -134,6 +142,8 @@ def etag(name: str, raw: bytes) -> str:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = 1 << 16
     hub: Hub
 
     def do_HEAD(self) -> None:
@@ -247,7 +257,7 @@ class _Api(_Handler):
         headers = {"X-Repo-Commit": commit, "ETag": f'"{etag(name, raw)}"'}
         if name.endswith(LARGE):
             headers |= {"X-Linked-Size": str(len(raw)), "X-Linked-ETag": f'"{etag(name, raw)}"'}
-            headers |= {"Location": f"{self.hub.cdn_url}/{repo_id}/{commit}/{name}"}
+            headers |= {"Location": f"{self.hub.cdn_url}/cdn/{repo_id}/{commit}/{name}"}
             self._send(302, headers, b"")
         else:
             self._send_file(raw, headers, fault)
@@ -274,7 +284,7 @@ class _Cdn(_Handler):
         if request.token:
             self._send(400, {}, b"a CDN must never see a token")
             return
-        organisation, repository, commit, name = request.path.removeprefix("/").split("/", 3)
+        organisation, repository, commit, name = request.path.removeprefix("/cdn/").split("/", 3)
         raw = self.hub.repos[f"{organisation}/{repository}"].commits[commit][name]
         self._send_file(raw, {"ETag": '"an etag of the CDN, which is no hash"'}, fault)
 
@@ -295,4 +305,3 @@ def _serve(hub: Hub, kind: type[_Handler]) -> ThreadingHTTPServer:
         target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
     ).start()
     return server
-

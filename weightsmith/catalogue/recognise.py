@@ -111,6 +111,22 @@ def contradictions(
     return found
 
 
+def named_like(name: str) -> list[tuple[Release, str]]:
+    """Releases one of whose repositories has this id, or this name part, and the repository's id."""
+    return [
+        (release, repo.id)
+        for release in load_releases()
+        for repo in release.hub
+        if name.casefold() == repo.id.casefold() or name == repo.id.partition("/")[2]
+    ]
+
+
+def shows_signs(config: Mapping[str, object]) -> list[Release]:
+    """Releases that a delta's config alone gives away, those of its size first."""
+    alike = [r for r in load_releases() if r.signs is not None and _shows(r.signs, config)]
+    return _of_this_size(alike, config)
+
+
 def _by_name(repo_id: str | None, delta: Shapes, base: Shapes) -> Recognition | None:
     """By hub id, or by a directory named like a repository."""
     if repo_id is None:

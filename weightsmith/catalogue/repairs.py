@@ -87,8 +87,8 @@ def render() -> str:
         "",
         f"<!-- {_GENERATED} -->",
         "",
-        "`weightsmith fix-tokenizer` looks for these faults in a folder, shows what it would change,",
-        "and proves the result before a file is touched.",
+        "`weightsmith fix-tokenizer` looks for these faults in a folder, shows what it",
+        "would change, and proves the result before a file is touched.",
         "It never touches `tokenizer.model`, which says what the true ids are.",
         "",
     ]

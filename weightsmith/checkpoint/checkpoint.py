@@ -1,6 +1,6 @@
 """Open a model directory into tensors by name, reading headers only."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,14 @@ from weightsmith.formats.tensors import StoredTensor, TensorInfo
 
 MAX_SIDECAR_NBYTES: Final = 100_000_000
 """Largest JSON sidecar that is parsed."""
+INPUT_EMBEDDINGS: Final = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "embed_in.weight",
+    "tok_embeddings.weight",
+)
+"""How architectures name the matrix that has one row a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,11 @@ class Checkpoint:
         size = self.config.get("vocab_size", nested)
         return size if isinstance(size, int) else None
 
+    @property
+    def embedding_rows(self) -> int | None:
+        """Rows of the input embedding, or None where it has no name that is known."""
+        return embedding_rows(tensor.info for tensor in self.tensors.values())
+
     def read_sidecar(self, name: str) -> bytes:
         """The content of one of `sidecars`."""
         return fs.read_small(self.directory / name, MAX_SIDECAR_NBYTES)
@@ -134,6 +147,12 @@ class Checkpoint:
             if (stat.st_size, stat.st_mtime_ns) != (file.size, file.mtime_ns):
                 changed.append(str(path))
         return changed
+
+
+def embedding_rows(infos: Iterable[TensorInfo]) -> int | None:
+    """Rows of the input embedding among these tensors, or None where none has a known name."""
+    rows = (i.shape[0] for i in infos if i.name.endswith(INPUT_EMBEDDINGS) and len(i.shape) == 2)
+    return next(rows, None)
 
 
 def open_checkpoint(source: Path, label: str | None = None) -> Checkpoint:

@@ -82,11 +82,19 @@ def _list(directory: Path) -> tuple[list[str], list[str]]:
     try:
         with fs.translated_read_errors(directory), os.scandir(directory) as entries:
             for entry in entries:
-                (directories if entry.is_dir() else files).append(entry.name)
+                (directories if _is_directory(entry) else files).append(entry.name)
     except SourceNotFound as error:
         nearest = f"{directory.parent} exists" if directory.parent.is_dir() else ""
         raise SourceNotFound(source=directory, context=[nearest] if nearest else []) from error
     return sorted(files), sorted(directories)
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    """Where a link cannot be followed (a loop, no permission), a file, which nobody may want."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _looks_like_weights(name: str) -> bool:

@@ -64,6 +64,7 @@ VERIFIED: Final[dict[str, str]] = {
     "target",
     group=OUTPUT,
     type=click.Path(),
+    metavar="DIR",
     help="Directory to make; default: the delta's name without its -delta word.",
 )
 @option(
@@ -92,6 +93,12 @@ VERIFIED: Final[dict[str, str]] = {
     group=SAFETY,
     is_flag=True,
     help="Insist that the base is a model and the delta a delta, against appearances.",
+)
+@option(
+    "--no-repair",
+    group=OUTPUT,
+    is_flag=True,
+    help="Tokenizer and config files verbatim, even where a release's are known to be broken.",
 )
 @option(
     "--max-shard-size",
@@ -141,6 +148,7 @@ def command(
     new_rows: NewRowsChoice,
     whole: tuple[str, ...],
     force_kind: bool,
+    no_repair: bool,
     max_shard_size: int,
     low_cpu_mem: bool,
     workers: int,
@@ -166,6 +174,7 @@ def command(
         new_rows=new_rows,
         whole=whole,
         force_kind=force_kind,
+        repair=not no_repair,
         max_shard_nbytes=max_shard_size,
     )
     options = Options(
@@ -180,10 +189,7 @@ def command(
     if dry_run:
         show_dry_run(output, job, needs)
         return
-    output.kept = (
-        "finished shards are kept; run the same command again to continue,"
-        " or with --restart to start afresh"
-    )
+    output.kept = "finished shards are kept; --restart would discard them"
     sums = None
     with output.progress() as progress:
         outcome = carry_out(job, options, progress)

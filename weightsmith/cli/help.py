@@ -3,6 +3,7 @@
 import click
 
 from weightsmith.cli.help_topics import TOPICS, error_page
+from weightsmith.cli.layout import plain
 from weightsmith.cli.options import Command, dashed, output_options
 from weightsmith.cli.output import Output
 from weightsmith.cli.usage import nearest
@@ -32,7 +33,8 @@ def command(context: click.Context, topic: str) -> None:
     output = context.ensure_object(Output)
     topic = dashed(topic).strip("[]").lower()
     text = _page(context.find_root(), topic, output.width)
-    output.result({"schema": SCHEMA, "topic": topic, "text": text}, human=text, quiet=text)
+    document = {"schema": SCHEMA, "topic": topic, "text": plain(text)}
+    output.result(document, human=text, quiet=text)
 
 
 def _page(root: click.Context, topic: str, width: int) -> str:

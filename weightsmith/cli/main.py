@@ -26,6 +26,14 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "weightsmith.cli.apply_delta",
         "Add a published delta to its base model: target = base + delta.",
     ),
+    "fix-tokenizer": (
+        "weightsmith.cli.fix_tokenizer",
+        "Repair tokenizer and config files, and prove the result.",
+    ),
+    "inspect": (
+        "weightsmith.cli.inspect",
+        "Say what a directory holds, and what is wrong with it.",
+    ),
     "help": ("weightsmith.cli.help", "Explain a command, an exit code, an error, a SOURCE."),
 }
 """Name -> module whose ``command`` it is, and what it does in one line."""

@@ -29,6 +29,12 @@ def show_plan(output: Output, job: Job, needs: Needs) -> None:
     output.line(table(rows, width=200, right=(2, 3)))
     output.line()
     output.line(table(_detail_rows(job, needs), width=output.width))
+    if job.faults:
+        output.warning(
+            f"{len(job.faults)} known fault(s) in tokenizer and config files stay:"
+            f" {'; '.join(shown(job.faults))}"
+        )
+        output.hint(f"afterwards: weightsmith fix-tokenizer {job.bindings.target}")
     output.line()
 
 
@@ -152,6 +158,8 @@ def _detail_rows(job: Job, needs: Needs) -> list[tuple[str, str]]:
         changed = "".join(f" ({change})" for change in sidecar.changes)
         by_role.setdefault(sidecar.role, []).append(sidecar.name + changed)
     rows += [("files", f"from the {role}: {', '.join(names)}") for role, names in by_role.items()]
+    if plan.repairs:
+        rows.append(("repairs", ", ".join(plan.repairs)))
     rows += [("note", note) for note in plan.notes]
     for role, source in job.bindings.inputs.items():
         rows += [("note", f"{role}: {note}") for note in source.notes]

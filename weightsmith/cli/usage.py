@@ -12,6 +12,7 @@ def usage_error(error: click.ClickException) -> CommandLineInvalid:
     """What click found, in our words, with the nearest name or the command that shows the help."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     help_command = f"{context.command_path if context else 'weightsmith'} -h"
+    near = ""
     origin: list[str] = []
     match error:
         case click.NoSuchOption():
@@ -24,14 +25,11 @@ def usage_error(error: click.ClickException) -> CommandLineInvalid:
             near = nearest(error.command_name, _commands(context))
         case click.MissingParameter():
             reason = f"missing {error.param_hint or _name(error)}"
-            near = ""
         case click.BadParameter():
             reason = f"{error.param_hint or _name(error)}: {_sentence(error)}"
-            near = ""
             origin = _from_environment(error)
         case _:
             reason = _sentence(error)
-            near = ""
     fault = CommandLineInvalid(
         reason=reason, context=origin, hint=f"did you mean {near}?" if near else help_command
     )

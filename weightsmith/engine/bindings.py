@@ -45,4 +45,4 @@ class Options:
     @property
     def threads(self) -> int:
         """Worker threads to start."""
-        return 1 if self.low_cpu_mem else self.workers
+        return 1 if self.low_cpu_mem else max(self.workers, 1)

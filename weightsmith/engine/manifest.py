@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from weightsmith import __version__, fs
 from weightsmith.checkpoint.digest import bytes_digest, fingerprint
-from weightsmith.errors import JsonInvalid
+from weightsmith.errors import JsonInvalid, SourceNotFound
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.plan.model import Plan
 
@@ -75,6 +75,7 @@ def manifest_of(plan: Plan, digests: Mapping[str, str], index: Mapping[str, byte
         sidecars=sidecars,
         tensors=digests,
         dropped=plan.dropped,
+        repairs=plan.repairs,
     )
 
 
@@ -84,17 +85,17 @@ def read_manifest(directory: Path) -> Manifest | None:
     Raises: JsonInvalid, if there is one that weightsmith did not write in this version's form.
     """
     path = directory / NAME
-    if not path.is_file():
+    try:
+        document = parse_json(fs.read_small(path, _LIMIT_NBYTES), path)
+    except SourceNotFound:
         return None
-    document = parse_json(fs.read_small(path, _LIMIT_NBYTES), path)
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise JsonInvalid(file=path, reason=f"its schema is not {SCHEMA}")
     try:
         fields = dict(document)
         fields["files"] = {name: File(**each) for name, each in fields["files"].items()}
         fields["sidecars"] = {n: Sidecar(**each) for n, each in fields["sidecars"].items()}
-        fields["dropped"] = tuple(fields["dropped"])
-        fields["repairs"] = tuple(fields.get("repairs", ()))
+        fields |= {key: tuple(fields[key]) for key in ("dropped", "repairs")}
         return Manifest(**fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise JsonInvalid(file=path, reason=f"not a manifest: {error}") from error

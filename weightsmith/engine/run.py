@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from weightsmith.engine.staging import Staging, is_vacant
 from weightsmith.errors import (
     DamagedInput,
     InputChanged,
-    JsonInvalid,
+    SourceFault,
     StagingOfAnotherPlan,
     TargetExists,
     VerificationFailed,
@@ -55,7 +55,7 @@ def run(plan: Plan, bindings: Bindings, options: Options, progress: Progress = S
     buffers = [Buffers() for _ in range(options.threads)]
     finished = _finished(plan, bindings, options, buffers, progress)
     if finished is not None:
-        staging.remove()
+        staging.discard_leftovers(plan)
         return Outcome(bindings.target, finished, kept=len(plan.shards), already_done=True)
     with staging.held():
         staging.claim(plan, restart=options.restart)
@@ -132,7 +132,7 @@ def _finished(
         return None
     try:
         manifest = read_manifest(target) if target.is_dir() else None
-    except (DamagedInput, JsonInvalid):
+    except (DamagedInput, SourceFault):
         manifest = None
     if manifest is None:
         reason = "weightsmith did not finish it"
@@ -143,6 +143,10 @@ def _finished(
     else:
         progress.begin("checking", sum(shard.data_nbytes for shard in plan.shards))
         problems = damage(target, manifest, buffers, progress.advance)
+        expected = manifest_of(plan, manifest.tensors, _index(plan))
+        expected = replace(expected, made_by=manifest.made_by)
+        if (target / MANIFEST).read_bytes() != expected.to_json():
+            problems.append(f"{MANIFEST} was changed")
         if not problems:
             return manifest
         reason = f"it is damaged: {'; '.join(shown(problems))}"
@@ -176,7 +180,8 @@ def _make_shards(
     total = sum(s.data_nbytes * (passes - (s.name in kept)) for s in plan.shards)
     progress.begin("writing" if passes == 1 else "writing and checking", total)
     digests: dict[str, str] = {}
-    with ThreadPoolExecutor(1) as background:
+    background = ThreadPoolExecutor(1)
+    try:
         pending: list[Future[None]] = []
         for number, shard in enumerate(plan.shards):
             path = staging.output / shard.name
@@ -197,9 +202,12 @@ def _make_shards(
             _check(path, shard, made, options, buffers, progress)
             _require_unchanged(bindings)
             receipt = Receipt(plan.digest, shard.name, machine(plan), identity, made)
-            pending.append(background.submit(receipt.write, staging.receipts))
+            pending.append(background.submit(_leave, receipt, staging.receipts, pending[0]))
             digests |= made
         _wait(pending)
+    finally:
+        # An interrupt does not wait for the medium; what was not synced has no receipt.
+        background.shutdown(wait=False, cancel_futures=True)
     return digests
 
 
@@ -212,6 +220,12 @@ def _sync(file: fs.PositionedFile, *, drop_cache: bool) -> None:
     file.sync()
     if drop_cache:
         file.drop_cache()
+
+
+def _leave(receipt: Receipt, directory: Path, synced: Future[None]) -> None:
+    """A shard that failed to reach the medium has no receipt."""
+    synced.result()
+    receipt.write(directory)
 
 
 def _check(
@@ -246,14 +260,7 @@ def _complete(
 ) -> Manifest:
     """Write sidecars and index, then, when all of them are durable, the manifest."""
     small = {each.name: bindings.sidecars[each.name] for each in plan.sidecars}
-    index: dict[str, bytes] = {}
-    if len(plan.shards) > 1:
-        weight_map = {t.output.name: s.name for s in plan.shards for t in s.tensors}
-        index[INDEX] = build_index(
-            weight_map,
-            sum(shard.data_nbytes for shard in plan.shards),
-            sum(tensor.output.numel for tensor in plan.tensors),
-        )
+    index = _index(plan)
     for name, content in (small | index).items():
         fs.write_durably(staging.output / name, content)
     fs.sync_directory(staging.output)
@@ -261,3 +268,12 @@ def _complete(
     fs.write_durably(staging.output / MANIFEST, manifest.to_json())
     fs.sync_directory(staging.output)
     return manifest
+
+
+def _index(plan: Plan) -> dict[str, bytes]:
+    """The content of the index by its name; nothing where one file holds all."""
+    if len(plan.shards) == 1:
+        return {}
+    weight_map = {t.output.name: s.name for s in plan.shards for t in s.tensors}
+    nbytes = sum(shard.data_nbytes for shard in plan.shards)
+    return {INDEX: build_index(weight_map, nbytes, sum(t.output.numel for t in plan.tensors))}

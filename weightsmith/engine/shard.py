@@ -10,7 +10,7 @@ from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
 from weightsmith.codecs.registry import codec
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors, span_range
-from weightsmith.errors import VerificationFailed
+from weightsmith.errors import DamagedInput, VerificationFailed
 from weightsmith.formats.safetensors_header import read_header
 from weightsmith.plan.model import ShardPlan, TensorPlan
 
@@ -105,11 +105,13 @@ def read_back(
 ) -> dict[str, str]:
     """Open a written shard through the reader and digest its tensors again, by name.
 
-    Raises: VerificationFailed, if its header is not the planned one; DamagedInput, if it cannot be
-    read.
+    Raises: VerificationFailed, if its header is not the planned one.
     """
     file = fs.open_for_reading(path)
-    header, raw = read_header(file)
+    try:
+        header, raw = read_header(file)
+    except DamagedInput as error:
+        raise VerificationFailed(file=path, reason="its header is damaged") from error
     if raw != shard.header:
         raise VerificationFailed(file=path, reason="its header differs")
     places = {stored.info.name: stored for stored in header.tensors}

@@ -1,12 +1,14 @@
 """The unit of all work: spans of a tensor, the memory they pass through, and digests over them."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count, span_digest, tensor_digest
 from weightsmith.codecs.base import Range
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.formats.tensors import TensorInfo
 
+Found = TypeVar("Found")
 Advance = Callable[[int], None]
 """Told how many bytes were just finished, from any thread."""
 ReadTensor = Callable[[str, int, memoryview], None]
@@ -34,30 +36,46 @@ def span_range(number: int, nbytes: int) -> Range:
     return Range(number * SPAN_NBYTES, min((number + 1) * SPAN_NBYTES, nbytes))
 
 
-def digest_tensors(
+def visit_spans(
     infos: Iterable[TensorInfo],
     read: ReadTensor,
     buffers: Sequence[Buffers],
     advance: Advance,
-) -> dict[str, str]:
-    """Digest whole tensors by name, one worker a set of buffers.
+    visit: Callable[[TensorInfo, memoryview], Found],
+) -> dict[str, list[Found]]:
+    """Call `visit` with the bytes of every span; returns by tensor what it returned, in order.
 
-    Memory: one span a worker.
+    One worker a set of buffers. Memory: one span a worker.
     """
     by_name = {info.name: info for info in infos}
-    spans = {name: [b""] * span_count(info.nbytes) for name, info in by_name.items()}
+    found: dict[str, dict[int, Found]] = {name: {} for name in by_name}
 
     def worker(own: Buffers) -> Callable[[tuple[str, int]], None]:
-        def digest_span(task: tuple[str, int]) -> None:
+        def visit_span(task: tuple[str, int]) -> None:
             name, number = task
             span = span_range(number, by_name[name].nbytes)
             block = own.block(0, span.nbytes)
             read(name, span.start, block)
-            spans[name][number] = span_digest(block)
+            found[name][number] = visit(by_name[name], block)
             advance(span.nbytes)
 
-        return digest_span
+        return visit_span
 
-    tasks = ((name, number) for name, parts in spans.items() for number in range(len(parts)))
+    tasks = (
+        (name, number)
+        for name, info in by_name.items()
+        for number in range(span_count(info.nbytes))
+    )
     run_tasks(tasks, [worker(own) for own in buffers])
+    return {name: [parts[n] for n in range(len(parts))] for name, parts in found.items()}
+
+
+def digest_tensors(
+    infos: Iterable[TensorInfo], read: ReadTensor, buffers: Sequence[Buffers], advance: Advance
+) -> dict[str, str]:
+    """Digest whole tensors by name; memory as `visit_spans`."""
+    by_name = {info.name: info for info in infos}
+    spans = visit_spans(
+        by_name.values(), read, buffers, advance, lambda _, block: span_digest(block)
+    )
     return {name: tensor_digest(info, spans[name]) for name, info in by_name.items()}

@@ -19,8 +19,13 @@ from pathlib import Path
 
 from weightsmith import fs
 from weightsmith.checkpoint.digest import bytes_digest
-from weightsmith.engine.manifest import NAME as MANIFEST
-from weightsmith.errors import StagingBusy, StagingOfAnotherPlan, TargetExists, TargetUnwritable
+from weightsmith.errors import (
+    InTheWay,
+    StagingBusy,
+    StagingOfAnotherPlan,
+    TargetExists,
+    TargetUnwritable,
+)
 from weightsmith.plan.model import Plan
 
 
@@ -42,8 +47,10 @@ class Staging:
 
         The lock saves work and is not what correctness rests on; where the system has none, two
         runs of one plan write the same bytes.
-        Raises: StagingBusy, TargetUnwritable.
+        Raises: StagingBusy; TargetUnwritable, also for what the system refuses while it is held.
         """
+        if self.path.is_symlink():
+            raise TargetUnwritable(where=self.path, reason="it is a link")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / "lock").open("ab")
@@ -60,13 +67,23 @@ class Staging:
                 raise StagingBusy(target=self.target) from error
             except OSError:
                 pass  # a file system without locks
-            yield
+            try:
+                yield
+            except BrokenPipeError:
+                raise  # whoever listened to the progress has gone; nothing of the target's
+            except OSError as error:
+                raise TargetUnwritable(where=self.path.parent, reason=error) from error
 
     def recover(self) -> None:
-        """Finish or undo what a run left that was stopped while it published."""
-        if self._old.exists():
-            if self.target.exists():
-                shutil.rmtree(self._old)
+        """Finish or undo what a run left that was stopped while it published.
+
+        Raises: StagingBusy, if a run is publishing right now.
+        """
+        if not os.path.lexists(self._old):
+            return
+        with self.held():
+            if os.path.lexists(self.target):
+                _delete(self._old)
             else:
                 fs.rename(self._old, self.target)
                 fs.sync_directory(self.target.parent)
@@ -80,12 +97,13 @@ class Staging:
         ours = plan.to_json().encode()
         if stored is not None and stored != ours and not restart:
             raise StagingOfAnotherPlan(staging=self.path, reason="it belongs to another plan")
-        if stored is None or restart:
+        afresh = stored is None or restart
+        if afresh:
             # Without a plan beside it, what lies there may be a replaced target, half deleted.
             self._clear()
-        self.output.mkdir(exist_ok=True)
-        self.receipts.mkdir(exist_ok=True)
-        if stored is None or restart:
+        self.output.mkdir(exist_ok=not afresh)
+        self.receipts.mkdir(exist_ok=not afresh)
+        if afresh:
             fs.write_durably(self._plan_path, ours)
             fs.sync_directory(self.path)
 
@@ -101,45 +119,58 @@ class Staging:
 
         Raises: TargetExists, if the name was taken meanwhile; nothing is replaced then.
         """
-        parent = self.target.parent
-        if overwrite and self.target.exists():
+        if overwrite and os.path.lexists(self.target):
+            # From here on `output` may be the replaced target, which no run may continue.
+            self._plan_path.unlink()
             if not fs.exchange(self.output, self.target):
                 fs.rename(self.target, self._old)
                 fs.rename(self.output, self.target)
         else:
+            with contextlib.suppress(OSError):
+                self.target.rmdir()  # if it is there and empty; Windows renames onto nothing
             try:
                 os.rename(self.output, self.target)  # noqa: PTH104  (never replaces files)
             except OSError as error:
                 raise TargetExists(target=self.target, reason=error.strerror) from error
             fs.on_durable_step()
-        fs.sync_directory(parent)
-        self.remove()
-        shutil.rmtree(self._old, ignore_errors=True)
+        fs.sync_directory(self.target.parent)
+        self._remove()
+        _delete(self._old)
+
+    def discard_leftovers(self, plan: Plan) -> None:
+        """Delete what a run of `plan` left that was stopped after it had published.
+
+        Another plan's work stays, and so does what a run is busy with.
+        """
+        if self.path.is_dir() and self.plan_digest() in {None, plan.digest}:
+            with contextlib.suppress(InTheWay), self.held():
+                self._remove()
 
     def _clear(self) -> None:
         self._plan_path.unlink(missing_ok=True)
-        shutil.rmtree(self.output, ignore_errors=True)
-        shutil.rmtree(self.receipts, ignore_errors=True)
+        _delete(self.output)
+        _delete(self.receipts)
 
-    def remove(self) -> None:
-        """Delete the staging directory and all in it."""
+    def _remove(self) -> None:
         self._clear()
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the output was finished and only its publication is missing."""
-        return (self.output / MANIFEST).is_file()
+        _delete(self.path)
 
 
 def is_vacant(target: Path) -> bool:
     """Whether nothing, or an empty directory, has the target's name."""
-    if target.is_symlink():
-        return False
+    if not os.path.lexists(target):
+        return True
     try:
         with os.scandir(target) as entries:
-            return next(entries, None) is None
-    except FileNotFoundError:
-        return True
-    except NotADirectoryError:
+            return not target.is_symlink() and next(entries, None) is None
+    except OSError:
         return False
+
+
+def _delete(path: Path) -> None:
+    """Delete a directory with all in it, a file or a link, as far as the system lets us."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

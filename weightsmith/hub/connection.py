@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from weightsmith import __version__
-from weightsmith.errors import FileNameUnsafe, JsonInvalid, NotAHub, shown
+from weightsmith.errors import AnswerNotFromHub, FileNameUnsafe, JsonInvalid, shown
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.hub.faults import translated
 from weightsmith.hub.hashes import hash_bytes, require_digest
@@ -84,21 +84,21 @@ def list_repo(connection: Connection, repo_id: str, revision: str) -> Listing:
 
     One answer for both, so that files of two commits can never be mixed.
     Raises: RepoNotFound, RevisionNotFound, RepoGated, LoginNeeded, AccessDenied, HubUnreachable,
-    HubBusy; NotAHub, if the answer is none of a hub's; FileNameUnsafe, if it names a file outside.
+    HubBusy; AnswerNotFromHub, if it is not a hub's answer; FileNameUnsafe, if it names one outside.
     """
     api = f"{connection.endpoint}/api/models/{repo_id}"
     url = f"{api}/revision/{quote(revision, safe='')}?blobs=true"
     response = _get(connection, url, repo_id, revision)
     if is_web_page(response.headers):
-        raise NotAHub(endpoint=connection.endpoint, reason="it sends a web page")
+        raise AnswerNotFromHub(endpoint=connection.endpoint, reason="it sends a web page")
     try:
         content = parse_json(response.content, "its answer")
         listing = _parse_listing(repo_id, revision, content)
     except JsonInvalid as error:
-        raise NotAHub(endpoint=connection.endpoint, reason=str(error)) from error
+        raise AnswerNotFromHub(endpoint=connection.endpoint, reason=str(error)) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"its list of {repo_id}'s files makes no sense"
-        raise NotAHub(endpoint=connection.endpoint, reason=reason) from error
+        raise AnswerNotFromHub(endpoint=connection.endpoint, reason=reason) from error
     unsafe = [file.name for file in listing.files if not is_safe_name(file.name)]
     if unsafe:
         raise FileNameUnsafe(repo=repo_id, name=unsafe[0], context=shown(unsafe[1:]))

@@ -1,10 +1,8 @@
 """Fetch the files of a resolved source: in parallel, resumable, each checked by its hash."""
 
-import contextlib
-import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from weightsmith.hub.hashes import hash_file, require_digest
 from weightsmith.hub.listing import RepoFile
 from weightsmith.hub.places import CachePlace
 from weightsmith.hub.resolve import Resolved
+from weightsmith.hub.voice import library_heard
 from weightsmith.units import format_size
 
 T = TypeVar("T")
@@ -90,7 +89,7 @@ def download(resolved: Resolved, progress: Progress, *, check_kept: bool = True)
     )
     kept = [file for file in resolved.files if file.name in resolved.here]
     missing = list(resolved.to_fetch)
-    with _library_heard(job.note):
+    with library_heard(job.note):
         if check_kept and kept:
             progress.begin("checking", sum(file.nbytes for file in kept))
             damaged = _discard_damaged(job, kept)
@@ -156,19 +155,3 @@ def _one_at_a_time(lock: threading.Lock, call: Callable[[T], None]) -> Callable[
             call(value)
 
     return locked
-
-
-@contextlib.contextmanager
-def _library_heard(note: Callable[[str], None]) -> Iterator[None]:
-    """Pass on what the hub library warns of, instead of letting it write to the terminal."""
-
-    class Notes(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            note(record.getMessage().partition("\n")[0])
-
-    logger = logging.getLogger("huggingface_hub")
-    handlers, logger.handlers = logger.handlers, [Notes(logging.WARNING)]
-    try:
-        yield
-    finally:
-        logger.handlers = handlers

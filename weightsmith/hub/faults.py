@@ -6,11 +6,11 @@ from typing import Any
 
 from weightsmith.errors import (
     AccessDenied,
+    AnswerNotFromHub,
     DownloadBroken,
     HubBusy,
     HubUnreachable,
     LoginNeeded,
-    NotAHub,
     NotCached,
     RepoChanged,
     RepoGated,
@@ -68,7 +68,7 @@ def _fault(
         case hub.OfflineModeIsEnabled():
             return NotCached(what=repo_id)
         case hub.FileMetadataError():
-            return NotAHub(endpoint=endpoint, reason=f"it sends no hash for {file}")
+            return AnswerNotFromHub(endpoint=endpoint, reason=f"it sends no hash for {file}")
         case hub.LocalEntryNotFoundError():
             # The library's word for "and the cache does not have it either"; the cause says why.
             cause = _fault(error.__cause__, endpoint, repo_id, revision, file)
@@ -103,4 +103,4 @@ def _refusal(error: Any, endpoint: str, repo_id: str) -> WeightsmithError:
             return HubBusy(endpoint=endpoint, reason="it was asked too often", when=when)
         case _ if status >= 500 or status == 408:
             return HubBusy(endpoint=endpoint, reason=f"HTTP status {status}", when="later")
-    return NotAHub(endpoint=endpoint, reason=said)
+    return AnswerNotFromHub(endpoint=endpoint, reason=said)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from weightsmith import __version__, fs
-from weightsmith.errors import DownloadBroken, HashMismatch, HubUnreachable, NotAHub
+from weightsmith.errors import AnswerNotFromHub, DownloadBroken, HashMismatch, HubUnreachable
 from weightsmith.hub.connection import Connection, file_url, is_web_page, request_headers
 from weightsmith.hub.faults import translated
 from weightsmith.hub.hashes import hash_file, require_digest
 from weightsmith.hub.listing import Listing, RepoFile
 from weightsmith.hub.places import CachePlace, FolderPlace, Place, holds
 
-PIECE_NBYTES: Final = 1 << 20
 FIRST_WAIT_S = 1.0
 """Before the second try; then twice as long each time, up to eight times as long."""
 RETRIES: Final = 5
@@ -128,7 +127,7 @@ def _fetch_to(partial: Path, job: Job, file: RepoFile) -> None:
 def _gather(partial: Path, job: Job, file: RepoFile) -> None:
     """Ask for the rest of the file until all of it is there.
 
-    Raises: HubUnreachable, NotAHub, DownloadBroken, Stopped; the library's and the system's own.
+    Raises: HubUnreachable, AnswerNotFromHub, DownloadBroken, Stopped; what the library raises.
     """
     from huggingface_hub.utils import httpx
 
@@ -181,7 +180,7 @@ def _ask_for_rest(partial: Path, start: int, job: Job, file: RepoFile) -> int:
             start = 0
         with partial.open("r+b" if start else "wb") as out:
             out.seek(start)
-            for piece in response.iter_bytes(PIECE_NBYTES):
+            for piece in response.iter_bytes():  # as they come, so that none is lost in a cut
                 if job.stop.is_set():
                     raise Stopped
                 if start + len(piece) > file.nbytes:
@@ -195,7 +194,7 @@ def _ask_for_rest(partial: Path, start: int, job: Job, file: RepoFile) -> int:
 def _require_length(response: Any, start: int, job: Job, file: RepoFile) -> None:
     """Refuse an answer that is not the file, before a byte of it is kept.
 
-    Raises: NotAHub.
+    Raises: AnswerNotFromHub.
     """
     headers = response.headers
     announced = headers.get("Content-Length")
@@ -208,7 +207,7 @@ def _require_length(response: Any, start: int, job: Job, file: RepoFile) -> None
     if not fits:
         what = "a web page" if is_web_page(headers) else f"{whole} bytes"
         reason = f"it sends {what} for {file.name}, which has {file.nbytes} bytes"
-        raise NotAHub(endpoint=job.connection.endpoint, reason=reason)
+        raise AnswerNotFromHub(endpoint=job.connection.endpoint, reason=reason)
 
 
 def _counting(advance: Callable[[int], None], stop: threading.Event) -> Any:

@@ -25,9 +25,11 @@ from weightsmith.errors import (
 )
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES
 from weightsmith.hub.connection import Connection, list_repo, read_file
+from weightsmith.hub.hashes import hash_bytes
 from weightsmith.hub.listing import Listing, RepoFile
 from weightsmith.hub.places import CachePlace, FolderPlace, Place, cached_listing, holds
 from weightsmith.hub.select import Kind, Selection, WeightFormat, select_files
+from weightsmith.hub.voice import Note, library_heard, unheard
 from weightsmith.units import format_size
 
 DEFAULT_REVISION: Final = "main"
@@ -146,6 +148,7 @@ def resolve(
     weights: WeightFormat = "auto",
     kind: Kind = "model",
     local_dir: Path | None = None,
+    note: Note = unheard,
 ) -> Resolved:
     """Find a source on the hub; in the cache where the network is off or the hub out of reach.
 
@@ -155,17 +158,23 @@ def resolve(
     FileNameUnsafe, HashMismatch; what `select_files` raises.
     """
     why = list(connection.notes)
-    listing, unreachable = _find(source, connection, why)
+    with library_heard(note):
+        listing, unreachable = _find(source, connection, why)
     if unreachable is not None:
         connection = dataclasses.replace(connection, offline=True)
     cache = CachePlace(connection.cache, listing.repo_id, listing.commit)
     place = cache if local_dir is None else FolderPlace(local_dir.absolute())
 
     def read(file: RepoFile) -> bytes:
-        path = cache.folder / file.name
-        if path.is_file():
-            return fs.read_small(path, MAX_HEADER_NBYTES)
-        return read_file(connection, listing, file)
+        for path in (place.folder / file.name, cache.folder / file.name, cache.store(file)):
+            if path.is_file():
+                content = fs.read_small(path, MAX_HEADER_NBYTES)
+                if file.digest in {"", hash_bytes(content, file.digest)}:
+                    return content
+        if connection.offline:
+            raise unreachable or NotCached(what=f"a sound {file.name} of {source.text}")
+        with library_heard(note):
+            return read_file(connection, listing, file)
 
     try:
         selection = select_files(listing, read, weights=weights, kind=kind)

@@ -37,6 +37,7 @@ def plan_apply_delta(
     new_rows: NewRowsChoice = "auto",
     whole: Sequence[str] = (),
     force_kind: bool = False,
+    repair: bool = True,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
 ) -> Job:
     """Decide everything about target = base + delta, reading headers, sidecars and a few norm
@@ -61,7 +62,12 @@ def plan_apply_delta(
         _tensor_plan(each, dtype, decision.policy, base_dtype) for each in decision.pairing.pairs
     ]
     outputs = [tensor.output for tensor in tensors]
-    sidecars = choose_sidecars(inputs["delta"], inputs["base"], outputs)
+    sidecars = choose_sidecars(
+        inputs["delta"],
+        inputs["base"],
+        outputs,
+        repair=repair and decision.recognition.rules is not None,
+    )
     plan = Plan(
         verb="apply-delta",
         inputs=input_plans(inputs),
@@ -69,9 +75,10 @@ def plan_apply_delta(
         sidecars=sidecars.plans,
         dropped=decision.pairing.dropped,
         notes=(*decision.notes, *sidecars.notes),
+        repairs=sidecars.repairs,
     )
     bindings = Bindings(inputs, sidecars.contents, path)
-    return Job(plan, bindings, decision.recognition.release)
+    return Job(plan, bindings, decision.recognition.release, sidecars.faults)
 
 
 def apply_delta(
@@ -83,6 +90,7 @@ def apply_delta(
     new_rows: NewRowsChoice = "auto",
     whole: Sequence[str] = (),
     force_kind: bool = False,
+    repair: bool = True,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
     options: Options | None = None,
     progress: Progress = SILENCE,
@@ -101,6 +109,7 @@ def apply_delta(
         new_rows=new_rows,
         whole=whole,
         force_kind=force_kind,
+        repair=repair,
         max_shard_nbytes=max_shard_nbytes,
     )
     return carry_out(job, options or Options(), progress)

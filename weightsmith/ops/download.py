@@ -9,6 +9,7 @@ from weightsmith.hub import download as hub
 from weightsmith.hub.connection import connect
 from weightsmith.hub.resolve import Resolved, parse_source, resolve
 from weightsmith.hub.select import Kind, WeightFormat
+from weightsmith.hub.voice import Note, unheard
 
 
 def plan_download(
@@ -21,6 +22,7 @@ def plan_download(
     offline: bool = False,
     cache: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
+    note: Note = unheard,
 ) -> Resolved:
     """Find what `source` names, and decide which of its files to fetch; nothing is written.
 
@@ -31,7 +33,7 @@ def plan_download(
         raise SourceIsDirectory(source=source)
     connection = connect(endpoint=endpoint, cache=cache, offline=offline)
     place = Path(local_dir) if local_dir is not None else None
-    resolved = resolve(named, connection, weights=weights, kind=kind, local_dir=place)
+    resolved = resolve(named, connection, weights=weights, kind=kind, local_dir=place, note=note)
     hub.require_room(resolved)
     return resolved
 

@@ -25,6 +25,8 @@ class Job:
     bindings: Bindings
     release: Release | None = None
     """The published delta that this is, where the catalogue is certain."""
+    faults: tuple[str, ...] = ()
+    """Known faults in the sidecars that will be published as they are, as sentences."""
 
 
 def input_plans(inputs: Mapping[str, Checkpoint]) -> tuple[InputPlan, ...]:
@@ -43,10 +45,12 @@ def target_apart(target: str | os.PathLike[str], inputs: Mapping[str, Checkpoint
     path = Path(os.path.abspath(target))  # noqa: PTH100  (a link as target is refused, not followed)
     ours = Path(os.path.realpath(path))
     for checkpoint in inputs.values():
-        theirs = Path(os.path.realpath(checkpoint.directory))
-        if ours == theirs or ours in theirs.parents or theirs in ours.parents:
-            raise TargetIsInput(target=path, source=checkpoint.label)
-    if path.is_mount():
+        files = (checkpoint.directory / file.name for file in checkpoint.files)
+        for place in (checkpoint.directory, *files):  # a file may be a link to elsewhere
+            theirs = Path(os.path.realpath(place))
+            if ours == theirs or ours in theirs.parents or theirs in ours.parents:
+                raise TargetIsInput(target=path, source=checkpoint.label)
+    if os.path.ismount(path):  # Path.is_mount would raise where a name is too long
         reason = "it is a mount point, which nothing can be renamed onto"
         raise TargetUnwritable(where=path, reason=reason, hint=f"use {path}/NAME")
     return path

@@ -1,17 +1,18 @@
 """Choose the files that travel beside the weights, and keep the config true to them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.checkpoint import Checkpoint, embedding_rows
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.sidecars import CONFIG, TOKENIZER, VOCABULARY, matches
-from weightsmith.errors import JsonInvalid
+from weightsmith.errors import JsonInvalid, WeightsmithError
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.tensors import TORCH_NAMES, TensorInfo
 from weightsmith.plan.model import SidecarPlan
+from weightsmith.repair.detect import diagnose, mend
 
 _DTYPE_KEYS: Final = ("torch_dtype", "dtype")
 """Transformers before and after 4.56 spell it differently."""
@@ -24,44 +25,77 @@ class Sidecars:
     plans: tuple[SidecarPlan, ...]
     contents: dict[str, bytes]
     notes: tuple[str, ...]
+    repairs: tuple[str, ...]
+    """Ids of the faults that were repaired."""
+    faults: tuple[str, ...]
+    """Faults that are published as they are, as sentences."""
 
 
-def choose_sidecars(delta: Checkpoint, base: Checkpoint, outputs: Iterable[TensorInfo]) -> Sidecars:
-    """The delta's files verbatim; from the base what the delta lacks: the config, the vocabulary.
+def choose_sidecars(
+    delta: Checkpoint, base: Checkpoint, outputs: Sequence[TensorInfo], *, repair: bool
+) -> Sidecars:
+    """The delta's files; from the base what the delta lacks: the config, the vocabulary.
 
-    The config's dtype is made to say what most of the output's bytes are.
+    The config's dtype is made to say what most of the output's bytes are. With `repair`, known faults
+    of the tokenizer and config files are mended and proved; all else is verbatim.
     Raises: JsonInvalid, if the config is none.
     """
-    chosen = dict.fromkeys(delta.sidecars, delta)
-    notes = []
-    has_tokenizer = any(matches(name, TOKENIZER) for name in chosen)
-    has_vocabulary = any(matches(name, VOCABULARY) for name in chosen)
-    wanted = [CONFIG[0]] if CONFIG[0] not in chosen else []
+    origins, notes = _origins(delta, base)
+    raw = {name: source.read_sidecar(name) for name, source in sorted(origins.items())}
+    true = dict(raw)
+    changes: dict[str, list[str]] = {}
+    if CONFIG[0] in true:
+        true[CONFIG[0]] = true_config(raw[CONFIG[0]], origins[CONFIG[0]], outputs)
+        if true[CONFIG[0]] != raw[CONFIG[0]]:
+            changes[CONFIG[0]] = ["dtype made to say what the files hold"]
+    mended, repairs, faults = _mended(true, outputs, repair=repair)
+    for name in mended:
+        changes.setdefault(name, []).append("repaired" if name in raw else "made")
+    contents = dict(sorted((true | mended).items()))
+    plans = tuple(
+        SidecarPlan(
+            name=name,
+            role="base" if origins.get(name) is base else "delta",
+            nbytes=len(content),
+            digest=bytes_digest(content),
+            changes=tuple(changes.get(name, ())),
+        )
+        for name, content in contents.items()
+    )
+    return Sidecars(plans, contents, notes, repairs, faults)
+
+
+def _origins(delta: Checkpoint, base: Checkpoint) -> tuple[dict[str, Checkpoint], tuple[str, ...]]:
+    """From which side each file comes, and a note where it is not the delta's."""
+    origins = dict.fromkeys(delta.sidecars, delta)
+    has_tokenizer = any(matches(name, TOKENIZER) for name in origins)
+    has_vocabulary = any(matches(name, VOCABULARY) for name in origins)
+    wanted = [CONFIG[0]] if CONFIG[0] not in origins else []
     if not has_vocabulary:
         patterns = VOCABULARY if has_tokenizer else TOKENIZER
         wanted += [name for name in base.sidecars if matches(name, patterns)]
     from_base = [name for name in wanted if name in base.sidecars]
-    if from_base:
-        chosen |= dict.fromkeys(from_base, base)
-        notes.append(f"the delta lacks {', '.join(from_base)}: taken from the base")
-    contents = {name: source.read_sidecar(name) for name, source in sorted(chosen.items())}
-    changes: dict[str, str] = {}
-    if CONFIG[0] in contents:
-        raw = contents[CONFIG[0]]
-        contents[CONFIG[0]] = true_config(raw, chosen[CONFIG[0]], outputs)
-        if contents[CONFIG[0]] != raw:
-            changes[CONFIG[0]] = "dtype made to say what the files hold"
-    plans = tuple(
-        SidecarPlan(
-            name=name,
-            role="delta" if chosen[name] is delta else "base",
-            nbytes=len(content),
-            digest=bytes_digest(content),
-            changes=(changes[name],) if name in changes else (),
-        )
-        for name, content in contents.items()
-    )
-    return Sidecars(plans, contents, tuple(notes))
+    if not from_base:
+        return origins, ()
+    origins |= dict.fromkeys(from_base, base)
+    return origins, (f"the delta lacks {', '.join(from_base)}: taken from the base",)
+
+
+def _mended(
+    files: dict[str, bytes], outputs: Sequence[TensorInfo], *, repair: bool
+) -> tuple[dict[str, bytes], tuple[str, ...], tuple[str, ...]]:
+    """New content by name, the ids of what it repairs, and the faults that stay."""
+    try:
+        diagnosis = diagnose(files, embedding_rows=embedding_rows(outputs))
+        faults = tuple(f"{fault.file}: {fault.evidence}" for fault in diagnosis.faults)
+        if not repair or not faults:
+            return {}, (), faults
+        mended = mend(diagnosis)
+    except WeightsmithError as error:
+        # Weights can be right beside sidecars that cannot be repaired; the user is told.
+        return {}, (), (str(error),)
+    ids = tuple(dict.fromkeys(fault.id for fault in mended.faults))
+    return dict(mended.changed), ids, ()
 
 
 def true_config(raw: bytes, source: Checkpoint, outputs: Iterable[TensorInfo]) -> bytes:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from weightsmith.errors import SourceNotFound
 
@@ -10,13 +11,15 @@ from weightsmith.errors import SourceNotFound
 def open_source(source: str | os.PathLike[str]) -> Checkpoint:
     """Open a SOURCE for reading: a directory.
 
-    Raises: SourceNotFound, and what `open_checkpoint` raises.
+    Raises: SourceNotFound, SourceUnreadable, and what `open_checkpoint` raises.
     """
     text = os.fspath(source)
     path = Path(text)
-    if path.is_dir():
+    with fs.translated_read_errors(path):
+        is_directory, exists = path.is_dir(), path.exists()
+    if is_directory:
         return open_checkpoint(path, label=text)
-    if path.exists():
+    if exists:
         hint = "give the directory that holds it"
         raise SourceNotFound(source=text, context=["it is a file"], hint=hint)
     raise SourceNotFound(source=text)

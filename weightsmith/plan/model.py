@@ -116,6 +116,8 @@ class Plan:
     """Names of input tensors that the output leaves out on purpose."""
     notes: tuple[str, ...] = ()
     """Decisions worth a sentence to the user."""
+    repairs: tuple[str, ...] = ()
+    """Ids of the catalogue's repairs that were made to the sidecars."""
 
     @cached_property
     def digest(self) -> str:
@@ -164,6 +166,7 @@ class Plan:
             ],
             "dropped": list(self.dropped),
             "notes": list(self.notes),
+            "repairs": list(self.repairs),
         }
 
     def to_json(self) -> str:
@@ -197,6 +200,7 @@ class Plan:
             ),
             dropped=tuple(document["dropped"]),
             notes=tuple(document["notes"]),
+            repairs=tuple(document["repairs"]),
         )
 
 

@@ -43,10 +43,11 @@ def wrong_ids(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 def pad_out_of_range(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """A pad id that is negative, or beyond the last row."""
-    right, rows = folder.right_id("pad_token"), folder.rows
+    rows = folder.rows
     for file in (CONFIG, GENERATION):
         said = folder.parsed(file).get("pad_token_id")
-        if isinstance(said, int) and (said < 0 or (rows is not None and said >= rows)):
+        if type(said) is int and (said < 0 or (rows is not None and said >= rows)):
+            right = folder.right_id("pad_token")
             should = "null, for there is no pad token" if right is None else str(right)
             evidence = f"pad_token_id is {said}, it should be {should}"
             yield Fault(known.id, file, evidence, (Edit(file, {"pad_token_id": right}),))

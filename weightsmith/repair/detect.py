@@ -8,13 +8,14 @@ from weightsmith.catalogue.repairs import Detector, KnownRepair, load_repairs
 from weightsmith.checkpoint.sidecars import VOCABULARY, matches
 from weightsmith.errors import NoTokenizer
 from weightsmith.repair import config, tokenizer, tokens
-from weightsmith.repair.faults import Edit, Fault, edited
+from weightsmith.repair.faults import Edit, Fault
 from weightsmith.repair.folder import (
     MODEL,
     SETTINGS,
     TOKENIZER_JSON,
     Folder,
     difference_from_llama,
+    read_folder,
 )
 from weightsmith.repair.proof import Proof, prove_tokenizer_json
 
@@ -90,19 +91,17 @@ class Repair:
 
 
 def diagnose(files: Mapping[str, bytes], *, embedding_rows: int | None = None) -> Diagnosis:
-    """Look for every known fault in a folder's files, given by name; all but `READ` may be left
-    out.
+    """Look for every known fault in a folder's files, given by name; only `READ` matter.
 
     Nothing is repaired that is not known to be broken: a tokenizer that is not LLaMA's, or whose
     sentencepiece model follows other rules, is left alone, and its config is looked at only for
     what no model may say.
     Raises: JsonInvalid.
     """
-    before = Folder(files, embedding_rows)
+    before = read_folder(files, embedding_rows)
     faults = _look(before, DETECTORS)
-    settings = Folder(edited(files, _edits(faults)), embedding_rows)
-    faults += _look(settings, JSON_DETECTORS)
-    after = Folder(edited(settings.files, _edits(faults)), embedding_rows)
+    faults += _look(before.edited(_edits(faults)), JSON_DETECTORS)
+    after = before.edited(_edits(faults))
     return Diagnosis(tuple(faults), tuple(_notes(before)), before, after)
 
 
@@ -116,8 +115,8 @@ def mend(diagnosis: Diagnosis) -> Repair:
             raise fault.error
     after, proof = diagnosis.after, None
     if after.llama and any(fault.file == TOKENIZER_JSON for fault in diagnosis.faults):
-        built = tokenizer.build_tokenizer_json(after, after.llama)
-        after = Folder({**after.files, TOKENIZER_JSON: built}, after.embedding_rows)
+        built = tokenizer.tokenizer_document(after, after.llama)
+        after = after.with_document(TOKENIZER_JSON, built)
         proof = prove_tokenizer_json(after)
     changed = {
         name: raw for name, raw in after.files.items() if diagnosis.before.files.get(name) != raw

@@ -1,7 +1,7 @@
 """What a fault is, and what an edit does to a JSON file."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,11 @@ class Edit:
     file: str
     set: Mapping[str, Any] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
+
+    def applied(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The document with this edit made."""
+        after = {**document, **self.set}
+        return {key: value for key, value in after.items() if key not in self.remove}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +51,3 @@ def parse_object(raw: bytes, file: str) -> dict[str, Any]:
 def format_object(document: Mapping[str, Any]) -> bytes:
     """A JSON file's content, laid out as transformers lays it out."""
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def edited(files: Mapping[str, bytes], edits: Iterable[Edit]) -> dict[str, bytes]:
-    """`files` with the edits made; a file that no edit changes keeps its bytes.
-
-    Raises: JsonInvalid.
-    """
-    result = dict(files)
-    by_file: dict[str, list[Edit]] = {}
-    for edit in edits:
-        by_file.setdefault(edit.file, []).append(edit)
-    for file, its_edits in by_file.items():
-        before = parse_object(files[file], file) if file in files else {}
-        after = dict(before)
-        for edit in its_edits:
-            after |= edit.set
-            for key in edit.remove:
-                after.pop(key, None)
-        if after != before or file not in files:
-            result[file] = format_object(after)
-    return result

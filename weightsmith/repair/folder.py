@@ -1,7 +1,7 @@
 """A folder's tokenizer and config files, read together."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from weightsmith.formats.sentencepiece_model import (
     is_tiktoken,
     parse_sentencepiece_model,
 )
-from weightsmith.repair.faults import parse_object
+from weightsmith.repair.faults import Edit, format_object, parse_object
 
 CONFIG: Final = "config.json"
 GENERATION: Final = "generation_config.json"
@@ -50,50 +50,58 @@ class AddedToken:
 
 @dataclass(frozen=True)
 class Folder:
-    """File contents by name, and what they say when read together."""
+    """File contents by name, and what they say when read together; `read_folder` makes one."""
 
     files: Mapping[str, bytes]
-    embedding_rows: int | None = None
+    documents: Mapping[str, dict[str, Any]]
+    """The JSON files among them, parsed; never changed in place."""
+    sentencepiece: SentencePieceModel | DamagedInput | None
+    """``tokenizer.model``, why it cannot be read, or None where there is none of this kind."""
+    embedding_rows: int | None
     """Rows of the input embeddings, where the weights are at hand."""
 
-    @cached_property
+    def parsed(self, file: str) -> dict[str, Any]:
+        """A JSON file's object; empty where there is no such file."""
+        return self.documents.get(file, {})
+
+    def edited(self, edits: Iterable[Edit]) -> "Folder":
+        """The folder with these edits made; a file that none of them changes keeps its bytes."""
+        folder = self
+        for edit in edits:
+            document = edit.applied(folder.parsed(edit.file))
+            if edit.file not in folder.files or document != folder.documents[edit.file]:
+                folder = folder.with_document(edit.file, document)
+        return folder
+
+    def with_document(self, file: str, document: dict[str, Any]) -> "Folder":
+        """The folder with one JSON file new or replaced."""
+        files = {**self.files, file: format_object(document)}
+        return replace(self, files=files, documents={**self.documents, file: document})
+
+    @property
     def config(self) -> dict[str, Any]:
         """``config.json``; empty where there is none."""
         return self.parsed(CONFIG)
 
-    @cached_property
+    @property
     def settings(self) -> dict[str, Any]:
         """``tokenizer_config.json``; empty where there is none."""
         return self.parsed(SETTINGS)
 
-    @cached_property
+    @property
     def special_map(self) -> dict[str, Any]:
         """``special_tokens_map.json``; empty where there is none."""
         return self.parsed(SPECIAL_MAP)
 
-    def parsed(self, file: str) -> dict[str, Any]:
-        """A JSON file's object; empty where there is no such file."""
-        return parse_object(self.files[file], file) if file in self.files else {}
-
-    @cached_property
-    def _read_model(self) -> SentencePieceModel | DamagedInput | None:
-        raw = self.files.get(MODEL)
-        if raw is None or is_tiktoken(raw):  # Llama 3 puts a tiktoken table under this name
-            return None
-        try:
-            return parse_sentencepiece_model(raw)
-        except DamagedInput as error:
-            return error
-
     @property
     def model(self) -> SentencePieceModel | None:
         """The sentencepiece model, where there is a sound one."""
-        return self._read_model if isinstance(self._read_model, SentencePieceModel) else None
+        return self.sentencepiece if isinstance(self.sentencepiece, SentencePieceModel) else None
 
     @property
     def model_error(self) -> DamagedInput | None:
         """Why ``tokenizer.model`` cannot be read, where that is so."""
-        return self._read_model if isinstance(self._read_model, DamagedInput) else None
+        return self.sentencepiece if isinstance(self.sentencepiece, DamagedInput) else None
 
     @cached_property
     def says_llama(self) -> bool:
@@ -198,6 +206,26 @@ class Folder:
         ids = {"bos_token": model.bos_id, "eos_token": model.eos_id, "unk_token": model.unk_id}
         number = ids[role]
         return None if number is None else model.pieces[number].text
+
+
+def read_folder(files: Mapping[str, bytes], embedding_rows: int | None = None) -> Folder:
+    """Read file contents together.
+
+    Raises: JsonInvalid.
+    """
+    documents = {
+        name: parse_object(files[name], name)
+        for name in READ
+        if name in files and name.endswith(".json")
+    }
+    raw = files.get(MODEL)
+    model: SentencePieceModel | DamagedInput | None = None
+    if raw is not None and not is_tiktoken(raw):  # Llama 3 keeps a tiktoken table under this name
+        try:
+            model = parse_sentencepiece_model(raw)
+        except DamagedInput as error:
+            model = error
+    return Folder(files, documents, model, embedding_rows)
 
 
 def token_text(value: object) -> str | None:

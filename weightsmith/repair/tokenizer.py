@@ -5,7 +5,6 @@ class's name), it takes seconds to import, and what it writes, older versions ca
 are few, and the proof holds them against sentencepiece.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -62,7 +61,7 @@ def plain_settings(folder: Folder) -> Iterator[Edit]:
         yield Edit(ADDED, {token.text: token.id for token in folder.added.values()})
 
 
-def build_tokenizer_json(folder: Folder, model: SentencePieceModel) -> bytes:
+def tokenizer_document(folder: Folder, model: SentencePieceModel) -> dict[str, Any]:
     """``tokenizer.json`` for LLaMA's kind of sentencepiece model, in the form of transformers 4.
 
     Merges are written as texts, which every version of tokenizers reads.
@@ -71,7 +70,7 @@ def build_tokenizer_json(folder: Folder, model: SentencePieceModel) -> bytes:
     unknown = model.pieces[model.unk_id].text
     first = [bos] if folder.settings.get("add_bos_token", True) else []
     last = [eos] if folder.settings.get("add_eos_token", False) else []
-    document = {
+    return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -106,7 +105,6 @@ def build_tokenizer_json(folder: Folder, model: SentencePieceModel) -> bytes:
             "merges": merges(model),
         },
     }
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def merges(model: SentencePieceModel) -> list[str]:

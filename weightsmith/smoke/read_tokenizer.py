@@ -10,11 +10,12 @@ from typing import Any
 
 
 def main() -> None:
-    """Answer for the folder that the first argument names; ``slow`` as second: the slow tokenizer."""
+    """Answer for the folder that the first argument names; ``slow``: by the slow tokenizer."""
     folder, *speed = sys.argv[1:]
     texts = json.load(sys.stdin)
-    sys.modules["torch"] = None  # type: ignore[assignment]  # importing it takes seconds, for nothing
-    import transformers  # noqa: PLC0415  (after torch is out of the way)
+    # Without it, as importing torch takes seconds and a tokenizer needs none of it.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    import transformers  # after torch is out of the way
 
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
         folder, use_fast="slow" not in speed, trust_remote_code=False, local_files_only=True

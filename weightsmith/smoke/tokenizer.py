@@ -21,7 +21,7 @@ def ask_transformers(
 ) -> Answers:
     """The ids that ``AutoTokenizer`` gives to `texts`, and these ids decoded again.
 
-    Nothing in the folder is run, nothing is fetched, and no module is taken from the working directory.
+    Nothing in the folder is run, nothing is fetched, no module comes from the working directory.
     Raises: TokenizerUnproved, if transformers cannot load the folder.
     """
     reader = "transformers"

@@ -1,0 +1,188 @@
+"""``weightsmith fix-tokenizer``."""
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from weightsmith.catalogue.repairs import load_repairs
+from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.options import OUTPUT, SAFETY, Command, dry_run_option, option, output_options
+from weightsmith.cli.output import Output, command_line
+from weightsmith.errors import WeightsmithError
+from weightsmith.ops import fix_tokenizer as ops
+from weightsmith.repair.faults import Fault, format_object, parse_object
+from weightsmith.repair.folder import TOKENIZER_JSON
+from weightsmith.repair.proof import Proof
+from weightsmith.units import format_size
+
+SCHEMA: Final = "weightsmith.fix-tokenizer/1"
+EXIT_FAULTS: Final = 1
+"""The check ran and the answer is no."""
+
+DEPARTURE: Final = "which it cuts in its own way, whatever the files say"
+
+_COLORS: Final = {"+": "green", "-": "red", "@": "cyan"}
+
+
+@click.command(
+    "fix-tokenizer",
+    cls=Command,
+    examples=[
+        "weightsmith fix-tokenizer ./vicuna-7b --check",
+        "weightsmith fix-tokenizer ./vicuna-7b",
+    ],
+    docs="docs/repairs.md",
+)
+@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=Path())
+@option("--check", group=SAFETY, is_flag=True, help="Only report; exit 1 if anything is wrong.")
+@option(
+    "--local-copy",
+    group=OUTPUT,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Leave DIR as it is; write repaired copies of the files beside its weights here.",
+)
+@dry_run_option
+@output_options
+@click.pass_obj
+def command(
+    output: Output, folder: Path, check: bool, local_copy: Path | None, dry_run: bool
+) -> int:
+    """Repair the tokenizer and config files of a model, and prove the result.
+
+    Looks in DIR (default: here) for the known faults of LLaMA folders. What would be changed is
+    shown as a diff, and proved against sentencepiece before a file is touched; of every file that
+    changes, the old one is kept as .bak. tokenizer.model is never changed.
+    """
+    if check:
+        return _check(output, folder)
+    plan = ops.plan_fix_tokenizer(folder)
+    _show_faults(output, plan.faults, plan.notes)
+    _show_changes(output, plan.changes)
+    if dry_run:
+        _show_result(output, plan, folder, headline="dry run: nothing was written")
+        return 0
+    result = ops.carry_out(plan, local_copy=local_copy)
+    headline = f"{_counted(result.faults, 'fault')} repaired in {_counted(result.changes, 'file')}"
+    if not result.changes:
+        headline = "nothing to repair"
+    _show_result(output, result, result.folder, headline=headline)
+    return 0
+
+
+def _check(output: Output, folder: Path) -> int:
+    diagnosis = ops.check_tokenizer(folder)
+    _show_faults(output, diagnosis.faults, diagnosis.notes)
+    count = _counted(diagnosis.faults, "fault")
+    word = styled("FAIL", "red") if diagnosis.faults else styled("pass", "green")
+    output.result(
+        {
+            "schema": SCHEMA,
+            "folder": str(folder),
+            "faults": [_fault_document(fault) for fault in diagnosis.faults],
+            "notes": list(diagnosis.notes),
+        },
+        human=f"{word}  {folder}\n      {count}",
+        quiet=str(folder) if diagnosis.faults else "",
+    )
+    if diagnosis.faults and not diagnosis.incurable:
+        output.hint(command_line(["weightsmith", "fix-tokenizer", folder]))
+    return EXIT_FAULTS if diagnosis.faults else 0
+
+
+def _show_result(
+    output: Output,
+    done: ops.TokenizerPlan | ops.TokenizerResult,
+    folder: Path,
+    *,
+    headline: str,
+) -> None:
+    lines = [headline, *map(_proof_line, done.proofs)]
+    human = "\n      ".join([f"{styled('done', 'green')}  {folder}", *lines])
+    output.result(
+        {
+            "schema": SCHEMA,
+            "folder": str(folder),
+            "faults": [_fault_document(fault) for fault in done.faults],
+            "changed": [change.file for change in done.changes],
+            "proofs": [
+                {"reader": p.reader, "probes": p.probes, "departures": list(p.departures)}
+                for p in done.proofs
+            ],
+            "notes": list(done.notes),
+        },
+        human=human,
+        quiet=str(folder),
+    )
+
+
+def _proof_line(proof: Proof) -> str:
+    agreed = proof.probes - len(proof.departures)
+    line = f"{proof.reader} agrees with sentencepiece on {agreed} of {proof.probes} probes"
+    if not proof.departures:
+        return line
+    return f"{line};\n        the others have text that starts with a space, {DEPARTURE}"
+
+
+def _show_faults(output: Output, faults: Sequence[Fault], notes: Iterable[str]) -> None:
+    """Each fault under its file, with what is wrong there."""
+    known = {repair.id: repair for repair in load_repairs()}
+    for file in dict.fromkeys(fault.file for fault in faults):
+        output.line(heading(file))
+        rows = [(fault.id, fault.evidence) for fault in faults if fault.file == file]
+        output.line(table(rows, width=output.width, styles=("yellow",)))
+    for fault_id in dict.fromkeys(fault.id for fault in faults):
+        repair = known[fault_id]
+        output.detail(f"{fault_id}: {repair.symptom} ({', '.join(repair.references)})")
+    for note in notes:
+        output.line(f"note: {note}")
+
+
+def _show_changes(output: Output, changes: Iterable[ops.Change]) -> None:
+    for change in changes:
+        output.line()
+        for line in _diff(change):
+            style = _COLORS.get(line[:1])
+            output.line(styled(line, style) if style else line)
+
+
+def _diff(change: ops.Change) -> Iterator[str]:
+    """A unified diff of what the file says, however it was laid out; of a vocabulary, its size."""
+    if change.file == TOKENIZER_JSON:
+        model = json.loads(change.after)["model"]
+        size = f"{format_size(len(change.after))}, {len(model['merges'])} merges"
+        yield f"+++ {change.file}  {'built' if change.before is None else 'built anew'}, {size}"
+        return
+    before = change.before
+    if before is not None:
+        before = format_object(parse_object(before, change.file))
+    yield from difflib.unified_diff(
+        (before or b"").decode().splitlines(),
+        change.after.decode().splitlines(),
+        change.file if before is not None else "/dev/null",
+        change.file,
+        n=1,
+        lineterm="",
+    )
+
+
+def _fault_document(fault: Fault) -> dict[str, Any]:
+    repair = next(each for each in load_repairs() if each.id == fault.id)
+    error: WeightsmithError | None = fault.error
+    return {
+        "id": fault.id,
+        "file": fault.file,
+        "evidence": fault.evidence,
+        "symptom": repair.symptom,
+        "repair": repair.change,
+        "references": list(repair.references),
+        "curable": error is None,
+    }
+
+
+def _counted(things: Sequence[object], word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}" if things else f"no {word}s"

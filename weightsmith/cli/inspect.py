@@ -1,0 +1,65 @@
+"""``weightsmith inspect``."""
+
+import click
+
+from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.options import SOURCE, Command, output_options
+from weightsmith.cli.output import Output
+from weightsmith.errors import shown
+from weightsmith.ops.inspect import KIND_WORDS, Inspection, inspect
+from weightsmith.units import format_size
+
+
+@click.command(
+    "inspect",
+    cls=Command,
+    examples=[
+        "weightsmith inspect ./llama-7b",
+        "weightsmith inspect ./vicuna-7b-delta-v1.1 --json",
+    ],
+    docs="docs/inspect.md",
+)
+@click.argument("source", type=SOURCE)
+@output_options
+@click.pass_obj
+def command(output: Output, source: str) -> None:
+    """Say what a directory holds: model, delta, adapter or release, its tensors and its faults.
+
+    Reads headers, sidecars and a few norm weights; runs nothing.
+    """
+    found = inspect(source)
+    output.result(
+        {"schema": "weightsmith.inspect/1", **found.to_json()},
+        human=_page(found, output),
+        quiet=found.kind,
+    )
+    if found.kind == "delta":
+        output.warning("this is a delta, not a model: apply it to its base")
+        output.hint(f"weightsmith apply-delta --base BASE --delta {found.source}")
+    elif found.faults:
+        output.hint(f"weightsmith fix-tokenizer {found.source}")
+
+
+def _page(found: Inspection, output: Output) -> str:
+    kinds = {name.rsplit(".", 1)[-1] for name in found.files}
+    dtypes = ", ".join(f"{dtype} {format_size(nbytes)}" for dtype, nbytes in found.dtypes)
+    rows = [("is", KIND_WORDS[found.kind]), ("because", found.reason)]
+    if found.release:
+        rows.append(("known as", found.release))
+    if found.architecture:
+        rows.append(("built as", found.architecture))
+    if found.tensors:
+        parameters = f"{found.parameters:,} parameters".replace(",", " ")
+        rows.append(("tensors", f"{found.tensors}, {parameters}, {dtypes}"))
+    rows.append(("weights", f"{len(found.files)} .{' and .'.join(sorted(kinds))}"))
+    if found.sidecars:
+        rows.append(("files", ", ".join(found.sidecars)))
+    if found.made_by:
+        rows.append(("made by", f"{found.made_by}; fingerprint {found.fingerprint[:16]}..."))
+    rows += [("note", note) for note in found.notes]
+    faults = [f"{fault_id}: {evidence}" for fault_id, evidence in found.faults]
+    rows += [("fault", line) for line in shown(faults, everything=output.verbose > 0)]
+    title = heading(found.source)
+    if found.kind == "delta":
+        title += styled("  DELTA, NOT A MODEL", "yellow")
+    return f"{title}\n{table(rows, width=output.width)}"

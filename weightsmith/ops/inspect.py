@@ -1,0 +1,171 @@
+"""Say what a source is, from headers and a few small tensors."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from weightsmith.catalogue.recognise import named_like, shows_signs
+from weightsmith.catalogue.schema import Release
+from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from weightsmith.checkpoint.buffers import is_buffer
+from weightsmith.checkpoint.kind import guess_kind
+from weightsmith.engine.manifest import read_manifest
+from weightsmith.errors import NoWeights, SourceNotFound, WeightsmithError
+from weightsmith.repair.detect import diagnose
+
+Kind = Literal["model", "delta", "adapter", "meta", "keystream-release", "xor-release", "unknown"]
+
+KIND_WORDS: Final[Mapping[Kind, str]] = {
+    "model": "a model",
+    "delta": "a delta: a model's difference to its base, useless alone",
+    "adapter": "a LoRA adapter, useless without its base",
+    "meta": "a model in Meta's own layout",
+    "keystream-release": "files encrypted with another model's bytes (point-alpaca's way)",
+    "xor-release": "files combined by XOR with another model's files (Open-Assistant's way)",
+    "unknown": "tensors that do not give away whether they are a model or a delta",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a source is."""
+
+    source: str
+    kind: Kind
+    reason: str
+    release: str = ""
+    """The catalogue's name for it, and why, where it is known."""
+    architecture: str = ""
+    tensors: int = 0
+    parameters: int = 0
+    nbytes: int = 0
+    dtypes: tuple[tuple[str, int], ...] = ()
+    """Bytes by dtype, most first."""
+    files: tuple[str, ...] = ()
+    sidecars: tuple[str, ...] = ()
+    made_by: str = ""
+    """Which weightsmith made it by which verb, by its manifest."""
+    fingerprint: str = ""
+    faults: tuple[tuple[str, str], ...] = ()
+    """Known faults of tokenizer and config: id and evidence."""
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        faults = [{"id": fault_id, "evidence": evidence} for fault_id, evidence in self.faults]
+        return {**asdict(self), "dtypes": dict(self.dtypes), "faults": faults}
+
+
+def inspect(source: str | os.PathLike[str]) -> Inspection:
+    """Open a directory and say what it is; reads headers, sidecars and a few norm weights.
+
+    Raises: SourceNotFound; NoWeights, where there is nothing known; DamagedInput for what is broken.
+    """
+    directory = Path(source)
+    if not directory.is_dir():
+        raise SourceNotFound(source=source)
+    names = sorted(entry.name for entry in os.scandir(directory))
+    try:
+        checkpoint = open_checkpoint(directory, os.fspath(source))
+    except NoWeights:
+        if other := _other_layout(os.fspath(source), names):
+            return other
+        raise
+    except WeightsmithError:
+        if other := _xor_release(os.fspath(source), directory, names):
+            return other
+        raise
+    return _inspect_checkpoint(checkpoint)
+
+
+def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
+    guess = guess_kind(checkpoint)
+    held = Counter[str]()
+    for tensor in checkpoint.tensors.values():
+        held[tensor.info.dtype] += tensor.info.nbytes
+    notes = list(checkpoint.notes)
+    try:
+        files = {name: checkpoint.read_sidecar(name) for name in checkpoint.sidecars}
+        found = diagnose(files, embedding_rows=checkpoint.embedding_rows).faults
+        faults = tuple((fault.id, f"{fault.file}: {fault.evidence}") for fault in found)
+    except WeightsmithError as error:
+        faults = ((error.reference, str(error)),)
+    manifest = read_manifest(checkpoint.directory)
+    release, why = _release(checkpoint)
+    return Inspection(
+        source=checkpoint.label,
+        kind=guess.kind,
+        reason=guess.reason,
+        release=f"{release.name} ({why})" if release else "",
+        architecture=_architecture(checkpoint.config),
+        tensors=len(checkpoint.tensors),
+        parameters=sum(
+            t.info.numel for name, t in checkpoint.tensors.items() if not is_buffer(name)
+        ),
+        nbytes=checkpoint.nbytes,
+        dtypes=tuple(held.most_common()),
+        files=tuple(file.name for file in checkpoint.files),
+        sidecars=checkpoint.sidecars,
+        made_by=f"{manifest.made_by}, {manifest.verb}" if manifest else "",
+        fingerprint=manifest.fingerprint if manifest else "",
+        faults=faults,
+        notes=tuple(notes),
+    )
+
+
+def _release(checkpoint: Checkpoint) -> tuple[Release | None, str]:
+    """The catalogue's release of this name or config, without knowing the base."""
+    name = Path(os.path.realpath(checkpoint.directory)).name
+    for release, repo in named_like(name):
+        return release, f"the directory is named like {repo}"
+    alike = shows_signs(checkpoint.config)
+    if alike:
+        more = f", or one of {len(alike) - 1} like it" if len(alike) > 1 else ""
+        return alike[0], f"by its config{more}"
+    return None, ""
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    """``llama, hidden 4096, 32 layers, 32 heads, vocabulary 32000``, as far as the config says."""
+    parts = [str(config["model_type"])] if "model_type" in config else []
+    for words, keys in (
+        ("hidden {}", ("hidden_size", "n_embd")),
+        ("{} layers", ("num_hidden_layers", "n_layer")),
+        ("{} heads", ("num_attention_heads", "n_head")),
+        ("vocabulary {}", ("vocab_size",)),
+    ):
+        value = next((config[key] for key in keys if key in config), None)
+        if value is not None:
+            parts.append(words.format(value))
+    return ", ".join(parts)
+
+
+def _other_layout(source: str, names: list[str]) -> Inspection | None:
+    """What has no Hugging Face weights and is known all the same."""
+    encrypted = tuple(name for name in names if name.endswith(".enc"))
+    consolidated = tuple(n for n in names if n.startswith("consolidated.") and n.endswith(".pth"))
+    adapters = tuple(name for name in names if name.startswith("adapter_model."))
+    if "adapter_config.json" in names and adapters:
+        return Inspection(source, "adapter", "it holds adapter_config.json", files=adapters)
+    if "params.json" in names and consolidated:
+        return Inspection(source, "meta", "it holds params.json", files=consolidated)
+    if encrypted:
+        reason = "its files end in .enc"
+        return Inspection(source, "keystream-release", reason, files=encrypted)
+    return None
+
+
+def _xor_release(source: str, directory: Path, names: list[str]) -> Inspection | None:
+    """Weight files that begin with zeros where a zip begins: XOR of two zips."""
+    weights = tuple(n for n in names if n.startswith("pytorch_model") and n.endswith(".bin"))
+    for name in weights:
+        with (directory / name).open("rb") as file:
+            if file.read(4) != b"\0\0\0\0":
+                return None
+    if not weights:
+        return None
+    reason = f"{weights[0]} begins with zeros where a torch file begins with PK"
+    return Inspection(source, "xor-release", reason, files=weights)
