@@ -77,10 +77,9 @@ def do(task: dict[str, Any]) -> None:
 
 
 def serve() -> None:
-    """Take tasks from stdin, a line each, and fork a client for each."""
-    from huggingface_hub import DeleteCacheStrategy, hf_hub_download, scan_cache_dir  # noqa: F401
-    from huggingface_hub.utils import http_backoff  # noqa: F401
-
+    """Take tasks from stdin, a line each, and fork a client for each: its id, and when it is done."""
+    for module in ("huggingface_hub", "huggingface_hub.file_download", "weightsmith.ops.download"):
+        importlib.import_module(module)
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
@@ -91,6 +90,7 @@ def serve() -> None:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(0)
+        print(child, flush=True)
         os.waitpid(child, 0)
         print("done", flush=True)
 

@@ -54,14 +54,26 @@ class Client:
         if self.server is None or self.env:
             self.start(self.task(op, *args, dry=dry, **options)).wait(60)
         else:
-            assert self.server.stdin
-            assert self.server.stdout
-            task = self.task(op, *args, dry=dry, **{"cache": str(self.cache), **options})
-            print(json.dumps({**task, "env": {}}), file=self.server.stdin, flush=True)
-            assert self.server.stdout.readline() == "done\n"
+            self.fork(op, *args, dry=dry, **options)
+            self.join()
         assert not (said := Path(f"{self.out}.said").read_text()), said
         outcome: dict[str, Any] = json.loads(self.out.read_text())
         return outcome
+
+    def fork(self, op: str, *args: Any, dry: bool = False, **options: Any) -> int:
+        """Begin an operation in a process forked for it; the process's id."""
+        assert self.server
+        assert self.server.stdin
+        assert self.server.stdout
+        task = self.task(op, *args, dry=dry, **{"cache": str(self.cache), **options})
+        print(json.dumps({**task, "env": {}}), file=self.server.stdin, flush=True)
+        return int(self.server.stdout.readline())
+
+    def join(self) -> None:
+        """Wait until the forked process has ended."""
+        assert self.server
+        assert self.server.stdout
+        assert self.server.stdout.readline() == "done\n"
 
     def download(self, source: str, **options: Any) -> dict[str, Any]:
         """Download, successfully."""

@@ -173,7 +173,7 @@ class TestBrokenOff:
         self, hub: Hub, client: Client, model: dict[str, bytes]
     ) -> None:
         hub.fail(FILE, times=1, cut_after=2_000_000)
-        hub.fail(FILE, times=6, cut_after=0)
+        hub.fail(FILE, times=5, cut_after=0)
         outcome = client.run("download", "org/model")
         assert (outcome["code"], outcome["reference"]) == (5, "hub-unreachable")
         assert list(partials(client).values()) == [2_000_000]
@@ -222,7 +222,7 @@ class TestLies:
         self, hub: Hub, client: Client, model: dict[str, bytes]
     ) -> None:
         hub.fail(FILE, times=1, cut_after=2_000_000)
-        hub.fail(FILE, times=6, cut_after=0)
+        hub.fail(FILE, times=5, cut_after=0)
         client.run("download", "org/model")
         (partial,) = client.cache.rglob("*.incomplete")
         partial.write_bytes(bytes(2_000_000))

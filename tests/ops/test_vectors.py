@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from weightsmith.engine.bindings import Options, Verify
+from weightsmith.engine.bindings import Options
 from weightsmith.ops.apply_delta import apply_delta
 
 from tests.engine.folders import assert_same_bits, contents, load, state
@@ -171,7 +171,3 @@ def _as_safetensors(folder: Path, copy: Path) -> Path:
         for name, tensor in torch_load(path).items()
     }
     return write_model(copy, tensors, shards=3)
-
-
-def test_verify_has_the_modes_that_the_command_line_names() -> None:
-    assert set(Verify.__args__) == {way["verify"] for way in WAYS if "verify" in way} | {"cache"}  # type: ignore[attr-defined]

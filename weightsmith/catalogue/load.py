@@ -13,7 +13,7 @@ def load_bases() -> tuple[Base, ...]:
 
     Raises: CatalogueInvalid, if the installed catalogue is damaged.
     """
-    return _load(Base, "base", "bases")
+    return load_entries(Base, "base", "bases")
 
 
 @functools.cache
@@ -22,7 +22,7 @@ def load_releases() -> tuple[Release, ...]:
 
     Raises: CatalogueInvalid, if the installed catalogue is damaged.
     """
-    return _load(Release, "release", "releases")
+    return load_entries(Release, "release", "releases")
 
 
 @functools.cache
@@ -31,7 +31,7 @@ def load_prompts() -> tuple[PromptTemplate, ...]:
 
     Raises: CatalogueInvalid, if the installed catalogue is damaged.
     """
-    return _load(PromptTemplate, "prompt", "prompts")
+    return load_entries(PromptTemplate, "prompt", "prompts")
 
 
 def alias(name: str) -> Base | None:
@@ -57,7 +57,7 @@ def find_prompt(prompt_id: str) -> PromptTemplate | None:
     return next((prompt for prompt in load_prompts() if prompt.id == prompt_id), None)
 
 
-def _load(kind: type[EntryT], heading: str, place: str) -> tuple[EntryT, ...]:
+def load_entries(kind: type[EntryT], heading: str, place: str) -> tuple[EntryT, ...]:
     """The entries of ``place.toml``, or of every TOML file in the folder ``place``."""
     root = resources.files("weightsmith.catalogue")
     folder = root / place

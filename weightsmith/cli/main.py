@@ -34,6 +34,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "weightsmith.cli.inspect",
         "Say what a directory holds, and what is wrong with it.",
     ),
+    "verify": (
+        "weightsmith.cli.verify",
+        "Check that a model is right: its structure, its tokenizer, every byte.",
+    ),
     "help": ("weightsmith.cli.help", "Explain a command, an exit code, an error, a SOURCE."),
 }
 """Name -> module whose ``command`` it is, and what it does in one line."""

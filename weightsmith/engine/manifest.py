@@ -54,6 +54,8 @@ class Manifest:
     dropped: tuple[str, ...] = ()
     repairs: tuple[str, ...] = ()
     """Ids of the repairs made on the sidecars."""
+    release: str = ""
+    """The catalogue\'s id of the published delta that was applied, where it is certain."""
     schema: str = SCHEMA
 
     def to_json(self) -> bytes:
@@ -76,6 +78,7 @@ def manifest_of(plan: Plan, digests: Mapping[str, str], index: Mapping[str, byte
         tensors=digests,
         dropped=plan.dropped,
         repairs=plan.repairs,
+        release=plan.release,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith import fs
+from weightsmith.checkpoint.checkpoint import open_checkpoint
 from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.finished import damage
 from weightsmith.engine.manifest import NAME as MANIFEST
@@ -14,7 +15,7 @@ from weightsmith.engine.manifest import Manifest, manifest_of, read_manifest
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.engine.receipts import Receipt, machine, made_from, read_receipt
 from weightsmith.engine.shard import fill, read_back
-from weightsmith.engine.spans import Buffers
+from weightsmith.engine.spans import Buffers, digest_tensors
 from weightsmith.engine.staging import Staging, is_vacant
 from weightsmith.errors import (
     DamagedInput,
@@ -23,6 +24,7 @@ from weightsmith.errors import (
     StagingOfAnotherPlan,
     TargetExists,
     VerificationFailed,
+    WeightsmithError,
     shown,
 )
 from weightsmith.formats.index import build_index
@@ -142,7 +144,7 @@ def _finished(
         reason = f"{newer[0]} is newer than it"
     else:
         progress.begin("checking", sum(shard.data_nbytes for shard in plan.shards))
-        problems = damage(target, manifest, buffers, progress.advance)
+        problems = _damage(target, manifest, buffers, progress)
         expected = manifest_of(plan, manifest.tensors, _index(plan))
         expected = replace(expected, made_by=manifest.made_by)
         if (target / MANIFEST).read_bytes() != expected.to_json():
@@ -153,6 +155,19 @@ def _finished(
     if not options.overwrite:
         raise TargetExists(target=target, reason=reason)
     return None
+
+
+def _damage(
+    target: Path, manifest: Manifest, buffers: Sequence[Buffers], progress: Progress
+) -> list[str]:
+    """What is wrong with a finished target, as sentences; reads all of it."""
+    try:
+        checkpoint = open_checkpoint(target)
+    except WeightsmithError as error:
+        return [str(error)]
+    infos = [tensor.info for tensor in checkpoint.tensors.values()]
+    digests = digest_tensors(infos, checkpoint.read_into, buffers, progress.advance)
+    return damage(checkpoint, manifest, digests)
 
 
 def _newer_inputs(bindings: Bindings, manifest: Path) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from weightsmith.errors import DownloadTooLarge, HashMismatch, NotCached, shown
 from weightsmith.hub.fetch import Job, fetch
@@ -17,14 +17,12 @@ from weightsmith.hub.resolve import Resolved
 from weightsmith.hub.voice import library_heard
 from weightsmith.units import format_size
 
-T = TypeVar("T")
-
 WORKERS: Final = 8
 """Files at a time. More makes the hub's limits likelier, and an interruption dearer."""
 
 
 class Progress(Protocol):
-    """A listener, as the engine's; `advance` and `note` are called from one thread at a time."""
+    """A listener, as the engine's; `advance` and `note` are called from any thread."""
 
     def begin(self, phase: str, total_nbytes: int) -> None:
         """A phase of that many bytes starts."""
@@ -78,13 +76,12 @@ def download(resolved: Resolved, progress: Progress, *, check_kept: bool = True)
     TemporaryFault, RepoChanged. What has arrived is kept for the next time.
     """
     require_room(resolved)
-    lock = threading.Lock()
     job = Job(
         connection=resolved.connection,
         listing=resolved.listing,
         place=resolved.place,
-        advance=_one_at_a_time(lock, progress.advance),
-        note=_one_at_a_time(lock, progress.note),
+        advance=progress.advance,
+        note=progress.note,
         stop=threading.Event(),
     )
     kept = [file for file in resolved.files if file.name in resolved.here]
@@ -138,20 +135,14 @@ def _discard_damaged(job: Job, files: Iterable[RepoFile]) -> list[RepoFile]:
 
 def _each(job: Job, work: Callable[[Job, RepoFile], None], files: list[RepoFile]) -> None:
     """Do `work` for every file, some at a time; the first failure ends the rest, and is raised."""
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="weightsmith-hub") as pool:
-        futures = [pool.submit(work, job, file) for file in files]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:
-            job.stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _one_at_a_time(lock: threading.Lock, call: Callable[[T], None]) -> Callable[[T], None]:
-    def locked(value: T) -> None:
-        with lock:
-            call(value)
-
-    return locked
+    pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="weightsmith-hub")
+    futures = [pool.submit(work, job, file) for file in files]
+    try:
+        for future in as_completed(futures):
+            future.result()
+    except BaseException as error:
+        job.stop.set()
+        # A person who interrupts does not wait until a silent server has been silent long enough.
+        pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
+        raise
+    pool.shutdown()

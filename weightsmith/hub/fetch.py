@@ -50,8 +50,12 @@ def fetch(job: Job, file: RepoFile) -> None:
         return
     from huggingface_hub.utils import WeakFileLock
 
-    for path in (place.store(file), place.partial(file), place.lock(file)):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    # The snapshot's folder first: the cache's scan takes blobs without snapshots for damage.
+    for folder in (
+        place.folder,
+        *(p(file).parent for p in (place.store, place.partial, place.lock)),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(place.lock(file)):
         if holds(place, file):
             job.advance(file.nbytes)  # another process brought it while we waited

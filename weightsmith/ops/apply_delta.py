@@ -76,6 +76,7 @@ def plan_apply_delta(
         dropped=decision.pairing.dropped,
         notes=(*decision.notes, *sidecars.notes),
         repairs=sidecars.repairs,
+        release=decision.recognition.release.id if decision.recognition.release else "",
     )
     bindings = Bindings(inputs, sidecars.contents, path)
     return Job(plan, bindings, decision.recognition.release, sidecars.faults)

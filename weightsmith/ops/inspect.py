@@ -9,8 +9,8 @@ from typing import Any, Final, Literal
 
 from weightsmith.catalogue.recognise import named_like, shows_signs
 from weightsmith.catalogue.schema import Release
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from weightsmith.checkpoint.buffers import is_buffer
+from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from weightsmith.checkpoint.kind import guess_kind
 from weightsmith.engine.manifest import read_manifest
 from weightsmith.errors import NoWeights, SourceNotFound, WeightsmithError
@@ -62,7 +62,8 @@ class Inspection:
 def inspect(source: str | os.PathLike[str]) -> Inspection:
     """Open a directory and say what it is; reads headers, sidecars and a few norm weights.
 
-    Raises: SourceNotFound; NoWeights, where there is nothing known; DamagedInput for what is broken.
+    Raises: SourceNotFound; NoWeights, where there is nothing known; DamagedInput for what is
+    broken.
     """
     directory = Path(source)
     if not directory.is_dir():

@@ -36,8 +36,8 @@ def choose_sidecars(
 ) -> Sidecars:
     """The delta's files; from the base what the delta lacks: the config, the vocabulary.
 
-    The config's dtype is made to say what most of the output's bytes are. With `repair`, known faults
-    of the tokenizer and config files are mended and proved; all else is verbatim.
+    The config's dtype is made to say what most of the output's bytes are. With `repair`, known
+    faults of the tokenizer and config files are mended and proved; all else is verbatim.
     Raises: JsonInvalid, if the config is none.
     """
     origins, notes = _origins(delta, base)

@@ -118,6 +118,8 @@ class Plan:
     """Decisions worth a sentence to the user."""
     repairs: tuple[str, ...] = ()
     """Ids of the catalogue's repairs that were made to the sidecars."""
+    release: str = ""
+    """The catalogue's id of the published delta that was applied, where it is certain."""
 
     @cached_property
     def digest(self) -> str:
@@ -167,6 +169,7 @@ class Plan:
             "dropped": list(self.dropped),
             "notes": list(self.notes),
             "repairs": list(self.repairs),
+            "release": self.release,
         }
 
     def to_json(self) -> str:
@@ -201,6 +204,7 @@ class Plan:
             dropped=tuple(document["dropped"]),
             notes=tuple(document["notes"]),
             repairs=tuple(document["repairs"]),
+            release=document["release"],
         )
 
 

@@ -32,9 +32,9 @@ def wrong_ids(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
             key = f"{role}_id"
             said = folder.parsed(file).get(key)
             right = folder.right_id(role)
-            good = {right, model.bos_id if role == "bos_token" else model.eos_id}
+            good = [right, model.bos_id if role == "bos_token" else model.eos_id]
             if role == "eos_token":
-                good |= folder.added.keys()
+                good += folder.added
             if said is None or any(number in good for number in _listed(said)):
                 continue
             evidence = f"{key} is {said}, the tokenizer's is {right}"
