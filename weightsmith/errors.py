@@ -146,6 +146,13 @@ class LastUsedUnknown(UsageFault):
     hint = "go by when they were downloaded instead: --by modified"
 
 
+class NoCuda(UsageFault):
+    """``--device cuda`` was asked for, and torch finds no CUDA device."""
+
+    message = "there is no CUDA device that torch can use"
+    hint = "use --device cpu, or install a torch that was built for this machine's GPU"
+
+
 # --- 3: missing or unreadable
 # -----------------------------------------------------------------------
 
@@ -217,6 +224,13 @@ class NotCached(SourceFault):
 
     message = "{what} is not in the cache, and the network is switched off"
     hint = "to download it, leave out --offline and unset HF_HUB_OFFLINE"
+
+
+class NotInCache(SourceFault):
+    """The cache holds nothing of what was named."""
+
+    message = "{source} is not in the cache {cache}"
+    hint = "see what is there: weightsmith clean-cache --dry-run"
 
 
 class OnlyGguf(SourceFault):
@@ -481,6 +495,13 @@ class FileNameUnsafe(DamagedInput):
     hint = "do not trust this repository"
 
 
+class ModelNotLoadable(DamagedInput):
+    """Transformers cannot load the model or its tokenizer."""
+
+    message = "transformers cannot load {source}: {reason}"
+    hint = "weightsmith verify {source} (without --smoke) checks what does not need it"
+
+
 # --- 7: inputs that do not belong together
 # ----------------------------------------------------------
 
@@ -581,6 +602,13 @@ class MemoryTooSmall(NoRoom):
 
     message = "{free} of memory available, this needs {needed}"
     hint = "try --low-cpu-mem"
+
+
+class OutOfMemory(NoRoom):
+    """The model does not fit into the memory of the device."""
+
+    message = "{source} does not fit into memory"
+    hint = "try --low-cpu-mem, or --device cpu"
 
 
 # --- 9: something in the way

@@ -150,7 +150,7 @@ def test_a_replaced_target_in_staging_is_never_taken_for_unfinished_work(
     died = world.apply(die_at_step=world.steps - 1)
     assert died.exit == KILLED
     assert contents(staging(world.target) / "output") == {"mine.txt": b"not weightsmith's"}
-    shard = world.target / "model-00001-of-00005.safetensors"
+    shard = next(world.target.glob("model-00001-of-*.safetensors"))
     shard.write_bytes(b"damaged" + shard.read_bytes()[7:])
     world.check_finished_by_the_same_command()
 
@@ -165,7 +165,8 @@ def test_after_a_failed_sync_no_receipt_vouches_for_the_shard(
         failed = world.apply(fail_sync=number)
         if failed.error:
             assert (failed.error, failed.exit_code) == ("target-unwritable", 9)
-            assert not world.target.exists()
+            if world.target.exists():  # the last sync, of the parent's names
+                assert contents(world.target) == world.expected
             partial = staging(world.target)
             receipts = {path.stem for path in (partial / "receipts").glob("*.json")}
             shards = sorted(path.name for path in (partial / "output").glob("*.safetensors"))

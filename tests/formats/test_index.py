@@ -43,6 +43,7 @@ def test_an_index_may_only_name_files_beside_it(name: str) -> None:
     with pytest.raises(IndexEscapes) as caught:
         parse_index(raw, INDEX)
     assert str(INDEX) in str(caught.value)
+    assert caught.value.values["name"]
 
 
 def test_the_escaping_name_is_shown_without_its_control_characters() -> None:

@@ -216,6 +216,18 @@ def test_a_file_cut_within_its_header_is_truncated(opened: Opened, nbytes: int) 
         read_header(opened(header[:nbytes]))
 
 
+def test_the_longest_header_is_missed_and_not_refused(opened: Opened) -> None:
+    with pytest.raises(ShardTruncated, match="99999999 bytes of its header are missing"):
+        read_header(opened(MAX_HEADER_NBYTES.to_bytes(8, "little") + b"{"))
+
+
+def test_the_largest_tensor_is_missed_and_not_refused(opened: Opened) -> None:
+    largest = 2**63 - 1
+    header = {"a": {"dtype": "U8", "shape": [largest], "data_offsets": [0, largest]}}
+    with pytest.raises(ShardTruncated, match="bytes are missing"):
+        read_header(opened(file_bytes(header)))
+
+
 @pytest.mark.parametrize("nbytes", [1, 7])
 def test_a_file_without_room_for_a_length_is_truncated(opened: Opened, nbytes: int) -> None:
     with pytest.raises(ShardTruncated, match=f"{nbytes} bytes hold no header"):

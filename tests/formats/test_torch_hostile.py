@@ -448,6 +448,7 @@ def patched(content: bytes, name: str, field: slice, value: bytes, *, local: boo
 
 
 SOUND = table_of(tensor())
+ZEROS = torch_file(pickled(dict_of({"w": tensor()})), {"data/0": bytes(64)})
 FLAGS, METHOD, CHECKSUM = slice(8, 10), slice(10, 12), slice(16, 20)
 SIZES, PLACE = slice(20, 28), slice(42, 46)
 LOCAL_FLAGS, LOCAL_METHOD, LOCAL_NAME_SIZE = slice(6, 8), slice(8, 10), slice(26, 28)
@@ -495,6 +496,14 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
     "a place with no header": (
         patched(SOUND, "data/0", PLACE, struct.pack("<I", 3)),
         "data/0 does not begin",
+    ),
+    "a place amid zeros": (
+        patched(ZEROS, "data/0", PLACE, struct.pack("<I", ZEROS.index(bytes(64)))),
+        "data/0 does not begin",
+    ),
+    "a directory that begins before the place it names": (
+        SOUND[:-6] + struct.pack("<I", SOUND.index(b"PK\1\2") + 5) + SOUND[-2:],
+        "archive/data.pkl begins outside",
     ),
     "a name that leads out of the file": (
         patched(SOUND, "data/0", LOCAL_NAME_SIZE, b"\xff\xff", local=True),

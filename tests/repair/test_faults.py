@@ -392,7 +392,7 @@ keys = st.sampled_from(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     st.dictionaries(
         st.sampled_from([name for name in READ if name.endswith(".json")]),

@@ -24,10 +24,11 @@ from weightsmith.units import parse_size
 
 INPUTS: Final = "Inputs"
 OUTPUT: Final = "Output"
+SMOKE: Final = "Smoke test"
 SPEED: Final = "Speed and memory"
 SAFETY: Final = "Safety"
 MESSAGES: Final = "Messages"
-GROUPS: Final = (INPUTS, OUTPUT, SPEED, SAFETY, MESSAGES)
+GROUPS: Final = (INPUTS, OUTPUT, SMOKE, SPEED, SAFETY, MESSAGES)
 """Headings of a command's options, in the order of its help."""
 NAMES_WIDTH: Final = 28
 """Columns that option names may take in help."""

@@ -57,6 +57,11 @@ class Output:
         if self.is_human:
             self._write(sys.stderr, text)
 
+    def stream(self, text: str) -> None:
+        """A piece of a message that is still being made, without a line break after it."""
+        if self.is_human:
+            self._write(sys.stderr, text, end="")
+
     def detail(self, text: str) -> None:
         """A message for those who asked for more with ``-v``."""
         if self.verbose:

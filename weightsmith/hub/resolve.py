@@ -17,7 +17,9 @@ from weightsmith.errors import (
     NotCached,
     NoWeights,
     RepoNotFound,
+    RevisionNotFound,
     ShardMissing,
+    SourceIsDirectory,
     SourceNotFound,
     SourceUnknown,
     WeightsmithError,
@@ -25,6 +27,7 @@ from weightsmith.errors import (
 )
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES
 from weightsmith.hub.connection import Connection, list_repo, read_file
+from weightsmith.hub.faults import page_of
 from weightsmith.hub.hashes import hash_bytes
 from weightsmith.hub.listing import Listing, RepoFile
 from weightsmith.hub.places import CachePlace, FolderPlace, Place, cached_listing, holds
@@ -118,27 +121,45 @@ class Resolved:
         }
 
 
-def parse_source(
-    source: str | os.PathLike[str], *, revision: str | None = None
-) -> Path | HubSource:
-    """A directory, else an alias of the catalogue, else ``org/name`` or ``org/name@revision``.
+def parse_source(source: str | os.PathLike[str]) -> Path | HubSource:
+    """A directory, else what `parse_hub_source` makes of it.
 
     Raises: SourceNotFound, if it can only be a path and there is no such directory; SourceUnknown.
     """
     text = os.fspath(source)
     if Path(text).is_dir():
         return Path(text)
-    if not isinstance(source, str) or _PATH_LIKE.fullmatch(text):
+    if not isinstance(source, str) or _is_path_like(text):
         raise SourceNotFound(source=text)
-    if base := alias(text):
-        # A name that was given up may have been taken by somebody else since.
-        homes = tuple(repo.id for repo in base.hub if repo.status != "removed")
-        return HubSource(text, homes, revision, base.alias)
+    return parse_hub_source(text)
+
+
+def parse_hub_source(text: str, *, revision: str | None = None) -> HubSource:
+    """An alias of the catalogue, else ``org/name`` or ``org/name@revision``; never a directory.
+
+    Raises: SourceIsDirectory, if it can only be a path; RevisionNotFound, if no revision can have
+    such a name; SourceUnknown.
+    """
+    if _is_path_like(text):
+        raise SourceIsDirectory(source=text)
     repo_id, at, named = text.partition("@")
     revision = revision or (named if at else None)
-    if not _REPO_ID.fullmatch(repo_id) or (revision and not _REVISION.fullmatch(revision)):
+    base = alias(repo_id)
+    if base is None and not _REPO_ID.fullmatch(repo_id):
         raise SourceUnknown(source=text, context=_nearest(text))
-    return HubSource(text, (repo_id,), revision)
+    if revision is not None and not _REVISION.fullmatch(revision):
+        page = page_of(repo_id)
+        raise RevisionNotFound(repo=repo_id, revision=revision or '""', page=page)
+    if base is None:
+        return HubSource(text, (repo_id,), revision)
+    # A name that was given up may have been taken by somebody else since.
+    homes = tuple(repo.id for repo in base.hub if repo.status != "removed")
+    return HubSource(text, homes, revision, base.alias)
+
+
+def _is_path_like(text: str) -> bool:
+    """Whether `text` can be no alias and no hub id; a revision may hold slashes, ``refs/pr/1``."""
+    return bool(_PATH_LIKE.fullmatch(text.partition("@")[0]))
 
 
 def resolve(

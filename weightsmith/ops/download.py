@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 
 from weightsmith.engine.progress import SILENCE, Progress
-from weightsmith.errors import SourceIsDirectory
 from weightsmith.hub import download as hub
 from weightsmith.hub.connection import connect
-from weightsmith.hub.resolve import Resolved, parse_source, resolve
+from weightsmith.hub.resolve import Resolved, parse_hub_source, resolve
 from weightsmith.hub.select import Kind, WeightFormat
 from weightsmith.hub.voice import Note, unheard
 
@@ -26,11 +25,10 @@ def plan_download(
 ) -> Resolved:
     """Find what `source` names, and decide which of its files to fetch; nothing is written.
 
-    Raises: SourceIsDirectory; DownloadTooLarge, if the disk cannot take it; what `resolve` raises.
+    Raises: DownloadTooLarge, if the disk cannot take it; what `parse_hub_source` and `resolve`
+    raise.
     """
-    named = parse_source(source, revision=revision)
-    if isinstance(named, Path):
-        raise SourceIsDirectory(source=source)
+    named = parse_hub_source(source, revision=revision)
     connection = connect(endpoint=endpoint, cache=cache, offline=offline)
     place = Path(local_dir) if local_dir is not None else None
     resolved = resolve(named, connection, weights=weights, kind=kind, local_dir=place, note=note)

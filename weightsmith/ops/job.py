@@ -61,7 +61,8 @@ def needs(job: Job, options: Options) -> Needs:
     staging = Staging(job.bindings.target)
     kept = 0
     if staging.plan_digest() == job.plan.digest and not options.restart:
-        kept = sum(f.stat().st_size for f in staging.output.iterdir() if f.is_file())
+        # A run that was stopped right after it had published left no output there.
+        kept = sum(f.stat().st_size for f in staging.output.glob("*") if f.is_file())
     parent = next(parent for parent in job.bindings.target.parents if parent.is_dir())
     return assess(job.plan, parent, workers=options.threads, kept_nbytes=kept)
 

@@ -1,13 +1,13 @@
 """Answer one question about a model: is it right?"""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from weightsmith.catalogue.architectures import expected_shapes
-from weightsmith.catalogue.load import load_releases
+from weightsmith.catalogue.load import find_prompt, load_releases
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.kind import guess_kind
@@ -21,7 +21,12 @@ from weightsmith.errors import SourceFault, WeightsmithError, shown
 from weightsmith.ops.sources import open_source
 from weightsmith.ops.sums import sum_report
 from weightsmith.repair.detect import diagnose
+from weightsmith.smoke.generate import Device, Smoke, generate
 
+QUESTION: Final = "What is a fox?"
+"""What a model is asked where the user gives no prompt."""
+_TIMES_THE_BASE: Final = 3.0
+"""A fine-tune reads plain English about as well as its base; scrambled weights are far off."""
 Verdict = Literal["pass", "FAIL", "not checked"]
 _UNFINISHED: Final = (".incomplete", ".part", ".tmp", ".crdownload", ".aria2")
 """What downloads and writers that were stopped leave behind."""
@@ -86,6 +91,47 @@ def verify(
         checks.append(_same(checkpoint, content, other, digests))
     checks += _sums(checkpoint, options, progress)
     return Report(label, tuple(checks))
+
+
+def smoke(
+    source: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    prompt: str | None = None,
+    device: Device = "auto",
+    max_new_tokens: int = 32,
+    max_perplexity: float | None = None,
+    low_cpu_mem: bool = False,
+    on_text: Callable[[str], None] = lambda _: None,
+) -> tuple[Smoke, tuple[Check, ...]]:
+    """Let a model generate, and judge what it did.
+
+    `base` is loaded too, and its perplexity is what the model's is held against.
+    Raises: as `open_source` and `smoke.generate.generate`.
+    """
+    checkpoint = open_source(source)
+    did = generate(
+        checkpoint.directory,
+        prompt=_prompt(checkpoint, prompt or QUESTION),
+        max_new_tokens=max_new_tokens,
+        on_text=on_text,
+        device=device,
+        low_cpu_mem=low_cpu_mem,
+    )
+    limit, why = float(did.vocab_size), "a model that knows nothing has its vocabulary size"
+    if max_perplexity is not None:
+        limit, why = max_perplexity, "as --max-perplexity says"
+    elif base is not None:
+        theirs = generate(
+            open_source(base).directory,
+            prompt=QUESTION,
+            max_new_tokens=1,
+            device=device,
+            low_cpu_mem=low_cpu_mem,
+        )
+        limit = min(_TIMES_THE_BASE * theirs.perplexity, limit)
+        why = f"the base has {theirs.perplexity:.4g}"
+    return did, tuple(_judge(did, limit, why))
 
 
 def check(name: str, problems: list[str], fine: str) -> Check:
@@ -204,3 +250,34 @@ def _sums(checkpoint: Checkpoint, options: Options, progress: Progress) -> list[
     total = sums.float64 + sums.inv_freq
     fine = f"{total:.4f} with inv_freq ({sums.float64:.4f} without), published {published.value}"
     return [check("sum", [] if sums.agrees else [fine], fine)]
+
+
+def _prompt(checkpoint: Checkpoint, question: str) -> str:
+    """The question in the form that the model's family was trained on, where that is known."""
+    try:
+        manifest = read_manifest(checkpoint.directory)
+    except WeightsmithError:
+        manifest = None
+    release = next((r for r in load_releases() if manifest and r.id == manifest.release), None)
+    template = find_prompt(release.prompt) if release and release.prompt else None
+    return template.fill(question) if template else question
+
+
+def _judge(did: Smoke, limit: float, why: str) -> Iterator[Check]:
+    """What the model did, held against what a sound one does."""
+    if did.bos_id is None:
+        yield Check("bos", "not checked", ("the tokenizer has no BOS token",))
+    else:
+        wrong = [f"the first id is {did.first_id}, BOS is {did.bos_id}"]
+        yield check("bos", wrong * (did.first_id != did.bos_id), "the prompt begins with BOS")
+    yield check("logits", ["some are NaN or infinite"] * (not did.finite), "all finite")
+    yield check(
+        "text",
+        [f"it wrote token {did.tokens[0]} over and over"] * did.repeats,
+        "stopped by itself" if did.stopped else f"went on to the limit of {len(did.tokens)} tokens",
+    )
+    wrong = ["the tokenizer does not give the prompt back from its ids"]
+    yield check("round trip", wrong * (not did.round_trip), "the tokenizer gives the prompt back")
+    found = f"{did.perplexity:.4g} on the built-in text"
+    too_high = not did.perplexity <= limit
+    yield check("perplexity", [f"{found}, above {limit:.4g}: {why}"] * too_high, found)

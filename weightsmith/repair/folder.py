@@ -31,8 +31,8 @@ SPACE: Final = "\u2581"
 ROLES: Final = ("bos_token", "eos_token", "unk_token")
 """The special tokens that every LLaMA tokenizer has; a pad token only some have."""
 
-_LLAMA_CLASSES: Final = frozenset({"llamatokenizer", "llamatokenizerfast"})
-_LLAMA_MODEL_TYPES: Final = frozenset({"llama", "llava", "mistral", "mixtral"})
+_LLAMA_CLASSES: Final = ("llamatokenizer", "llamatokenizerfast")
+_LLAMA_MODEL_TYPES: Final = ("llama", "llava", "mistral", "mixtral")
 """Whose vocabulary, where no tokenizer class is named, a sentencepiece model of LLaMA's kind is."""
 
 

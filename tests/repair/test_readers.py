@@ -1,0 +1,115 @@
+"""transformers itself reads repaired folders as sentencepiece does; before the repair it did not."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.repair.folders import OLD_TABLE, Files, ask_transformers, mended, old_folder, read, write
+from weightsmith.repair.folder import Folder, read_folder
+from weightsmith.repair.proof import PLAIN, Answers, Truth, probes_for_readers, prove_reader
+
+ROOT = Path(__file__).parents[2]
+STARTS_WITH_SPACE = re.compile(r"(^|>|\])[ \u2581]")
+"""A text, or what follows a special token in it."""
+BASES = [
+    "alpaca_wdiff",
+    "llava_v0",
+    "oasst_xor",
+    "vicuna_v0",
+    "vicuna_v1_1",
+    "vicuna_v1_1_base_fp32_lowmem",
+]
+
+
+@pytest.fixture(scope="module")
+def repaired(
+    tmp_path_factory: pytest.TempPathFactory, vectors: Path, small_model: bytes, large_model: bytes
+) -> dict[str, tuple[Path, Folder]]:
+    """Repaired folders on disk: the table of old folders, the vectors' bases, one of LLaMA's size."""
+    sources: dict[str, Files] = {row: old_folder(row, small_model) for row in OLD_TABLE}
+    sources |= {name: read(vectors / name / "base") for name in BASES}
+    sources["vicuna_v0-delta"] = read(vectors / "vicuna_v0" / "delta")
+    sources["oasst-target"] = read(vectors / "oasst_xor" / "expected")
+    sources["32000-pieces"] = old_folder("decapoda", large_model)
+    root = tmp_path_factory.mktemp("repaired")
+    after = {name: mended(files) for name, files in sources.items()}
+    return {name: (write(root / name, f), read_folder(f)) for name, f in after.items()}
+
+
+def questions(repaired: dict[str, tuple[Path, Folder]]) -> dict[Path, list[str]]:
+    return {path: probes_for_readers(folder) for path, folder in repaired.values()}
+
+
+def test_transformers_5_is_wrong_on_old_folders(tmp_path: Path, small_model: bytes) -> None:
+    folders = {row: write(tmp_path / row, old_folder(row, small_model)) for row in OLD_TABLE}
+    answers = ask_transformers(dict.fromkeys(folders.values(), [*PLAIN]))
+    truth = Truth(read_folder(mended(old_folder("decapoda", small_model))))
+    right = [truth.encode(probe) for probe in PLAIN]
+    outcome: dict[str, str] = {}
+    for row, path in folders.items():
+        answer = answers[path]
+        if isinstance(answer, str):
+            outcome[row] = answer
+        elif answer.ids == right:
+            outcome[row] = "right"
+        elif answer.ids == [ids[1:] for ids in right]:
+            outcome[row] = "no BOS"
+        else:
+            outcome[row] = "other ids"
+    assert outcome == {
+        "decapoda": "RecursionError",
+        "class-renamed-only": "RecursionError",
+        "tokens-mended-only": "other ids",
+        "tokens-and-bos-mended-only": "other ids",
+        "no-bos-rule": "no BOS",
+        "no-bos-rule-fast": "no BOS",
+        "no-legacy-rule": "right",  # but not after a special token
+        "tokenizer-model-alone": "other ids",
+    }
+
+
+def test_transformers_5_reads_every_repaired_folder_as_sentencepiece_does(
+    repaired: dict[str, tuple[Path, Folder]],
+) -> None:
+    asked = questions(repaired)
+    answers = ask_transformers(asked)
+    for path, folder in repaired.values():
+        answer = answers[path]
+        assert isinstance(answer, Answers), f"{path.name}: {answer}"
+        assert answer.reader.startswith("5.")
+        proof = prove_reader(folder, asked[path], answer)
+        assert all(STARTS_WITH_SPACE.search(probe) for probe in proof.departures)
+
+
+@pytest.fixture(scope="module")
+def python_with_transformers_4() -> str:
+    """An environment of its own, made once beside the usual one."""
+    home = ROOT / ".venv-4.57"
+    python = home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    ready = home / ".ready"
+    if not ready.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+        wanted = ["transformers==4.57.*", "sentencepiece", "protobuf"]
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *wanted], check=True)
+        ready.touch()
+    return str(python)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("slow", [False, True], ids=["fast", "slow"])
+def test_transformers_4_reads_every_repaired_folder_as_sentencepiece_does(
+    repaired: dict[str, tuple[Path, Folder]], python_with_transformers_4: str, slow: bool
+) -> None:
+    asked = questions(repaired)
+    answers = ask_transformers(asked, python=python_with_transformers_4, slow=slow)
+    for path, folder in repaired.values():
+        answer = answers[path]
+        assert isinstance(answer, Answers), f"{path.name}: {answer}"
+        assert answer.reader.startswith("4.57.")
+        truth = Truth(folder)
+        assert answer.ids == [truth.encode(probe) for probe in asked[path]], path.name

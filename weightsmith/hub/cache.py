@@ -1,0 +1,274 @@
+"""What the hub's cache holds, what deleting parts of it would free, and the deleting."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from weightsmith.hub.deletion import delete_files
+
+if TYPE_CHECKING:
+    from huggingface_hub import CachedRepoInfo, HFCacheInfo
+
+JUST_NOW_S: Final = 300.0
+"""A blob without a link may be that of a download that is about to make the link."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedFile:
+    """A file of a revision; deleting it means unlinking, and the bytes go with the last link."""
+
+    name: str
+    """Its path in the repository."""
+    link: Path
+    """In the snapshot; where links cannot be made, the file itself."""
+    blob: Path
+    """What the link points at, in the repository's ``blobs``."""
+    bytes_at: Path
+    """Where the bytes are: the blob, or what it points at in the store that repositories share."""
+    nbytes: int
+    used: float
+    modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class CachedRevision:
+    """A commit of a repository, as far as it was downloaded."""
+
+    repo_type: str
+    repo_id: str
+    commit: str
+    refs: tuple[str, ...]
+    """Branches and tags that stand at it."""
+    files: tuple[CachedFile, ...]
+    made: float
+    """When its directory was changed last."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size of its files, shared ones included."""
+        return sum({file.bytes_at: file.nbytes for file in self.files}.values())
+
+    @property
+    def used(self) -> float:
+        """When one of its files was last read, as far as the file system tells."""
+        return max((file.used for file in self.files), default=self.made)
+
+    @property
+    def modified(self) -> float:
+        """When one of its files was written."""
+        return max((file.modified for file in self.files), default=self.made)
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file that no revision has a use for."""
+
+    kind: Literal["incomplete", "unreferenced"]
+    path: Path
+    bytes_at: Path
+    nbytes: int
+    modified: float
+    repo_type: str = ""
+    repo_id: str = ""
+    """Empty for the store that repositories share."""
+    busy: bool = False
+    """Whether somebody is downloading it right now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A hub cache at one moment."""
+
+    root: Path
+    revisions: tuple[CachedRevision, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    """Directories that the hub library cannot make sense of, and why; they are left alone."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return sum(_sizes(self).values())
+
+    @property
+    def last_use_unknown(self) -> str:
+        """Why access times say nothing here; empty where they do."""
+        if os.name == "posix" and self.root.is_dir():
+            flags = os.statvfs(self.root).f_flag
+            if flags & getattr(os, "ST_NOATIME", 0):
+                return "it is mounted with noatime"
+        files = [file for revision in self.revisions for file in revision.files]
+        if files and all(file.used <= file.modified for file in files):
+            return "no file there looks as if it had been read since it was written"
+        return ""
+
+
+def scan(root: Path) -> Cache:
+    """Look at everything in a hub cache, opening no file; one that is not there is empty."""
+    from huggingface_hub import scan_cache_dir
+
+    if not root.is_dir():
+        return Cache(root)
+    info = scan_cache_dir(root)
+    revisions = [revision for repo in info.repos for revision in _revisions(repo)]
+    return Cache(
+        root=root,
+        revisions=tuple(sorted(revisions, key=lambda r: (r.repo_type, r.repo_id, r.commit))),
+        leftovers=tuple(sorted(_leftovers(root, info), key=lambda leftover: leftover.path)),
+        unreadable=tuple(sorted(str(warning) for warning in info.warnings)),
+    )
+
+
+def freed_nbytes(
+    cache: Cache,
+    revisions: AbstractSet[CachedRevision],
+    links: AbstractSet[Path],
+    leftovers: AbstractSet[Leftover],
+) -> int:
+    """Bytes that go when these revisions, links of others, and leftovers are deleted together.
+
+    A blob goes with the last link to it, bytes in the shared store with the last blob.
+    """
+    gone = links | {file.link for revision in revisions for file in revision.files}
+    emptied = {(revision.repo_type, revision.repo_id) for revision in cache.revisions} - {
+        (revision.repo_type, revision.repo_id)
+        for revision in cache.revisions
+        if revision not in revisions
+    }
+    kept: set[Path] = set()
+    for revision in cache.revisions:
+        kept |= {file.bytes_at for file in revision.files if file.link not in gone}
+    for leftover in cache.leftovers:
+        # A repository whose last revision goes is deleted as a directory, leftovers and all.
+        if leftover not in leftovers and (leftover.repo_type, leftover.repo_id) not in emptied:
+            kept.add(leftover.bytes_at)
+    return sum(nbytes for path, nbytes in _sizes(cache).items() if path not in kept)
+
+
+def delete(
+    root: Path,
+    revisions: AbstractSet[CachedRevision],
+    links: AbstractSet[Path],
+    leftovers: AbstractSet[Leftover],
+) -> None:
+    """Delete by the hub library's own strategies, after a fresh look: nothing newly linked goes."""
+    from huggingface_hub import scan_cache_dir
+
+    info = scan_cache_dir(root)
+    for repo in info.repos:
+        commits = [
+            revision.commit
+            for revision in revisions
+            if (revision.repo_type, revision.repo_id) == (repo.repo_type, repo.repo_id)
+        ]
+        if present := {revision.commit_hash for revision in repo.revisions} & {*commits}:
+            # Alone, because the library takes a hash for unique and a fork shares it.
+            alone = dataclasses.replace(info, repos=frozenset({repo}))
+            strategy = alone.delete_revisions(*present)
+            # Names first: one without its snapshot makes the library call the whole repo damaged.
+            nothing: frozenset[Path] = frozenset()
+            names = dataclasses.replace(strategy, blobs=nothing, repos=nothing, snapshots=nothing)
+            names.execute()
+            dataclasses.replace(strategy, refs=nothing).execute()
+    _delete_files(root, links, leftovers)
+
+
+def _delete_files(root: Path, links: AbstractSet[Path], leftovers: AbstractSet[Leftover]) -> None:
+    cache = scan(root)
+    files = [file for revision in cache.revisions for file in revision.files]
+    present = {file.link for file in files} & links
+    linked = {file.blob for file in files if file.link not in links}
+    blobs = {file.blob for file in files if file.link in links} - linked - present
+    stale = {leftover.path for leftover in cache.leftovers if not leftover.busy}
+    in_repos = {leftover.path for leftover in leftovers if leftover.repo_id} & stale
+    delete_files(root, links=present, blobs=blobs | in_repos)
+    in_store = {leftover.path for leftover in leftovers if not leftover.repo_id} & stale
+    store = _shared_store()
+    for path in in_store:
+        store.sweep_shared_blob(path, cache_dir=root)
+
+
+def _sizes(cache: Cache) -> dict[Path, int]:
+    """Size of everything on disk by where its bytes are, each once."""
+    files = (file for revision in cache.revisions for file in revision.files)
+    return {
+        **{file.bytes_at: file.nbytes for file in files},
+        **{leftover.bytes_at: leftover.nbytes for leftover in cache.leftovers},
+    }
+
+
+def _revisions(repo: "CachedRepoInfo") -> Iterator[CachedRevision]:
+    for revision in repo.revisions:
+        files = [
+            CachedFile(
+                name=file.file_path.relative_to(revision.snapshot_path).as_posix(),
+                link=file.file_path,
+                blob=file.blob_path,
+                bytes_at=file.blob_path.resolve(),
+                nbytes=file.size_on_disk,
+                used=file.blob_last_accessed,
+                modified=file.blob_last_modified,
+            )
+            for file in revision.files
+        ]
+        yield CachedRevision(
+            repo_type=repo.repo_type,
+            repo_id=repo.repo_id,
+            commit=revision.commit_hash,
+            refs=tuple(sorted(revision.refs)),
+            files=tuple(sorted(files, key=lambda file: file.name)),
+            made=revision.last_modified,
+        )
+
+
+def _leftovers(root: Path, info: "HFCacheInfo") -> Iterator[Leftover]:
+    known = {file.blob_path for repo in info.repos for r in repo.revisions for file in r.files}
+    for repo in info.repos:
+        blobs = repo.repo_path / "blobs"
+        for path in blobs.iterdir() if blobs.is_dir() else ():
+            if path in known or not path.is_file():
+                continue
+            state = path.stat()
+            lock = root / ".locks" / repo.repo_path.name / f"{path.name.partition('.')[0]}.lock"
+            incomplete = path.suffix == ".incomplete"
+            fresh = not incomplete and time.time() - state.st_mtime < JUST_NOW_S
+            yield Leftover(
+                kind="incomplete" if incomplete else "unreferenced",
+                path=path,
+                bytes_at=path.resolve(),
+                nbytes=state.st_size,
+                modified=state.st_mtime,
+                repo_type=repo.repo_type,
+                repo_id=repo.repo_id,
+                busy=fresh or _is_held(lock),
+            )
+    if store := _shared_store():
+        for path, nbytes in store.unreferenced_shared_blobs(root).items():
+            yield Leftover("unreferenced", path, path, nbytes, path.stat().st_mtime)
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a running download holds the lock; the lock of one that was killed is free."""
+    from huggingface_hub.utils import WeakFileLock
+
+    if not lock.exists():
+        return False
+    try:
+        with WeakFileLock(lock, timeout=0.01):
+            return False
+    except TimeoutError:
+        return True
+
+
+def _shared_store() -> Any:
+    """The library's module for blobs that repositories share; None in versions without."""
+    try:
+        from huggingface_hub.utils import _shared_blobs
+    except ImportError:
+        return None
+    return _shared_blobs
