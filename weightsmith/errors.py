@@ -184,6 +184,13 @@ class NoWeights(SourceFault):
     hint = "expected *.safetensors or pytorch_model*.bin there"
 
 
+class NoAdapter(SourceFault):
+    """The directory holds no LoRA adapter: its config, its weights or both are not there."""
+
+    message = "no adapter in {source}"
+    hint = "expected adapter_config.json there, and adapter_model.safetensors or adapter_model.bin"
+
+
 class ShardMissing(SourceFault):
     """The index names a weight file that is not there."""
 
@@ -423,6 +430,41 @@ class TensorTwice(DamagedInput):
     hint = "files of two checkpoints seem mixed; keep those of one"
 
 
+class ParamsInvalid(DamagedInput):
+    """Meta's ``params.json`` lacks a value, or describes a model that is no LLaMA 1, 2 or 3."""
+
+    message = "{file} describes no model that can be converted: {reason}"
+    hint = "only text models of LLaMA 1, 2 and 3 are known in Meta's own layout"
+
+
+class PartsDoNotFit(DamagedInput):
+    """The parts of a tensor that lie in several files do not make one tensor."""
+
+    message = "the parts of {name} do not fit together: {reason}"
+    hint = "files of two checkpoints seem mixed; download it again"
+
+
+class MetaFilesDoNotFit(DamagedInput):
+    """Meta's weight files and ``params.json`` are not those of one whole model."""
+
+    message = "the files of {source} do not make one model: {count} problem(s)"
+    hint = "are all consolidated.NN.pth files there, and from the same download?"
+
+
+class AdapterConfigInvalid(DamagedInput):
+    """``adapter_config.json`` lacks a value, or holds one that cannot be."""
+
+    message = "{file} describes no adapter: {reason}"
+    hint = "download it again"
+
+
+class AdapterEmpty(DamagedInput):
+    """The adapter's weight file holds no tensor. Some training scripts of 2023 saved it that way."""
+
+    message = "the adapter {adapter} holds no tensors"
+    hint = "nothing was saved in it; get another copy, or train it again"
+
+
 class PickleForbidden(DamagedInput):
     """A pickle asks for something outside the short list that tensors need. Nothing was run."""
 
@@ -524,6 +566,30 @@ class DtypeNotSummable(Mismatch):
 
     message = "tensor {name} is {dtype}, which is not a float and cannot be summed"
     hint = "is this a delta of the additive kind?"
+
+
+class AdapterNotMergeable(Mismatch):
+    """The adapter is of a kind that cannot be merged into a base's files, or that is not known.
+
+    It needs more than the base's weights to compute its effect (aLoRA, Arrow), was trained on a
+    base whose weights had been changed first (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA), on layers or
+    fused tensors that the base's files do not have (``layer_replication``, ``target_parameters``),
+    or it is no LoRA at all. A setting that this version does not know is refused too, for it may
+    change what the numbers mean.
+    """
+
+    message = "{adapter} uses {feature}, which cannot be merged into files"
+    hint = "merge it with the tool that trained it"
+
+
+class AdapterDoesNotFit(Mismatch):
+    """Some of the adapter's tensors have no place in the base, or another shape than is due there.
+
+    Nothing is merged then: a model with half of its adapter would look finished.
+    """
+
+    message = "the adapter {adapter} does not fit the base {base}: {count} problem(s)"
+    hint = "is this the base that the adapter was trained on?"
 
 
 class RowsUndecided(Mismatch):

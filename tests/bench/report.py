@@ -39,7 +39,7 @@ def table(contests: Sequence[Contest], goals: Sequence[Goal]) -> str:
     headings = "".join(f"{name:>21}" for name, *_ in COLUMNS)
     lines = [" " * 28 + headings + "".join(f"{name:>12}" for name, _ in MOVED)]
     for contest in contests:
-        lines += ["", f"{contest.title}, {len(contest.rounds)} rounds"]
+        lines += ["", f"{contest.title} (rounds: {len(contest.rounds)})"]
         for side, name in enumerate(contest.names):
             varied = [
                 _cell(contest.spread(side, quantity), unit, places)

@@ -118,7 +118,7 @@ def test_the_table_shows_median_and_extremes_and_which_goals_are_missed() -> Non
     rounds = [(took(1.0), took(2.0)), (took(1.5), took(2.0)), (took(1.25), took(2.5))]
     goals = [Goal("time", 0.5, 1.0), Goal("memory", 321.0, 320.0)]
     lines = report.table([Contest("bin", ("ours", "cp"), rounds)], goals).splitlines()
-    assert [line.split()[:3] for line in lines if "(" in line] == [
+    assert [line.split()[:3] for line in lines if "-" in line] == [
         ["ours", "1.25", "(1.00-1.50)"],
         ["cp", "2.00", "(2.00-2.50)"],
         ["ours", "/", "theirs"],
@@ -153,3 +153,19 @@ def test_both_formats_hold_the_same_tensors_and_a_wrong_sum_is_noticed(tmp_path:
         "lm_head.weight",
         "model.layers.0.mlp.down_proj.weight",
     ]
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "tests.bench.bench", "--quick"]
+    arguments = ["--dir", str(tmp_path / "work"), "--json", str(tmp_path / "figures.json")]
+    done = subprocess.run(
+        [*program, *arguments], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    titles = [
+        each["title"] for each in json.loads((tmp_path / "figures.json").read_text())["contests"]
+    ]
+    modes = ("default flags", "--low-cpu-mem")
+    assert titles == ["start", *(f"{kind}, {mode}" for kind in models.FORMATS for mode in modes)]
+    assert all(title in done.stdout for title in titles)
+    assert not [*(tmp_path / "work" / "out").rglob("*.safetensors")]

@@ -30,7 +30,7 @@ from weightsmith.errors import (
     WeightsmithError,
     ZipInvalid,
 )
-from weightsmith.formats import stored_zip
+from weightsmith.formats import stored_zip, torch_pickle
 from weightsmith.formats.torch_zip import read_table
 from weightsmith.fs import PositionedFile, open_for_reading
 
@@ -554,6 +554,11 @@ def test_a_pickle_too_large_to_be_a_table_is_not_read(
     file = opened(torch_file(pickled(dict_of({"w": tensor(), "note": text("x" * 10_000)}))))
     monkeypatch.setattr(stored_zip, "MAX_DIRECTORY_NBYTES", 8000)
     refused(file, ZipInvalid, "archive/data.pkl has 10")
+
+
+def test_a_pickle_without_end_is_given_up(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_pickle, "MAX_OPCODES", 1000)
+    refused(opened(torch_file(pickled(b"]" * 2000))), PickleInvalid, "goes on after 1000 steps")
 
 
 def test_a_torchscript_program_is_refused_as_such(opened: Opened) -> None:

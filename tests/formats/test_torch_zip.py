@@ -66,16 +66,21 @@ PLAIN_VALUES = st.recursive(
 )
 
 
+CHANGES = ["turn", "cut", "step", "select", "widen"]
+
+SHAPES = st.lists(st.integers(2, 4), min_size=2, max_size=3) | st.lists(
+    st.integers(0, 3), max_size=3
+)
+
+
 @st.composite
 def storages(draw: st.DrawFn) -> torch.Tensor:
     """A contiguous tensor of any dtype with arbitrary bits."""
-    dtype = draw(st.sampled_from(sorted(DTYPES)))
-    shape = draw(st.lists(st.integers(0, 4), max_size=3))
+    dtype, shape = draw(st.sampled_from(sorted(DTYPES))), draw(SHAPES)
     nbytes = TensorInfo("", dtype, tuple(shape)).nbytes
-    raw = draw(st.binary(min_size=nbytes, max_size=nbytes))
-    if dtype == "BOOL":
-        raw = bytes(byte & 1 for byte in raw)
-    flat = torch.tensor(list(raw), dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    high = 2 if dtype == "BOOL" else 256
+    flat = torch.randint(high, (nbytes,), dtype=torch.uint8, generator=generator)
     return flat.view(DTYPES[dtype]).reshape(shape)
 
 
@@ -83,11 +88,11 @@ def storages(draw: st.DrawFn) -> torch.Tensor:
 def views(draw: st.DrawFn, base: torch.Tensor) -> torch.Tensor:
     """A tensor on the storage of `base`: turned, cut, stepped, reshaped, or a parameter."""
     view = base
-    for _ in range(draw(st.integers(0, 3))):
+    for change in draw(st.lists(st.sampled_from(CHANGES), max_size=3)):
         if view.dim() == 0:
             break
         axis = draw(st.integers(0, view.dim() - 1))
-        match draw(st.sampled_from(["turn", "cut", "step", "select", "widen"])):
+        match change:
             case "turn":
                 view = view.transpose(axis, draw(st.integers(0, view.dim() - 1)))
             case "cut":
@@ -112,7 +117,9 @@ def views(draw: st.DrawFn, base: torch.Tensor) -> torch.Tensor:
 def state_dicts(draw: st.DrawFn) -> dict[str, object]:
     bases = draw(st.lists(storages(), min_size=1, max_size=3))
     tensors = st.sampled_from(bases).flatmap(views)
-    content = draw(st.dictionaries(NAMES, tensors | PLAIN_VALUES, max_size=6))
+    content: dict[str, object] = {}
+    content |= draw(st.dictionaries(NAMES, tensors, min_size=1, max_size=5))
+    content |= draw(st.dictionaries(NAMES, PLAIN_VALUES, max_size=2))
     return draw(st.sampled_from([dict, OrderedDict]))(content)
 
 

@@ -49,7 +49,7 @@ OLD_TABLE: dict[str, dict[str, Any] | None] = {
     },
     "tokenizer-model-alone": None,
 }
-"""The tokenizer_config.json of each row of the table of what transformers 5 makes of old folders."""
+"""The tokenizer_config.json of old folders, of which transformers 5 makes what a test says."""
 
 
 def document(value: object) -> bytes:
@@ -118,9 +118,11 @@ import transformers
 answers = {}
 for folder, texts in json.load(sys.stdin).items():
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, use_fast="slow" not in sys.argv)
+        fast = "slow" not in sys.argv
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, use_fast=fast)
         ids = [tokenizer.encode(text) for text in texts]
-        answers[folder] = [ids, [tokenizer.decode(each, skip_special_tokens=True) for each in ids]]
+        back = [tokenizer.decode(each, skip_special_tokens=True) for each in ids]
+        answers[folder] = [ids, back]
     except (RecursionError, ValueError, TypeError) as error:
         answers[folder] = type(error).__name__
 print(json.dumps([transformers.__version__, answers]))

@@ -33,7 +33,11 @@ from weightsmith.errors import (
 from weightsmith.repair.detect import DETECTORS, JSON_DETECTORS, diagnose, mend
 from weightsmith.repair.folder import READ
 
-SETTINGS, SPECIAL_MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+SETTINGS, SPECIAL_MAP, ADDED = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 CONFIG, GENERATION = "config.json", "generation_config.json"
 ALL_OLD_FAULTS = [
     "architecture-misspelt",
@@ -378,8 +382,10 @@ def _healthy() -> Files:
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 500) | st.sampled_from(["", "<s>", "</s>", "x"]),
-    lambda inner: st.lists(inner, max_size=2)
-    | st.dictionaries(st.sampled_from(["content", "0", "x"]), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["content", "0", "x"]), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 keys = st.sampled_from(

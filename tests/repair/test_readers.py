@@ -1,4 +1,4 @@
-"""transformers itself reads repaired folders as sentencepiece does; before the repair it did not."""
+"""transformers reads repaired folders as sentencepiece does; before the repair it did not."""
 
 import re
 import subprocess
@@ -28,7 +28,7 @@ BASES = [
 def repaired(
     tmp_path_factory: pytest.TempPathFactory, vectors: Path, small_model: bytes, large_model: bytes
 ) -> dict[str, tuple[Path, Folder]]:
-    """Repaired folders on disk: the table of old folders, the vectors' bases, one of LLaMA's size."""
+    """Repaired folders: the table of old ones, the vectors' bases, one of LLaMA's size."""
     sources: dict[str, Files] = {row: old_folder(row, small_model) for row in OLD_TABLE}
     sources |= {name: read(vectors / name / "base") for name in BASES}
     sources["vicuna_v0-delta"] = read(vectors / "vicuna_v0" / "delta")
@@ -45,7 +45,7 @@ def questions(repaired: dict[str, tuple[Path, Folder]]) -> dict[Path, list[str]]
 
 def test_transformers_5_is_wrong_on_old_folders(tmp_path: Path, small_model: bytes) -> None:
     folders = {row: write(tmp_path / row, old_folder(row, small_model)) for row in OLD_TABLE}
-    answers = ask_transformers(dict.fromkeys(folders.values(), [*PLAIN]))
+    answers = ask_transformers({path: [*PLAIN] for path in folders.values()})
     truth = Truth(read_folder(mended(old_folder("decapoda", small_model))))
     right = [truth.encode(probe) for probe in PLAIN]
     outcome: dict[str, str] = {}
@@ -93,8 +93,8 @@ def python_with_transformers_4() -> str:
     if not ready.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
         wanted = ["transformers==4.57.*", "sentencepiece", "protobuf"]
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *wanted], check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*install, *wanted], check=True)
         ready.touch()
     return str(python)
 

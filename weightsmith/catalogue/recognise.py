@@ -112,7 +112,7 @@ def contradictions(
 
 
 def named_like(name: str) -> list[tuple[Release, str]]:
-    """Releases one of whose repositories has this id, or this name part, and the repository's id."""
+    """Releases whose repository has this id, or this name part, with the repository's id."""
     return [
         (release, repo.id)
         for release in load_releases()

@@ -8,7 +8,7 @@ from typing import Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.digest import bytes_digest
-from weightsmith.checkpoint.discover import discover
+from weightsmith.checkpoint.discover import Found, discover, discover_adapter
 from weightsmith.checkpoint.store import LocalStore, Store
 from weightsmith.checkpoint.strided import read_strided
 from weightsmith.errors import JsonInvalid, TensorMissing, TensorTwice, shown
@@ -80,6 +80,11 @@ class Checkpoint:
         self._store = store
 
     @property
+    def rules(self) -> str:
+        """Of a derived checkpoint, the digest of its rules; empty where tensors lie in files."""
+        return ""
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(tensor.info.nbytes for tensor in self.tensors.values())
@@ -127,6 +132,10 @@ class Checkpoint:
         else:
             read_strided(file, tensor.stored, start, buffer)
 
+    def files_of(self, name: str) -> frozenset[str]:
+        """Names of the files that a tensor's bytes come from."""
+        return frozenset({self.tensors[name].file})
+
     def drop_cache(self, name: str) -> None:
         """Give the page cache of a tensor's bytes back to the system."""
         tensor = self.tensors[name]
@@ -161,7 +170,18 @@ def open_checkpoint(source: Path, label: str | None = None) -> Checkpoint:
     Memory: the headers. No torch, no NumPy, and nothing from the checkpoint is run.
     Raises: SourceFault for what is missing, DamagedInput for what is broken.
     """
-    found = discover(source)
+    return _open(source, label, discover(source))
+
+
+def open_adapter(source: Path, label: str | None = None) -> Checkpoint:
+    """Open a local directory that holds a LoRA adapter; its config is one of its sidecars.
+
+    Raises: NoAdapter, AdapterNotMergeable; DamagedInput for what is broken.
+    """
+    return _open(source, label, discover_adapter(source))
+
+
+def _open(source: Path, label: str | None, found: Found) -> Checkpoint:
     store = LocalStore(source)
     files: list[WeightFile] = []
     holders: dict[str, Tensor] = {}
@@ -200,6 +220,27 @@ def open_checkpoint(source: Path, label: str | None = None) -> Checkpoint:
         files=tuple(files),
         tensors=holders,
         sidecars=found.sidecars,
+        notes=tuple(notes),
+    )
+
+
+def open_weight_file(directory: Path, name: str) -> Checkpoint:
+    """Open one weight file by itself, without an index and without what lies beside it.
+
+    Raises: SourceFault for what is missing, DamagedInput for what is broken.
+    """
+    store = LocalStore(directory)
+    file = store.open(name)
+    notes: list[str] = []
+    tensors, identity = _read_table(file, notes)
+    stat = file.stat()
+    return Checkpoint(
+        label=str(directory / name),
+        directory=directory,
+        store=store,
+        files=(WeightFile(name, stat.st_size, stat.st_mtime_ns, bytes_digest(identity)),),
+        tensors={stored.info.name: Tensor(stored, name) for stored in tensors},
+        sidecars=(),
         notes=tuple(notes),
     )
 

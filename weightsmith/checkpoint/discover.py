@@ -10,7 +10,13 @@ from typing import Final
 
 from weightsmith import fs
 from weightsmith.checkpoint import sidecars
-from weightsmith.errors import NoWeights, ShardMissing, SourceNotFound
+from weightsmith.errors import (
+    AdapterNotMergeable,
+    NoAdapter,
+    NoWeights,
+    ShardMissing,
+    SourceNotFound,
+)
 from weightsmith.formats.index import Index, parse_index
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES
 
@@ -18,6 +24,11 @@ INDEXES: Final = ("model.safetensors.index.json", "pytorch_model.bin.index.json"
 """In order of preference: where both formats lie there, safetensors."""
 WEIGHTS: Final = ("model*.safetensors", "pytorch_model*.bin")
 """The weight files of each format where there is no index, in the same order."""
+ADAPTER_CONFIG: Final = "adapter_config.json"
+ADAPTER_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
+"""The one weight file of an adapter by format, in the same order."""
+LLAVA_EXTRA: Final = "non_lora_trainables.bin"
+"""Whole tensors that LLaVA's training keeps beside its adapters."""
 LOOKS_LIKE_WEIGHTS: Final = (
     "*.safetensors",
     "*.bin",
@@ -71,6 +82,29 @@ def discover(directory: Path) -> Found:
         index=index,
         index_name=index_name if index is not None else None,
         sidecars=tuple(name for name in files if sidecars.is_sidecar(name)),
+        left=(*left, *(f"{name}/" for name in directories)),
+    )
+
+
+def discover_adapter(directory: Path) -> Found:
+    """Choose the weight file and sidecars of an adapter's directory by name alone.
+
+    Raises: SourceNotFound, SourceUnreadable, NoAdapter, AdapterNotMergeable.
+    """
+    files, directories = _list(directory)
+    weights = [name for name in ADAPTER_WEIGHTS if name in files][:1]
+    if not weights or ADAPTER_CONFIG not in files:
+        context = [f"found {name}" for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS) if name in files]
+        raise NoAdapter(source=directory, context=context)
+    if LLAVA_EXTRA in files:
+        hint = "merge it with LLaVA's own scripts/merge_lora_weights.py"
+        raise AdapterNotMergeable(adapter=directory, feature=LLAVA_EXTRA, hint=hint)
+    left = [name for name in files if _looks_like_weights(name) and name not in weights]
+    return Found(
+        weights=tuple(weights),
+        index=None,
+        index_name=None,
+        sidecars=(ADAPTER_CONFIG, *(name for name in files if sidecars.is_sidecar(name))),
         left=(*left, *(f"{name}/" for name in directories)),
     )
 

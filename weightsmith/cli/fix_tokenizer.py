@@ -52,7 +52,7 @@ _COLORS: Final = {"+": "green", "-": "red", "@": "cyan"}
 def command(
     output: Output, folder: Path, check: bool, local_copy: Path | None, dry_run: bool
 ) -> int:
-    """Repair the tokenizer and config files of a model, and prove the result.
+    """Repair tokenizer and config files, and prove the result.
 
     Looks in DIR (default: here) for the known faults of LLaMA folders. What would be changed is
     shown as a diff, and proved against sentencepiece before a file is touched; of every file that

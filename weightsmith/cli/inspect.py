@@ -23,9 +23,10 @@ from weightsmith.units import format_size
 @output_options
 @click.pass_obj
 def command(output: Output, source: str) -> None:
-    """Say what a directory holds: model, delta, adapter or release, its tensors and its faults.
+    """Say what a directory holds, and what is wrong with it.
 
-    Reads headers, sidecars and a few norm weights; runs nothing.
+    Model, delta, adapter or release, its tensors and its faults. Reads headers, sidecars and a few
+    norm weights; runs nothing.
     """
     found = inspect(source)
     output.result(

@@ -36,7 +36,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "verify": (
         "weightsmith.cli.verify",
-        "Check that a model is right: its structure, its tokenizer, every byte.",
+        "Check that a model is right: structure, tokenizer, every byte.",
     ),
     "help": ("weightsmith.cli.help", "Explain a command, an exit code, an error, a SOURCE."),
 }

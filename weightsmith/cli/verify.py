@@ -20,8 +20,7 @@ from weightsmith.cli.output import Output
 from weightsmith.engine.bindings import Options, default_workers
 from weightsmith.errors import shown
 from weightsmith.ops import verify as ops
-from weightsmith.ops.verify import Report
-from weightsmith.smoke.generate import Device, peak_memory
+from weightsmith.ops.verify import Device, Report
 from weightsmith.units import format_duration, format_memory
 
 STYLES: Final = {"pass": "green", "FAIL": "red", "not checked": "yellow"}
@@ -95,7 +94,7 @@ def command(
     strict: bool,
     workers: int,
 ) -> int:
-    """Check that a model is right: its structure, its tokenizer, every byte.
+    """Check that a model is right: structure, tokenizer, every byte.
 
     Exit code 0 when all checks pass, 1 when one fails.
     """
@@ -120,7 +119,7 @@ def command(
         document["smoke"] = asdict(did)
         output.line(
             f"\n{did.device}: loaded in {format_duration(did.load_s)},"
-            f" {did.tokens_per_s:.3g} tokens/s, peak memory {format_memory(peak_memory())}"
+            f" {did.tokens_per_s:.3g} tokens/s, peak memory {format_memory(did.peak_memory_nbytes)}"
         )
     passed = report.passed(strict=strict)
     output.result(

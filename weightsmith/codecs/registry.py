@@ -11,6 +11,7 @@ _CODECS: Final = {
     "add@1": "weightsmith.codecs.add:Add",
     "cast@1": "weightsmith.codecs.cast:Cast",
     "copy@1": "weightsmith.codecs.copy:Copy",
+    "join@1": "weightsmith.codecs.meta:Join",
 }
 """An id carries the codec's version, so that a plan made by another version is not run by this
 one.

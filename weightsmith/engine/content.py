@@ -2,21 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import span_digest, tensor_digest
+from weightsmith.codecs.nonfinite import count_nonfinite
 from weightsmith.engine.spans import Advance, Buffers, visit_spans
 from weightsmith.formats.tensors import TensorInfo
-
-_EXPONENT_FRACTION: Final = {
-    "F16": ("u2", 0x7C00, 0x03FF),
-    "BF16": ("u2", 0x7F80, 0x007F),
-    "F32": ("u4", 0x7F800000, 0x007FFFFF),
-    "F64": ("u8", 0x7FF0000000000000, 0x000FFFFFFFFFFFFF),
-    "F8_E5M2": ("u1", 0x7C, 0x03),
-}
-"""Unsigned type and the bits of exponent and fraction; all ones in the exponent is no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +39,5 @@ def read_content(
 
 
 def _examine(info: TensorInfo, block: memoryview) -> tuple[bytes, int, int]:
-    """Digest, NaNs and infinities of one span, by its bits."""
-    import numpy as np
-
-    digest = span_digest(block)
-    if info.dtype not in _EXPONENT_FRACTION:
-        return digest, 0, 0
-    kind, exponent, fraction = _EXPONENT_FRACTION[info.dtype]
-    bits = np.frombuffer(block, kind)
-    special = bits[(bits & bits.dtype.type(exponent)) == exponent]
-    nans = int(np.count_nonzero(special & bits.dtype.type(fraction)))
-    return digest, nans, len(special) - nans
+    """Digest, NaNs and infinities of one span."""
+    return span_digest(block), *count_nonfinite(block, info.dtype)

@@ -37,8 +37,7 @@ def made_from(shard: ShardPlan, inputs: Mapping[str, Checkpoint]) -> dict[str, l
     used: dict[str, set[str]] = {}
     for tensor in shard.tensors:
         for each in tensor.inputs:
-            holder = inputs[each.role].tensors[each.info.name].file
-            used.setdefault(each.role, set()).add(holder)
+            used.setdefault(each.role, set()).update(inputs[each.role].files_of(each.info.name))
     return {
         role: [
             [file.name, file.size, file.mtime_ns, file.header_digest]

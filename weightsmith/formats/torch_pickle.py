@@ -5,12 +5,16 @@ a record of what was asked for; no name in the pickle is ever imported. Python's
 choice: it sizes its memo by the pickle's word and sets attributes on whatever BUILD finds.
 """
 
+import itertools
 import pickletools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from weightsmith.errors import PickleForbidden, PickleInvalid
+
+MAX_OPCODES: Final = 4_000_000
+"""Room for 100 000 tensors; a pickle that goes on could fill the memory with empty lists."""
 
 STORAGE_DTYPES: Final = {
     "torch.HalfStorage": "F16",
@@ -132,7 +136,7 @@ def _record(raw: bytes, file: Path) -> object:
         items, stack = stack, below_marks.pop()
         return items
 
-    for opcode, argument, _ in pickletools.genops(raw):
+    for opcode, argument, _ in itertools.islice(pickletools.genops(raw), MAX_OPCODES):
         match opcode.name:
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
@@ -194,7 +198,7 @@ def _record(raw: bytes, file: Path) -> object:
                 return stack.pop()
             case name:
                 raise _ForeignError(f"torch never writes the opcode {name}")
-    raise _ForeignError("it has no end")
+    raise _ForeignError(f"it goes on after {MAX_OPCODES} steps")
 
 
 def _symbol(name: str, file: Path) -> Symbol:

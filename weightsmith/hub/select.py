@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from weightsmith.checkpoint import sidecars
-from weightsmith.checkpoint.discover import INDEXES, LOOKS_LIKE_WEIGHTS, WEIGHTS
+from weightsmith.checkpoint.discover import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    INDEXES,
+    LOOKS_LIKE_WEIGHTS,
+    WEIGHTS,
+)
 from weightsmith.errors import NoWeights, OnlyAdapter, OnlyGguf, ShardMissing, shown
 from weightsmith.formats.index import parse_index
 from weightsmith.hub.faults import page_of
@@ -18,8 +24,6 @@ Kind = Literal["model", "adapter"]
 
 FORMATS: Final = ("safetensors", "bin")
 """In order of preference, as `INDEXES` and `WEIGHTS` are."""
-ADAPTER_CONFIG: Final = "adapter_config.json"
-ADAPTER_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 META_WEIGHTS: Final = "consolidated.*.pth"
 META_SIDECARS: Final = ("params.json", "checklist.chk")
 

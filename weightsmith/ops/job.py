@@ -32,7 +32,7 @@ class Job:
 def input_plans(inputs: Mapping[str, Checkpoint]) -> tuple[InputPlan, ...]:
     """The inputs as a plan keeps them."""
     return tuple(
-        InputPlan(role, tuple(InputFile(f.name, f.size, f.header_digest) for f in c.files))
+        InputPlan(role, tuple(InputFile(f.name, f.size, f.header_digest) for f in c.files), c.rules)
         for role, c in inputs.items()
     )
 

@@ -23,6 +23,8 @@ from weightsmith.ops.sums import sum_report
 from weightsmith.repair.detect import diagnose
 from weightsmith.smoke.generate import Device, Smoke, generate
 
+__all__ = ["Check", "Device", "Report", "Verdict", "check", "smoke", "verify"]
+
 QUESTION: Final = "What is a fox?"
 """What a model is asked where the user gives no prompt."""
 _TIMES_THE_BASE: Final = 3.0

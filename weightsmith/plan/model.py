@@ -5,7 +5,7 @@ the key by which an unfinished output is continued, and a finished one recognise
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -101,6 +101,8 @@ class InputPlan:
 
     role: str
     files: tuple[InputFile, ...]
+    rules: str = ""
+    """Of a derived input, the digest of the rules by which its tensors follow from its files."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ class Plan:
                 {
                     "role": each.role,
                     "files": [[f.name, f.size, f.header_digest] for f in each.files],
+                    "rules": each.rules,
                 }
                 for each in self.inputs
             ],
@@ -190,7 +193,9 @@ class Plan:
         return cls(
             verb=document["verb"],
             inputs=tuple(
-                InputPlan(each["role"], tuple(InputFile(*file) for file in each["files"]))
+                InputPlan(
+                    each["role"], tuple(InputFile(*file) for file in each["files"]), each["rules"]
+                )
                 for each in document["inputs"]
             ),
             shards=tuple(
@@ -206,6 +211,12 @@ class Plan:
             repairs=tuple(document["repairs"]),
             release=document["release"],
         )
+
+
+def rules_digest(tensors: Iterable[TensorPlan]) -> str:
+    """Hex blake3 over rules: which tensors they make, from which inputs, by which codecs."""
+    documents = [_tensor_document(tensor) for tensor in tensors]
+    return bytes_digest(json.dumps(documents, sort_keys=True).encode())
 
 
 def _info_document(info: TensorInfo) -> list[object]:

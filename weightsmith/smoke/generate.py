@@ -49,6 +49,8 @@ class Smoke:
     vocab_size: int
     load_s: float
     tokens_per_s: float
+    peak_memory_nbytes: int
+    """The most that this process has held in memory so far."""
 
     @property
     def repeats(self) -> bool:
@@ -110,11 +112,11 @@ def generate(
         vocab_size=int(model.get_input_embeddings().weight.shape[0]),
         load_s=load_s,
         tokens_per_s=len(ids) / elapsed_s if elapsed_s else math.inf,
+        peak_memory_nbytes=_peak_memory(),
     )
 
 
-def peak_memory() -> int:
-    """The most bytes that this process has held in memory so far."""
+def _peak_memory() -> int:
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,128 @@
+"""``weightsmith fix-tokenizer`` as people and programs see it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import RunCommand
+from weightsmith.ops import fix_tokenizer as ops
+
+
+@pytest.fixture
+def folder(tmp_path: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model broken the decapoda way, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(vectors / "vicuna_v1_1" / "base", tmp_path / "llama-7b")
+    return Path("llama-7b")
+
+
+def test_check_repair_check_is_the_way_it_goes(weightsmith: RunCommand, folder: Path) -> None:
+    before = weightsmith("fix-tokenizer", str(folder), "--check")
+    assert (before.code, before.out) == (1, "FAIL  llama-7b\n      12 faults\n")
+    evidence = 'tokenizer_class is "LLaMATokenizer", it should be "LlamaTokenizer"'
+    assert evidence in " ".join(before.err.split())
+    assert before.err.endswith("hint: weightsmith fix-tokenizer llama-7b\n")
+
+    repair = weightsmith("fix-tokenizer", str(folder))
+    assert repair.code == 0
+    assert repair.out.startswith("done  llama-7b\n      12 faults repaired in 5 files\n")
+    assert "tokenizers agrees with sentencepiece on 38 of 38 probes\n" in repair.out
+    assert "the others have text that starts with a space" in repair.out
+    assert '-  "eos_token": "",\n+  "bos_token": "<s>",\n+  "eos_token": "</s>",' in repair.err
+    assert "+++ tokenizer.json  built, 11.1 kB, 59 merges" in repair.err
+
+    after = weightsmith("fix-tokenizer", str(folder), "--check")
+    assert (after.code, after.out, after.err) == (0, "pass  llama-7b\n      no faults\n", "")
+    again = weightsmith("fix-tokenizer", str(folder))
+    assert (again.code, again.out) == (0, "done  llama-7b\n      nothing to repair\n")
+
+
+def test_the_diff_is_coloured_on_a_terminal(
+    weightsmith: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    said = weightsmith("fix-tokenizer", str(folder), "--dry-run", terminal=True)
+    assert '\x1b[1;31m-  "unk_token": ""\x1b[0m\n' in said.err
+    assert '\x1b[32m+  "unk_token": "<unk>",\x1b[0m\n' in said.err
+
+
+def test_a_dry_run_shows_the_diff_and_writes_nothing(weightsmith: RunCommand, folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    said = weightsmith("fix-tokenizer", str(folder), "-n")
+    assert said.code == 0
+    assert "dry run: nothing was written" in said.out
+    assert '+  "bos_token_id": 1,' in said.err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_working_directory_is_the_default(
+    weightsmith: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    said = weightsmith("fix_tokenizer", "--check", "-q")
+    assert (said.code, said.out, said.err) == (1, ".\n", "")
+
+
+def test_json_names_each_fault_with_its_symptom_and_references(
+    weightsmith: RunCommand, folder: Path
+) -> None:
+    said = weightsmith("fix-tokenizer", str(folder), "--check", "--json")
+    document = json.loads(said.out)
+    assert (said.code, said.err) == (1, "")
+    assert (document["schema"], document["folder"]) == ("weightsmith.fix-tokenizer/1", "llama-7b")
+    fault = next(f for f in document["faults"] if f["id"] == "special-tokens-blank")
+    assert fault["file"] == "tokenizer_config.json"
+    assert fault["curable"] is True
+    assert "RecursionError" in fault["symptom"]
+    assert "lm-sys/FastChat#408" in fault["references"]
+
+
+def test_verbose_explains_symptoms(weightsmith: RunCommand, folder: Path) -> None:
+    said = weightsmith("fix-tokenizer", str(folder), "--check", "-v")
+    assert "special-tokens-blank: `RecursionError" in said.err
+
+
+def test_a_local_copy_is_where_the_result_is(
+    weightsmith: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ops, "_proved_by_transformers", lambda repair: repair.proof)
+    said = weightsmith("fix-tokenizer", str(folder), "--local-copy", "copy", "-q")
+    assert (said.code, said.out) == (0, "copy\n")
+    assert Path("copy/tokenizer.json").is_file()
+    assert not (folder / "tokenizer.json").exists()
+
+
+def test_a_folder_in_a_cache_is_refused_with_the_way_out(
+    weightsmith: RunCommand, folder: Path
+) -> None:
+    cached = Path("snapshot")
+    cached.mkdir()
+    for path in folder.iterdir():
+        (cached / path.name).symlink_to(path.resolve())
+    said = weightsmith("fix-tokenizer", "snapshot")
+    assert said.code == 9
+    assert "[behind-link]" in said.err
+    assert said.err.endswith("weightsmith fix-tokenizer snapshot --local-copy DIR\n")
+
+
+def test_what_cannot_be_repaired_fails_the_check_and_stops_the_repair(
+    weightsmith: RunCommand, folder: Path
+) -> None:
+    (folder / "tokenizer.model").write_bytes(
+        b"version https://git-lfs.github.com/spec/v1\nsize 499723\n"
+    )
+    check = weightsmith("fix-tokenizer", str(folder), "--check")
+    assert check.code == 1
+    assert "tokenizer-model-damaged" in check.err
+    assert "hint" not in check.err
+    repair = weightsmith("fix-tokenizer", str(folder))
+    assert repair.code == 6
+    assert "hint: in that directory: git lfs pull" in repair.err
+
+
+def test_a_folder_without_a_tokenizer_is_named(weightsmith: RunCommand, tmp_path: Path) -> None:
+    said = weightsmith("fix-tokenizer", str(tmp_path), "--check")
+    assert said.code == 3
+    assert "[no-tokenizer]" in said.err

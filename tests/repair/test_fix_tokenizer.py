@@ -1,0 +1,295 @@
+"""Repairing a folder on disk: proved first, all or nothing, finished when run again."""
+
+import itertools
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.repair.folders import Files, document, read, write
+from weightsmith import fs
+from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.engine.manifest import Manifest, Sidecar, read_manifest
+from weightsmith.errors import (
+    BehindLink,
+    JsonInvalid,
+    LfsPointer,
+    NoTokenizer,
+    SourceNotFound,
+    TargetExists,
+    TargetUnwritable,
+    TokenizerInvalid,
+    TokenizerTruncated,
+    TokenizerUnproved,
+    WeightsmithError,
+)
+from weightsmith.ops import fix_tokenizer as ops
+from weightsmith.ops.fix_tokenizer import check_tokenizer, fix_tokenizer, plan_fix_tokenizer
+from weightsmith.repair.folder import TOKENIZER_JSON
+from weightsmith.smoke.tokenizer import ask_transformers
+
+CHANGED = {
+    "config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, vectors: Path) -> Path:
+    """A model with weights, broken the decapoda way, free to change."""
+    return Path(shutil.copytree(vectors / "vicuna_v1_1" / "base", tmp_path / "llama-7b"))
+
+
+def tree(folder: Path) -> Files:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the second proof, which takes a second, where it is not what is tested."""
+    monkeypatch.setattr(ops, "_proved_by_transformers", lambda repair: repair.proof)
+
+
+def test_a_published_folder_is_repaired_proved_and_kept_and_a_second_run_changes_nothing(
+    folder: Path,
+) -> None:
+    published(folder)
+    before = tree(folder)
+    result = fix_tokenizer(folder)
+    after = tree(folder)
+    assert {change.file for change in result.changes} == CHANGED
+    backups = {f"{name}.bak": before[name] for name in CHANGED & before.keys()}
+    written = {name for name in after if after[name] != before.get(name)}
+    assert written == {*CHANGED, *backups, "weightsmith.json"}
+    assert {name: after[name] for name in backups} == backups
+    assert stat.S_IMODE((folder / TOKENIZER_JSON).stat().st_mode) == 0o644
+
+    assert [proof.reader.split()[0] for proof in result.proofs] == ["tokenizers", "transformers"]
+    assert result.proofs[0].departures == ()
+
+    assert vouched(folder)
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    assert manifest.repairs[:2] == ("architecture-misspelt", "token-ids-wrong")
+    assert len(manifest.repairs) == len(set(manifest.repairs)) == 9
+
+    times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    again = fix_tokenizer(folder)
+    assert (again.faults, again.changes, again.proofs) == ((), (), ())
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
+    assert check_tokenizer(folder).faults == ()
+
+
+def test_looking_and_planning_write_nothing(folder: Path) -> None:
+    before = tree(folder)
+    assert len(check_tokenizer(folder).faults) == 12
+    assert {change.file for change in plan_fix_tokenizer(folder).changes} == CHANGED
+    assert tree(folder) == before
+
+
+def test_the_number_of_rows_is_read_from_the_weights(tmp_path: Path, vectors: Path) -> None:
+    folder = Path(shutil.copytree(vectors / "vicuna_v0" / "delta", tmp_path / "delta"))
+    config = folder / "config.json"
+    config.write_bytes(config.read_bytes().replace(b"401", b"400"))
+    ids = [fault.id for fault in check_tokenizer(folder).faults]
+    assert "vocab-size-wrong" in ids
+    assert "added-tokens-missing" in ids
+
+
+def test_a_folder_with_tokenizer_files_only_is_repaired(
+    tmp_path: Path, small_model: bytes, without_transformers: None
+) -> None:
+    folder = write(tmp_path, {"tokenizer.model": small_model})
+    assert fix_tokenizer(folder).changes
+    assert sorted(tree(folder)) == [
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+    ]
+
+
+def test_unreadable_weights_are_no_reason_to_stop(folder: Path) -> None:
+    (folder / "pytorch_model-00001-of-00002.bin").write_bytes(b"")
+    diagnosis = check_tokenizer(folder)
+    assert len(diagnosis.faults) == 12
+    assert "rows are taken from config.json" in diagnosis.notes[0]
+
+
+# --- when something is in the way -----------------------------------------------------------------
+
+
+def test_a_repair_that_transformers_reads_otherwise_is_refused_and_nothing_changed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan spoiled on its way to transformers, which then really gives other ids."""
+    plan = plan_fix_tokenizer(folder)
+    before = tree(folder)
+
+    def ask_about_spoiled(scratch: Path, texts: list[str]) -> object:
+        spoiled = (scratch / "tokenizer_config.json").read_bytes()
+        spoiled = spoiled.replace(b"LlamaTokenizer", b"LLaMATokenizer").replace(b'"<s>"', b'"x"')
+        (scratch / "tokenizer_config.json").write_bytes(spoiled)
+        return ask_transformers(scratch, texts)
+
+    monkeypatch.setattr(ops, "ask_transformers", ask_about_spoiled)
+    with pytest.raises(TokenizerUnproved, match=r"transformers"):
+        ops.carry_out(plan)
+    assert tree(folder) == before
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path, folder: Path) -> None:
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for path in folder.iterdir():
+        (snapshot / path.name).symlink_to(path)
+    before = tree(folder)
+    with pytest.raises(BehindLink) as caught:
+        fix_tokenizer(snapshot)
+    assert f"fix-tokenizer {snapshot} --local-copy DIR" in caught.value.hint_text
+    assert tree(folder) == before
+    assert sorted(p.name for p in snapshot.iterdir()) == sorted(before)
+
+
+def test_a_local_copy_holds_repaired_real_files_and_leaves_the_folder_alone(
+    tmp_path: Path, folder: Path, without_transformers: None
+) -> None:
+    (folder / "README.md").write_bytes(b"# Model\n")
+    before = tree(folder)
+    result = fix_tokenizer(folder, local_copy=tmp_path / "copy")
+    assert result.folder == tmp_path / "copy"
+    assert tree(folder) == before
+    assert tree(tmp_path / "copy").keys() == CHANGED | {"README.md", "tokenizer.model"}
+    assert check_tokenizer(tmp_path / "copy").faults == ()
+    with pytest.raises(TargetExists):
+        fix_tokenizer(folder, local_copy=tmp_path / "copy")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_named_before_the_proof(folder: Path) -> None:
+    folder.chmod(0o555)
+    with pytest.raises(TargetUnwritable, match="read-only"):
+        fix_tokenizer(folder)
+    folder.chmod(0o755)
+
+
+def test_a_folder_that_refuses_writing_is_named(folder: Path, without_transformers: None) -> None:
+    plan = plan_fix_tokenizer(folder)
+    (folder / "config.json.bak.tmp").mkdir()  # where the first file would be written
+    before = tree(folder)
+    with pytest.raises(TargetUnwritable, match="directory"):
+        ops.carry_out(plan)
+    assert tree(folder) == before
+
+
+# --- stopped half-way -----------------------------------------------------------------------------
+
+
+class Stopped(BaseException):
+    """The process ends here."""
+
+
+def stopping_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = iter(range(step))
+
+    def stop() -> None:
+        if next(count, None) is None:
+            raise Stopped
+
+    monkeypatch.setattr(fs, "on_durable_step", stop)
+
+
+def published(folder: Path) -> Manifest:
+    """A manifest that vouches for the folder's files as they are."""
+    sidecars = {n: Sidecar(len(raw), bytes_digest(raw)) for n, raw in read(folder).items()}
+    manifest = Manifest("convert", "", "", "", inputs={}, files={}, sidecars=sidecars, tensors={})
+    (folder / "weightsmith.json").write_bytes(manifest.to_json())
+    return manifest
+
+
+def vouched(folder: Path) -> bool:
+    """Whether the manifest still speaks of the files that are there."""
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    digests = {name: bytes_digest(raw) for name, raw in read(folder).items()}
+    return digests == {name: each.digest for name, each in manifest.sidecars.items()}
+
+
+def test_a_repair_stopped_at_any_step_is_finished_by_running_it_again(
+    tmp_path: Path, broken: Files, monkeypatch: pytest.MonkeyPatch, without_transformers: None
+) -> None:
+    folder = write(tmp_path / "folder", broken)
+    published(folder)
+    whole = Path(shutil.copytree(folder, tmp_path / "whole"))
+    fix_tokenizer(whole)
+    assert vouched(whole)
+    for step in itertools.count():
+        copy = Path(shutil.copytree(folder, tmp_path / f"copy-{step}"))
+        with monkeypatch.context() as patch:
+            stopping_at(step, patch)
+            try:
+                fix_tokenizer(copy)
+            except Stopped:
+                pass
+            else:
+                break
+        fix_tokenizer(copy)
+        assert tree(copy) == tree(whole)
+    assert step > 20
+
+
+def test_a_manifest_of_files_that_somebody_else_changed_is_left_alone(
+    folder: Path, without_transformers: None
+) -> None:
+    manifest = published(folder)
+    (folder / "generation_config.json").write_bytes(document({"max_length": 7}))
+    fix_tokenizer(folder)
+    assert read_manifest(folder) == manifest
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+def test_no_folder_and_no_tokenizer_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFound):
+        fix_tokenizer(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_bytes(b"{}")
+    with pytest.raises(NoTokenizer, match=str(tmp_path)):
+        fix_tokenizer(tmp_path)
+
+
+def lengthened(path: Path, nbytes: int) -> None:
+    with path.open("r+b") as file:
+        file.truncate(nbytes)
+
+
+def test_bad_files_are_named_and_the_folder_stays_as_it_was(folder: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\nsize 499723\n"
+    model = (folder / "tokenizer.model").read_bytes()
+    cases: list[tuple[str, bytes, type[WeightsmithError]]] = [
+        ("tokenizer.model", pointer, LfsPointer),
+        ("tokenizer.model", model[:3000], TokenizerTruncated),
+        ("tokenizer.model", b"<just some text>", TokenizerInvalid),
+        ("tokenizer_config.json", b"{", JsonInvalid),
+        ("special_tokens_map.json", b'{"a": 1, "a": 1}', JsonInvalid),
+        ("generation_config.json", b"\xef\xbb\xbf{}", JsonInvalid),
+    ]
+    for name, raw, error in cases:
+        kept = (folder / name).read_bytes()
+        (folder / name).write_bytes(raw)
+        before = tree(folder)
+        with pytest.raises(error, match=name):
+            fix_tokenizer(folder)
+        assert tree(folder) == before
+        (folder / name).write_bytes(kept)
+
+
+def test_a_hundred_megabytes_of_json_are_refused_unread(folder: Path) -> None:
+    lengthened(folder / "tokenizer_config.json", 100_000_000)
+    with pytest.raises(JsonInvalid, match="100000000 bytes, more than 64000000"):
+        fix_tokenizer(folder)

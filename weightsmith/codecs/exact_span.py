@@ -1,0 +1,166 @@
+"""One span of an exact delta: the target's bytes from the base's and a payload, and back.
+
+    span := nothing                                    the target is the base
+          | 1, planes of the stream
+          | 2, u32 changes, planes of gaps, planes of the changed distances, both in the stream
+          | 3, the target's bytes
+
+The stream holds one distance an element. Element bit patterns are taken as integers: two floats of one
+sign that differ by that much are that many units in the last place apart. The difference target - base,
+modulo the element's width, is folded (0, -1, 1, -2, ... -> 0, 1, 2, 3, ...), so that a small step either
+way has zeros in all its upper bytes. A gap is the number of unchanged elements before a changed one.
+Past the end of the base, the base counts as zero bits.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from weightsmith.codecs import planes
+from weightsmith.codecs.grouping import Bits, Grouping
+
+_PLANES, _SPARSE, _STORED = 1, 2, 3
+_COUNT_NBYTES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """How a span's bytes are taken apart."""
+
+    nbytes: int = 1
+    """Width of an element."""
+    exponent_shift: int | None = None
+    """Position of the exponent's lowest bit; None where there is no exponent to group by."""
+
+    def view(self, block: memoryview) -> Bits:
+        """The block's elements, sharing its memory."""
+        return np.frombuffer(block, f"<u{self.nbytes}")
+
+    def group(self, base: Bits, size: int) -> Grouping | None:
+        """The order in which a span of `size` elements is coded, or None for its own."""
+        if self.exponent_shift is None or not len(base):
+            return None
+        return Grouping(_padded(base, size), self.exponent_shift)
+
+
+_BYTES: Final = Elements()
+_FLOATS: Final = {
+    "F16": Elements(2, 10),
+    "BF16": Elements(2, 7),
+    "F32": Elements(4, 23),
+    "C64": Elements(4, 23),
+    "F64": Elements(8, 52),
+    "C128": Elements(8, 52),
+    "F8_E5M2": Elements(1, 2),
+    "F8_E5M2FNUZ": Elements(1, 2),
+    "F8_E4M3": Elements(1, 3),
+    "F8_E4M3FNUZ": Elements(1, 3),
+}
+
+
+def elements_of(dtype: str) -> Elements:
+    """Floats by their width, anything else by bytes."""
+    return _FLOATS.get(dtype, _BYTES)
+
+
+def encode_span(base: Bits, target: Bits, grouping: Grouping | None) -> bytes:
+    """The span's payload, the smallest of its kinds; `grouping` is what `Elements.group` gives.
+
+    The base may be shorter than the target.
+    """
+    base = _padded(base, len(target))
+    if np.array_equal(base, target):
+        return b""
+    if grouping is None:
+        stream = _distances(base, target)
+    else:
+        stream = grouping.gather(_distances(base[b], target[b]) for b in grouping.blocks)
+    changed = stream != 0
+    if np.count_nonzero(changed) * 2 < len(stream):
+        content = bytes([_SPARSE]) + _encode_sparse(stream, np.flatnonzero(changed))
+    else:
+        content = bytes([_PLANES]) + planes.pack(stream)
+    return content if len(content) <= target.nbytes else bytes([_STORED]) + target.tobytes()
+
+
+def decode_span(
+    payload: memoryview, base: Bits, out: Bits, elements: Elements, grouping: Grouping | None = None
+) -> None:
+    """Fill `out` with the target's elements.
+
+    Memory: a few times the span, whatever the payload holds.
+    Raises: ValueError, zstandard.ZstdError, if the payload is damaged.
+    """
+    padded = _padded(base, len(out))
+    if not payload:
+        out[:] = padded
+        return
+    kind, content = payload[0], payload[1:]
+    if kind == _STORED:
+        out[:] = elements.view(content)
+        return
+    if kind == _PLANES:
+        stream, rest = planes.unpack(content, len(out), out.dtype)
+    elif kind == _SPARSE:
+        stream, rest = _decode_sparse(content, len(out), out.dtype)
+    else:
+        raise ValueError(f"a span of the unknown kind {kind}")
+    if rest:
+        raise ValueError("a span is longer than its content")
+    grouping = grouping or elements.group(base, len(out))
+    if grouping is None:
+        _move(padded, stream, out)
+        return
+    for block, distances in zip(grouping.blocks, grouping.scatter(stream), strict=True):
+        _move(padded[block], distances, out[block])
+
+
+def _padded(base: Bits, size: int) -> Bits:
+    """The base with zeros behind it up to `size` elements."""
+    if len(base) == size:
+        return base
+    padded = np.zeros(size, base.dtype)
+    padded[: len(base)] = base
+    return padded
+
+
+def _distances(base: Bits, target: Bits) -> Bits:
+    """The folded differences."""
+    distances = target - base
+    signs = distances.view(f"<i{distances.itemsize}") >> (8 * distances.itemsize - 1)
+    distances <<= 1
+    distances ^= signs.view(distances.dtype)
+    return distances
+
+
+def _move(base: Bits, distances: Bits, out: Bits) -> None:
+    """The inverse of `_distances`; uses up `distances`."""
+    signs = distances & 1
+    np.negative(signs, out=signs)
+    distances >>= 1
+    distances ^= signs
+    np.add(base, distances, out=out)
+
+
+def _encode_sparse(stream: Bits, positions: npt.NDArray[np.intp]) -> bytes:
+    gaps = np.diff(positions, prepend=-1) - 1
+    count = len(positions).to_bytes(_COUNT_NBYTES, "little")
+    return count + planes.pack(gaps.astype("<u4")) + planes.pack(stream[positions])
+
+
+def _decode_sparse(
+    content: memoryview, size: int, dtype: npt.DTypeLike
+) -> tuple[Bits, memoryview]:
+    count = int.from_bytes(content[:_COUNT_NBYTES], "little")
+    if count > size:
+        raise ValueError("more changes than elements")
+    gaps, content = planes.unpack(content[_COUNT_NBYTES:], count, "<u4")
+    values, content = planes.unpack(content, count, dtype)
+    positions = np.cumsum(gaps, dtype=np.int64) + np.arange(count)
+    if count and positions[-1] >= size:
+        raise ValueError("a change lies outside its span")
+    stream = np.zeros(size, dtype)
+    stream[positions] = values
+    return stream, content

@@ -1,0 +1,88 @@
+"""A checkpoint that is nowhere written: its tensors follow from others' by rules, as they are read."""
+
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
+from weightsmith.checkpoint.store import LocalStore
+from weightsmith.codecs.base import Range
+from weightsmith.codecs.registry import codec
+from weightsmith.engine.spans import Buffers
+from weightsmith.formats.tensors import StoredTensor
+from weightsmith.plan.model import TensorPlan, rules_digest
+
+
+class Derived(Checkpoint):
+    """Tensors by name, each made by a rule from the ranges of `inputs` that it needs.
+
+    Whatever takes a checkpoint takes this one.
+    Memory: beside the reader's buffer, what the rule reads for that range, once a thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        label: str,
+        directory: Path,
+        rules: Iterable[TensorPlan],
+        inputs: Mapping[str, Checkpoint],
+        sidecars: Mapping[str, bytes],
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        """`inputs` by the roles that the rules name; `sidecars` with their content."""
+        self._rules = {rule.output.name: rule for rule in rules}
+        self._inputs = inputs
+        self._contents = sidecars
+        self._own = threading.local()
+        super().__init__(
+            label=label,
+            directory=directory,
+            store=LocalStore(directory),
+            files=tuple(file for each in inputs.values() for file in each.files),
+            tensors={n: Tensor(StoredTensor(r.output, 0), "") for n, r in self._rules.items()},
+            sidecars=tuple(sorted(sidecars)),
+            notes=(*(note for each in inputs.values() for note in each.notes), *notes),
+        )
+
+    @property
+    def rules(self) -> str:
+        """The digest of the rules."""
+        return rules_digest(self._rules.values())
+
+    def read_sidecar(self, name: str) -> bytes:
+        """The content that was given."""
+        return self._contents[name]
+
+    def read_into(self, name: str, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` with bytes of a tensor, made as they are asked for; for any thread."""
+        rule = self._rules[name]
+        made_by = codec(rule.codec, rule.params)
+        infos = [each.info for each in rule.inputs]
+        span = Range(start, start + len(buffer))
+        ranges = made_by.reads(None, infos, rule.output, span)
+        own = self._buffers()
+        blocks = [own.block(number, each.nbytes) for number, each in enumerate(ranges)]
+        for each, wanted, block in zip(rule.inputs, ranges, blocks, strict=True):
+            self._inputs[each.role].read_into(each.info.name, wanted.start, block)
+        made_by.apply(None, span, blocks, infos, rule.output, buffer)
+
+    def files_of(self, name: str) -> frozenset[str]:
+        """Names of the files that a tensor's bytes come from."""
+        inputs = self._rules[name].inputs
+        return frozenset().union(*(self._inputs[i.role].files_of(i.info.name) for i in inputs))
+
+    def drop_cache(self, name: str) -> None:
+        """Give the page cache of all that a tensor was made from back to the system."""
+        for each in self._rules[name].inputs:
+            self._inputs[each.role].drop_cache(each.info.name)
+
+    def changed_files(self) -> list[str]:
+        """Paths of weight files of any input that are no longer what they were when opened."""
+        return [path for each in self._inputs.values() for path in each.changed_files()]
+
+    def _buffers(self) -> Buffers:
+        own: Buffers | None = getattr(self._own, "buffers", None)
+        if own is None:
+            own = self._own.buffers = Buffers()
+        return own

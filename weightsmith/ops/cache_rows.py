@@ -1,0 +1,161 @@
+"""The hub's cache as rows of a table: what can be deleted by itself."""
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from weightsmith.hub.cache import Cache, CachedFile, CachedRevision, Leftover
+from weightsmith.hub.resolve import HubSource
+
+_NUMBERED: Final = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Something that can be deleted by itself, and whether it is to be."""
+
+    kind: Literal["revision", "duplicates", "incomplete", "unreferenced"]
+    repo: str
+    """``org/name``; ``dataset/org/name`` and the like for what is no model; empty if shared."""
+    revision: str
+    refs: tuple[str, ...]
+    nbytes: int
+    used: float | None
+    """Seconds since 1970; None where nobody knows."""
+    modified: float
+    revisions: frozenset[CachedRevision] = frozenset()
+    links: frozenset[Path] = frozenset()
+    leftovers: frozenset[Leftover] = frozenset()
+    remove: bool = False
+    reason: str = ""
+    locked: bool = False
+    """Whether it stays whatever is chosen."""
+
+    @property
+    def id(self) -> str:
+        """By which a person, or a script, chooses it."""
+        name = f"{self.repo or 'shared'}@{self.revision[:12]}" if self.revision else self.repo
+        return name if self.kind == "revision" else f"{name or 'shared'}:{self.kind}"
+
+    def to_json(self) -> dict[str, Any]:
+        """What the table shows."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "repo": self.repo,
+            "revision": self.revision,
+            "refs": list(self.refs),
+            "nbytes": self.nbytes,
+            "used": self.used,
+            "modified": self.modified,
+            "remove": self.remove,
+            "reason": self.reason,
+        }
+
+
+def rows_of(cache: Cache, *, used_known: bool) -> list[Row]:
+    """All that could be deleted, by repository."""
+    busy = {(item.repo_type, item.repo_id) for item in cache.leftovers if item.busy}
+    rows = []
+    for revision in cache.revisions:
+        downloading = (revision.repo_type, revision.repo_id) in busy
+        row = Row(
+            kind="revision",
+            repo=_name(revision.repo_type, revision.repo_id),
+            revision=revision.commit,
+            refs=revision.refs,
+            nbytes=revision.nbytes,
+            used=revision.used if used_known else None,
+            modified=revision.modified,
+            revisions=frozenset({revision}),
+            locked=downloading,
+            reason="kept: being downloaded" if downloading else "",
+        )
+        rows.append(row)
+        if twice := _duplicates(revision.files):
+            rows.append(
+                dataclasses.replace(
+                    row,
+                    kind="duplicates",
+                    nbytes=sum(file.nbytes for file in twice),
+                    revisions=frozenset(),
+                    links=frozenset(file.link for file in twice),
+                )
+            )
+    groups: dict[tuple[str, str, str, bool], list[Leftover]] = {}
+    for item in cache.leftovers:
+        groups.setdefault((item.repo_type, item.repo_id, item.kind, item.busy), []).append(item)
+    for (repo_type, repo_id, _, downloading), items in groups.items():
+        rows.append(
+            Row(
+                kind=items[0].kind,
+                repo=_name(repo_type, repo_id),
+                revision="",
+                refs=(),
+                nbytes=sum(item.nbytes for item in items),
+                used=None,
+                modified=max(item.modified for item in items),
+                leftovers=frozenset(items),
+                locked=downloading,
+                reason="kept: being downloaded" if downloading else "",
+            )
+        )
+    return sorted(rows, key=lambda row: (row.repo, row.revision, row.kind))
+
+
+def _duplicates(files: Iterable[CachedFile]) -> list[CachedFile]:
+    """The ``.bin`` weights of a revision that holds all its safetensors too, judged by name.
+
+    The index is not read: that would count as using the revision.
+    """
+    by_name = {file.name: file for file in files}
+    numbered = [match for name in by_name if (match := _NUMBERED.fullmatch(name))]
+    whole = bool(numbered) and all(len(numbered) == int(match[2]) for match in numbered)
+    if not whole and "model.safetensors" not in by_name:
+        return []
+    return [by_name[name] for name in fnmatch.filter(by_name, "pytorch_model*.bin*")]
+
+
+def _name(repo_type: str, repo_id: str) -> str:
+    return repo_id if repo_type in {"", "model"} else f"{repo_type}/{repo_id}"
+
+
+def is_named(row: Row, source: HubSource) -> bool:
+    """Whether a source names this row: its repository, and its revision where there is one."""
+    if row.repo.casefold() not in {home.casefold() for home in source.homes}:
+        return False
+    if source.revision is None:
+        return True
+    by_commit = len(source.revision) >= 7 and row.revision.startswith(source.revision)
+    return source.revision in row.refs or by_commit
+
+
+def newest_ids(rows: Iterable[Row], count: int) -> set[str]:
+    """Ids of the newest revisions of each repository; one that a branch stands at counts first."""
+    by_repo: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.kind == "revision":
+            by_repo.setdefault(row.repo, []).append(row)
+    newest: set[str] = set()
+    for group in by_repo.values():
+        group.sort(key=lambda row: (bool(row.refs), row.modified, row.revision), reverse=True)
+        newest |= {row.id for row in group[:count]}
+    return newest
+
+
+def targets_of(
+    rows: Iterable[Row],
+) -> tuple[set[CachedRevision], set[Path], set[Leftover]]:
+    """What deleting these rows means: revisions, links of others, leftovers."""
+    revisions: set[CachedRevision] = set()
+    links: set[Path] = set()
+    leftovers: set[Leftover] = set()
+    for row in rows:
+        revisions |= row.revisions
+        links |= row.links
+        leftovers |= row.leftovers
+    return revisions, links, leftovers

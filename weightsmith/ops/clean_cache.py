@@ -1,0 +1,230 @@
+"""Make room in the hub's cache: say what would go and why, then delete exactly that."""
+
+import fnmatch
+import os
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from weightsmith.errors import LastUsedUnknown, NotInCache, TargetUnwritable, shown
+from weightsmith.hub.cache import Cache, delete, freed_nbytes, scan
+from weightsmith.hub.connection import connect
+from weightsmith.hub.resolve import parse_hub_source
+from weightsmith.ops.cache_rows import Row, is_named, newest_ids, rows_of, targets_of
+from weightsmith.units import format_size
+
+Clock = Literal["used", "modified"]
+
+LEFTOVERS: Final = frozenset({"incomplete", "unreferenced"})
+WHY: Final = {
+    "duplicates": ".bin weights beside safetensors of the same revision",
+    "incomplete": "an incomplete download",
+    "unreferenced": "no revision points at it",
+}
+"""Why rows of a kind go, where the kind alone says so."""
+_DAY_S: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class CleanPlan:
+    """What is in the cache, what of it goes, and why."""
+
+    cache: Cache
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def removed(self) -> tuple[Row, ...]:
+        """The rows that go."""
+        return tuple(row for row in self.rows if row.remove)
+
+    @property
+    def freed_nbytes(self) -> int:
+        """Bytes that deleting them frees; what is shared with what stays is not counted."""
+        return freed_nbytes(self.cache, *targets_of(self.removed))
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as a document."""
+        return {
+            "cache": str(self.cache.root),
+            "nbytes": self.cache.nbytes,
+            "freed_nbytes": self.freed_nbytes,
+            "rows": [row.to_json() for row in self.rows],
+            "unreadable": list(self.cache.unreadable),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What became of a plan."""
+
+    plan: CleanPlan
+    freed_nbytes: int
+    """Measured: the cache's size before, less its size after."""
+    left_nbytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan, and what became of it."""
+        return {
+            **self.plan.to_json(),
+            "freed_nbytes": self.freed_nbytes,
+            "left_nbytes": self.left_nbytes,
+        }
+
+
+def plan_clean_cache(
+    *sources: str,
+    older_than_s: float | None = None,
+    max_nbytes: int | None = None,
+    keep_last: int | None = None,
+    keep: Sequence[str] = (),
+    duplicates: bool = False,
+    by: Clock = "used",
+    cache: str | os.PathLike[str] | None = None,
+) -> CleanPlan:
+    """Decide what goes; no file is opened, let alone deleted.
+
+    Selectors narrow: what is named, and older, and not among the newest `keep_last` of its
+    repository. `max_nbytes` then takes of that only what it must, the least recently used first.
+    Without any selector, only incomplete downloads and unreferenced blobs go. What `keep` matches
+    and what is being downloaded stays.
+    Raises: SourceIsDirectory, SourceUnknown, NotInCache; LastUsedUnknown.
+    """
+    found = scan(connect(cache=cache).cache)
+    unknown = found.last_use_unknown
+    if unknown and by == "used" and (older_than_s is not None or max_nbytes is not None):
+        raise LastUsedUnknown(cache=found.root, reason=unknown)
+    rows = rows_of(found, used_known=not unknown)
+    named = [parse_hub_source(source) for source in sources]
+    for source in named:
+        if not any(is_named(row, source) for row in rows):
+            known = sorted({row.repo for row in rows if row.repo})
+            raise NotInCache(source=source.text, cache=found.root, context=shown(known))
+    kinds = LEFTOVERS
+    if duplicates:
+        kinds = frozenset({"duplicates"})
+    elif keep_last is not None:
+        kinds = frozenset({"revision"})
+    elif sources or older_than_s is not None or max_nbytes is not None:
+        kinds = LEFTOVERS | {"revision"}
+    newest = newest_ids(rows, keep_last or 0)
+    now = time.time()
+
+    def judge(row: Row) -> Row:
+        """The row and what is to become of it, `max_nbytes` left aside."""
+        age_s = now - _time(row, by)
+        if row.locked:
+            return row
+        if pattern := next((p for p in keep if fnmatch.fnmatchcase(row.repo, p)), None):
+            return replace(row, reason=f"kept: --keep {pattern}", locked=True)
+        if row.kind not in kinds:
+            return replace(row, reason="not asked for")
+        if named and not any(is_named(row, source) for source in named):
+            return replace(row, reason="not named")
+        if older_than_s is not None and age_s < older_than_s:
+            return replace(row, reason=f"{by} {_ago(age_s)} ago")
+        if row.id in newest:
+            return replace(row, reason=f"one of the newest {keep_last}")
+        reason = _joined(
+            WHY.get(row.kind),
+            named and "named",
+            older_than_s is not None and f"not {by} for {_ago(age_s)}",
+            keep_last is not None and f"not one of the newest {keep_last}",
+        )
+        return replace(row, remove=True, reason=reason)
+
+    rows = [judge(row) for row in rows]
+    notes = []
+    if max_nbytes is not None:
+        rows = _evict(found, rows, max_nbytes, by)
+    rows = _whole(rows)
+    if max_nbytes is not None:
+        removed = [row for row in rows if row.remove]
+        left = found.nbytes - freed_nbytes(found, *targets_of(removed))
+        if left > max_nbytes:
+            notes.append(f"{format_size(left)} stay: more than asked for, but nothing else may go")
+    return CleanPlan(found, tuple(rows), tuple(notes))
+
+
+def choose(plan: CleanPlan, ids: Collection[str]) -> CleanPlan:
+    """The plan with exactly these rows to go, but for those that stay whatever is chosen."""
+    rows = [
+        replace(row, remove=True, reason="chosen")
+        if row.id in ids and not row.locked
+        else replace(row, remove=False, reason=row.reason if row.locked else "not chosen")
+        for row in plan.rows
+    ]
+    return replace(plan, rows=tuple(_whole(rows)), notes=())
+
+
+def clean_cache(plan: CleanPlan) -> Cleaned:
+    """Delete what the plan says, by the hub library's own deletion strategies.
+
+    Raises: TargetUnwritable, if something could not be deleted; the rest has been.
+    """
+    revisions, links, leftovers = targets_of(plan.removed)
+    if plan.removed:
+        delete(plan.cache.root, revisions, links, leftovers)
+    after = scan(plan.cache.root)
+    there = {file.link for revision in after.revisions for file in revision.files}
+    there |= {leftover.path for leftover in after.leftovers}
+    links |= {file.link for revision in revisions for file in revision.files}
+    wanted = links | {leftover.path for leftover in leftovers}
+    if undone := sorted(map(str, wanted & there)):
+        raise TargetUnwritable(
+            where=plan.cache.root,
+            reason=f"{len(undone)} file(s) could not be deleted",
+            context=shown(undone),
+            hint="check who owns them; their owner can run the same command",
+        )
+    return Cleaned(plan, plan.cache.nbytes - after.nbytes, after.nbytes)
+
+
+def _evict(cache: Cache, rows: list[Row], max_nbytes: int, by: Clock) -> list[Row]:
+    """Of the rows that may go, only those that must: leftovers, then the least recently used."""
+    gone: list[Row] = []
+    may_go = [row for row in rows if row.remove]
+    for row in sorted(may_go, key=lambda row: (not row.leftovers, _time(row, by), row.id)):
+        if cache.nbytes - freed_nbytes(cache, *targets_of(gone)) <= max_nbytes:
+            break
+        gone.append(row)
+    ids = {row.id for row in gone}
+    size = format_size(max_nbytes)
+
+    def judge(row: Row) -> Row:
+        if not row.remove:
+            return row
+        if row.id not in ids:
+            return replace(row, remove=False, reason=f"fits into {size}")
+        return replace(row, reason=_joined(row.reason, f"to get down to {size}"))
+
+    return [judge(row) for row in rows]
+
+
+def _whole(rows: list[Row]) -> list[Row]:
+    """A repository whose last revision goes is deleted as a directory: its leftovers go too."""
+    staying = {row.repo for row in rows if row.kind == "revision" and not row.remove}
+    going = {row.repo for row in rows if row.kind == "revision" and row.remove} - staying
+    return [
+        replace(row, remove=True, reason="goes with its repository")
+        if row.leftovers and row.repo in going and not row.remove
+        else row
+        for row in rows
+    ]
+
+
+def _time(row: Row, by: Clock) -> float:
+    return row.used if by == "used" and row.used is not None else row.modified
+
+
+def _joined(*reasons: object) -> str:
+    return ", ".join(str(reason) for reason in reasons if reason)
+
+
+def _ago(seconds: float) -> str:
+    """``"45 days"``; in hours below two days."""
+    if seconds < 2 * _DAY_S:
+        return f"{max(0, int(seconds // 3600))} hours"
+    return f"{int(seconds // _DAY_S)} days"
