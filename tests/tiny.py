@@ -121,7 +121,7 @@ def finetune(model: "LlamaForCausalLM", tokenizer: Path, *, steps: int = 300) ->
     """A copy of `model`, trained on chats: it answers where the base goes on with stories."""
     torch.manual_seed(1)
     tuned = copy.deepcopy(model)
-    _train(tuned, _tokens(tokenizer, [chat(random.Random(i)) for i in range(3000)]), steps, 3e-3)
+    _train(tuned, _tokens(tokenizer, [chat(random.Random(i)) for i in range(3000)]), steps, 1.5e-3)
     return tuned
 
 

@@ -568,6 +568,13 @@ class DtypeNotSummable(Mismatch):
     hint = "is this a delta of the additive kind?"
 
 
+class DtypeNotInFormat(Mismatch):
+    """A tensor has a dtype that torch files may hold and safetensors files cannot."""
+
+    message = "tensor {name} is {dtype}, which a safetensors file cannot hold"
+    hint = "save it in another dtype first: tensor.to(torch.complex64)"
+
+
 class AdapterNotMergeable(Mismatch):
     """The adapter is of a kind that cannot be merged into a base's files, or that is not known.
 

@@ -1,8 +1,8 @@
 """The tools that did this job before, each at versions known to work, in its own environment.
 
-fschat    0.2.36, its last release: apply_delta, standard and ``--low-cpu-mem``. It runs on
-          transformers 4.44; the current line writes other files than it expects.
-mergekit  0.1.5: a linear merge of base and delta, each with weight 1, which is the same sum.
+fschat    0.2.36, its last release: apply_delta, standard and ``--low-cpu-mem``, on transformers
+          4.44, a version of its own time that runs with today's torch and NumPy
+mergekit  0.1.5: a linear merge of base and delta, each with weight 1, which is the same sum
 
 torch comes first and by itself, so that a processor-only wheel, where pip is set up to find one,
 is not replaced by what a peer's own requirements would choose.

@@ -35,7 +35,7 @@ def main() -> None:
         sys.exit(f"{kept} exists: choose another directory")
     with tempfile.TemporaryDirectory(prefix="weightsmith-demo-") as temporary:
         folder = kept or Path(temporary)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         say(f"weightsmith demo, in {folder}" + (" (removed at the end)" if not kept else ""))
         started = time.monotonic()
         show(folder.resolve())

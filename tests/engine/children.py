@@ -12,6 +12,8 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,12 +81,16 @@ class Children:
 
 def serve() -> None:
     """Fork a child for each request."""
-    import torch  # noqa: F401
-    from weightsmith.ops.apply_delta import plan_apply_delta
+    from weightsmith.ops.apply_delta import apply_delta
 
-    # Planning once imports the rest that each child would otherwise import anew.
+    # One run here imports all that a child would import anew, or, as somebody else, could not.
     vector = Path(__file__).parents[1] / "vectors" / "vicuna_v1_1"
-    plan_apply_delta(vector / "base", vector / "delta", target="/nowhere/out")
+    with tempfile.TemporaryDirectory() as home:
+        for _ in range(2):
+            apply_delta(vector / "base", vector / "delta", target=Path(home) / "out")
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread():
+            thread.join()
     for line in sys.stdin:
         readable, writable = os.pipe()
         pid = os.fork()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save as library_save
 
 from weightsmith.errors import (
+    DtypeNotInFormat,
     HeaderInvalid,
     LfsPointer,
     ShardEmpty,
@@ -442,6 +443,11 @@ def test_what_is_laid_out_is_read_back(
     assert {t.info.name: t for t in parsed.tensors} == {t.info.name: t for t in tensors}
     assert parsed.metadata == metadata
     assert {name for name, _ in library_read(path.read_bytes())} == set(specs)
+
+
+def test_a_dtype_of_torch_alone_is_refused_with_the_tensors_name() -> None:
+    with pytest.raises(DtypeNotInFormat, match="tensor w is C128"):
+        layout([TensorInfo("w", "C128", (1,))], {})
 
 
 def test_several_metadata_keys_are_sorted() -> None:

@@ -1,8 +1,8 @@
-"""Run one operation of the library as somebody on another machine would, and tell what came of it.
+"""Run one operation of the library in a process of its own, and tell what came of it.
 
-The hub library reads its environment when it is imported. A client with an environment of its own is
-therefore a fresh process; the others are forked from one that has imported it already, which saves most
-of the time.
+The hub library reads its environment when it is imported. A client with an environment of its own
+is therefore a fresh process; the others are forked from one that has imported it already, which
+saves most of the time.
 """
 
 import importlib
@@ -77,7 +77,7 @@ def do(task: dict[str, Any]) -> None:
 
 
 def serve() -> None:
-    """Take tasks from stdin, a line each, and fork a client for each: its id, and when it is done."""
+    """Fork a client for each line of stdin, a task; print its id, and when it is done."""
     for module in ("huggingface_hub", "huggingface_hub.file_download", "weightsmith.ops.download"):
         importlib.import_module(module)
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""A hub that says no, breaks off, lies, or is not a hub: what the person is told, and what is left behind."""
+"""A hub that says no, breaks off, lies, or is none: what is said, and what is left behind."""
 
 import hashlib
 import json
@@ -90,7 +90,7 @@ class TestNo:
         assert (outcome["code"], outcome["reference"]) == (3, "repo-not-found")
 
     @pytest.mark.parametrize(
-        ("files", "reference"),
+        "files, reference",
         [
             ({"m.Q4_K_M.gguf": b"G", "config.json": b"{}"}, "only-gguf"),
             ({"adapter_model.bin": b"a", "adapter_config.json": b"{}"}, "only-adapter"),

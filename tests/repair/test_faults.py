@@ -266,21 +266,14 @@ def test_the_newer_shape_of_tokenizer_json_is_left_alone(healthy: Files) -> None
     assert fault_ids(files) == []
 
 
-@pytest.mark.parametrize("name", ["GPT2Tokenizer", "PreTrainedTokenizerFast", None])
-def test_byte_level_tokenizers_without_a_sentencepiece_model_are_left_alone(
-    name: str | None,
-) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    tokenizer = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+def test_a_pad_id_that_no_model_may_have_is_found_in_any_family() -> None:
     files = {
-        "tokenizer.json": tokenizer.to_str().encode(),
-        SETTINGS: document({"tokenizer_class": name, "bos_token": None} if name else {}),
-        CONFIG: document({"bos_token_id": 11, "eos_token_id": [11, 12], "vocab_size": 65024}),
+        "tokenizer.json": b"{}",
+        SETTINGS: document({"tokenizer_class": "GPT2Tokenizer"}),
+        CONFIG: document({"model_type": "gpt2", "pad_token_id": -1, "eos_token_id": 50256}),
     }
-    assert fault_ids(files, embedding_rows=65024) == []
-    assert fault_ids(changed(files, CONFIG, setting(pad_token_id=-1))) == ["pad-id-out-of-range"]
+    assert fault_ids(files) == ["pad-id-out-of-range"]
+    assert said(mended(files), CONFIG)["pad_token_id"] is None
 
 
 def test_llama_3_with_its_tiktoken_table_is_left_alone() -> None:
@@ -313,11 +306,14 @@ def test_a_model_with_other_rules_than_llama_s_is_left_alone_with_a_note(
     assert reason in diagnosis.notes[0]
 
 
-def test_another_class_of_tokenizer_is_left_alone_with_a_note(small_model: bytes) -> None:
-    settings = {"tokenizer_class": "GemmaTokenizer", "bos_token": ""}
+@pytest.mark.parametrize("name", ["GemmaTokenizer", "CodeLlamaTokenizer", "T5Tokenizer"])
+def test_another_class_of_tokenizer_is_left_alone_with_a_note(
+    name: str, small_model: bytes
+) -> None:
+    settings = {"tokenizer_class": name, "bos_token": "", "legacy": None}
     diagnosis = diagnose({"tokenizer.model": small_model, SETTINGS: document(settings)})
     assert diagnosis.faults == ()
-    assert "GemmaTokenizer is not LLaMA's" in diagnosis.notes[0]
+    assert f"{name} is not LLaMA's" in diagnosis.notes[0]
 
 
 # --- bad input ------------------------------------------------------------------------------------

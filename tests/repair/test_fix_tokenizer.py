@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tests.repair.folders import Files, document, read, write
 from weightsmith import fs
@@ -119,6 +120,67 @@ def test_unreadable_weights_are_no_reason_to_stop(folder: Path) -> None:
     diagnosis = check_tokenizer(folder)
     assert len(diagnosis.faults) == 12
     assert "rows are taken from config.json" in diagnosis.notes[0]
+
+
+# --- other families -------------------------------------------------------------------------------
+
+
+def byte_level(special: list[str]) -> Tokenizer:
+    """A tokenizer trained on the spot, of the kind of GPT-2, Falcon, Llama 3 and Qwen."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the quick brown fox", "over the lazy dog"] * 5, trainer)
+    return tokenizer
+
+
+FAMILIES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "gpt2": (
+        {"architectures": ["GPT2LMHeadModel"], "bos_token_id": 0, "eos_token_id": 0},
+        {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|endoftext|>", "add_bos_token": False},
+    ),
+    "falcon": (
+        {"architectures": ["FalconForCausalLM"], "bos_token_id": 0, "eos_token_id": 0},
+        {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"},
+    ),
+    "llama": (
+        {"architectures": ["LlamaForCausalLM"], "bos_token_id": 1, "eos_token_id": [0, 2]},
+        {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin|>"},
+    ),
+    "qwen2": (
+        {"architectures": ["Qwen2ForCausalLM"], "bos_token_id": 0, "eos_token_id": 2},
+        {"tokenizer_class": "Qwen2Tokenizer", "bos_token": None, "unk_token": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_byte_level_folders_pass_untouched(tmp_path: Path, family: str) -> None:
+    tokenizer = byte_level(["<|endoftext|>", "<|begin|>", "<|im_end|>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    tokenizer.model.save(str(tmp_path))
+    config, settings = FAMILIES[family]
+    config = {"model_type": family, "vocab_size": tokenizer.get_vocab_size(), **config}
+    generation = {"do_sample": True, "temperature": 0.6, "top_p": 0.9}
+    write(
+        tmp_path,
+        {
+            "config.json": document(config),
+            "generation_config.json": document(generation),
+            "tokenizer_config.json": document(settings),
+            "special_tokens_map.json": document({"eos_token": "<|endoftext|>"}),
+        },
+    )
+    before = tree(tmp_path)
+    result = fix_tokenizer(tmp_path)
+    assert (result.faults, result.changes) == ((), ())
+    assert tree(tmp_path) == before
 
 
 # --- when something is in the way -----------------------------------------------------------------

@@ -7,11 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.repair.folders import OLD_TABLE, Files, ask_transformers, mended, old_folder, read, write
+from tests.repair.folders import (
+    OLD_TABLE,
+    Files,
+    ask_transformers,
+    changed,
+    mended,
+    old_folder,
+    read,
+    write,
+)
+from weightsmith.errors import TokenizerUnproved
 from weightsmith.repair.folder import Folder, read_folder
 from weightsmith.repair.proof import PLAIN, Answers, Truth, probes_for_readers, prove_reader
+from weightsmith.smoke import tokenizer as smoke
 
 ROOT = Path(__file__).parents[2]
+TRUE_HELLO = [314, 265, 323, 323, 322]
+"""What sentencepiece makes of "hello" with the vectors' model."""
 STARTS_WITH_SPACE = re.compile(r"(^|>|\])[ \u2581]")
 """A text, or what follows a special token in it."""
 BASES = [
@@ -82,6 +95,25 @@ def test_transformers_5_reads_every_repaired_folder_as_sentencepiece_does(
         assert answer.reader.startswith("5.")
         proof = prove_reader(folder, asked[path], answer)
         assert all(STARTS_WITH_SPACE.search(probe) for probe in proof.departures)
+
+
+def test_nothing_in_the_folder_or_the_working_directory_is_run(
+    tmp_path: Path, healthy: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bait = "import pathlib; pathlib.Path(__file__).with_suffix('.ran').touch()\nclass Bait: pass\n"
+    code = {f"{name}.py": bait.encode() for name in ("bait", "transformers", "json", "tokenizers")}
+    mapped = {"auto_map": {"AutoTokenizer": ["bait.Bait", "bait.Bait"]}}
+    files = changed(healthy, "tokenizer_config.json", lambda doc: doc.update(mapped))
+    folder = write(tmp_path, {**files, **code})
+    monkeypatch.chdir(folder)
+    assert smoke.ask_transformers(folder, ["hello"]).ids == [[1, *TRUE_HELLO]]
+    assert not list(folder.glob("*.ran"))
+
+
+def test_a_folder_that_transformers_cannot_load_is_told_in_its_words(tmp_path: Path) -> None:
+    write(tmp_path, {"tokenizer_config.json": b'{"tokenizer_class": "LlamaTokenizer", "legacy": 5'})
+    with pytest.raises(TokenizerUnproved, match=r"transformers does not .*: [\w.]+Error"):
+        smoke.ask_transformers(tmp_path, ["hello"])
 
 
 @pytest.fixture(scope="module")

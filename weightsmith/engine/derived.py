@@ -7,7 +7,7 @@ from pathlib import Path
 from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
 from weightsmith.checkpoint.store import LocalStore
 from weightsmith.codecs.base import Range
-from weightsmith.codecs.registry import codec
+from weightsmith.engine.shard import TensorWork
 from weightsmith.engine.spans import Buffers
 from weightsmith.formats.tensors import StoredTensor
 from weightsmith.plan.model import TensorPlan, rules_digest
@@ -32,6 +32,7 @@ class Derived(Checkpoint):
     ) -> None:
         """`inputs` by the roles that the rules name; `sidecars` with their content."""
         self._rules = {rule.output.name: rule for rule in rules}
+        self._works = {name: TensorWork(rule, inputs) for name, rule in self._rules.items()}
         self._inputs = inputs
         self._contents = sidecars
         self._own = threading.local()
@@ -56,16 +57,8 @@ class Derived(Checkpoint):
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with bytes of a tensor, made as they are asked for; for any thread."""
-        rule = self._rules[name]
-        made_by = codec(rule.codec, rule.params)
-        infos = [each.info for each in rule.inputs]
         span = Range(start, start + len(buffer))
-        ranges = made_by.reads(None, infos, rule.output, span)
-        own = self._buffers()
-        blocks = [own.block(number, each.nbytes) for number, each in enumerate(ranges)]
-        for each, wanted, block in zip(rule.inputs, ranges, blocks, strict=True):
-            self._inputs[each.role].read_into(each.info.name, wanted.start, block)
-        made_by.apply(None, span, blocks, infos, rule.output, buffer)
+        self._works[name].make(span, self._buffers(), buffer)
 
     def files_of(self, name: str) -> frozenset[str]:
         """Names of the files that a tensor's bytes come from."""

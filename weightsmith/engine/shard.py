@@ -7,6 +7,7 @@ from pathlib import Path
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
+from weightsmith.codecs.base import Range
 from weightsmith.codecs.registry import codec
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors, span_range
@@ -47,6 +48,15 @@ class TensorWork:
         checkpoint, name = self._inputs[number]
         checkpoint.read_into(name, start, buffer)
 
+    def make(self, span: Range, own: Buffers, out: memoryview) -> None:
+        """Fill `out` with the bytes `span` of the output; `own` takes what is read, from block 1 on."""
+        state = self.state()
+        ranges = self.codec.reads(state, self.infos, self.output, span)
+        blocks = [own.block(i, source.nbytes) for i, source in enumerate(ranges, start=1)]
+        for i, source in enumerate(ranges):
+            self.read(i, source.start, blocks[i])
+        self.codec.apply(state, span, blocks, self.infos, self.output, out)
+
     def finish_span(self, number: int, digest: bytes, *, drop_cache: bool) -> None:
         """Keep a span's digest; after the last one let go of the state and the inputs' page
         cache.
@@ -83,13 +93,8 @@ def fill(
         def make_span(task: tuple[TensorWork, int]) -> None:
             work, number = task
             span = span_range(number, work.output.nbytes)
-            state = work.state()
-            ranges = work.codec.reads(state, work.infos, work.output, span)
             out = own.block(0, span.nbytes)
-            blocks = [own.block(i, source.nbytes) for i, source in enumerate(ranges, start=1)]
-            for i, source in enumerate(ranges):
-                work.read(i, source.start, blocks[i])
-            work.codec.apply(state, span, blocks, work.infos, work.output, out)
+            work.make(span, own, out)
             file.write_from(shard.places[work.output.name].offset + span.start, out)
             work.finish_span(number, span_digest(out), drop_cache=drop_cache)
             advance(span.nbytes)

@@ -49,9 +49,9 @@ class Staging:
         runs of one plan write the same bytes.
         Raises: StagingBusy; TargetUnwritable, also for what the system refuses while it is held.
         """
-        if self.path.is_symlink():
-            raise TargetUnwritable(where=self.path, reason="it is a link")
         try:
+            if self.path.is_symlink():
+                raise TargetUnwritable(where=self.path, reason="it is a link")
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / "lock").open("ab")
         except OSError as error:

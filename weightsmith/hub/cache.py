@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from weightsmith.hub.deletion import delete_files
+from weightsmith.hub.voice import library_heard, unheard
 
 if TYPE_CHECKING:
-    from huggingface_hub import CachedRepoInfo, HFCacheInfo
+    from huggingface_hub import CachedRepoInfo, DeleteCacheStrategy, HFCacheInfo
 
 JUST_NOW_S: Final = 300.0
 """A blob without a link may be that of a download that is about to make the link."""
@@ -135,18 +136,13 @@ def freed_nbytes(
     A blob goes with the last link to it, bytes in the shared store with the last blob.
     """
     gone = links | {file.link for revision in revisions for file in revision.files}
-    emptied = {(revision.repo_type, revision.repo_id) for revision in cache.revisions} - {
-        (revision.repo_type, revision.repo_id)
+    kept = {
+        file.bytes_at
         for revision in cache.revisions
-        if revision not in revisions
+        for file in revision.files
+        if file.link not in gone
     }
-    kept: set[Path] = set()
-    for revision in cache.revisions:
-        kept |= {file.bytes_at for file in revision.files if file.link not in gone}
-    for leftover in cache.leftovers:
-        # A repository whose last revision goes is deleted as a directory, leftovers and all.
-        if leftover not in leftovers and (leftover.repo_type, leftover.repo_id) not in emptied:
-            kept.add(leftover.bytes_at)
+    kept |= {leftover.bytes_at for leftover in cache.leftovers if leftover not in leftovers}
     return sum(nbytes for path, nbytes in _sizes(cache).items() if path not in kept)
 
 
@@ -159,23 +155,26 @@ def delete(
     """Delete by the hub library's own strategies, after a fresh look: nothing newly linked goes."""
     from huggingface_hub import scan_cache_dir
 
-    info = scan_cache_dir(root)
-    for repo in info.repos:
-        commits = [
-            revision.commit
-            for revision in revisions
-            if (revision.repo_type, revision.repo_id) == (repo.repo_type, repo.repo_id)
-        ]
-        if present := {revision.commit_hash for revision in repo.revisions} & {*commits}:
-            # Alone, because the library takes a hash for unique and a fork shares it.
-            alone = dataclasses.replace(info, repos=frozenset({repo}))
-            strategy = alone.delete_revisions(*present)
-            # Names first: one without its snapshot makes the library call the whole repo damaged.
-            nothing: frozenset[Path] = frozenset()
-            names = dataclasses.replace(strategy, blobs=nothing, repos=nothing, snapshots=nothing)
-            names.execute()
-            dataclasses.replace(strategy, refs=nothing).execute()
-    _delete_files(root, links, leftovers)
+    with library_heard(unheard):  # the caller looks at what is still there
+        info = scan_cache_dir(root)
+        for repo in info.repos:
+            ours = {
+                revision.commit
+                for revision in revisions
+                if (revision.repo_type, revision.repo_id) == (repo.repo_type, repo.repo_id)
+            }
+            if present := ours & {revision.commit_hash for revision in repo.revisions}:
+                # Alone, because the library takes a hash for unique, and a fork has the same ones.
+                alone = dataclasses.replace(info, repos=frozenset({repo}))
+                _execute(alone.delete_revisions(*present))
+        _delete_files(root, links, leftovers)
+
+
+def _execute(strategy: "DeleteCacheStrategy") -> None:
+    """Names first: for one without its snapshot, the library calls the whole repository damaged."""
+    nothing: frozenset[Path] = frozenset()
+    dataclasses.replace(strategy, blobs=nothing, repos=nothing, snapshots=nothing).execute()
+    dataclasses.replace(strategy, refs=nothing).execute()
 
 
 def _delete_files(root: Path, links: AbstractSet[Path], leftovers: AbstractSet[Leftover]) -> None:

@@ -32,7 +32,6 @@ from weightsmith.smoke.tokenizer import ask_transformers
 LIMIT_NBYTES: Final = 64_000_000
 """Largest file that is read; the largest tokenizer.json of a published model has 34 MB."""
 BACKUP: Final = ".bak"
-_EMBEDDINGS: Final = "model.embed_tokens.weight"
 _OTHER_COPY_HINT: Final = "choose another directory: --local-copy DIR"
 _COPY_HINT: Final = "write a repaired copy of these files elsewhere: --local-copy DIR"
 
@@ -187,10 +186,9 @@ def _read_if_there(path: Path) -> bytes | None:
 def _embedding_rows(folder: Path) -> tuple[int | None, tuple[str, ...]]:
     """How many rows the weights' embeddings have, where there are weights that can be read."""
     try:
-        tensor = open_checkpoint(folder).tensors.get(_EMBEDDINGS)
+        return open_checkpoint(folder).embedding_rows, ()
     except WeightsmithError as error:
         return None, (f"the vocabulary's rows are taken from config.json: {error}",)
-    return (tensor.info.shape[0] if tensor else None), ()
 
 
 def _proved_by_transformers(repair: Repair) -> Proof:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from weightsmith.errors import TokenizerUnproved
+from weightsmith.errors import TokenizerInvalid, TokenizerUnproved
 from weightsmith.repair.folder import MODEL, SPACE, TOKENIZER_JSON, AddedToken, Folder
 
 if TYPE_CHECKING:
@@ -61,10 +61,16 @@ class Truth:
     """What sentencepiece makes of a text, once special tokens were looked for in it."""
 
     def __init__(self, folder: Folder) -> None:
-        """Of a folder whose sentencepiece model is the truth about it."""
+        """Of a folder whose sentencepiece model is the truth about it.
+
+        Raises: TokenizerInvalid, if sentencepiece itself refuses the model.
+        """
         from sentencepiece import SentencePieceProcessor
 
-        self._processor: Any = SentencePieceProcessor(model_proto=folder.files[MODEL])
+        try:
+            self._processor: Any = SentencePieceProcessor(model_proto=folder.files[MODEL])
+        except RuntimeError as error:
+            raise TokenizerInvalid(file=MODEL, reason=error) from error
         self._tokens = {token.text: token for token in folder.special_tokens}
         longest_first = sorted(folder.special_tokens, key=lambda token: -len(token.text))
         self._split = re.compile(f"({'|'.join(map(_pattern, longest_first))})")

@@ -1,0 +1,149 @@
+"""The rule *exact*: the target bit for bit, from the base and a compressed payload.
+
+    payload := "exact@1" LF, u32 length of each span, the spans
+
+A payload is the U8 tensor that stands for a target tensor in a delta. A span is 2 MiB of the target's
+bytes; each can be decoded by itself. Numbers are little-endian. What a span holds: `exact_span`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
+from weightsmith.codecs.base import Range, ReadInput
+from weightsmith.codecs.cast import elements_as_bytes
+from weightsmith.errors import DeltaInvalid, DeltaUnknown
+from weightsmith.formats.tensors import TensorInfo, dtype_bits
+
+if TYPE_CHECKING:
+    from weightsmith.codecs.float_bits import Bits
+
+MAGIC: Final = b"exact@1\n"
+_LENGTH_NBYTES: Final = 4
+_CASTABLE: Final = frozenset({"F16", "BF16", "F32"})
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """Inputs base and payload, or payload alone for a tensor that the base lacks.
+
+    `dtype` and `shape` are the target's, the shape as ``"32000,4096"`` and a scalar's ``""``.
+    Memory: ten times a span, whatever the payload holds.
+    """
+
+    dtype: str
+    shape: str
+    exact: ClassVar[bool] = True
+
+    def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
+        """The payload's name, with the target's dtype and shape."""
+        shape = tuple(int(size) for size in self.shape.split(",")) if self.shape else ()
+        return TensorInfo(inputs[-1].name, self.dtype, shape)
+
+    def prepare(
+        self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput
+    ) -> tuple[Range, ...]:
+        """Where each span lies in the payload.
+
+        Raises: DeltaUnknown, DeltaInvalid.
+        """
+        payload = inputs[-1]
+        start = table_nbytes(output)
+        table = bytearray(min(start, payload.nbytes))
+        read(len(inputs) - 1, 0, memoryview(table))
+        if not table.startswith(MAGIC):
+            raise DeltaUnknown(name=payload.name, found=bytes(table[: len(MAGIC)]))
+        lengths = [
+            int.from_bytes(table[at : at + _LENGTH_NBYTES], "little")
+            for at in range(len(MAGIC), len(table), _LENGTH_NBYTES)
+        ]
+        edges = list(accumulate(lengths, initial=start))
+        if len(table) < start or edges[-1] != payload.nbytes:
+            raise DeltaInvalid(name=payload.name, reason="its spans do not add up to its length")
+        # One more than the span itself is what an incompressible one needs.
+        if max(lengths, default=0) > SPAN_NBYTES + 1:
+            raise DeltaInvalid(name=payload.name, reason="a span is longer than its content")
+        return tuple(Range(*edge) for edge in pairwise(edges))
+
+    def reads(
+        self,
+        state: tuple[Range, ...],
+        inputs: Sequence[TensorInfo],
+        output: TensorInfo,
+        span: Range,
+    ) -> Sequence[Range]:
+        """The same elements of the base, those it has, and the span's part of the payload."""
+        payload = state[span.start // SPAN_NBYTES]
+        return (*(elements_as_bytes(span, output, base) for base in inputs[:-1]), payload)
+
+    def apply(
+        self,
+        state: tuple[Range, ...],
+        span: Range,
+        blocks: Sequence[memoryview],
+        inputs: Sequence[TensorInfo],
+        output: TensorInfo,
+        out: memoryview,
+    ) -> None:
+        """Decode the span.
+
+        Raises: DeltaInvalid. A payload may be damaged and decode all the same, to other bytes; that
+        is for the target's digest to find.
+        """
+        import zstandard
+
+        from weightsmith.codecs.exact_span import decode_span, elements_of
+
+        elements = elements_of(self.dtype)
+        base = base_elements(blocks[0] if len(inputs) > 1 else None, inputs[0].dtype, self.dtype)
+        try:
+            decode_span(blocks[-1], base, elements.view(out), elements)
+        except (ValueError, zstandard.ZstdError) as error:
+            raise DeltaInvalid(name=inputs[-1].name, reason=error) from error
+
+
+def serves_as_base(base: TensorInfo, target: TensorInfo) -> bool:
+    """Whether `target` is worth coding, and can be, against `base`.
+
+    The dtype must be the same or one that can be cast, and so must the shape, but for a vocabulary
+    that grew or shrank: rows that both have are shared.
+    """
+    dtypes = {base.dtype, target.dtype}
+    same_rows = base.shape[1:] == target.shape[1:] and len(base.shape) == len(target.shape)
+    return same_rows and (len(dtypes) == 1 or dtypes <= _CASTABLE)
+
+
+def base_elements(block: memoryview | None, dtype: str, target_dtype: str) -> "Bits":
+    """The base's elements, as the target's dtype has them; none without a block."""
+    from weightsmith.codecs.exact_span import elements_of
+    from weightsmith.codecs.float_bits import cast_bits
+
+    if block is None:
+        return elements_of(target_dtype).view(memoryview(b""))
+    base = elements_of(dtype).view(block)
+    return base if dtype == target_dtype else cast_bits(base, dtype, target_dtype)
+
+
+def table_nbytes(target: TensorInfo) -> int:
+    """Bytes in a payload before the first span."""
+    return len(MAGIC) + _LENGTH_NBYTES * span_count(target.nbytes)
+
+
+def table(lengths: Sequence[int]) -> bytes:
+    """The bytes of a payload before the first span."""
+    return MAGIC + b"".join(length.to_bytes(_LENGTH_NBYTES, "little") for length in lengths)
+
+
+def params_of(target: TensorInfo) -> dict[str, str]:
+    """The settings of `Exact` that restore `target`."""
+    return {"dtype": target.dtype, "shape": ",".join(map(str, target.shape))}
+
+
+def payload_limit(target: TensorInfo) -> int:
+    """The most bytes that a payload can have: it never gains more than its table and a byte a span."""
+    return table_nbytes(target) + target.nbytes + span_count(target.nbytes)
+
+
+__all__ = ["Exact", "base_elements", "dtype_bits"]

@@ -1,0 +1,121 @@
+"""Open a folder in Meta's own layout of LLaMA as if it were Hugging Face's."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from weightsmith import fs
+from weightsmith.checkpoint.checkpoint import Checkpoint, WeightFile, open_weight_file
+from weightsmith.checkpoint.digest import bytes_digest, span_count
+from weightsmith.checkpoint.store import LocalStore
+from weightsmith.engine.derived import Derived
+from weightsmith.engine.spans import span_range
+from weightsmith.errors import ShardMissing
+from weightsmith.formats.meta_params import parse_params
+from weightsmith.formats.tensors import TORCH_NAMES
+from weightsmith.plan.meta import EMBEDDINGS, HEAD, MetaRules, plan_meta, sizes
+from weightsmith.repair.folder import MODEL
+from weightsmith.repair.meta import MetaFacts, meta_sidecars
+
+PARAMS: Final = "params.json"
+WEIGHTS: Final = re.compile(r"consolidated\.(\d\d)\.pth")
+_LIMIT_NBYTES: Final = 64_000_000
+
+
+def open_meta(directory: Path, label: str) -> Checkpoint:
+    """Meta's ``params.json`` and ``consolidated.NN.pth`` as a checkpoint of Hugging Face tensors.
+
+    Every tensor is joined and permuted as it is read; config and tokenizer files are made from what
+    is there. Reads headers, the small files, and the first bytes of the embeddings.
+    Raises: ShardMissing, ParamsInvalid, MetaFilesDoNotFit, and what opening the files raises.
+    """
+    params_raw = fs.read_small(directory / PARAMS, _LIMIT_NBYTES)
+    params = parse_params(params_raw, directory / PARAMS)
+    names = _weight_names(directory)
+    parts = {name: open_weight_file(directory, name) for name in names}
+    tables = {name: {n: t.info for n, t in part.tensors.items()} for name, part in parts.items()}
+    rules = plan_meta(params, tables, label)
+    inputs = {PARAMS: _params_file(directory, params_raw), **parts}
+    bare = Derived(label=label, directory=directory, rules=rules.tensors, inputs=inputs, sidecars={})
+    tied = _is_tied(bare)
+    facts = MetaFacts(
+        params=params,
+        params_raw=params_raw,
+        sizes=sizes(params, rules),
+        tied=tied,
+        dtype=_config_dtype(rules),
+        tokenizer=_tokenizer(directory),
+    )
+    sidecars, notes = meta_sidecars(facts)
+    return Derived(
+        label=label,
+        directory=directory,
+        rules=[rule for rule in rules.tensors if not (tied and rule.output.name == HEAD)],
+        inputs=inputs,
+        sidecars=sidecars,
+        notes=(f"Meta's layout in {len(names)} file(s), read as Hugging Face's", *notes),
+    )
+
+
+def _weight_names(directory: Path) -> Sequence[str]:
+    """The weight files in the order of their numbers.
+
+    Raises: ShardMissing, where the numbers have a gap; the last ones' absence shows in the shapes.
+    """
+    names = sorted(each.name for each in directory.iterdir() if WEIGHTS.fullmatch(each.name))
+    wanted = [f"consolidated.{number:02d}.pth" for number in range(len(names))]
+    missing = sorted({*wanted} - {*names})
+    if missing:
+        index = f"the numbering in {directory}"
+        raise ShardMissing(index=index, count=len(missing), context=missing)
+    return names
+
+
+def _params_file(directory: Path, raw: bytes) -> Checkpoint:
+    """``params.json`` as an input without tensors, so that a run notices when it changes."""
+    stat = (directory / PARAMS).stat()
+    return Checkpoint(
+        label=str(directory / PARAMS),
+        directory=directory,
+        store=LocalStore(directory),
+        files=(WeightFile(PARAMS, stat.st_size, stat.st_mtime_ns, bytes_digest(raw)),),
+        tensors={},
+        sidecars=(),
+        notes=(),
+    )
+
+
+def _is_tied(model: Checkpoint) -> bool:
+    """Whether the output matrix is left out or has the embedding's bytes; unequal ones differ
+    within the first span.
+    """
+    if HEAD not in model.tensors:
+        return True
+    head, embeddings = (model.tensors[name].info for name in (HEAD, EMBEDDINGS))
+    if (head.dtype, head.shape) != (embeddings.dtype, embeddings.shape):
+        return False
+    for number in range(span_count(head.nbytes)):
+        span = span_range(number, head.nbytes)
+        ours, theirs = bytearray(span.nbytes), bytearray(span.nbytes)
+        model.read_into(HEAD, span.start, memoryview(ours))
+        model.read_into(EMBEDDINGS, span.start, memoryview(theirs))
+        if ours != theirs:
+            return False
+    return True
+
+
+def _config_dtype(rules: MetaRules) -> str:
+    held = Counter[str]()
+    for tensor in rules.tensors:
+        held[tensor.output.dtype] += tensor.output.nbytes
+    return TORCH_NAMES.get(held.most_common(1)[0][0], "float32")
+
+
+def _tokenizer(directory: Path) -> bytes | None:
+    """``tokenizer.model`` of the folder, or, as Meta ships it, of the one above."""
+    for place in (directory / MODEL, Path(directory.resolve().parent, MODEL)):
+        if place.is_file():
+            return fs.read_small(place, _LIMIT_NBYTES)
+    return None
