@@ -191,6 +191,15 @@ class NoAdapter(SourceFault):
     hint = "expected adapter_config.json there, and adapter_model.safetensors or adapter_model.bin"
 
 
+class EncodedRelease(SourceFault):
+    """The directory holds a release whose files are combined with another model's, byte by byte.
+
+    They are no weights until they are decoded with the files that they were made from.
+    """
+
+    message = "{source} is no model yet: {reason}"
+
+
 class ShardMissing(SourceFault):
     """The index names a weight file that is not there."""
 
@@ -544,6 +553,20 @@ class ModelNotLoadable(DamagedInput):
     hint = "weightsmith verify {source} (without --smoke) checks what does not need it"
 
 
+class DeltaInvalid(DamagedInput):
+    """A tensor of an exact delta cannot be decoded: its file was damaged, or it is no delta."""
+
+    message = "the delta's tensor {name} cannot be decoded: {reason}"
+    hint = "download the delta again"
+
+
+class DeltaUnknown(DamagedInput):
+    """A delta says of itself that it has a form that this version of weightsmith does not know."""
+
+    message = "{what} of the delta has the unknown form {found}"
+    hint = "a newer weightsmith may know it: pip install --upgrade weightsmith"
+
+
 # --- 7: inputs that do not belong together
 # ----------------------------------------------------------
 
@@ -597,6 +620,13 @@ class AdapterDoesNotFit(Mismatch):
 
     message = "the adapter {adapter} does not fit the base {base}: {count} problem(s)"
     hint = "is this the base that the adapter was trained on?"
+
+
+class DtypeNotStorable(Mismatch):
+    """A torch file holds a dtype that safetensors has no name for."""
+
+    message = "tensor {name} is {dtype}, which safetensors cannot hold"
+    hint = "cast it with torch first, if the model needs it at all"
 
 
 class RowsUndecided(Mismatch):

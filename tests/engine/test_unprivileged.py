@@ -143,5 +143,9 @@ def test_an_old_target_that_cannot_be_deleted_does_not_spoil_the_new_one(shared:
     assert "theirs/file" not in contents(shared.target)
     again = shared.run()
     assert (again.error, again.already_done) == ("", True)
-    # What is left of the old one is named as what it is, and a restart refuses to build on it.
-    assert hidden(shared.outputs) in ([], [staging(shared.target).name])
+    # Nobody can clear what is left of the old one away, and nothing is built on top of it.
+    assert hidden(shared.outputs) == [staging(shared.target).name]
+    before = contents(shared.target)
+    other = shared.run(plan={"dtype": "float32"}, options={"overwrite": True})
+    assert (other.error, other.exit_code) == ("target-unwritable", 9)
+    assert contents(shared.target) == before

@@ -7,6 +7,7 @@ import pytest
 from weightsmith.engine.bindings import Options
 from weightsmith.errors import (
     BaseIsDelta,
+    CommandLineInvalid,
     InTheWay,
     NoTargetName,
     TargetExists,
@@ -135,6 +136,18 @@ def test_what_has_the_name_is_left_as_it_is(way: str, sides: Sides, tmp_path: Pa
     message = sides.assert_refused(target, TargetExists)
     assert "weightsmith did not finish it" in message
     assert sorted(path.name for path in outputs.rglob("*")) == before
+
+
+def test_a_target_without_a_name_is_not_the_working_directory(
+    sides: Sides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from an unset variable in a script: ``-o "$OUT" --overwrite``."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "mine.txt").touch()
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(CommandLineInvalid):
+        sides.apply("", overwrite=True)
+    assert list(contents(tmp_path / "work")) == ["mine.txt"]
 
 
 def test_a_target_below_a_file_is_refused(sides: Sides, tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """``weightsmith apply-delta``."""
 
-import threading
-import time
-from typing import Final, get_args
+from typing import get_args
 
 import click
 
@@ -10,29 +8,15 @@ from weightsmith.cli.options import (
     INPUTS,
     OUTPUT,
     SAFETY,
-    SIZE,
     SOURCE,
-    SPEED,
     Command,
-    dry_run_option,
     option,
     output_options,
 )
 from weightsmith.cli.output import Output
-from weightsmith.cli.plan_view import show_dry_run, show_outcome, show_plan
-from weightsmith.codecs.torch_views import import_torch
-from weightsmith.engine.bindings import Options, Verify, default_workers
+from weightsmith.cli.run_options import Run, run_options
 from weightsmith.ops import apply_delta as ops
-from weightsmith.ops.job import carry_out
-from weightsmith.ops.job import needs as assess_needs
 from weightsmith.ops.policy import NewRowsChoice
-from weightsmith.ops.sums import sum_report
-
-VERIFIED: Final[dict[str, str]] = {
-    "cache": "read back and verified",
-    "disk": "read back from disk and verified",
-    "no": "not verified",
-}
 
 
 @click.command(
@@ -100,43 +84,7 @@ VERIFIED: Final[dict[str, str]] = {
     is_flag=True,
     help="Tokenizer and config files verbatim, even where a release's are known to be broken.",
 )
-@option(
-    "--max-shard-size",
-    group=OUTPUT,
-    type=SIZE,
-    default="5GB",
-    show_default=True,
-    help="Largest output file.",
-)
-@option(
-    "--low-cpu-mem",
-    group=SPEED,
-    is_flag=True,
-    help="One worker, page cache given back; the same bytes.",
-)
-@option(
-    "--workers",
-    group=SPEED,
-    type=click.IntRange(min=1),
-    default=default_workers,
-    help="Threads; default: one a core, four at most.",
-)
-@option(
-    "--verify",
-    group=SAFETY,
-    type=click.Choice(get_args(Verify)),
-    default="cache",
-    show_default=True,
-    help="Read the result back: from the page cache, from disk, or not.",
-)
-@option(
-    "--overwrite",
-    group=SAFETY,
-    is_flag=True,
-    help="Replace an existing target, once the new one is whole.",
-)
-@option("--restart", group=SAFETY, is_flag=True, help="Discard unfinished work of an earlier run.")
-@dry_run_option
+@run_options
 @output_options
 @click.pass_obj
 def command(
@@ -149,23 +97,14 @@ def command(
     whole: tuple[str, ...],
     force_kind: bool,
     no_repair: bool,
-    max_shard_size: int,
-    low_cpu_mem: bool,
-    workers: int,
-    verify: Verify,
-    overwrite: bool,
-    restart: bool,
-    dry_run: bool,
+    run: Run,
 ) -> None:
     """Add a published delta to its base model: target = base + delta.
 
     Works shard by shard in flat memory, verifies what it wrote, and gives the target its name only
     when it is whole. Run the same command again to continue after an interruption.
     """
-    started = time.monotonic()
-    if not dry_run:
-        # A second of start-up that can pass while headers are read.
-        threading.Thread(target=import_torch, daemon=True).start()
+    run.expects_torch()
     job = ops.plan_apply_delta(
         base,
         delta,
@@ -175,31 +114,6 @@ def command(
         whole=whole,
         force_kind=force_kind,
         repair=not no_repair,
-        max_shard_nbytes=max_shard_size,
+        max_shard_nbytes=run.max_shard_nbytes,
     )
-    options = Options(
-        workers=workers,
-        low_cpu_mem=low_cpu_mem,
-        verify=verify,
-        overwrite=overwrite,
-        restart=restart,
-    )
-    needs = assess_needs(job, options)
-    show_plan(output, job, needs)
-    if dry_run:
-        show_dry_run(output, job, needs)
-        return
-    output.kept = "finished shards are kept; --restart would discard them"
-    sums = None
-    with output.progress() as progress:
-        outcome = carry_out(job, options, progress)
-        if job.release is not None and job.release.sums and not outcome.already_done:
-            sums = sum_report(
-                outcome.target,
-                job.release,
-                job.bindings.inputs,
-                threads=options.threads,
-                progress=progress,
-            )
-    elapsed_s = time.monotonic() - started
-    show_outcome(output, outcome, sums, elapsed_s=elapsed_s, verified=VERIFIED[verify])
+    run.perform(output, job)

@@ -26,6 +26,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "weightsmith.cli.apply_delta",
         "Add a published delta to its base model: target = base + delta.",
     ),
+    "convert": (
+        "weightsmith.cli.convert",
+        "Write a model anew: safetensors, dtype, shards, Meta's layout.",
+    ),
     "fix-tokenizer": (
         "weightsmith.cli.fix_tokenizer",
         "Repair tokenizer and config files, and prove the result.",

@@ -2,8 +2,9 @@
 
     payload := "exact@1" LF, u32 length of each span, the spans
 
-A payload is the U8 tensor that stands for a target tensor in a delta. A span is 2 MiB of the target's
-bytes; each can be decoded by itself. Numbers are little-endian. What a span holds: `exact_span`.
+A payload is the U8 tensor that stands for a target tensor in a delta. A span is 2 MiB of the
+target's bytes; each can be decoded by itself. Numbers are little-endian. What a span holds:
+`exact_span`.
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,10 @@ from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
 from weightsmith.codecs.base import Range, ReadInput
 from weightsmith.codecs.cast import elements_as_bytes
 from weightsmith.errors import DeltaInvalid, DeltaUnknown
-from weightsmith.formats.tensors import TensorInfo, dtype_bits
+from weightsmith.formats.tensors import TensorInfo
 
 if TYPE_CHECKING:
-    from weightsmith.codecs.float_bits import Bits
+    from weightsmith.codecs.elements import Bits
 
 MAGIC: Final = b"exact@1\n"
 _LENGTH_NBYTES: Final = 4
@@ -54,7 +55,10 @@ class Exact:
         table = bytearray(min(start, payload.nbytes))
         read(len(inputs) - 1, 0, memoryview(table))
         if not table.startswith(MAGIC):
-            raise DeltaUnknown(name=payload.name, found=bytes(table[: len(MAGIC)]))
+            begin = bytes(table[: len(MAGIC)]).decode("ascii", "replace").rstrip()
+            if begin.startswith("exact@"):
+                raise DeltaUnknown(what=f"tensor {payload.name}", found=begin)
+            raise DeltaInvalid(name=payload.name, reason="it does not begin as a payload does")
         lengths = [
             int.from_bytes(table[at : at + _LENGTH_NBYTES], "little")
             for at in range(len(MAGIC), len(table), _LENGTH_NBYTES)
@@ -64,7 +68,7 @@ class Exact:
             raise DeltaInvalid(name=payload.name, reason="its spans do not add up to its length")
         # One more than the span itself is what an incompressible one needs.
         if max(lengths, default=0) > SPAN_NBYTES + 1:
-            raise DeltaInvalid(name=payload.name, reason="a span is longer than its content")
+            raise DeltaInvalid(name=payload.name, reason="a span is longer than the target's")
         return tuple(Range(*edge) for edge in pairwise(edges))
 
     def reads(
@@ -74,9 +78,11 @@ class Exact:
         output: TensorInfo,
         span: Range,
     ) -> Sequence[Range]:
-        """The same elements of the base, those it has, and the span's part of the payload."""
-        payload = state[span.start // SPAN_NBYTES]
-        return (*(elements_as_bytes(span, output, base) for base in inputs[:-1]), payload)
+        """The payloads of all spans that `span` touches, and what these need of the base."""
+        numbers = _touched(span)
+        payload = Range(state[numbers[0]].start, state[numbers[-1]].stop)
+        whole = Range(_place(numbers[0], output).start, _place(numbers[-1], output).stop)
+        return (*(elements_as_bytes(whole, output, base) for base in inputs[:-1]), payload)
 
     def apply(
         self,
@@ -87,21 +93,59 @@ class Exact:
         output: TensorInfo,
         out: memoryview,
     ) -> None:
-        """Decode the span.
+        """Decode the spans that `span` touches.
 
         Raises: DeltaInvalid. A payload may be damaged and decode all the same, to other bytes; that
         is for the target's digest to find.
         """
         import zstandard
 
-        from weightsmith.codecs.exact_span import decode_span, elements_of
+        from weightsmith.codecs.elements import elements_of
+        from weightsmith.codecs.exact_span import decode_span
 
         elements = elements_of(self.dtype)
-        base = base_elements(blocks[0] if len(inputs) > 1 else None, inputs[0].dtype, self.dtype)
-        try:
-            decode_span(blocks[-1], base, elements.view(out), elements)
-        except (ValueError, zstandard.ZstdError) as error:
-            raise DeltaInvalid(name=inputs[-1].name, reason=error) from error
+        read = self.reads(state, inputs, output, span)
+        for number in _touched(span):
+            place = _place(number, output)
+            base = None
+            if len(inputs) > 1:
+                base = _part(blocks[0], read[0], elements_as_bytes(place, output, inputs[0]))
+            payload = _part(blocks[-1], read[-1], state[number])
+            whole = span.start <= place.start and place.stop <= span.stop
+            decoded = _part(out, span, place) if whole else memoryview(bytearray(place.nbytes))
+            try:
+                known = base_elements(base, inputs[0].dtype, self.dtype)
+                decode_span(payload, known, elements.view(decoded), elements)
+            except (ValueError, zstandard.ZstdError) as error:
+                raise DeltaInvalid(name=inputs[-1].name, reason=error) from error
+            if not whole:
+                wanted = Range(max(span.start, place.start), min(span.stop, place.stop))
+                _part(out, span, wanted)[:] = _part(decoded, place, wanted)
+
+
+def make_span(base: memoryview | None, base_dtype: str, target: memoryview, dtype: str) -> bytes:
+    """The payload of one span of the target; `base` holds the same elements, those it has."""
+    from weightsmith.codecs.elements import elements_of
+    from weightsmith.codecs.exact_span import encode_span, group
+
+    elements = elements_of(dtype)
+    known, wanted = base_elements(base, base_dtype, dtype), elements.view(target)
+    return encode_span(known, wanted, group(known, len(wanted), elements))
+
+
+def _touched(span: Range) -> range:
+    """Numbers of the spans of which some byte lies in `span`, which is not empty."""
+    return range(span.start // SPAN_NBYTES, (span.stop - 1) // SPAN_NBYTES + 1)
+
+
+def _place(number: int, output: TensorInfo) -> Range:
+    """Where span `number` lies in the tensor."""
+    return Range(number * SPAN_NBYTES, min((number + 1) * SPAN_NBYTES, output.nbytes))
+
+
+def _part(block: memoryview, whole: Range, wanted: Range) -> memoryview:
+    """The bytes `wanted` of a block that holds the bytes `whole`."""
+    return block[wanted.start - whole.start : wanted.stop - whole.start]
 
 
 def serves_as_base(base: TensorInfo, target: TensorInfo) -> bool:
@@ -117,7 +161,7 @@ def serves_as_base(base: TensorInfo, target: TensorInfo) -> bool:
 
 def base_elements(block: memoryview | None, dtype: str, target_dtype: str) -> "Bits":
     """The base's elements, as the target's dtype has them; none without a block."""
-    from weightsmith.codecs.exact_span import elements_of
+    from weightsmith.codecs.elements import elements_of
     from weightsmith.codecs.float_bits import cast_bits
 
     if block is None:
@@ -131,7 +175,7 @@ def table_nbytes(target: TensorInfo) -> int:
     return len(MAGIC) + _LENGTH_NBYTES * span_count(target.nbytes)
 
 
-def table(lengths: Sequence[int]) -> bytes:
+def table_of(lengths: Sequence[int]) -> bytes:
     """The bytes of a payload before the first span."""
     return MAGIC + b"".join(length.to_bytes(_LENGTH_NBYTES, "little") for length in lengths)
 
@@ -139,11 +183,3 @@ def table(lengths: Sequence[int]) -> bytes:
 def params_of(target: TensorInfo) -> dict[str, str]:
     """The settings of `Exact` that restore `target`."""
     return {"dtype": target.dtype, "shape": ",".join(map(str, target.shape))}
-
-
-def payload_limit(target: TensorInfo) -> int:
-    """The most bytes that a payload can have: it never gains more than its table and a byte a span."""
-    return table_nbytes(target) + target.nbytes + span_count(target.nbytes)
-
-
-__all__ = ["Exact", "base_elements", "dtype_bits"]

@@ -5,71 +5,39 @@
           | 2, u32 changes, planes of gaps, planes of the changed distances, both in the stream
           | 3, the target's bytes
 
-The stream holds one distance an element. Bit patterns are taken as integers, so that the difference of
-two floats of one sign is their distance in units in the last place. The difference target - base, modulo
-the element's width, is folded (0, -1, 1, -2, ... -> 0, 1, 2, 3, ...), so that a small step either way
-has zeros in all its upper bytes. A gap is the number of unchanged elements before a changed one.
+The stream holds one distance an element. Bit patterns are taken as integers, so that the difference
+of two floats of one sign is their distance in units in the last place. The difference target -
+base, modulo the element's width, is folded (0, -1, 1, -2, ... -> 0, 1, 2, 3, ...), so that a small
+step either way has zeros in all its upper bytes. A gap is the number of unchanged elements before a
+changed one.
 
-Where the base ends inside a span it goes on with zero bits. A span past its end, or of a tensor without
-one, has the patterns themselves for distances, rotated left by one bit: a float's exponent then fills a
-byte, and its sign is the lowest bit.
+Where the base ends inside a span it goes on with zero bits. A span past its end, or of a tensor
+without one, has the patterns themselves for distances, rotated left by one bit: a float's exponent
+then fills a byte, and its sign is the lowest bit.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from weightsmith.codecs import planes
-from weightsmith.codecs.grouping import Bits, Grouping
+from weightsmith.codecs.elements import Bits, Elements
+from weightsmith.codecs.grouping import Grouping
 
 _PLANES, _SPARSE, _STORED = 1, 2, 3
 _COUNT_NBYTES: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Elements:
-    """How a span's bytes are taken apart."""
-
-    nbytes: int = 1
-    """Width of an element."""
-    exponent_shift: int | None = None
-    """Position of the exponent's lowest bit; None where there is no exponent to group by."""
-
-    def view(self, block: memoryview) -> Bits:
-        """The block's elements, sharing its memory."""
-        return np.frombuffer(block, f"<u{self.nbytes}")
-
-    def group(self, base: Bits, size: int) -> Grouping | None:
-        """The order in which a span of `size` elements is coded, or None for its own."""
-        if self.exponent_shift is None or not len(base):
-            return None
-        return Grouping(_padded(base, size), self.exponent_shift)
-
-
-_BYTES: Final = Elements()
-_FLOATS: Final = {
-    "F16": Elements(2, 10),
-    "BF16": Elements(2, 7),
-    "F32": Elements(4, 23),
-    "C64": Elements(4, 23),
-    "F64": Elements(8, 52),
-    "C128": Elements(8, 52),
-    "F8_E5M2": Elements(1, 2),
-    "F8_E5M2FNUZ": Elements(1, 2),
-    "F8_E4M3": Elements(1, 3),
-    "F8_E4M3FNUZ": Elements(1, 3),
-}
-
-
-def elements_of(dtype: str) -> Elements:
-    """Floats by their width, anything else by bytes."""
-    return _FLOATS.get(dtype, _BYTES)
+def group(base: Bits, size: int, elements: Elements) -> Grouping | None:
+    """The order in which a span of `size` elements is coded; None for the order they stand in."""
+    if elements.exponent_shift is None or not len(base):
+        return None
+    return Grouping(_padded(base, size), elements.exponent_shift)
 
 
 def encode_span(base: Bits, target: Bits, grouping: Grouping | None) -> bytes:
-    """The span's payload, the smallest of its kinds; `grouping` is what `Elements.group` gives.
+    """The span's payload, the smallest of its kinds; `grouping` is what `group` gives.
 
     The base may be shorter than the target.
     """
@@ -111,7 +79,7 @@ def decode_span(
         raise ValueError(f"a span of the unknown kind {kind}")
     if rest:
         raise ValueError("a span is longer than its content")
-    grouping = grouping or elements.group(base, len(out))
+    grouping = grouping or group(base, len(out), elements)
     if grouping is not None:
         for block, distances in zip(grouping.blocks, grouping.scatter(stream), strict=True):
             _move(padded[block], distances, out[block])
@@ -165,9 +133,7 @@ def _encode_sparse(stream: Bits) -> bytes:
     return count + planes.pack(gaps.astype("<u4")) + planes.pack(stream[positions])
 
 
-def _decode_sparse(
-    content: memoryview, size: int, dtype: npt.DTypeLike
-) -> tuple[Bits, memoryview]:
+def _decode_sparse(content: memoryview, size: int, dtype: npt.DTypeLike) -> tuple[Bits, memoryview]:
     count = int.from_bytes(content[:_COUNT_NBYTES], "little")
     if count > size:
         raise ValueError("more changes than elements")

@@ -1,7 +1,7 @@
 """Casts between float dtypes on bit patterns, in integer arithmetic alone.
 
-The same bits on every machine, whatever its processor does with subnormals or with what a NaN carries:
-encoder and decoder of an exact delta must make the same of a base of another dtype.
+The same bits on every machine, whatever its processor does with subnormals or with what a NaN
+carries: encoder and decoder of an exact delta must make the same of a base of another dtype.
 """
 
 from collections.abc import Callable
@@ -9,11 +9,9 @@ from functools import cache
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Bits = npt.NDArray[np.unsignedinteger]
-"""Elements as unsigned little-endian integers."""
-_U32 = npt.NDArray[np.uint32]
+from weightsmith.codecs.elements import Bits
+
 _BLOCK: Final = 1 << 16
 """Elements at a time, so that the steps of a cast meet in the processor's cache."""
 
@@ -21,7 +19,7 @@ _BLOCK: Final = 1 << 16
 def cast_bits(elements: Bits, source: str, dtype: str) -> Bits:
     """Elements of `source` as elements of `dtype`, rounded once to nearest even.
 
-    Dtypes: those of `CASTABLE`, both. NaN stays NaN; what is too large becomes infinity.
+    Dtypes: F16, BF16 or F32, both. NaN stays NaN; what is too large becomes infinity.
     """
     cast = np.empty(len(elements), "<u4" if dtype == "F32" else "<u2")
     for at in range(0, len(elements), _BLOCK):
@@ -30,12 +28,12 @@ def cast_bits(elements: Bits, source: str, dtype: str) -> Bits:
     return cast
 
 
-def _f16_to_f32(elements: Bits) -> _U32:
+def _f16_to_f32(elements: Bits) -> Bits:
     return _f16_table()[elements]
 
 
 @cache
-def _f16_table() -> _U32:
+def _f16_table() -> Bits:
     """The F32 pattern of every F16 pattern."""
     half = np.arange(1 << 16, dtype=np.uint32)
     sign, exponent, fraction = (half >> 15) << 31, (half >> 10) & 31, half & 0x3FF
@@ -49,20 +47,20 @@ def _f16_table() -> _U32:
     return sign | magnitude
 
 
-def _bf16_to_f32(elements: Bits) -> _U32:
+def _bf16_to_f32(elements: Bits) -> Bits:
     return np.left_shift(elements, 16, dtype=np.uint32)
 
 
-def _f32_to_bf16(elements: _U32) -> _U32:
+def _f32_to_bf16(elements: Bits) -> Bits:
     rounded = _rounded(elements, np.uint32(16))
     nan = (elements & 0x7FFFFFFF) > 0x7F800000
     return np.where(nan, (elements >> 16) | 0x40, rounded)
 
 
-def _f32_to_f16(elements: _U32) -> _U32:
+def _f32_to_f16(elements: Bits) -> Bits:
     magnitude = elements & 0x7FFFFFFF
-    # Exponents are rebased by 112 = 127 - 15; rounding up may carry into the exponent, as it should.
-    half = np.minimum(_rounded(magnitude - (112 << 23), np.uint32(13)), 0x7C00)
+    # Exponents are rebased by 112 = 127 - 15. Rounding up may carry into the exponent, rightly so.
+    half: Bits = np.minimum(_rounded(magnitude - (112 << 23), np.uint32(13)), 0x7C00)
     small = np.flatnonzero(magnitude < 113 << 23)
     if len(small):
         # Below 2**-14 the implied bit is written out and shifted to where 2**-24 is the last place.
@@ -72,25 +70,23 @@ def _f32_to_f16(elements: _U32) -> _U32:
     return half | ((elements >> 16) & 0x8000)
 
 
-def _rounded(values: _U32, shift: _U32 | np.uint32) -> _U32:
+def _rounded(values: Bits, shift: Bits | np.uint32) -> Bits:
     """`values` without their last `shift` bits, rounded to nearest even."""
     half_less_one = (np.uint32(1) << (shift - np.uint32(1))) - np.uint32(1)
     return (values + half_less_one + ((values >> shift) & 1)) >> shift
 
 
-def _as_f32(elements: Bits) -> _U32:
+def _as_f32(elements: Bits) -> Bits:
     return elements.astype(np.uint32, copy=False)
 
 
-_TO_F32: Final[dict[str, Callable[[Bits], _U32]]] = {
+_TO_F32: Final[dict[str, Callable[[Bits], Bits]]] = {
     "F16": _f16_to_f32,
     "BF16": _bf16_to_f32,
     "F32": _as_f32,
 }
-_FROM_F32: Final[dict[str, Callable[[_U32], _U32]]] = {
+_FROM_F32: Final[dict[str, Callable[[Bits], Bits]]] = {
     "F16": _f32_to_f16,
     "BF16": _f32_to_bf16,
     "F32": _as_f32,
 }
-CASTABLE: Final = frozenset(_TO_F32)
-"""Dtypes that `cast_bits` reads and makes."""

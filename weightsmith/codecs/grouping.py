@@ -1,14 +1,15 @@
 """Order a span's elements so that those whose base has the same exponent stand together.
 
-How far a weight moves, in units in the last place, depends on its exponent: in a group of one exponent
-the distances have one spread, and compress well. Encoder and decoder know the base, so the order costs
-nothing to store.
+How far a weight moves, in units in the last place, depends on its exponent: in a group of one
+exponent the distances have one spread, and compress well. Encoder and decoder know the base, so the
+order costs nothing to store.
 
-The order, which is part of the format: a span's elements are cut into blocks of `BLOCK`, a block into
-pairs of neighbours; an element's class is the low four bits of its base's exponent. In each block the
-pairs are put in the order of (class of the second, class of the first), equal ones as they stood. The
-stream is then, for each class and within it for each block, the first elements of that class in this
-order, then the second elements of that class. The last of an odd number of elements ends the stream.
+The order, which is part of the format: a span's elements are cut into blocks of `BLOCK`, a block
+into pairs of neighbours; an element's class is the low four bits of its base's exponent. In each
+block the pairs are put in the order of (class of the second, class of the first), equal ones as
+they stood. The stream is then, for each class and within it for each block, the first elements of
+that class in this order, then the second elements of that class. The last of an odd number of
+elements ends the stream.
 
 Pairs, because the number of keys is what a sort costs: a stable sort of 8-bit keys is a radix sort.
 Blocks, because they stay in the processor's cache.
@@ -20,6 +21,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from weightsmith.codecs.elements import Bits
+
 BLOCK: Final = 1 << 18
 """Elements in a block."""
 
@@ -27,9 +30,6 @@ _CLASSES: Final = 16
 _KEYS: Final = np.arange(_CLASSES**2, dtype=np.uint8)
 _PAIR: Final = {1: "<u2", 2: "<u4", 4: "<u8", 8: "<c16"}
 """A dtype as wide as two elements of this width, to move pairs as one."""
-
-Bits = npt.NDArray[np.unsignedinteger]
-"""Elements as unsigned little-endian integers."""
 
 
 class Grouping:
@@ -42,7 +42,7 @@ class Grouping:
         """
         paired = len(base) // 2 * 2
         self.blocks = [slice(at, min(at + BLOCK, paired)) for at in range(0, paired, BLOCK)]
-        """The places of each block's elements in the span; an odd last element is one of its own."""
+        """Where each block stands in the span; the last of an odd number is a block of its own."""
         self._orders: list[npt.NDArray[np.intp]] = []
         """By block, its pairs in their order."""
         self._edges: list[list[int]] = []

@@ -1,8 +1,7 @@
 """The rule *lora*: a base tensor with one adapter or several merged into it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from weightsmith.codecs.base import Range, ReadInput
@@ -171,7 +170,7 @@ class _Ready:
     """DoRA's magnitude: one a row, or, divided by the norm already, one a column."""
 
     def deltas(self, first: int, stop: int) -> "Iterator[tuple[int, int, Tensor]]":
-        """The scaled product for rows `first` to `stop`: block by block, with the rows it is for."""
+        """The scaled product for rows `first` to `stop`, in blocks: from row, to row, and it."""
         for low, high in _blocks(len(self.left), first, stop):
             product = self.left[low:high] @ self.right
             product *= self.step.scale

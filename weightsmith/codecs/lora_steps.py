@@ -1,6 +1,6 @@
 """The steps of the rule *lora*: what each adapter does to a tensor, as a plan spells it.
 
-A rule's settings are strings, so the steps of one tensor are spelt ``linear*2.0; bias*2.0; rows:5,7-9``.
+A rule's settings are strings: ``linear*2.0; rows:5,7-9``.
 """
 
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ _DORA: Final = "+dora"
 class Step:
     """One change of a tensor.
 
-    linear       ``W += scale * (B @ A)``; inputs A ``(rank, in)``, B ``(out, rank)``, W ``(out, in)``
-    transposed   the same for W ``(in, out)``
-    embedding    the same for W ``(tokens, dim)``, with A ``(rank, tokens)``, B ``(dim, rank)``
+    linear       ``W += scale * (B @ A)``; A ``(rank, in)``, B ``(out, rank)``, W ``(out, in)``
+    transposed   ``W += scale * (B @ A).T``; W ``(in, out)``
+    embedding    the same; A ``(rank, tokens)``, B ``(dim, rank)``, W ``(tokens, dim)``
     bias         ``W += scale * b``
     rows         ``W[rows] = d``; sets rows that W lacks, too
 

@@ -90,7 +90,9 @@ class Join:
         width = _width(output)
         whole_rows = (first * width, stop * width) == (span.start, span.stop)
         covering = (
-            np.frombuffer(out, unit) if whole_rows else np.empty((stop - first) * output.shape[1], unit)
+            np.frombuffer(out, unit)
+            if whole_rows
+            else np.empty((stop - first) * output.shape[1], unit)
         ).reshape(stop - first, output.shape[1])
         parts = [
             np.frombuffer(block, unit).reshape(-1, info.shape[1])

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from weightsmith.codecs.grouping import Bits
+from weightsmith.codecs.elements import Bits
 
 _LENGTH_NBYTES: Final = 4
 _FRAME: Final = zstandard.ZstdCompressionParameters.from_level(
     1, window_log=15, hash_log=6, min_match=7
 )
-"""What suits numbers without repeats, measured on weights: blocks of 32 KiB, each with its own table of
-symbols, and hardly a search for matches. Smaller than level 3 and twice as fast.
+"""What suits numbers without repeats, measured on weights: blocks of 32 KiB, each with its own
+table of symbols, and hardly a search for matches. Smaller than level 3 and twice as fast.
 """
 
 
@@ -33,7 +33,7 @@ def pack(values: Bits) -> bytes:
         plane = (values >> (8 * byte)).astype(np.uint8)
         content = b""
         if plane.size and plane.max():
-            content = compressor.compress(plane)
+            content = compressor.compress(plane.data)
             if len(content) >= plane.size:
                 content = plane.tobytes()
         parts += [len(content).to_bytes(_LENGTH_NBYTES, "little"), content]

@@ -11,7 +11,9 @@ _CODECS: Final = {
     "add@1": "weightsmith.codecs.add:Add",
     "cast@1": "weightsmith.codecs.cast:Cast",
     "copy@1": "weightsmith.codecs.copy:Copy",
+    "exact@1": "weightsmith.codecs.exact:Exact",
     "join@1": "weightsmith.codecs.meta:Join",
+    "lora@1": "weightsmith.codecs.lora:Lora",
 }
 """An id carries the codec's version, so that a plan made by another version is not run by this
 one.

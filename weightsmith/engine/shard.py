@@ -95,7 +95,9 @@ def fill(
             span = span_range(number, work.output.nbytes)
             out = own.block(0, span.nbytes)
             work.make(span, own, out)
-            file.write_from(shard.places[work.output.name].offset + span.start, out)
+            offset = shard.places[work.output.name].offset + span.start
+            file.write_from(offset, out)
+            file.start_writeback(offset, span.nbytes)
             work.finish_span(number, span_digest(out), drop_cache=drop_cache)
             advance(span.nbytes)
 

@@ -178,7 +178,7 @@ def _ask_for_rest(partial: Path, start: int, job: Job, file: RepoFile) -> int:
             return 0
         hf_raise_for_status(response)
         ranges = response.status_code == 206
-        pass
+        _require_length(response, start if ranges else 0, job, file)
         if start and not ranges:
             job.advance(-start)
             start = 0

@@ -20,10 +20,9 @@ from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.ops.sources import open_source
 from weightsmith.plan.align import Pair, Policy
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
-from weightsmith.plan.shards import lay_out
+from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 
 DTypeChoice = Literal["delta", "base", "float16", "bfloat16", "float32"]
-MAX_SHARD_NBYTES: Final = 5_000_000_000
 _CODES: Final = {name: code for code, name in TORCH_NAMES.items()}
 _DELTA_WORD: Final = re.compile(r"[-_.](?:w?diff|delta)(?=[-_.]|$)", re.IGNORECASE)
 
@@ -63,8 +62,7 @@ def plan_apply_delta(
     ]
     outputs = [tensor.output for tensor in tensors]
     sidecars = choose_sidecars(
-        inputs["delta"],
-        inputs["base"],
+        {"delta": inputs["delta"], "base": inputs["base"]},
         outputs,
         repair=repair and decision.recognition.rules is not None,
     )

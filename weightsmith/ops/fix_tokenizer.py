@@ -17,6 +17,7 @@ from weightsmith.errors import (
     BehindLink,
     JsonInvalid,
     NoTokenizer,
+    NoWeights,
     SourceNotFound,
     TargetExists,
     TargetUnwritable,
@@ -187,6 +188,8 @@ def _embedding_rows(folder: Path) -> tuple[int | None, tuple[str, ...]]:
     """How many rows the weights' embeddings have, where there are weights that can be read."""
     try:
         return open_checkpoint(folder).embedding_rows, ()
+    except NoWeights:
+        return None, ()
     except WeightsmithError as error:
         return None, (f"the vocabulary's rows are taken from config.json: {error}",)
 

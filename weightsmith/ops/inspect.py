@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -12,8 +12,10 @@ from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from weightsmith.checkpoint.kind import guess_kind
+from weightsmith.checkpoint.layout import layout_of
 from weightsmith.engine.manifest import read_manifest
-from weightsmith.errors import NoWeights, SourceNotFound, WeightsmithError
+from weightsmith.errors import SourceNotFound, WeightsmithError
+from weightsmith.ops.meta import open_meta
 from weightsmith.repair.detect import diagnose
 
 Kind = Literal["model", "delta", "adapter", "meta", "keystream-release", "xor-release", "unknown"]
@@ -68,18 +70,13 @@ def inspect(source: str | os.PathLike[str]) -> Inspection:
     directory = Path(source)
     if not directory.is_dir():
         raise SourceNotFound(source=source)
-    names = sorted(entry.name for entry in os.scandir(directory))
-    try:
-        checkpoint = open_checkpoint(directory, os.fspath(source))
-    except NoWeights:
-        if other := _other_layout(os.fspath(source), names):
-            return other
-        raise
-    except WeightsmithError:
-        if other := _xor_release(os.fspath(source), directory, names):
-            return other
-        raise
-    return _inspect_checkpoint(checkpoint)
+    layout = layout_of(directory)
+    if layout is None or layout.kind == "huggingface":
+        return _inspect_checkpoint(open_checkpoint(directory, os.fspath(source)))
+    if layout.kind == "meta":
+        found = _inspect_checkpoint(open_meta(directory, layout.files, os.fspath(source)))
+        return replace(found, kind="meta", reason=layout.reason)
+    return Inspection(os.fspath(source), layout.kind, layout.reason, files=layout.files)
 
 
 def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
@@ -142,31 +139,3 @@ def _architecture(config: Mapping[str, Any]) -> str:
         if value is not None:
             parts.append(words.format(value))
     return ", ".join(parts)
-
-
-def _other_layout(source: str, names: list[str]) -> Inspection | None:
-    """What has no Hugging Face weights and is known all the same."""
-    encrypted = tuple(name for name in names if name.endswith(".enc"))
-    consolidated = tuple(n for n in names if n.startswith("consolidated.") and n.endswith(".pth"))
-    adapters = tuple(name for name in names if name.startswith("adapter_model."))
-    if "adapter_config.json" in names and adapters:
-        return Inspection(source, "adapter", "it holds adapter_config.json", files=adapters)
-    if "params.json" in names and consolidated:
-        return Inspection(source, "meta", "it holds params.json", files=consolidated)
-    if encrypted:
-        reason = "its files end in .enc"
-        return Inspection(source, "keystream-release", reason, files=encrypted)
-    return None
-
-
-def _xor_release(source: str, directory: Path, names: list[str]) -> Inspection | None:
-    """Weight files that begin with zeros where a zip begins: XOR of two zips."""
-    weights = tuple(n for n in names if n.startswith("pytorch_model") and n.endswith(".bin"))
-    for name in weights:
-        with (directory / name).open("rb") as file:
-            if file.read(4) != b"\0\0\0\0":
-                return None
-    if not weights:
-        return None
-    reason = f"{weights[0]} begins with zeros where a torch file begins with PK"
-    return Inspection(source, "xor-release", reason, files=weights)

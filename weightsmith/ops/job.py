@@ -11,7 +11,13 @@ from weightsmith.engine import run as engine
 from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.engine.staging import Staging
-from weightsmith.errors import DiskTooSmall, MemoryTooSmall, TargetIsInput, TargetUnwritable
+from weightsmith.errors import (
+    CommandLineInvalid,
+    DiskTooSmall,
+    MemoryTooSmall,
+    TargetIsInput,
+    TargetUnwritable,
+)
 from weightsmith.plan.model import InputFile, InputPlan, Plan
 from weightsmith.plan.needs import Needs, assess
 from weightsmith.units import format_memory, format_size
@@ -40,8 +46,10 @@ def input_plans(inputs: Mapping[str, Checkpoint]) -> tuple[InputPlan, ...]:
 def target_apart(target: str | os.PathLike[str], inputs: Mapping[str, Checkpoint]) -> Path:
     """The target as an absolute path, which no input may overlap.
 
-    Raises: TargetIsInput; TargetUnwritable for a mount point.
+    Raises: TargetIsInput; TargetUnwritable for a mount point; CommandLineInvalid for no name.
     """
+    if not os.fspath(target):  # an unset variable, say; as a path it would be the working directory
+        raise CommandLineInvalid(reason="the target has no name", hint="--target DIR")
     path = Path(os.path.abspath(target))  # noqa: PTH100  (a link as target is refused, not followed)
     ours = Path(os.path.realpath(path))
     for checkpoint in inputs.values():

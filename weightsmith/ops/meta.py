@@ -1,6 +1,5 @@
 """Open a folder in Meta's own layout of LLaMA as if it were Hugging Face's."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Final
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint, WeightFile, open_weight_file
 from weightsmith.checkpoint.digest import bytes_digest, span_count
+from weightsmith.checkpoint.layout import PARAMS
 from weightsmith.checkpoint.store import LocalStore
 from weightsmith.engine.derived import Derived
 from weightsmith.engine.spans import span_range
@@ -19,12 +19,10 @@ from weightsmith.plan.meta import EMBEDDINGS, HEAD, MetaRules, plan_meta, sizes
 from weightsmith.repair.folder import MODEL
 from weightsmith.repair.meta import MetaFacts, meta_sidecars
 
-PARAMS: Final = "params.json"
-WEIGHTS: Final = re.compile(r"consolidated\.(\d\d)\.pth")
 _LIMIT_NBYTES: Final = 64_000_000
 
 
-def open_meta(directory: Path, label: str) -> Checkpoint:
+def open_meta(directory: Path, names: Sequence[str], label: str) -> Checkpoint:
     """Meta's ``params.json`` and ``consolidated.NN.pth`` as a checkpoint of Hugging Face tensors.
 
     Every tensor is joined and permuted as it is read; config and tokenizer files are made from what
@@ -33,7 +31,7 @@ def open_meta(directory: Path, label: str) -> Checkpoint:
     """
     params_raw = fs.read_small(directory / PARAMS, _LIMIT_NBYTES)
     params = parse_params(params_raw, directory / PARAMS)
-    names = _weight_names(directory)
+    _require_all_numbers(directory, names)
     parts = {name: open_weight_file(directory, name) for name in names}
     tables = {name: {n: t.info for n, t in part.tensors.items()} for name, part in parts.items()}
     rules = plan_meta(params, tables, label)
@@ -59,18 +57,16 @@ def open_meta(directory: Path, label: str) -> Checkpoint:
     )
 
 
-def _weight_names(directory: Path) -> Sequence[str]:
-    """The weight files in the order of their numbers.
+def _require_all_numbers(directory: Path, names: Sequence[str]) -> None:
+    """Refuse a gap in the numbers; that the last files are missing shows in the shapes.
 
-    Raises: ShardMissing, where the numbers have a gap; the last ones' absence shows in the shapes.
+    Raises: ShardMissing.
     """
-    names = sorted(each.name for each in directory.iterdir() if WEIGHTS.fullmatch(each.name))
     wanted = [f"consolidated.{number:02d}.pth" for number in range(len(names))]
     missing = sorted({*wanted} - {*names})
     if missing:
         index = f"the numbering in {directory}"
         raise ShardMissing(index=index, count=len(missing), context=missing)
-    return names
 
 
 def _params_file(directory: Path, raw: bytes) -> Checkpoint:

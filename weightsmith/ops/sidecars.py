@@ -1,7 +1,7 @@
 """Choose the files that travel beside the weights, and keep the config true to them."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,30 +32,33 @@ class Sidecars:
 
 
 def choose_sidecars(
-    delta: Checkpoint, base: Checkpoint, outputs: Sequence[TensorInfo], *, repair: bool
+    sources: Mapping[str, Checkpoint], outputs: Sequence[TensorInfo], *, repair: bool
 ) -> Sidecars:
-    """The delta's files; from the base what the delta lacks: the config, the vocabulary.
+    """All files of the first source; of a second what the first lacks: the config, the vocabulary.
+
+    `sources` are by role, the one whose files count first.
 
     The config's dtype is made to say what most of the output's bytes are. With `repair`, known
     faults of the tokenizer and config files are mended and proved; all else is verbatim.
     Raises: JsonInvalid, if the config is none.
     """
-    origins, notes = _origins(delta, base)
-    raw = {name: source.read_sidecar(name) for name, source in sorted(origins.items())}
+    origins, notes = _origins(sources)
+    raw = {name: sources[role].read_sidecar(name) for name, role in sorted(origins.items())}
     true = dict(raw)
     changes: dict[str, list[str]] = {}
     if CONFIG[0] in true:
-        true[CONFIG[0]] = true_config(raw[CONFIG[0]], origins[CONFIG[0]], outputs)
+        true[CONFIG[0]] = true_config(raw[CONFIG[0]], sources[origins[CONFIG[0]]], outputs)
         if true[CONFIG[0]] != raw[CONFIG[0]]:
             changes[CONFIG[0]] = ["dtype made to say what the files hold"]
     mended, repairs, faults = _mended(true, outputs, repair=repair)
     for name in mended:
         changes.setdefault(name, []).append("repaired" if name in raw else "made")
     contents = dict(sorted((true | mended).items()))
+    first = next(iter(sources))
     plans = tuple(
         SidecarPlan(
             name=name,
-            role="base" if origins.get(name) is base else "delta",
+            role=origins.get(name, first),
             nbytes=len(content),
             digest=bytes_digest(content),
             changes=tuple(changes.get(name, ())),
@@ -65,20 +68,24 @@ def choose_sidecars(
     return Sidecars(plans, contents, notes, repairs, faults)
 
 
-def _origins(delta: Checkpoint, base: Checkpoint) -> tuple[dict[str, Checkpoint], tuple[str, ...]]:
-    """From which side each file comes, and a note where it is not the delta's."""
-    origins = dict.fromkeys(delta.sidecars, delta)
+def _origins(sources: Mapping[str, Checkpoint]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The role that each file comes from, and a note where it is not the first."""
+    first, *others = sources
+    origins = dict.fromkeys(sources[first].sidecars, first)
     has_tokenizer = any(matches(name, TOKENIZER) for name in origins)
     has_vocabulary = any(matches(name, VOCABULARY) for name in origins)
-    wanted = [CONFIG[0]] if CONFIG[0] not in origins else []
-    if not has_vocabulary:
-        patterns = VOCABULARY if has_tokenizer else TOKENIZER
-        wanted += [name for name in base.sidecars if matches(name, patterns)]
-    from_base = [name for name in wanted if name in base.sidecars]
-    if not from_base:
-        return origins, ()
-    origins |= dict.fromkeys(from_base, base)
-    return origins, (f"the delta lacks {', '.join(from_base)}: taken from the base",)
+    notes = []
+    for role in others:
+        there = sources[role].sidecars
+        wanted = [CONFIG[0]] if CONFIG[0] not in origins else []
+        if not has_vocabulary:
+            patterns = VOCABULARY if has_tokenizer else TOKENIZER
+            wanted += [name for name in there if matches(name, patterns)]
+        taken = [name for name in wanted if name in there]
+        if taken:
+            origins |= dict.fromkeys(taken, role)
+            notes.append(f"the {first} lacks {', '.join(taken)}: taken from the {role}")
+    return origins, tuple(notes)
 
 
 def _mended(

@@ -1,8 +1,12 @@
 """Lay tensors out into shards."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from weightsmith.plan.model import ShardPlan, TensorPlan
+
+MAX_SHARD_NBYTES: Final = 5_000_000_000
+"""Largest output file, unless told otherwise; a larger tensor still has a file of its own."""
 
 
 def lay_out(tensors: Iterable[TensorPlan], max_shard_nbytes: int) -> tuple[ShardPlan, ...]:

@@ -14,9 +14,9 @@ from weightsmith.repair.folder import (
     SETTINGS,
     TOKENIZER_JSON,
     Folder,
-    difference_from_llama,
     read_folder,
 )
+from weightsmith.repair.llama import difference_from_llama
 from weightsmith.repair.proof import Proof, prove_tokenizer_json
 
 Look = Callable[[Folder, KnownRepair], Iterator[Fault]]

@@ -13,7 +13,7 @@ from weightsmith.formats.sentencepiece_model import is_tiktoken
 from weightsmith.formats.tiktoken_ranks import parse_tiktoken
 from weightsmith.repair.detect import diagnose, mend
 from weightsmith.repair.faults import format_object
-from weightsmith.repair.folder import CONFIG, GENERATION, MODEL
+from weightsmith.repair.folder import CONFIG, GENERATION, MODEL, SETTINGS
 from weightsmith.repair.tiktoken import (
     BEGIN,
     END,
@@ -30,6 +30,8 @@ _LLAMA_3_CONTEXT: Final = 8192
 _STRETCHED_CONTEXT: Final = 131072
 _LLAMA_3_ROWS: Final = 128_000
 _UNSTRETCHED_THETA: Final = 10000.0
+_SETTINGS: Final = {"clean_up_tokenization_spaces": False, "tokenizer_class": "LlamaTokenizer"}
+"""What a repair would not add to a tokenizer's settings and a conversion always had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def meta_sidecars(facts: MetaFacts) -> tuple[dict[str, bytes], tuple[str, ...]]:
         named = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
         generation = dict(named)
         if facts.tokenizer is not None:
-            tokenizer = {MODEL: facts.tokenizer}
+            tokenizer = {MODEL: facts.tokenizer, SETTINGS: format_object(_SETTINGS)}
     if facts.tokenizer is None:
         notes.append(f"no {MODEL} in the folder or one above: no tokenizer is written")
     files = {

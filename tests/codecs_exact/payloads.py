@@ -1,0 +1,82 @@
+"""Make and read payloads through the codec, as the engine does, but from bytes in memory."""
+
+import random
+from dataclasses import dataclass
+
+from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
+from weightsmith.codecs.base import Range
+from weightsmith.codecs.cast import elements_as_bytes
+from weightsmith.codecs.exact import make_span, params_of, serves_as_base, table_of
+from weightsmith.codecs.registry import codec
+from weightsmith.formats.tensors import DTYPE_BITS, TensorInfo
+
+
+@dataclass(frozen=True)
+class Content:
+    """A tensor with its bytes."""
+
+    info: TensorInfo
+    data: bytes
+
+    def __post_init__(self) -> None:
+        assert len(self.data) == self.info.nbytes
+
+
+def content(dtype: str, data: bytes, shape: tuple[int, ...] | None = None) -> Content:
+    flat = (len(data) * 8 // DTYPE_BITS[dtype],)
+    return Content(TensorInfo("w", dtype, flat if shape is None else shape), data)
+
+
+def spans(info: TensorInfo) -> list[Range]:
+    return [
+        Range(n * SPAN_NBYTES, min((n + 1) * SPAN_NBYTES, info.nbytes))
+        for n in range(span_count(info.nbytes))
+    ]
+
+
+def encode(base: Content | None, target: Content) -> bytes:
+    """The payload that stands for `target` in a delta."""
+    made = []
+    for span in spans(target.info):
+        known = None
+        if base is not None:
+            assert serves_as_base(base.info, target.info)
+            read = elements_as_bytes(span, target.info, base.info)
+            known = memoryview(base.data)[read.start : read.stop]
+        dtype = target.info.dtype if base is None else base.info.dtype
+        block = memoryview(target.data)[span.start : span.stop]
+        made.append(make_span(known, dtype, block, target.info.dtype))
+    return table_of([len(each) for each in made]) + b"".join(made)
+
+
+def decode(
+    base: Content | None, payload: bytes, target: TensorInfo, wanted: list[Range] | None = None
+) -> bytes:
+    """The bytes `wanted` of the target, all of them by default; the last is made first."""
+    stored = Content(TensorInfo("w", "U8", (len(payload),)), payload)
+    inputs = [stored] if base is None else [base, stored]
+    infos = [each.info for each in inputs]
+    rule = codec("exact@1", params_of(target))
+    assert rule.signature(infos) == target
+
+    def read(number: int, start: int, buffer: memoryview) -> None:
+        found = inputs[number].data[start : start + len(buffer)]
+        assert len(found) == len(buffer), "read past the end of an input"
+        buffer[:] = found
+
+    state = rule.prepare(infos, target, read)
+    made = []
+    for span in reversed(spans(target) if wanted is None else wanted):
+        ranges = rule.reads(state, infos, target, span)
+        blocks = [memoryview(bytearray(each.nbytes)) for each in ranges]
+        for number, (each, block) in enumerate(zip(ranges, blocks, strict=True)):
+            read(number, each.start, block)
+        out = bytearray(random.Random(0).randbytes(span.nbytes))  # noqa: S311  (never zeros already)
+        rule.apply(state, span, blocks, infos, target, memoryview(out))
+        made.append(bytes(out))
+    return b"".join(reversed(made))
+
+
+def restored(base: Content | None, target: Content) -> bytes:
+    """The target, through a payload and back."""
+    return decode(base, encode(base, target), target.info)

@@ -1,0 +1,57 @@
+"""What a run needs: counted from the plan, compared with what the machine says."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.ops.job import require_room
+from weightsmith.errors import DiskTooSmall, MemoryTooSmall
+from weightsmith.plan import needs
+from weightsmith.plan.model import InputTensor, Plan, TensorPlan
+from weightsmith.plan.needs import assess
+from weightsmith.plan.shards import lay_out
+
+MIB = 1024**2
+
+
+def plan_of(*dtypes: str, output: str = "F16", rows: int = 10) -> Plan:
+    inputs = tuple(InputTensor("base", TensorInfo("w", dtype, (rows, 1000))) for dtype in dtypes)
+    tensor = TensorPlan(TensorInfo("w", output, (rows, 1000)), "add@1", {}, inputs)
+    return Plan("apply-delta", (), lay_out([tensor], 10**12), ())
+
+
+def test_disk_is_what_will_be_written_less_what_is_there(tmp_path: Path) -> None:
+    plan = plan_of("F16", "F16", rows=10_000)
+    fresh = assess(plan, tmp_path, workers=2, kept_nbytes=0)
+    assert fresh.disk_nbytes - plan.nbytes == needs.SLACK_NBYTES
+    kept = assess(plan, tmp_path, workers=2, kept_nbytes=15_000_000)
+    assert fresh.disk_nbytes - kept.disk_nbytes == 15_000_000
+    more = assess(plan, tmp_path, workers=2, kept_nbytes=10**12)
+    assert more.disk_nbytes == needs.SLACK_NBYTES
+
+
+def test_memory_grows_with_workers_and_wider_inputs_and_not_with_the_model(tmp_path: Path) -> None:
+    def memory(plan: Plan, workers: int) -> int:
+        return assess(plan, tmp_path, workers=workers, kept_nbytes=0).memory_nbytes
+
+    one = memory(plan_of("F16", "F16"), 1)
+    assert memory(plan_of("F16", "F16"), 4) - one == 3 * 3 * 2 * MIB
+    assert memory(plan_of("F32", "F16"), 1) - one == 2 * MIB
+    assert memory(plan_of("F16", "F16", rows=10**6), 1) == one
+
+
+def test_too_little_of_either_is_refused_with_both_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of("F16", "F16", rows=1_000_000)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**9))
+    with pytest.raises(DiskTooSmall, match=r"has 1\.00 GB free, the target needs 2\.00 GB"):
+        require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**12))
+    monkeypatch.setattr(needs, "_available_memory", lambda: 100 * MIB)
+    with pytest.raises(MemoryTooSmall, match="100 MiB of memory available, this needs 246 MiB"):
+        require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))
+    monkeypatch.setattr(needs, "_available_memory", lambda: None)
+    require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))

@@ -1,0 +1,59 @@
+"""``weightsmith convert``."""
+
+from typing import get_args
+
+import click
+
+from weightsmith.cli.options import OUTPUT, SAFETY, SOURCE, Command, option, output_options
+from weightsmith.cli.output import Output
+from weightsmith.cli.run_options import Run, run_options
+from weightsmith.ops import convert as ops
+
+
+@click.command(
+    "convert",
+    cls=Command,
+    examples=[
+        "weightsmith convert ./LLaMA/13B ./llama-13b",
+        "weightsmith convert ./opt-6.7b ./opt-6.7b-bf16 --dtype bfloat16",
+    ],
+    docs="docs/convert.md",
+)
+@click.argument("source", type=SOURCE)
+@click.argument("target", type=click.Path(), metavar="DIR")
+@option(
+    "--dtype",
+    group=OUTPUT,
+    type=click.Choice(get_args(ops.DTypeChoice)),
+    default="keep",
+    show_default=True,
+    help="What floats of 16 bits and more become; all else is kept.",
+)
+@option(
+    "--check-source",
+    group=SAFETY,
+    is_flag=True,
+    help="Hash the source's files first and hold them against the published hashes.",
+)
+@run_options
+@output_options
+@click.pass_obj
+def command(
+    output: Output,
+    source: str,
+    target: str,
+    dtype: ops.DTypeChoice,
+    check_source: bool,
+    run: Run,
+) -> None:
+    """Write a model anew as safetensors: from .bin files, from Meta's own layout, in another dtype
+    or other shards.
+
+    SOURCE is a Hugging Face folder, or one of Meta's (params.json and consolidated.NN.pth), by what
+    it holds. Works in flat memory, verifies what it wrote, and gives DIR its name only when it is
+    whole.
+    """
+    if dtype != "keep":
+        run.expects_torch()
+    job = ops.plan_convert(source, target, dtype=dtype, max_shard_nbytes=run.max_shard_nbytes)
+    run.perform(output, job)

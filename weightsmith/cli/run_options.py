@@ -1,0 +1,137 @@
+"""What all commands that write a model share: how to run, and what is said on the way."""
+
+import functools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, get_args
+
+import click
+
+from weightsmith.cli.options import OUTPUT, SAFETY, SIZE, SPEED, dry_run_option, option
+from weightsmith.cli.output import Output
+from weightsmith.cli.plan_view import show_dry_run, show_outcome, show_plan
+from weightsmith.codecs.torch_views import import_torch
+from weightsmith.engine.bindings import Options, Verify, default_workers
+from weightsmith.ops.job import Job, carry_out
+from weightsmith.ops.job import needs as assess_needs
+from weightsmith.ops.sums import sum_report
+
+VERIFIED: Final[dict[Verify, str]] = {
+    "cache": "read back and verified",
+    "disk": "read back from disk and verified",
+    "no": "not verified",
+}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a command that writes a model was asked to run."""
+
+    options: Options
+    max_shard_nbytes: int
+    dry_run: bool
+    started_s: float = field(default_factory=time.monotonic)
+
+    def expects_torch(self) -> None:
+        """Start importing torch: a second that can pass while headers are read."""
+        if not self.dry_run:
+            threading.Thread(target=import_torch, daemon=True).start()
+
+    def perform(self, output: Output, job: Job) -> None:
+        """Show the plan and carry it out, or stop there where that was asked for."""
+        needs = assess_needs(job, self.options)
+        show_plan(output, job, needs)
+        if self.dry_run:
+            show_dry_run(output, job, needs)
+            return
+        output.kept = "finished shards are kept; --restart would discard them"
+        sums = None
+        with output.progress() as progress:
+            outcome = carry_out(job, self.options, progress)
+            if job.release is not None and job.release.sums and not outcome.already_done:
+                sums = sum_report(
+                    outcome.target,
+                    job.release,
+                    job.bindings.inputs,
+                    threads=self.options.threads,
+                    progress=progress,
+                )
+        elapsed_s = time.monotonic() - self.started_s
+        verified = VERIFIED[self.options.verify]
+        show_outcome(output, outcome, sums, elapsed_s=elapsed_s, verified=verified)
+
+
+def run_options(function: F) -> F:
+    """Add the options of every run; the command gets them as one value, ``run``."""
+
+    @functools.wraps(function)
+    def gathered(
+        *args: Any,
+        max_shard_size: int,
+        dry_run: bool,
+        low_cpu_mem: bool,
+        workers: int,
+        verify: Verify,
+        overwrite: bool,
+        restart: bool,
+        **others: Any,
+    ) -> Any:
+        options = Options(
+            workers=workers,
+            low_cpu_mem=low_cpu_mem,
+            verify=verify,
+            overwrite=overwrite,
+            restart=restart,
+        )
+        return function(*args, run=Run(options, max_shard_size, dry_run), **others)
+
+    for decorate in reversed(_OPTIONS):
+        gathered = decorate(gathered)
+    return gathered  # type: ignore[return-value]  # click sees the options, the command `run`
+
+
+_OPTIONS: Final = (
+    option(
+        "--max-shard-size",
+        group=OUTPUT,
+        type=SIZE,
+        default="5GB",
+        show_default=True,
+        help="Largest output file.",
+    ),
+    option(
+        "--low-cpu-mem",
+        group=SPEED,
+        is_flag=True,
+        help="One worker, page cache given back; the same bytes.",
+    ),
+    option(
+        "--workers",
+        group=SPEED,
+        type=click.IntRange(min=1),
+        default=default_workers,
+        help="Threads; default: one a core, four at most.",
+    ),
+    option(
+        "--verify",
+        group=SAFETY,
+        type=click.Choice(get_args(Verify)),
+        default="cache",
+        show_default=True,
+        help="Read the result back: from the page cache, from disk, or not.",
+    ),
+    option(
+        "--overwrite",
+        group=SAFETY,
+        is_flag=True,
+        help="Replace an existing target, once the new one is whole.",
+    ),
+    option(
+        "--restart", group=SAFETY, is_flag=True, help="Discard unfinished work of an earlier run."
+    ),
+    dry_run_option,
+)

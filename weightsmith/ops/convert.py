@@ -1,0 +1,114 @@
+"""Write a model anew: in safetensors, in other shards, in another dtype, in Hugging Face's layout."""
+
+import os
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from weightsmith.checkpoint.buffers import is_buffer
+from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint, Tensor
+from weightsmith.codecs.registry import codec
+from weightsmith.engine import run as engine
+from weightsmith.engine.bindings import Bindings, Options
+from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.errors import DtypeNotStorable
+from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, TORCH_ONLY_BITS, TensorInfo
+from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
+from weightsmith.ops.sidecars import choose_sidecars
+from weightsmith.ops.sources import open_source
+from weightsmith.plan.model import InputTensor, Plan, TensorPlan
+from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
+
+DTypeChoice = Literal["keep", "float16", "bfloat16", "float32"]
+_CODES: Final = {name: code for code, name in TORCH_NAMES.items()}
+_ROLE: Final = "source"
+_OUTPUT_MATRICES: Final = ("lm_head.weight", "embed_out.weight")
+
+
+def plan_convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    dtype: DTypeChoice = "keep",
+    max_shard_nbytes: int = MAX_SHARD_NBYTES,
+) -> Job:
+    """Decide how to write `source` anew as safetensors, reading headers and sidecars.
+
+    Dtypes: floats of 16 bits and more take `dtype`, each value rounded once; integers, booleans
+    and floats of 8 bits stay what they are.
+    Raises: TargetIsInput; DtypeNotStorable; what opening the source raises.
+    """
+    checkpoint = open_source(source)
+    inputs = {_ROLE: checkpoint}
+    path = target_apart(target, inputs)
+    copies = _tied_copies(checkpoint)
+    dropped = [name for name in checkpoint.tensors if is_buffer(name) or name in copies]
+    tensors = [
+        _tensor_plan(tensor.info, dtype)
+        for name, tensor in checkpoint.tensors.items()
+        if name not in dropped
+    ]
+    sidecars = choose_sidecars(inputs, [tensor.output for tensor in tensors], repair=False)
+    plan = Plan(
+        verb="convert",
+        inputs=input_plans(inputs),
+        shards=lay_out(tensors, max_shard_nbytes),
+        sidecars=sidecars.plans,
+        dropped=tuple(dropped),
+        notes=(*(f"{n} is {kept}, as the config says" for n, kept in copies.items()), *sidecars.notes),
+        repairs=sidecars.repairs,
+    )
+    return Job(plan, Bindings(inputs, sidecars.contents, path), faults=sidecars.faults)
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    dtype: DTypeChoice = "keep",
+    max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    options: Options | None = None,
+    progress: Progress = SILENCE,
+) -> engine.Outcome:
+    """Write `source` anew as safetensors in the directory `target`, whole or not at all.
+
+    The arguments before `options` are those of `plan_convert`.
+    Memory: a few spans of 2 MiB a worker; it does not depend on the model.
+    Raises: as `plan_convert` and `job.carry_out`.
+    """
+    job = plan_convert(source, target, dtype=dtype, max_shard_nbytes=max_shard_nbytes)
+    return carry_out(job, options or Options(), progress)
+
+
+def _tensor_plan(info: TensorInfo, dtype: DTypeChoice) -> TensorPlan:
+    wanted = _CODES.get(dtype, info.dtype)
+    if info.dtype in TORCH_ONLY_BITS:
+        raise DtypeNotStorable(name=info.name, dtype=info.dtype)
+    rule, params = "copy@1", {}
+    if info.dtype in SUMMABLE and wanted != info.dtype:
+        rule, params = "cast@1", {"dtype": wanted}
+    output = codec(rule, params).signature([info])
+    return TensorPlan(output, rule, params, (InputTensor(_ROLE, info),))
+
+
+def _tied_copies(checkpoint: Checkpoint) -> Mapping[str, str]:
+    """Output matrices that are the input embedding's very bytes, by name, where the config ties
+    them; a torch file names both, a loader makes the one from the other.
+    """
+    if checkpoint.rules or checkpoint.config.get("tie_word_embeddings") is not True:
+        return {}
+    places: dict[object, str] = {
+        _place(tensor): name
+        for name, tensor in checkpoint.tensors.items()
+        if name.endswith(INPUT_EMBEDDINGS)
+    }
+    return {
+        name: places[_place(tensor)]
+        for name, tensor in checkpoint.tensors.items()
+        if places.get(_place(tensor), name) != name and name.endswith(_OUTPUT_MATRICES)
+    }
+
+
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    """Where a tensor's bytes lie, and how they are read."""
+    stored = tensor.stored
+    return tensor.file, stored.offset, stored.strides, stored.info.dtype, stored.info.shape

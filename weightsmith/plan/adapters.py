@@ -1,0 +1,222 @@
+"""Pair the tensors of adapters with those of a base: what each output tensor is made of."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from weightsmith.checkpoint.buffers import is_buffer
+from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS
+from weightsmith.codecs.lora_steps import Step, grown_rows
+from weightsmith.formats.adapter import AdapterConfig
+from weightsmith.formats.adapter_parts import parse_part
+from weightsmith.formats.tensors import SUMMABLE, TensorInfo
+from weightsmith.plan.adapter_steps import FINDERS, Change
+from weightsmith.plan.model import InputTensor
+
+HEADS: Final = ("lm_head.weight", "lm_head.bias", "embed_out.weight")
+"""How architectures name what has one row a token at the output, as the input embedding has."""
+RENAMED: Final = (
+    ("", ""),
+    ("model.", ""),
+    ("", "model."),
+    ("transformer.", ""),
+    ("", "transformer."),
+    ("model.language_model.", "language_model.model."),
+    ("model.language_model.", "model."),
+    ("", "language_model."),
+)
+"""How a module's name in memory (first) may begin otherwise in the base's files (second).
+
+A base saved without its head lacks the first word (``h.0.attn`` for ``transformer.h.0.attn``), an
+adapter trained without it too; models of several modalities were renamed in transformers 5.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter, opened."""
+
+    role: str
+    config: AdapterConfig
+    tensors: Mapping[str, TensorInfo]
+    same_head: bool = False
+    """Whether it holds input embedding and output layer whole, and both are the same bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """How one output tensor comes about: where it starts, and what is done to it in order."""
+
+    output: TensorInfo
+    """Its name and shape, and the dtype that the base gives it."""
+    start: InputTensor
+    steps: tuple[Step, ...] = ()
+    inputs: tuple[InputTensor, ...] = ()
+    """What the steps take."""
+
+
+@dataclass(slots=True)
+class Merging:
+    """The base's tensors and what adapters do to them, adapter by adapter."""
+
+    chains: dict[str, Chain]
+    """By output name, in the base's order."""
+    vocabulary: frozenset[str]
+    """Names of the tensors that have one row a token."""
+    tied: tuple[str, str] | None
+    """Input embedding, and the name that the output layer will have that is tied to it for now."""
+    dropped: tuple[str, ...] = ()
+    """Known buffers of the base, left out."""
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    """Why an adapter does not fit, as sentences, by its role."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def uneven(self) -> list[str]:
+        """Sentences about vocabulary tensors whose numbers of rows differ, where they do."""
+        rows = {name: self.chains[name].output.shape[0] for name in self.vocabulary}
+        if len(set(rows.values())) < 2:
+            return []
+        return [f"{name} would have {count} rows" for name, count in sorted(rows.items())]
+
+
+def begin(base: Mapping[str, TensorInfo], *, tied: bool) -> Merging:
+    """The base as it is; `tied` says that its output layer is its input embedding."""
+    chains = {
+        name: Chain(info, InputTensor("base", info))
+        for name, info in base.items()
+        if not is_buffer(name)
+    }
+    matrices = [name for name, chain in chains.items() if len(chain.output.shape) == 2]
+    embedding = next((name for name in matrices if name.endswith(INPUT_EMBEDDINGS)), "")
+    rows = chains[embedding].output.shape[:1] if embedding else None
+    prefix = "language_model." if embedding.startswith("language_model.") else ""
+    return Merging(
+        chains=chains,
+        vocabulary=frozenset(
+            name
+            for name, chain in chains.items()
+            if name.endswith((*INPUT_EMBEDDINGS, *HEADS)) and chain.output.shape[:1] == rows
+        ),
+        tied=(embedding, f"{prefix}{HEADS[0]}") if embedding and tied else None,
+        dropped=tuple(sorted(name for name in base if is_buffer(name))),
+    )
+
+
+def add(merging: Merging, adapter: Adapter, *, as_peft: bool) -> None:
+    """Put an adapter behind what is there; each tensor of it finds its place or is a problem.
+
+    Where the output layer is tied to the input embedding and the adapter changes one of them, the
+    two part, for so it was trained. With `as_peft` a product for either changes both, as in peft.
+    """
+    changes = _placed(merging, adapter)
+    problems = merging.problems.setdefault(adapter.role, [])
+    for target, change in _parted(merging, adapter, changes, as_peft=as_peft):
+        changed = _changed(merging, merging.chains[target], change, adapter)
+        if isinstance(changed, str):
+            problems.append(changed)
+        else:
+            merging.chains[target] = changed
+
+
+def _placed(merging: Merging, adapter: Adapter) -> dict[str, Change]:
+    """Each tensor of the adapter under the base's tensor that it changes."""
+    changes: dict[str, Change] = {}
+    problems = merging.problems.setdefault(adapter.role, [])
+    copies = 0
+    # The plain name first: the same tensor may follow as `modules_to_save`, and is left then.
+    for name, info in sorted(adapter.tensors.items(), key=lambda each: len(each[0])):
+        part = parse_part(name)
+        target = _place(part.tensor, merging)
+        if part.kind == "original":
+            copies += 1
+            continue
+        if target is None:
+            problems.append(f"no {part.tensor} in the base for {name}")
+            continue
+        parts = changes.setdefault(target, Change(part.module, {})).parts
+        if part.kind not in parts:
+            parts[part.kind] = info
+        elif part.kind == "whole":
+            copies += 1
+        else:
+            problems.append(f"{part.kind} of {part.tensor} is there twice, once as {name}")
+    if copies:
+        merging.notes.append(f"{adapter.role}: {copies} second copies of tensors in it are left")
+    return changes
+
+
+def _place(name: str, merging: Merging) -> str | None:
+    """The output tensor that an adapter means by a name."""
+    for memory, files in RENAMED:
+        if name.startswith(memory):
+            target = files + name.removeprefix(memory)
+            if target in merging.chains or (merging.tied and target == merging.tied[1]):
+                return target
+    return None
+
+
+def _parted(
+    merging: Merging, adapter: Adapter, changes: dict[str, Change], *, as_peft: bool
+) -> Iterator[tuple[str, Change]]:
+    """The changes in order, those of a tied input embedding and output layer sorted out."""
+    if merging.tied is None or not changes.keys() & set(merging.tied):
+        yield from changes.items()
+        return
+    embedding, head = merging.tied
+    ours = changes.pop(embedding, Change("", {}))
+    heads = changes.pop(head, Change("", {}))
+    yield from changes.items()
+    # What a tied pair was trained on is one matrix, even where it was saved twice.
+    stored = [each.parts.pop("base_layer", None) for each in (ours, heads)]
+    matrix = stored[0] or stored[1]
+    start = Change(ours.module, {"base_layer": matrix} if matrix else {})
+    wholes = [each.parts.get("whole") for each in (ours, heads)]
+    resized = wholes[0] is not None and wholes[0].shape != merging.chains[embedding].output.shape
+    if as_peft and wholes == [None, None] and (ours.is_product or heads.is_product):
+        merging.notes.append(f"{adapter.role}: {embedding} is the output layer too; both change")
+        yield from ((embedding, each) for each in (start, ours, heads) if each.parts)
+    elif adapter.same_head and ours.parts.keys() == heads.parts.keys() == {"whole"}:
+        yield embedding, ours
+    elif not heads.parts and not ours.is_product and (wholes[0] is None or resized):
+        yield from ((embedding, each) for each in (start, ours) if each.parts)
+    else:
+        merging.notes.append(f"{adapter.role}: {head} is no longer tied to {embedding}")
+        chain = merging.chains[embedding]
+        merging.chains[head] = replace(chain, output=replace(chain.output, name=head))
+        merging.vocabulary |= {head}
+        merging.tied = None
+        pairs = ((embedding, start), (head, start), (embedding, ours), (head, heads))
+        yield from ((target, each) for target, each in pairs if each.parts)
+
+
+def _changed(merging: Merging, chain: Chain, change: Change, adapter: Adapter) -> Chain | str:
+    """The chain with one adapter's change behind it, or why that cannot be."""
+    stored = change.parts.get("base_layer") or change.parts.get("whole")
+    grows = chain.output.name in merging.vocabulary
+    if stored is not None:
+        if stored.shape[int(grows) :] != chain.output.shape[int(grows) :]:
+            return f"{chain.output.name} is {list(chain.output.shape)} in the base, not {stored}"
+        output = replace(chain.output, shape=stored.shape)
+        chain = Chain(output, InputTensor(adapter.role, stored))
+    for find in FINDERS:
+        found = find(chain.output, change, adapter.config)
+        if isinstance(found, str):
+            return found
+        if found is None:
+            continue
+        step, infos = found
+        for info in (chain.start.info, *infos):
+            if info.dtype not in SUMMABLE:
+                return f"{info.name} is {info.dtype}, which is no float that can be added to"
+        rows = chain.output.shape[0]
+        grown = max(rows, grown_rows(step))
+        if grown > rows and not (grows and set(step.rows).issuperset(range(rows, grown))):
+            return f"{chain.output.name} has {rows} rows, and the adapter not all that it lacks"
+        chain = Chain(
+            output=replace(chain.output, shape=(grown, *chain.output.shape[1:])),
+            start=chain.start,
+            steps=(*chain.steps, step),
+            inputs=(*chain.inputs, *(InputTensor(adapter.role, info) for info in infos)),
+        )
+    return chain

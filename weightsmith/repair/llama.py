@@ -1,0 +1,27 @@
+"""What LLaMA's sentencepiece models have in common, and `tokenizer.json` can say."""
+
+from weightsmith.formats.sentencepiece_model import ModelType, PieceType, SentencePieceModel
+
+
+def difference_from_llama(model: SentencePieceModel) -> str | None:
+    """Why `tokenizer.json` cannot say what this model does, in a few words; None where it can.
+
+    LLaMA's rules are: byte-pair merges in an unambiguous order, text taken as it is, one space put
+    before it.
+    """
+    scores = [piece.score for piece in model.pieces if piece.type is PieceType.NORMAL]
+    types = {piece.type for piece in model.pieces}
+    reasons = {
+        f"it is of type {model.model_type.name.lower()}": model.model_type is not ModelType.BPE,
+        "it rewrites characters": bool(model.charsmap),
+        "it drops spaces": model.remove_extra_whitespaces,
+        "it leaves spaces as they are": not model.escape_whitespaces,
+        "it puts no space before the text": not model.add_dummy_prefix,
+        "it puts the space after the text": model.whitespace_as_suffix,
+        "a piece holds a plain space": any(" " in piece.text for piece in model.pieces),
+        "pieces share a score": len(set(scores)) < len(scores),
+        "it has user-defined pieces": PieceType.USER_DEFINED in types,
+        "it has unused pieces": PieceType.UNUSED in types,
+        "it has no BOS or EOS": model.bos_id is None or model.eos_id is None,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
