@@ -474,6 +474,13 @@ class AdapterEmpty(DamagedInput):
     hint = "nothing was saved in it; get another copy, or train it again"
 
 
+class FilesNotAsPublished(DamagedInput):
+    """A weight file does not have the hash that was published for it, where its neighbours do."""
+
+    message = "{count} weight file(s) are not as they were published"
+    hint = "download them again"
+
+
 class PickleForbidden(DamagedInput):
     """A pickle asks for something outside the short list that tensors need. Nothing was run."""
 

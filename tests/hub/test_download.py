@@ -272,6 +272,38 @@ class TestIntoADirectory:
         assert files_in(tmp_path / "here") == MODEL
         assert precious.read_bytes() == b"precious"
 
+    def test_a_stale_index_there_decides_nothing(
+        self, hub: Hub, client: Client, tmp_path: Path
+    ) -> None:
+        hub.add("org/model", MODEL)
+        (tmp_path / "here").mkdir()
+        stale = json.dumps({"weight_map": {"w": "model-stray.safetensors"}})
+        (tmp_path / "here" / "model.safetensors.index.json").write_text(stale)
+        client.download("org/model", local_dir=str(tmp_path / "here"))
+        assert files_in(tmp_path / "here") == MODEL
+
+
+class TestWithoutLinks:
+    """As on Windows, where links are a privilege."""
+
+    def test_files_stand_in_the_snapshot_once(self, hub: Hub, client: Client) -> None:
+        hub.add("org/model", MODEL)
+        client.env["HF_HUB_DISABLE_SYMLINKS"] = "1"
+        folder = client.download("org/model")["folder"]
+        assert files_in(folder) == MODEL
+        assert not list(client.cache.rglob("blobs/*"))
+        hub.requests.clear()
+        assert client.download("org/model")["fetched"] == []
+        assert hub.count("GET */resolve/*") == 0
+
+    def test_a_damaged_one_is_fetched_anew(self, hub: Hub, client: Client) -> None:
+        hub.add("org/model", MODEL)
+        client.env["HF_HUB_DISABLE_SYMLINKS"] = "1"
+        folder = Path(client.download("org/model")["folder"])
+        (folder / "tokenizer.model").write_bytes(bytes(5_000))
+        assert client.download("org/model")["fetched"] == ["tokenizer.model"]
+        assert files_in(folder) == MODEL
+
 
 class TestXet:
     def test_a_mirror_is_not_bypassed_and_that_is_said(self, hub: Hub, client: Client) -> None:

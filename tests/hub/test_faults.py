@@ -37,7 +37,7 @@ def partials(client: Client) -> dict[str, int]:
 
 class TestNo:
     def test_a_gated_repository_says_where_the_licence_is(self, hub: Hub, client: Client) -> None:
-        hub.add("org/model", MODEL)
+        hub.add("org/model", {**SMALL, WEIGHTS: b"w"})
         hub.repos["org/model"].gated = True
         hub.add("org/mine", MODEL)
         hub.repos["org/mine"].tokens = {"hf_me"}
@@ -48,7 +48,7 @@ class TestNo:
             assert "https://huggingface.co/org/model" in outcome["hint"]
             assert "hf auth login" in outcome["hint"]
         hub.repos["org/model"].tokens = {"hf_me"}
-        assert files_in(client.download("org/model")["folder"]) == MODEL
+        assert files_in(client.download("org/model")["folder"]) == {**SMALL, WEIGHTS: b"w"}
 
     def test_access_withdrawn_between_listing_and_files_is_no_traceback(
         self, hub: Hub, client: Client, model: dict[str, bytes]

@@ -72,10 +72,9 @@ def download(resolved: Resolved, progress: Progress, *, check_kept: bool = True)
     """Bring every needed file into its place; nothing that is there and sound is fetched again.
 
     With `check_kept`, files that are there are hashed too; one that is damaged is fetched anew.
-    Raises: DownloadTooLarge, DiskFull; HashMismatch; NotCached, if the network is off; AccessFault,
+    Raises: DiskFull; HashMismatch; NotCached, if the network is off; AccessFault,
     TemporaryFault, RepoChanged. What has arrived is kept for the next time.
     """
-    require_room(resolved)
     job = Job(
         connection=resolved.connection,
         listing=resolved.listing,

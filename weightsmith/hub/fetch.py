@@ -66,6 +66,10 @@ def fetch(job: Job, file: RepoFile) -> None:
         # The blob is there; the library links it into the snapshot.
         unheard = dataclasses.replace(job, advance=lambda _: None)
         _by_library(unheard, file, checked=place.store(file))
+        if not (place.folder / file.name).is_symlink():
+            place.store(file).unlink(
+                missing_ok=True
+            )  # links cannot be made here, so the library made a copy
 
 
 def _by_library(job: Job, file: RepoFile, *, checked: Path | None = None) -> None:

@@ -82,11 +82,14 @@ class CachePlace:
         Only once the snapshot is whole: the cache's scan takes a name without one for damage.
         """
         name = self.repo / "refs" / revision
+        noted = self.commit.encode()
         if revision == self.commit or not self.folder.is_dir():
             return
+        if name.is_file() and name.read_bytes() == noted:
+            return  # the cache may be one that we can only read
         name.parent.mkdir(parents=True, exist_ok=True)
-        new = self.repo / "ref.new"
-        fs.write_durably(new, self.commit.encode())
+        new = self.repo / f"ref.{os.getpid()}"
+        fs.write_durably(new, noted)
         fs.rename(new, name)
 
 

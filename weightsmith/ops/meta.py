@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import Checkpoint, WeightFile, open_weight_file
-from weightsmith.checkpoint.digest import bytes_digest, span_count
+from weightsmith.checkpoint.checkpoint import Checkpoint, open_weight_file
+from weightsmith.checkpoint.digest import span_count
 from weightsmith.checkpoint.layout import PARAMS
-from weightsmith.checkpoint.store import LocalStore
 from weightsmith.engine.derived import Derived
 from weightsmith.engine.spans import span_range
 from weightsmith.errors import ShardMissing
@@ -35,8 +34,7 @@ def open_meta(directory: Path, names: Sequence[str], label: str) -> Checkpoint:
     parts = {name: open_weight_file(directory, name) for name in names}
     tables = {name: {n: t.info for n, t in part.tensors.items()} for name, part in parts.items()}
     rules = plan_meta(params, tables, label)
-    inputs = {PARAMS: _params_file(directory, params_raw), **parts}
-    bare = Derived(label=label, directory=directory, rules=rules.tensors, inputs=inputs, sidecars={})
+    bare = Derived(label=label, directory=directory, rules=rules.tensors, inputs=parts, sidecars={})
     tied = _is_tied(bare)
     facts = MetaFacts(
         params=params,
@@ -51,7 +49,7 @@ def open_meta(directory: Path, names: Sequence[str], label: str) -> Checkpoint:
         label=label,
         directory=directory,
         rules=[rule for rule in rules.tensors if not (tied and rule.output.name == HEAD)],
-        inputs=inputs,
+        inputs=parts,
         sidecars=sidecars,
         notes=(f"Meta's layout in {len(names)} file(s), read as Hugging Face's", *notes),
     )
@@ -67,20 +65,6 @@ def _require_all_numbers(directory: Path, names: Sequence[str]) -> None:
     if missing:
         index = f"the numbering in {directory}"
         raise ShardMissing(index=index, count=len(missing), context=missing)
-
-
-def _params_file(directory: Path, raw: bytes) -> Checkpoint:
-    """``params.json`` as an input without tensors, so that a run notices when it changes."""
-    stat = (directory / PARAMS).stat()
-    return Checkpoint(
-        label=str(directory / PARAMS),
-        directory=directory,
-        store=LocalStore(directory),
-        files=(WeightFile(PARAMS, stat.st_size, stat.st_mtime_ns, bytes_digest(raw)),),
-        tensors={},
-        sidecars=(),
-        notes=(),
-    )
 
 
 def _is_tied(model: Checkpoint) -> bool:

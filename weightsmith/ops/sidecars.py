@@ -43,13 +43,31 @@ def choose_sidecars(
     Raises: JsonInvalid, if the config is none.
     """
     origins, notes = _origins(sources)
+    return publish_sidecars(sources, origins, outputs, notes=notes, repair=repair)
+
+
+def publish_sidecars(
+    sources: Mapping[str, Checkpoint],
+    origins: Mapping[str, str],
+    outputs: Sequence[TensorInfo],
+    *,
+    notes: tuple[str, ...] = (),
+    settings: Mapping[str, object] | None = None,
+    repair: bool = False,
+) -> Sidecars:
+    """The files in `origins` (name to role), the config made to say what the output is.
+
+    `settings` are values that the config must have.
+    Raises: JsonInvalid, if the config is none.
+    """
     raw = {name: sources[role].read_sidecar(name) for name, role in sorted(origins.items())}
     true = dict(raw)
     changes: dict[str, list[str]] = {}
     if CONFIG[0] in true:
-        true[CONFIG[0]] = true_config(raw[CONFIG[0]], sources[origins[CONFIG[0]]], outputs)
-        if true[CONFIG[0]] != raw[CONFIG[0]]:
-            changes[CONFIG[0]] = ["dtype made to say what the files hold"]
+        source = sources[origins[CONFIG[0]]]
+        true[CONFIG[0]], keys = true_config(raw[CONFIG[0]], source, outputs, settings or {})
+        if keys:
+            changes[CONFIG[0]] = [f"{' and '.join(keys)} made to say what the files hold"]
     mended, repairs, faults = _mended(true, outputs, repair=repair)
     for name in mended:
         changes.setdefault(name, []).append("repaired" if name in raw else "made")
@@ -105,9 +123,11 @@ def _mended(
     return dict(mended.changed), ids, ()
 
 
-def true_config(raw: bytes, source: Checkpoint, outputs: Iterable[TensorInfo]) -> bytes:
-    """The config with the dtype that most of the output's bytes have; the same bytes where it says
-    so.
+def true_config(
+    raw: bytes, source: Checkpoint, outputs: Iterable[TensorInfo], settings: Mapping[str, object]
+) -> tuple[bytes, tuple[str, ...]]:
+    """The config with `settings` and with the dtype that most of the output's bytes have, and what
+    was changed; the same bytes where nothing was.
 
     Raises: JsonInvalid.
     """
@@ -119,11 +139,21 @@ def true_config(raw: bytes, source: Checkpoint, outputs: Iterable[TensorInfo]) -
     config = parse_json(raw, path, bom_allowed=True)
     if not isinstance(config, dict):
         raise JsonInvalid(file=path, reason="it is not an object")
-    if not held:
-        return raw
-    true_name = TORCH_NAMES[max(held, key=lambda dtype: held[dtype])]
-    keys = [key for key in _DTYPE_KEYS if key in config] or [_DTYPE_KEYS[0]]
-    if all(config.get(key) == true_name for key in keys):
-        return raw
-    config |= dict.fromkeys(keys, true_name)
-    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+    true: dict[str, object] = dict(settings)
+    if held:
+        true_name = TORCH_NAMES[max(held, key=lambda dtype: held[dtype])]
+        keys = [key for key in _DTYPE_KEYS if key in config] or [_DTYPE_KEYS[0]]
+        true |= dict.fromkeys(keys, true_name)
+    # A model of several modalities keeps what its text part is in an object of its own.
+    nested = config.get("text_config")
+    places = [config, *([nested] if isinstance(nested, dict) else [])]
+    changed = []
+    for key, value in true.items():
+        for place in [place for place in places if key in place] or [config]:
+            if place.get(key) != value:
+                place[key] = value
+                changed.append("dtype" if key in _DTYPE_KEYS else key)
+    if not changed:
+        return raw, ()
+    content = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+    return content, tuple(dict.fromkeys(changed))

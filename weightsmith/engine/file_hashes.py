@@ -1,0 +1,43 @@
+"""The md5 and sha256 of whole files, as releases published them."""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from weightsmith import fs
+from weightsmith.checkpoint.digest import SPAN_NBYTES
+from weightsmith.engine.executors.threads import run_tasks
+from weightsmith.engine.spans import Advance, Buffers
+
+Hashes = Mapping[str, str]
+"""Algorithm to lower-case hex."""
+
+
+def hash_files(
+    wanted: Mapping[Path, Collection[str]], buffers: Sequence[Buffers], advance: Advance
+) -> dict[Path, Hashes]:
+    """Hash files by the algorithms that are named for each, reading every file once.
+
+    A hash goes through its file from front to back, so that files are what is shared out among the
+    workers, one for each set of buffers. Memory: one span a worker.
+    Raises: SourceFault, where one cannot be read.
+    """
+    found: dict[Path, Hashes] = {}
+
+    def worker(own: Buffers) -> Callable[[Path], None]:
+        def hash_file(path: Path) -> None:
+            hashers = {name: hashlib.new(name) for name in wanted[path]}
+            file = fs.open_for_reading(path)
+            size = file.size
+            for start in range(0, size, SPAN_NBYTES):
+                block = own.block(0, min(SPAN_NBYTES, size - start))
+                file.read_into(start, block)
+                for hasher in hashers.values():
+                    hasher.update(block)
+                advance(len(block))
+            found[path] = {name: hasher.hexdigest() for name, hasher in hashers.items()}
+
+        return hash_file
+
+    run_tasks(wanted, [worker(own) for own in buffers])
+    return found
