@@ -117,11 +117,13 @@ def train_llama(tokenizer: Path, *, steps: int = 500, layers: int = 3) -> "Llama
     return model
 
 
-def finetune(model: "LlamaForCausalLM", tokenizer: Path, *, steps: int = 300) -> "LlamaForCausalLM":
+def finetune(
+    model: "LlamaForCausalLM", tokenizer: Path, *, steps: int = 300, rate: float = 1.5e-3
+) -> "LlamaForCausalLM":
     """A copy of `model`, trained on chats: it answers where the base goes on with stories."""
     torch.manual_seed(1)
     tuned = copy.deepcopy(model)
-    _train(tuned, _tokens(tokenizer, [chat(random.Random(i)) for i in range(3000)]), steps, 1.5e-3)
+    _train(tuned, _tokens(tokenizer, [chat(random.Random(i)) for i in range(3000)]), steps, rate)
     return tuned
 
 

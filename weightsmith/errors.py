@@ -118,6 +118,27 @@ class NoTargetName(UsageFault):
     hint = "say where to write: --target DIR"
 
 
+class NoBase(UsageFault):
+    """The delta needs a base, and none was given."""
+
+    message = "no base was given for {delta}"
+    hint = "say which model it was made from: --base SOURCE"
+
+
+class NoKey(UsageFault):
+    """The release is encrypted, and its key was not given."""
+
+    message = "{delta} is encrypted with a file of its base, and no key was given"
+    hint = "it is the base's weight file as Meta published it: --key .../consolidated.00.pth"
+
+
+class OptionMeaningless(UsageFault):
+    """An option was given that has no meaning for this kind of release."""
+
+    message = "{options} mean nothing here: {reason}"
+    hint = "leave them out"
+
+
 class TargetIsInput(UsageFault):
     """The target is one of the inputs, lies inside one, or holds one."""
 
@@ -153,6 +174,22 @@ class NoCuda(UsageFault):
     hint = "use --device cpu, or install a torch that was built for this machine's GPU"
 
 
+class PackageMissing(UsageFault):
+    """Something was asked for that takes a package which is not installed."""
+
+    message = "{wish} needs the package {package}, which is not installed"
+    hint = "pip install {package}"
+
+
+class ArchitectureUnknown(UsageFault):
+    """A smoke test was asked for, and transformers has no code for such a model. Code that lies
+    beside the weights is never run.
+    """
+
+    message = "transformers has no causal language model for {model_type}"
+    hint = "what verify checks without --smoke holds for models of any kind"
+
+
 # --- 3: missing or unreadable
 # -----------------------------------------------------------------------
 
@@ -166,8 +203,25 @@ class SourceFault(WeightsmithError):
 class SourceNotFound(SourceFault):
     """Neither a directory nor anything else that weightsmith can open has this name."""
 
-    message = "no such directory: {source}"
+    message = "no such file or directory: {source}"
     hint = "check the path; 'weightsmith help sources' says what a SOURCE may be"
+
+
+class SourceIsFile(SourceFault):
+    """A file was given where a directory is wanted: a model is more than one file."""
+
+    message = "{source} is a file, not a directory"
+    hint = "give the directory that holds it: {directory}"
+
+
+class LinkBroken(SourceFault):
+    """A link leads nowhere, or to itself: what it led to was deleted or moved.
+
+    Most often it lies in a download's directory and led into a cache that was cleaned since.
+    """
+
+    message = "{file} is a link that leads nowhere: {target}"
+    hint = "download it again, or mend the link: ls -l {file}"
 
 
 class SourceUnreadable(SourceFault):
@@ -181,7 +235,7 @@ class NoWeights(SourceFault):
     """The directory holds no weight files that belong to a model."""
 
     message = "no weights in {source}"
-    hint = "expected *.safetensors or pytorch_model*.bin there"
+    hint = "expected model*.safetensors or pytorch_model*.bin there"
 
 
 class NoAdapter(SourceFault):
@@ -386,15 +440,29 @@ class LfsPointer(DamagedInput):
 class WebPage(DamagedInput):
     """A web page, a login form or a server's error, was saved where the file itself should be."""
 
-    message = "{file} is a web page, not a weight file"
+    message = "{file} is a web page, not the file itself"
     hint = "download it again; look into it to see what the server had to say"
+
+
+class ServerMessage(DamagedInput):
+    """A few words of text were saved where a weight file should be: a server's answer, as a rule."""
+
+    message = "{file} is no weight file but a text: {text}"
+    hint = "see to what it says (a login, a licence, the name), then download it again"
 
 
 class NotRegularFile(DamagedInput):
     """A FIFO, device, socket or directory lies where a file should be."""
 
     message = "{file} is not a regular file"
-    hint = "put the real file there"
+    hint = "put the file itself there: download it again"
+
+
+class FileTooLarge(DamagedInput):
+    """A file that is read as a whole, such as a config or an index, is larger than any such is."""
+
+    message = "{file} has {nbytes} bytes, more than the {limit} that such a file may have"
+    hint = "is it the file that its name promises? download it again"
 
 
 class HeaderInvalid(DamagedInput):
@@ -437,6 +505,13 @@ class TensorTwice(DamagedInput):
 
     message = "{count} tensor(s) lie in more than one file of {source}"
     hint = "files of two checkpoints seem mixed; keep those of one"
+
+
+class NoTensors(DamagedInput):
+    """The weight files hold no tensor: they were saved by a process that had none of the model."""
+
+    message = "the weight files of {source} hold no tensors"
+    hint = "save the model again, with its whole state dict (FSDP and ZeRO keep parts of it)"
 
 
 class ParamsInvalid(DamagedInput):
@@ -502,6 +577,20 @@ class ZipInvalid(DamagedInput):
     hint = "download it again"
 
 
+class GzipInvalid(DamagedInput):
+    """A gzip file of a release cannot be unpacked."""
+
+    message = "{file} is not a sound gzip file: {reason}"
+    hint = "download it again"
+
+
+class EncryptedInvalid(DamagedInput):
+    """An encrypted file's name and its header do not agree on what it decodes to."""
+
+    message = "{file} is not a sound encrypted file: {reason}"
+    hint = "download it again, and keep its name"
+
+
 class LegacyTorchFile(DamagedInput):
     """A torch file in the layout from before torch 1.6, which cannot be read as byte ranges."""
 
@@ -553,10 +642,10 @@ class FileNameUnsafe(DamagedInput):
     hint = "do not trust this repository"
 
 
-class ModelNotLoadable(DamagedInput):
-    """Transformers cannot load the model or its tokenizer."""
+class ModelNotRunnable(DamagedInput):
+    """Transformers cannot make a model of what lies there, or fails as it runs it."""
 
-    message = "transformers cannot load {source}: {reason}"
+    message = "transformers cannot run {source}: {reason}"
     hint = "weightsmith verify {source} (without --smoke) checks what does not need it"
 
 
@@ -634,6 +723,45 @@ class DtypeNotStorable(Mismatch):
 
     message = "tensor {name} is {dtype}, which safetensors cannot hold"
     hint = "cast it with torch first, if the model needs it at all"
+
+
+class BaseFilesWrong(Mismatch):
+    """The base's files are not, byte for byte, those that a release of whole files was made from.
+
+    Such a release needs one exact conversion of its base, down to the version of torch that saved
+    it; the same tensors in other files are of no use. Nothing was published.
+    """
+
+    message = "the base files are not the ones that {delta} was made from: {count} problem(s)"
+    hint = "one exact conversion is needed; docs/catalogue.md says what is known of it"
+
+
+class KeyWrong(Mismatch):
+    """The key is not the file that the release was encrypted with."""
+
+    message = "{key} is not the key that {delta} was made with: {reason}"
+    hint = "the key is the base's file as Meta published it, consolidated.00.pth as a rule"
+
+
+class PayloadUnpaired(Mismatch):
+    """The release holds files that the base has no counterpart for."""
+
+    message = "the base lacks {count} file(s) of {delta}"
+    hint = "is this the conversion of the base that the release was made from?"
+
+
+class DecodedWrong(Mismatch):
+    """A decoded file has not the hash that its release gives for it. Nothing was published."""
+
+    message = "{file} does not decode to what its release holds: its {algorithm} differs"
+    hint = "either the release's file is damaged, or the base's is not the one it was made from"
+
+
+class DecodedUnreadable(Mismatch):
+    """The decoded files are not what their names say. Nothing was published."""
+
+    message = "what was decoded is no model: {reason}"
+    hint = "the base's files are not, byte for byte, the ones that the release was made from"
 
 
 class RowsUndecided(Mismatch):

@@ -11,6 +11,7 @@ later run relies on. Each calls `on_durable_step`, which tests replace to end th
 
 import contextlib
 import ctypes
+import difflib
 import errno
 import functools
 import os
@@ -19,17 +20,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from weightsmith.errors import (
     DiskFull,
+    FileTooLarge,
+    LinkBroken,
     NotRegularFile,
     ShardTruncated,
+    SourceFault,
     SourceNotFound,
     SourceUnreadable,
 )
 
 _BINARY: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_LISTED: Final = 1000
+"""Names of a directory among which a misspelt one is looked for."""
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -39,6 +45,25 @@ def on_durable_step() -> None:
 
 def _durable() -> None:
     on_durable_step()
+
+
+class Readable(Protocol):
+    """Bytes at explicit offsets: a file, or what stands for one."""
+
+    path: Path
+
+    @property
+    def size(self) -> int:
+        """Bytes in it."""
+        ...
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`."""
+        ...
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """`nbytes` from `offset`."""
+        ...
 
 
 class PositionedFile:
@@ -159,7 +184,7 @@ class PositionedFile:
 def open_for_reading(path: Path) -> PositionedFile:
     """Open a regular file, following links, without ever blocking on a FIFO.
 
-    Raises: SourceNotFound, SourceUnreadable, NotRegularFile.
+    Raises: SourceNotFound, LinkBroken, SourceUnreadable, NotRegularFile.
     """
     flags = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)
     with translated_read_errors(path):
@@ -183,12 +208,12 @@ def create(path: Path) -> PositionedFile:
 def read_small(path: Path, limit_bytes: int) -> bytes:
     """The whole of a small regular file.
 
-    Raises: SourceUnreadable, also if it is larger than `limit_bytes`; and as `open_for_reading`.
+    Raises: FileTooLarge, if it is larger than `limit_bytes`; and as `open_for_reading`.
     """
     file = open_for_reading(path)
     size = file.size
     if size > limit_bytes:
-        raise SourceUnreadable(file=path, reason=f"{size} bytes, more than {limit_bytes}")
+        raise FileTooLarge(file=path, nbytes=size, limit=limit_bytes)
     return file.read(0, size)
 
 
@@ -259,14 +284,30 @@ def _sync_descriptor(fd: int) -> None:
             raise
 
 
+def missing(path: Path) -> SourceFault:
+    """The error for a path that leads to nothing, with the name beside it that may be meant."""
+    if os.path.islink(path):  # noqa: PTH114  (Path.is_symlink raises where it may not look)
+        return LinkBroken(file=path, target=path.readlink())
+    try:
+        names = os.listdir(path.parent)  # noqa: PTH208  (names are all that is wanted)
+    except OSError:
+        return SourceNotFound(source=path)
+    near = difflib.get_close_matches(path.name, names if len(names) <= _LISTED else [], n=1)
+    hint = f"did you mean {path.with_name(near[0])}?" if near else None
+    context = [f"{path.parent} exists"] if path.parent.name else []
+    return SourceNotFound(source=path, hint=hint, context=context)
+
+
 @contextlib.contextmanager
 def translated_read_errors(path: Path) -> Iterator[None]:
     """Turn the system's errors while opening an input into ours."""
     try:
         yield
     except FileNotFoundError as error:
-        raise SourceNotFound(source=path) from error
+        raise missing(path) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, OSError) and error.errno == errno.ELOOP and path.is_symlink():
+            raise missing(path) from error
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise SourceUnreadable(file=path, reason=reason or error) from error
 

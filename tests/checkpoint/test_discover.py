@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from tests.engine.folders import save, write_model
 from weightsmith.checkpoint.checkpoint import open_checkpoint
 from weightsmith.checkpoint.discover import discover
 from weightsmith.errors import (
@@ -27,8 +29,6 @@ from weightsmith.errors import (
 )
 from weightsmith.ops.sources import open_source
 
-from tests.engine.folders import save, write_model
-
 TENSORS = {f"model.layers.{n}.weight": torch.full((4, 3), n, dtype=torch.float16) for n in range(9)}
 
 
@@ -40,7 +40,7 @@ def touch(folder: Path, names: Iterable[str]) -> Path:
     return folder
 
 
-# --- numbering -------------------------------------------------------------------------------------
+# --- numbering ------------------------------------------------------------------------------------
 
 
 def numbered(numbers: Iterable[int], total: int, stem: str = "pytorch_model") -> list[str]:
@@ -111,7 +111,7 @@ def test_shards_hold_the_same_tensors_with_and_without_an_index(
         assert bytes(raw) == tensor.numpy().tobytes()
 
 
-# --- what else lies there --------------------------------------------------------------------------
+# --- what else lies there -------------------------------------------------------------------------
 
 
 def test_of_two_formats_safetensors_is_taken_and_the_rest_is_named(tmp_path: Path) -> None:
@@ -230,6 +230,13 @@ def test_sidecars_are_an_allow_list(tmp_path: Path) -> None:
     assert set(discover(tmp_path).sidecars) == wanted
 
 
+@pytest.mark.parametrize("name", [b"README_f\xfcr.md", b"README\n.md", b"LICENSE\x1b[2J"])
+def test_a_sidecar_whose_name_cannot_be_printed_is_left(name: bytes, tmp_path: Path) -> None:
+    write_model(tmp_path, TENSORS)
+    (tmp_path / os.fsdecode(name)).touch()
+    assert discover(tmp_path).sidecars == ("config.json",)
+
+
 def test_a_folder_of_tens_of_thousands_of_entries_is_listed_in_no_time(tmp_path: Path) -> None:
     write_model(tmp_path, TENSORS)
     for number in range(20_000):
@@ -239,7 +246,7 @@ def test_a_folder_of_tens_of_thousands_of_entries_is_listed_in_no_time(tmp_path:
     assert time.process_time() - started < 1  # 0.2 s; the system's listing is half of it
 
 
-# --- what is not what it seems ---------------------------------------------------------------------
+# --- what is not what it seems --------------------------------------------------------------------
 
 
 def test_links_in_circles_and_into_nowhere_harm_nobody(tmp_path: Path) -> None:
@@ -279,7 +286,9 @@ def test_what_is_no_file_is_refused_and_never_waited_for(
     assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("sidecar", ["config.json", "tokenizer.model", "model.safetensors.index.json"])
+@pytest.mark.parametrize(
+    "sidecar", ["config.json", "tokenizer.model", "model.safetensors.index.json"]
+)
 def test_a_fifo_as_a_sidecar_or_index_is_refused_and_never_waited_for(
     sidecar: str, tmp_path: Path
 ) -> None:
@@ -372,7 +381,7 @@ def _assert_tame(error: WeightsmithError) -> None:
         assert line.isprintable()
 
 
-# --- the source itself -----------------------------------------------------------------------------
+# --- the source itself ----------------------------------------------------------------------------
 
 
 def test_a_source_that_is_not_there_names_the_nearest_that_is(tmp_path: Path) -> None:

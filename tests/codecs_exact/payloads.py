@@ -1,12 +1,11 @@
 """Make and read payloads through the codec, as the engine does, but from bytes in memory."""
 
-import random
 from dataclasses import dataclass
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
 from weightsmith.codecs.base import Range
 from weightsmith.codecs.cast import elements_as_bytes
-from weightsmith.codecs.exact import make_span, params_of, serves_as_base, table_of
+from weightsmith.codecs.exact import SpanMaker, params_of, serves_as_base, table_of
 from weightsmith.codecs.registry import codec
 from weightsmith.formats.tensors import DTYPE_BITS, TensorInfo
 
@@ -45,7 +44,8 @@ def encode(base: Content | None, target: Content) -> bytes:
             known = memoryview(base.data)[read.start : read.stop]
         dtype = target.info.dtype if base is None else base.info.dtype
         block = memoryview(target.data)[span.start : span.stop]
-        made.append(make_span(known, dtype, block, target.info.dtype))
+        maker = SpanMaker(known, dtype, block, target.info.dtype)
+        made.append(maker.payload)
     return table_of([len(each) for each in made]) + b"".join(made)
 
 
@@ -71,8 +71,9 @@ def decode(
         blocks = [memoryview(bytearray(each.nbytes)) for each in ranges]
         for number, (each, block) in enumerate(zip(ranges, blocks, strict=True)):
             read(number, each.start, block)
-        out = bytearray(random.Random(0).randbytes(span.nbytes))  # noqa: S311  (never zeros already)
+        out = bytearray(b"\xa5") * span.nbytes  # whatever was there before
         rule.apply(state, span, blocks, infos, target, memoryview(out))
+        maker = SpanMaker(known, dtype, block, target.info.dtype)
         made.append(bytes(out))
     return b"".join(reversed(made))
 

@@ -1,5 +1,7 @@
 """Whatever the bits of base and target are, the target comes back bit for bit."""
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ CASTABLE = ("F16", "BF16", "F32")
 
 
 def noise(nbytes: int, seed: int = 0) -> bytes:
-    return np.random.default_rng(seed).bytes(nbytes)
+    return random.Random(seed).randbytes(nbytes)
 
 
 def stepped(data: bytes, dtype: str, seed: int = 1) -> bytes:
@@ -22,7 +24,8 @@ def stepped(data: bytes, dtype: str, seed: int = 1) -> bytes:
     rng = np.random.default_rng(seed)
     bits = np.frombuffer(data, f"<u{max(DTYPE_BITS[dtype], 8) // 8}")
     steps = rng.integers(-20, 20, len(bits)).astype(bits.dtype.str.replace("u", "i"))
-    return (bits + steps.view(bits.dtype)).tobytes()
+    moved: bytes = (bits + steps.view(bits.dtype)).tobytes()
+    return moved
 
 
 @pytest.mark.parametrize("dtype", DTYPE_BITS)
@@ -50,11 +53,9 @@ def test_every_pair_of_bytes_comes_back(base: str) -> None:
     assert restored(content(base, first), content(base, second)) == second
 
 
-@pytest.mark.parametrize("dtype", ["F32", "F64"])
-def test_special_values_come_back(dtype: str) -> None:
-    kind = {"F32": np.float32, "F64": np.float64}[dtype]
-    tiny = np.finfo(kind).smallest_subnormal
-    values = [0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, tiny, -tiny, 1.0, np.finfo(kind).max]
+@pytest.mark.parametrize("dtype, kind, tiny", [("F32", "<f4", 1e-45), ("F64", "<f8", 5e-324)])
+def test_special_values_come_back(dtype: str, kind: str, tiny: float) -> None:
+    values = [0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, tiny, -tiny, 1.0, -3e38]
     first = np.repeat(np.array(values, kind), len(values))
     second = np.tile(np.array(values, kind), len(values))
     second.view(f"u{second.itemsize}")[::7] += 1  # NaNs carry something, infinities become NaNs

@@ -64,8 +64,8 @@ class Children:
 
         `plan` and `options` are keywords of `plan_apply_delta` and `Options`. `die_at_step`,
         `die_at_write`: end hard after so many. `absent`: names that `os` is to lack, and
-        ``fcntl``. `no_exchange`: as on a system whose C library lacks it. `fail_sync`: the so-manieth sync
-        finds the medium broken. `file_size_limit`: in bytes. `uid`: to run as.
+        ``fcntl``. `no_exchange`: as with a C library that lacks it. `fail_sync`: the so-manieth
+        sync finds the medium broken. `file_size_limit`: in bytes. `uid`: to run as.
         """
         if self._process.stdin is None or self._process.stdout is None:
             raise RuntimeError
@@ -146,9 +146,9 @@ def _prepare(request: dict[str, Any]) -> dict[str, int]:
     fs.on_durable_step = lambda: count("steps", request.get("die_at_step"))
     fs.PositionedFile.write_from = write_and_count  # type: ignore[method-assign]
     if request.get("no_exchange"):
-        fs._libc_function = lambda name: None
+        fs._libc_function = lambda _: None  # type: ignore[assignment]
     # A process that ends loses nothing that it wrote; only a power cut would, and fsync takes long.
-    fs._sync_descriptor = _failing(request.get("fail_sync", 0))
+    fs._sync_descriptor = _failing(request.get("fail_sync", 0))  # type: ignore[assignment]
     for name in request.get("absent", ()):
         if name == "fcntl":
             sys.modules[name] = None  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Small model folders, written by the libraries that the world writes them with, and their state."""
+"""Small model folders, written by the libraries that the world uses, and their state."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ def write_model(
     names = list(tensors)
     weight_map: dict[str, str] = {}
     for number in range(shards):
-        part = {n: tensors[n] for n in names[number :: shards]}
+        part = {n: tensors[n] for n in names[number::shards]}
         name = f"{stem}.{suffix}"
         if shards > 1:
             name = f"{stem}-{number + 1:05d}-of-{shards:05d}.{suffix}"
@@ -105,7 +105,9 @@ def state(*folders: Path) -> list[tuple[str, str, int, int]]:
 
 def inodes(folders: Iterable[Path]) -> set[int]:
     """Of all files below."""
-    return {path.stat().st_ino for folder in folders for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.stat().st_ino for folder in folders for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def copied(source: Path, folder: Path) -> Path:

@@ -1,10 +1,13 @@
-"""A finished target of the same plan is checked, to the last byte, before "already done" is said."""
+"""A finished target is checked, to the last byte, before "already done" is said."""
 
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.engine.folders import contents, copied, hidden, state
 from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import read_manifest
@@ -12,8 +15,6 @@ from weightsmith.engine.run import Outcome
 from weightsmith.errors import JsonInvalid, TargetExists
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
 from weightsmith.ops.job import Job, carry_out
-
-from tests.engine.folders import contents, copied, hidden, state
 
 FLIPS = 200
 
@@ -32,7 +33,7 @@ def job(vectors: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return made
 
 
-def _again(job: Job, **options: bool) -> Outcome:
+def _again(job: Job, **options: Any) -> Outcome:
     return carry_out(job, Options(**options))
 
 
@@ -124,9 +125,7 @@ def test_a_missing_or_swapped_shard_is_noticed(job: Job) -> None:
     assert _again(job).already_done
 
 
-def test_a_damaged_target_is_made_again_when_asked_for(
-    vectors: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_target_is_made_again_when_asked_for(vectors: Path, tmp_path: Path) -> None:
     vector, target = vectors / "vicuna_v1_1", tmp_path / "out"
     apply_delta(vector / "base", vector / "delta", target=target)
     sound = contents(target)
@@ -136,16 +135,12 @@ def test_a_damaged_target_is_made_again_when_asked_for(
     shard.write_bytes(raw)
     with pytest.raises(TargetExists):
         apply_delta(vector / "base", vector / "delta", target=target)
-    apply_delta(
-        vector / "base", vector / "delta", target=target, options=Options(overwrite=True)
-    )
+    apply_delta(vector / "base", vector / "delta", target=target, options=Options(overwrite=True))
     assert contents(target) == sound
     assert hidden(tmp_path) == []
 
 
-def test_an_input_newer_than_the_target_is_not_already_done(
-    vectors: Path, tmp_path: Path
-) -> None:
+def test_an_input_newer_than_the_target_is_not_already_done(vectors: Path, tmp_path: Path) -> None:
     base, delta = (
         copied(vectors / "vicuna_v1_1" / side, tmp_path / side) for side in ("base", "delta")
     )
@@ -167,9 +162,7 @@ def test_another_plans_target_is_in_the_way(job: Job, vectors: Path) -> None:
     vector = vectors / "vicuna_v1_1"
     before = state(job.bindings.target)
     with pytest.raises(TargetExists, match="another plan made it"):
-        apply_delta(
-            vector / "base", vector / "delta", target=job.bindings.target, dtype="float32"
-        )
+        apply_delta(vector / "base", vector / "delta", target=job.bindings.target, dtype="float32")
     assert state(job.bindings.target) == before
 
 

@@ -1,4 +1,4 @@
-"""Killed at any durable step and at any write: nothing is half done, and the same command finishes."""
+"""Killed at any durable step or write: nothing is half done, and the same command finishes."""
 
 import shutil
 from pathlib import Path
@@ -37,7 +37,7 @@ class World:
 
     def check_inputs(self) -> None:
         assert state(self.base, self.delta) == self._inputs
-        outputs = [path for path in self.target.parent.glob(".*")] + [self.target]
+        outputs = [*self.target.parent.glob(".*"), self.target]
         assert inodes([self.base, self.delta]).isdisjoint(inodes(outputs))
 
     def check_finished_by_the_same_command(self) -> Answer:
@@ -144,7 +144,7 @@ def test_the_old_target_is_put_back_when_the_wish_to_replace_it_is_gone(
 def test_a_replaced_target_in_staging_is_never_taken_for_unfinished_work(
     vectors: Path, tmp_path: Path, children: Children
 ) -> None:
-    """Killed right after the exchange, staging holds the old target; its files must not come back."""
+    """Killed right after the exchange, staging holds the old target, which must not come back."""
     world = World(vectors, tmp_path, children, options={"overwrite": True})
     world.target.mkdir(parents=True)
     (world.target / "mine.txt").write_text("not weightsmith's")

@@ -12,7 +12,7 @@ POSITIONED = ["preadv", "pwrite"]
 ADVICE = ["posix_fadvise", "posix_fallocate"]
 NOTHING = [*POSITIONED, *ADVICE, "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "fcntl"]
 
-LACKING = {
+LACKING: dict[str, dict[str, Any]] = {
     "positional access": {"absent": POSITIONED},
     "cache advice": {"absent": ADVICE},
     "directory fsync": {"absent": ["O_DIRECTORY"]},

@@ -143,8 +143,8 @@ def test_an_input_that_no_kept_shard_came_from_may_change(
 
 def test_unfinished_work_of_another_plan_is_refused_untouched(interrupted: Interrupted) -> None:
     before = state(interrupted.staging)
-    for other in ({"dtype": "float32"}, {"max_shard_nbytes": 50_000}):
-        refused = interrupted.run(plan={**PLAN, **other})
+    for changed in ({"dtype": "float32"}, {"max_shard_nbytes": 50_000}):
+        refused = interrupted.run(plan={**PLAN, **changed})
         assert (refused.error, refused.exit_code) == ("staging-of-another-plan", 9)
         assert state(interrupted.staging) == before
         assert not interrupted.target.exists()

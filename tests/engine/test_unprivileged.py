@@ -132,7 +132,7 @@ def test_staging_of_somebody_else_is_named(shared: Shared) -> None:
 
 
 def test_an_old_target_that_cannot_be_deleted_does_not_spoil_the_new_one(shared: Shared) -> None:
-    """Its folder belongs to somebody else; the new target is whole, and nothing of the old in it."""
+    """A folder in it belongs to somebody else; the new target is whole, with nothing of the old."""
     (shared.target / "theirs").mkdir(parents=True)
     (shared.target / "theirs" / "file").touch()
     (shared.target / "theirs").chmod(0o555)

@@ -581,7 +581,7 @@ def test_a_file_of_the_oldest_layout_is_named_as_such(opened: Opened) -> None:
 
 @pytest.mark.parametrize("missing", [1, 10, 22, 60, len(SOUND) // 2, len(SOUND) - 4])
 def test_a_truncated_file_is_said_to_be_cut_short(opened: Opened, missing: int) -> None:
-    refused(opened(SOUND[:-missing]), ShardTruncated, "no zip end record")
+    refused(opened(SOUND[:-missing]), ShardTruncated, "its zip archive has no end")
 
 
 def test_empty_pointer_and_page_are_told_apart(opened: Opened) -> None:

@@ -151,6 +151,20 @@ class TestTheSecondTime:
         assert any(name in note for note in outcome["notes"])
         assert files_in(folder) == MODEL
 
+    def test_a_damaged_file_that_revisions_share_is_mended_for_all(
+        self, hub: Hub, client: Client
+    ) -> None:
+        hub.add("org/model", MODEL)
+        old = Path(client.download("org/model")["folder"])
+        hub.add("org/model", MODEL | {"config.json": b"{}"})
+        name = next(iter(SHARDS))
+        (old / name).resolve().write_bytes(bytes(700_000))
+        hub.fail(f"GET /cdn/*/{name}", times=1, flip=5)
+        assert client.run("download", "org/model")["reference"] == "hash-mismatch"
+        assert scan_warnings(client) == []
+        client.download("org/model")
+        assert files_in(old) == MODEL
+
     def test_a_damaged_file_stays_when_it_cannot_be_replaced(
         self, hub: Hub, client: Client
     ) -> None:
@@ -272,6 +286,19 @@ class TestIntoADirectory:
         assert files_in(tmp_path / "here") == MODEL
         assert precious.read_bytes() == b"precious"
 
+    def test_a_copy_from_the_cache_does_not_write_through_a_link(
+        self, hub: Hub, client: Client, tmp_path: Path
+    ) -> None:
+        hub.add("org/model", MODEL)
+        client.download("org/model")
+        precious = tmp_path / "precious"
+        precious.write_bytes(b"precious")
+        (tmp_path / "here").mkdir()
+        (tmp_path / "here" / "tokenizer.model").symlink_to(precious)
+        client.download("org/model", local_dir=str(tmp_path / "here"))
+        assert files_in(tmp_path / "here") == MODEL
+        assert precious.read_bytes() == b"precious"
+
     def test_a_stale_index_there_decides_nothing(
         self, hub: Hub, client: Client, tmp_path: Path
     ) -> None:
@@ -318,6 +345,16 @@ class TestXet:
         outcome = client.download("org/model")
         assert not any("Xet is off" in line for line in outcome["why"])
         assert files_in(outcome["folder"]) == MODEL
+
+    def test_the_library_replaces_what_is_damaged(self, hub: Hub, client: Client) -> None:
+        hub.add("org/model", MODEL)
+        client.env["HF_HUB_DISABLE_XET"] = "0"
+        folder = Path(client.download("org/model")["folder"])
+        (folder / "tokenizer.model").resolve().write_bytes(bytes(5_000))
+        first = next(iter(SHARDS))
+        (folder / first).resolve().write_bytes(b"cut")
+        assert set(client.download("org/model")["fetched"]) == {"tokenizer.model", first}
+        assert files_in(folder) == MODEL
 
     def test_what_the_library_brings_is_checked_too(self, hub: Hub, client: Client) -> None:
         hub.add("org/model", MODEL)

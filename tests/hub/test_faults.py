@@ -129,7 +129,8 @@ class TestLater:
         hub.fail(FILE, times=2, status=502)
         outcome = client.download("org/model")
         assert files_in(outcome["folder"]) == model
-        assert any("Rate limited" in note for note in outcome["notes"])
+        assert sum("Rate limited" in note for note in outcome["notes"]) == 2
+        assert not any(hub.url in note for note in outcome["notes"])
 
     @pytest.mark.parametrize("where", [API, FILE])
     def test_too_many_requests_says_when_to_come_back(
@@ -190,6 +191,16 @@ class TestBrokenOff:
         hub.fail(FILE, ignore_range=True)
         outcome = client.download("org/model")
         assert files_in(outcome["folder"]) == model
+        assert outcome["phases"][-1][1] == outcome["phases"][-1][2]
+
+    def test_a_server_that_refuses_the_range_starts_over_and_ends_right(
+        self, hub: Hub, client: Client, model: dict[str, bytes]
+    ) -> None:
+        hub.fail(FILE, times=1, cut_after=2_000_000)
+        hub.fail(FILE, times=1, status=416)
+        outcome = client.download("org/model")
+        assert files_in(outcome["folder"]) == model
+        assert hub.ranges(WEIGHTS) == [None, "bytes=2000000-", None]
         assert outcome["phases"][-1][1] == outcome["phases"][-1][2]
 
     def test_a_silent_server_is_left_after_the_timeout(

@@ -39,9 +39,12 @@ def until(condition: Callable[[], bool]) -> None:
 
 def arrived(client: Client, name: str) -> int:
     """Bytes of an unfinished file that are on disk."""
-    digest = hashlib.sha256(SHARDS[name]).hexdigest()
-    partials = client.cache.rglob(f"{digest}.incomplete")
-    return sum(path.stat().st_size for path in partials)
+    return arrived_in(client.cache, hashlib.sha256(SHARDS[name]).hexdigest())
+
+
+def arrived_in(cache: Path, digest: str) -> int:
+    """Bytes of an unfinished file in a cache."""
+    return sum(path.stat().st_size for path in cache.rglob(f"{digest}.incomplete"))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to fork here")
@@ -56,9 +59,11 @@ def test_killed_ten_times_it_goes_on_and_ends_with_the_right_bytes(
         hub.fail(f"GET /cdn/*/{LAST}", times=1, hold_after=PIECE)
         process = client.fork("download", "org/model")
         enough = (stop + 1) * (PIECE - BUFFER)
-        until(lambda enough=enough: arrived(client, LAST) > enough)  # type: ignore[misc]
-        os.kill(process, signal.SIGKILL)
-        client.join()
+        try:
+            until(lambda enough=enough: arrived(client, LAST) > enough)  # type: ignore[misc]
+        finally:
+            os.kill(process, signal.SIGKILL)
+            client.join()
         again = {name for name in done_before if hub.ranges(name)}
         assert not again, "fetched although finished"
         done_before |= finished(client)

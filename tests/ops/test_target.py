@@ -2,8 +2,11 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.engine.folders import contents, copied, hidden, state
 from weightsmith.engine.bindings import Options
 from weightsmith.errors import (
     BaseIsDelta,
@@ -17,8 +20,6 @@ from weightsmith.errors import (
 )
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta, target_name
 
-from tests.engine.folders import contents, copied, hidden, state
-
 
 class Sides:
     """Base and delta that a test may link to."""
@@ -31,10 +32,10 @@ class Sides:
         )
         self._before = state(home / "inputs")
 
-    def apply(self, target: Path | str, **options: bool) -> None:
+    def apply(self, target: Path | str, **options: Any) -> None:
         apply_delta(self.base, self.delta, target=target, repair=False, options=Options(**options))
 
-    def assert_refused(self, target: Path, error: type[WeightsmithError], **options: bool) -> str:
+    def assert_refused(self, target: Path, error: type[WeightsmithError], **options: Any) -> str:
         with pytest.raises(error) as caught:
             self.apply(target, **options)
         assert state(self.home / "inputs") == self._before

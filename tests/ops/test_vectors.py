@@ -1,4 +1,4 @@
-"""What the original tools made of real inputs, we make too, to the bit and in every way of running."""
+"""What the original tools made of real inputs, we make too, to the bit, however we run."""
 
 import itertools
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from weightsmith.engine.bindings import Options
-from weightsmith.ops.apply_delta import apply_delta
 
 from tests.engine.folders import assert_same_bits, contents, load, state
+from weightsmith.engine.bindings import Options
+from weightsmith.ops.apply_delta import apply_delta
 
 VICUNA, LOWMEM = "vicuna_v1_1", "vicuna_v1_1_base_fp32_lowmem"
 SIDECARS = ["generation_config.json", "special_tokens_map.json", "tokenizer_config.json"]
@@ -137,7 +137,8 @@ def test_transformers_loads_the_result_whole(vectors: Path, tmp_path: Path) -> N
     from transformers import LlamaForCausalLM
 
     target = apply(vectors / VICUNA, tmp_path / "out", max_shard_nbytes=THREE_SHARDS)
-    model, report = LlamaForCausalLM.from_pretrained(target, output_loading_info=True)
+    loaded: Any = LlamaForCausalLM.from_pretrained(target, output_loading_info=True)
+    model, report = loaded
     assert not any(report.values())
     assert_same_bits(model.state_dict(), load(target))
 

@@ -1,6 +1,7 @@
-"""Hypothesis strategies for tensors and plans, with names and shapes that people would not choose."""
+"""Hypothesis strategies for tensors and plans, with names and shapes that nobody would choose."""
 
 from hypothesis import strategies as st
+
 from weightsmith.formats.tensors import DTYPE_BITS, TensorInfo
 from weightsmith.plan.model import (
     InputFile,

@@ -5,10 +5,10 @@ from fractions import Fraction
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from weightsmith.formats.tensors import TensorInfo
-from weightsmith.plan.align import Pair, Pairing, Policy, pair
 
 from tests.plan.strategies import NAMES, SHAPES, infos
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.plan.align import Pair, Pairing, Policy, pair
 
 BUFFER = "model.layers.0.self_attn.rotary_emb.inv_freq"
 SIDES = st.lists(NAMES, unique=True, max_size=6).flatmap(
@@ -42,7 +42,7 @@ def test_equal_names_and_shapes_fit_in_the_deltas_order(
 ) -> None:
     base = [TensorInfo(info.name, "F32", info.shape) for info in reversed(delta)]
     found = paired(base, list(delta))
-    assert found.problems == found.dropped == found.new_rows == ()
+    assert (found.problems, found.dropped, found.new_rows) == ((), (), ())
     assert [each.delta for each in found.pairs] == list(delta)
     assert all(each.base is not None and each.base.dtype == "F32" for each in found.pairs)
     assert not any(each.grows for each in found.pairs)
@@ -134,7 +134,7 @@ def _grown(policy: Policy | None, vocab: tuple[int | None, int | None]) -> Pairi
 def test_a_vocabulary_may_grow_under_a_policy() -> None:
     for policy in (Policy(new_rows="zero"), Policy(new_rows="mean")):
         found = _grown(policy, (32000, 32001))
-        assert found.problems == found.new_rows == ()
+        assert (found.problems, found.new_rows) == ((), ())
         assert all(each.grows for each in found.pairs)
         assert len(found.pairs) == 2
 
@@ -172,7 +172,7 @@ def test_nothing_but_more_rows_in_the_delta_is_a_grown_vocabulary(
     vocab = (base[0] if base else 0, delta[0])
     found = paired([f16("w", *base)], [f16("w", *delta)], Policy(new_rows="zero"), vocab=vocab)
     assert len(found.problems) == 1
-    assert found.pairs == found.new_rows == ()
+    assert (found.pairs, found.new_rows) == ((), ())
 
 
 def test_tensors_stored_whole_need_no_base_and_take_none() -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+
+from tests.engine.folders import copied
+from tests.plan.strategies import plans
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.apply_delta import plan_apply_delta
 from weightsmith.plan.model import (
@@ -21,10 +24,8 @@ from weightsmith.plan.model import (
     TensorPlan,
 )
 
-from tests.engine.folders import copied
-from tests.plan.strategies import plans
 
-
+@settings(max_examples=40)
 @given(plans())
 def test_a_plan_comes_back_from_its_json_as_it_was(plan: Plan) -> None:
     again = Plan.from_document(json.loads(plan.to_json()))
@@ -35,6 +36,7 @@ def test_a_plan_comes_back_from_its_json_as_it_was(plan: Plan) -> None:
     assert [shard.header for shard in again.shards] == [shard.header for shard in plan.shards]
 
 
+@settings(max_examples=40)
 @given(plans(), plans())
 def test_plans_have_one_digest_only_if_they_are_equal(one: Plan, other: Plan) -> None:
     assert (one.digest == other.digest) == (one == other)

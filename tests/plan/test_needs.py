@@ -4,9 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+
+from weightsmith.errors import DiskTooSmall, MemoryTooSmall
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.job import require_room
-from weightsmith.errors import DiskTooSmall, MemoryTooSmall
 from weightsmith.plan import needs
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.needs import assess
@@ -50,8 +51,8 @@ def test_too_little_of_either_is_refused_with_both_figures(
     with pytest.raises(DiskTooSmall, match=r"has 1\.00 GB free, the target needs 2\.00 GB"):
         require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**12))
-    monkeypatch.setattr(needs, "_available_memory", lambda: 100 * MIB)
+    monkeypatch.setattr(needs, "available_memory", lambda: 100 * MIB)
     with pytest.raises(MemoryTooSmall, match="100 MiB of memory available, this needs 246 MiB"):
         require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))
-    monkeypatch.setattr(needs, "_available_memory", lambda: None)
+    monkeypatch.setattr(needs, "available_memory", lambda: None)
     require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))

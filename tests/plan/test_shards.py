@@ -1,14 +1,17 @@
 """Tensors are laid out into shards: all of them, once, in order, within the limit."""
 
-from hypothesis import given
+import itertools
+
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.plan.strategies import many_tensor_plans
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.model import TensorPlan
 from weightsmith.plan.shards import lay_out
 
-from tests.plan.strategies import many_tensor_plans
 
-
+@settings(max_examples=40)
 @given(many_tensor_plans(), st.integers(1, 20_000))
 def test_every_tensor_has_one_place_and_the_order_is_kept(
     tensors: list[TensorPlan], limit: int
@@ -19,15 +22,17 @@ def test_every_tensor_has_one_place_and_the_order_is_kept(
     assert len({shard.name for shard in shards}) == len(shards)
 
 
+@settings(max_examples=40)
 @given(many_tensor_plans(min_size=1), st.integers(1, 20_000))
 def test_a_shard_is_full_but_never_over_the_limit(tensors: list[TensorPlan], limit: int) -> None:
     shards = lay_out(tensors, limit)
     for shard in shards:
         assert shard.data_nbytes <= limit or len(shard.tensors) == 1
-    for shard, following in zip(shards, shards[1:], strict=False):
+    for shard, following in itertools.pairwise(shards):
         assert shard.data_nbytes + following.tensors[0].output.nbytes > limit
 
 
+@settings(max_examples=40)
 @given(many_tensor_plans())
 def test_without_a_limit_there_is_one_file(tensors: list[TensorPlan]) -> None:
     assert [shard.name for shard in lay_out(tensors, 10**15)] == ["model.safetensors"]
@@ -42,6 +47,7 @@ def test_shards_are_named_as_the_hub_names_them() -> None:
     assert names[-1] == "model-00012-of-00012.safetensors"
 
 
+@settings(max_examples=40)
 @given(many_tensor_plans(min_size=1), st.integers(1, 20_000))
 def test_places_in_a_file_fill_it_without_a_hole(tensors: list[TensorPlan], limit: int) -> None:
     for shard in lay_out(tensors, limit):

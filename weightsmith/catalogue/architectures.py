@@ -2,7 +2,8 @@
 
 import functools
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ _SYMBOLS: Final = {
     "heads": "num_attention_heads",
 }
 """Numbers that shapes are made of, by the config key that holds them."""
+_NUMBER: Final = re.compile(r"\.(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,29 @@ class Architecture:
     """Only where ``tie_word_embeddings`` is not true."""
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a config promises."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """Every tensor that must be there."""
+    layers: int
+    layer_names: frozenset[str]
+    """Names of a layer's tensors, with ``{}`` for its number."""
+    tied: bool
+    """Whether the output layer is the input embedding."""
+
+    def beyond(self, names: Iterable[str]) -> list[str]:
+        """Those of `names` that belong to a layer which the config does not have."""
+        return [
+            name
+            for name in names
+            if (match := _NUMBER.search(name))
+            and int(match[1]) >= self.layers
+            and _NUMBER.sub(".{}.", name, count=1) in self.layer_names
+        ]
+
+
 @functools.cache
 def load_architectures() -> tuple[Architecture, ...]:
     """All architectures.
@@ -40,30 +65,39 @@ def load_architectures() -> tuple[Architecture, ...]:
     return load_entries(Architecture, "architecture", "architectures")
 
 
-def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
-    """Every tensor that a model of this config must have; None where its architecture is not
-    known.
+def expected_tensors(config: Mapping[str, Any]) -> Expected | None:
+    """What a model of this config must hold; None where its architecture is not known.
+
+    Raises: ValueError, if the config of a known architecture lacks a number that shapes are made
+    of; its text says which.
     """
     model_type = config.get("model_type")
     known = next((a for a in load_architectures() if model_type in a.model_types), None)
     if known is None:
         return None
-    try:
-        numbers = {symbol: int(config[key]) for symbol, key in _SYMBOLS.items()}
-        layers = int(config["num_hidden_layers"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    numbers["kv_heads"] = int(config.get("num_key_value_heads") or numbers["heads"])
-    numbers["head"] = int(config.get("head_dim") or numbers["hidden"] // numbers["heads"])
-    wanted = dict(known.once)
-    if not config.get("tie_word_embeddings"):
-        wanted |= known.untied
+    numbers = {symbol: _count(config, key) for symbol, key in _SYMBOLS.items()}
+    layers = _count(config, "num_hidden_layers")
+    numbers["kv_heads"] = _count(config, "num_key_value_heads", numbers["heads"])
+    numbers["head"] = _count(config, "head_dim", numbers["hidden"] // numbers["heads"])
+    tied = config.get("tie_word_embeddings") is True
+    wanted = dict(known.once) if tied else {**known.once, **known.untied}
     for number in range(layers):
         wanted |= {name.format(number): shape for name, shape in known.layer.items()}
-    return {
+    shapes = {
         name: tuple(
             math.prod(numbers[symbol] for symbol in dimension.split("*"))
             for dimension in shape.split()
         )
         for name, shape in wanted.items()
     }
+    return Expected(shapes, layers, frozenset(known.layer), tied)
+
+
+def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """Raises: ValueError, if there is no such number."""
+    value = config.get(key)
+    if value is None and default is not None:
+        return default
+    if type(value) is not int or not 0 < value < 2**31:
+        raise ValueError(f"{key} is {value!r}" if key in config else f"{key} is missing")
+    return value

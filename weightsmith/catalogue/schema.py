@@ -57,6 +57,8 @@ class Checksums:
     files: Mapping[str, str]
     """File name to lower-case hex."""
     note: str = ""
+    needed_by: tuple[str, ...] = ()
+    """Ids of releases of whole files that were made from these very files."""
 
 
 @dataclass(frozen=True, slots=True)

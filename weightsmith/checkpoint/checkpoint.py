@@ -11,13 +11,22 @@ from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.discover import Found, discover, discover_adapter
 from weightsmith.checkpoint.store import LocalStore, Store
 from weightsmith.checkpoint.strided import read_strided
-from weightsmith.errors import JsonInvalid, TensorMissing, TensorTwice, shown
+from weightsmith.errors import (
+    FileTooLarge,
+    JsonInvalid,
+    NoTensors,
+    TensorMissing,
+    TensorTwice,
+    shown,
+)
 from weightsmith.formats import safetensors_header, torch_zip
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.tensors import StoredTensor, TensorInfo
 
 MAX_SIDECAR_NBYTES: Final = 100_000_000
-"""Largest JSON sidecar that is parsed."""
+"""Largest sidecar that is read."""
+MAX_CONFIG_NBYTES: Final = 10_000_000
+"""Largest config that is parsed: what parsing makes of it may be fifty times as large."""
 INPUT_EMBEDDINGS: Final = (
     "embed_tokens.weight",
     "wte.weight",
@@ -85,6 +94,11 @@ class Checkpoint:
         return ""
 
     @property
+    def sequential(self) -> bool:
+        """Whether reading out of order would be slow: one worker does it then."""
+        return False
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(tensor.info.nbytes for tensor in self.tensors.values())
@@ -93,12 +107,15 @@ class Checkpoint:
     def config(self) -> dict[str, object]:
         """``config.json``, or an empty dict where there is none.
 
-        Raises: JsonInvalid.
+        Raises: JsonInvalid, FileTooLarge.
         """
         if "config.json" not in self.sidecars:
             return {}
         path = self.directory / "config.json"
-        config = parse_json(self.read_sidecar("config.json"), path, bom_allowed=True)
+        raw = self.read_sidecar("config.json")
+        if len(raw) > MAX_CONFIG_NBYTES:
+            raise FileTooLarge(file=path, nbytes=len(raw), limit=MAX_CONFIG_NBYTES)
+        config = parse_json(raw, path, bom_allowed=True)
         if not isinstance(config, dict):
             raise JsonInvalid(file=path, reason="it is not an object")
         return config
@@ -168,9 +185,12 @@ def open_checkpoint(source: Path, label: str | None = None) -> Checkpoint:
     """Open a local directory of safetensors or torch files, reading headers only.
 
     Memory: the headers. No torch, no NumPy, and nothing from the checkpoint is run.
-    Raises: SourceFault for what is missing, DamagedInput for what is broken.
+    Raises: SourceFault for what is missing, DamagedInput for what is broken or holds no tensor.
     """
-    return _open(source, label, discover(source))
+    checkpoint = _open(source, label, discover(source))
+    if not checkpoint.tensors:
+        raise NoTensors(source=checkpoint.label)
+    return checkpoint
 
 
 def open_adapter(source: Path, label: str | None = None) -> Checkpoint:

@@ -1,5 +1,6 @@
 """Which files of a directory are the model's weights, and which are left alone."""
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -10,12 +11,13 @@ from typing import Final
 
 from weightsmith import fs
 from weightsmith.checkpoint import sidecars
+from weightsmith.checkpoint.instead import known_instead
 from weightsmith.errors import (
     AdapterNotMergeable,
     NoAdapter,
     NoWeights,
     ShardMissing,
-    SourceNotFound,
+    SourceFault,
 )
 from weightsmith.formats.index import Index, parse_index
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES
@@ -39,6 +41,9 @@ LOOKS_LIKE_WEIGHTS: Final = (
     "*.h5",
 )
 
+_LOOKED_INTO: Final = 100
+"""Directories in which weights are looked for where there are none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -59,7 +64,7 @@ def discover(directory: Path) -> Found:
     Raises: SourceNotFound, SourceUnreadable, NoWeights, ShardMissing; JsonInvalid, IndexInvalid,
     IndexEscapes for the index.
     """
-    files, directories = _list(directory)
+    files, directories = list_directory(directory)
     for index_name, pattern in zip(INDEXES, WEIGHTS, strict=True):
         index = None
         if index_name in files:
@@ -73,8 +78,7 @@ def discover(directory: Path) -> Found:
         if weights:
             break
     else:
-        context = [f"found {name}" for name in files if _looks_like_weights(name)]
-        raise NoWeights(source=directory, context=context)
+        raise _no_weights(directory, files, directories)
     taken = set(weights)
     left = [name for name in files if _looks_like_weights(name) and name not in taken]
     return Found(
@@ -91,7 +95,7 @@ def discover_adapter(directory: Path) -> Found:
 
     Raises: SourceNotFound, SourceUnreadable, NoAdapter, AdapterNotMergeable.
     """
-    files, directories = _list(directory)
+    files, directories = list_directory(directory)
     weights = [name for name in ADAPTER_WEIGHTS if name in files][:1]
     if not weights or ADAPTER_CONFIG not in files:
         context = [f"found {name}" for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS) if name in files]
@@ -109,18 +113,33 @@ def discover_adapter(directory: Path) -> Found:
     )
 
 
-def _list(directory: Path) -> tuple[list[str], list[str]]:
-    """Names of the files and of the directories, each sorted."""
+def list_directory(directory: Path) -> tuple[list[str], list[str]]:
+    """Names of the files and of the directories in a directory, each sorted.
+
+    Raises: SourceNotFound, SourceUnreadable.
+    """
     files: list[str] = []
     directories: list[str] = []
-    try:
-        with fs.translated_read_errors(directory), os.scandir(directory) as entries:
-            for entry in entries:
-                (directories if _is_directory(entry) else files).append(entry.name)
-    except SourceNotFound as error:
-        nearest = f"{directory.parent} exists" if directory.parent.is_dir() else ""
-        raise SourceNotFound(source=directory, context=[nearest] if nearest else []) from error
+    with fs.translated_read_errors(directory), os.scandir(directory) as entries:
+        for entry in entries:
+            (directories if _is_directory(entry) else files).append(entry.name)
     return sorted(files), sorted(directories)
+
+
+def _no_weights(directory: Path, files: list[str], directories: list[str]) -> NoWeights:
+    """The error for a directory without weights, with what lies there instead."""
+    found = [f"found {name}" for name in files if _looks_like_weights(name)]
+    instead = known_instead((*files, *directories), directory)
+    if instead is not None:
+        what, hint = instead
+        return NoWeights(source=directory, context=[what, *found], hint=hint)
+    for name in directories[:_LOOKED_INTO]:
+        with contextlib.suppress(SourceFault):
+            below, _ = list_directory(directory / name)
+            if any(fnmatch.fnmatchcase(each, pattern) for each in below for pattern in WEIGHTS):
+                hint = f"give the directory that holds them: {directory / name}"
+                return NoWeights(source=directory, context=found, hint=hint)
+    return NoWeights(source=directory, context=found)
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
+from weightsmith.formats.tensors import TensorInfo
 
 Kind = Literal["model", "delta", "unknown"]
 
@@ -13,6 +14,7 @@ NEAR_ZERO: Final = 0.05
 NEAR_ONE: Final = 0.2
 """A model's final norm weights lie around 1 and above."""
 _SAMPLED: Final = 8
+_LARGEST_NUMEL: Final = 1_000_000
 _CENTRED_AT_ZERO: Final = ("gemma", "recurrent_gemma", "qwen3_next", "qwen3_5")
 """Model types, by their first letters, whose norms multiply by one plus the weight."""
 
@@ -32,9 +34,8 @@ def guess_kind(checkpoint: Checkpoint) -> Guess:
     near 1 or above, those of a delta near 0.
     """
     for tensor in checkpoint.tensors.values():
-        if tensor.info.name.endswith("rotary_emb.inv_freq"):
-            values = floats(checkpoint, tensor)
-            if values and not any(values):
+        if tensor.info.name.endswith("rotary_emb.inv_freq") and _is_readable(tensor.info):
+            if not any(floats(checkpoint, tensor)):
                 return Guess("delta", f"its {tensor.info.name} is all zero")
             break
     model_type = str(checkpoint.config.get("model_type", ""))
@@ -58,13 +59,18 @@ def _norms(checkpoint: Checkpoint) -> list[Tensor]:
         if len(tensor.info.shape) == 1
         and name.endswith(".weight")
         and any(word in name for word in ("norm", "ln_", ".ln"))
-        and tensor.info.dtype in _FORMATS
+        and _is_readable(tensor.info)
     ]
     return sorted(found, key=lambda tensor: (len(tensor.info.name), tensor.info.name))[:_SAMPLED]
 
 
+def _is_readable(info: TensorInfo) -> bool:
+    """Whether there is something to read, and not so much that it is no norm at all."""
+    return info.dtype in _FORMATS and 0 < info.numel <= _LARGEST_NUMEL
+
+
 def _mean_size(values: list[float]) -> float:
-    return sum(map(abs, values)) / len(values) if values else 0.0
+    return sum(map(abs, values)) / len(values)
 
 
 _FORMATS: Final = {"F16": "e", "F32": "f", "F64": "d", "BF16": "f"}

@@ -1,14 +1,14 @@
 """Tell what a directory holds by its file names and the first bytes of its weight files."""
 
 import fnmatch
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from weightsmith import fs
-from weightsmith.checkpoint.discover import INDEXES, WEIGHTS
+from weightsmith.checkpoint.discover import INDEXES, WEIGHTS, list_directory
+from weightsmith.errors import WeightsmithError
 
 Kind = Literal["huggingface", "adapter", "meta", "keystream-release", "xor-release"]
 
@@ -36,8 +36,7 @@ def layout_of(directory: Path) -> Layout | None:
 
     Raises: SourceNotFound, SourceUnreadable, for the directory.
     """
-    with fs.translated_read_errors(directory), os.scandir(directory) as entries:
-        names = sorted(entry.name for entry in entries if not entry.is_dir())
+    names, _ = list_directory(directory)
     weights = tuple(
         name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in WEIGHTS)
     )
@@ -60,8 +59,11 @@ def layout_of(directory: Path) -> Layout | None:
 
 def _is_combined(path: Path) -> bool:
     """Whether a ``.bin`` file is XOR of two torch files, perhaps compressed, and no torch file."""
-    if path.suffix != ".bin" or not path.is_file():
+    if path.suffix != ".bin":
         return False
-    file = fs.open_for_reading(path)
-    start = file.read(0, min(file.size, len(_ZEROS)))
+    try:
+        file = fs.open_for_reading(path)
+        start = file.read(0, min(file.size, len(_ZEROS)))
+    except WeightsmithError:
+        return False  # whoever opens it as a checkpoint says what is wrong with it
     return start == _ZEROS or start.startswith(GZIP_MAGIC)

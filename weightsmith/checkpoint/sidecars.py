@@ -46,5 +46,8 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def is_sidecar(name: str) -> bool:
-    """Whether a file of this name belongs to a model beside its weights."""
-    return matches(name, SIDECARS)
+    """Whether a file of this name belongs to a model beside its weights.
+
+    A name that cannot be printed (control characters, an unknown encoding) is nobody's.
+    """
+    return name.isprintable() and matches(name, SIDECARS)

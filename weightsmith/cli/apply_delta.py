@@ -37,10 +37,15 @@ from weightsmith.ops.policy import NewRowsChoice
     },
     docs="docs/apply-delta.md",
 )
-@option(
-    "--base", group=INPUTS, type=SOURCE, required=True, help="The model the delta was made from."
-)
+@option("--base", group=INPUTS, type=SOURCE, help="The model the delta was made from.")
 @option("--delta", group=INPUTS, type=SOURCE, required=True, help="What was published.")
+@option(
+    "--key",
+    group=INPUTS,
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="For releases encrypted with a file of their base: that file; no --base then.",
+)
 @option(
     "-o",
     "--output",
@@ -89,8 +94,9 @@ from weightsmith.ops.policy import NewRowsChoice
 @click.pass_obj
 def command(
     output: Output,
-    base: str,
+    base: str | None,
     delta: str,
+    key: str | None,
     target: str | None,
     dtype: ops.DTypeChoice,
     new_rows: NewRowsChoice,
@@ -108,6 +114,7 @@ def command(
     job = ops.plan_apply_delta(
         base,
         delta,
+        key=key,
         target=target,
         dtype=dtype,
         new_rows=new_rows,

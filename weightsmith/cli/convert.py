@@ -56,4 +56,7 @@ def command(
     if dtype != "keep":
         run.expects_torch()
     job = ops.plan_convert(source, target, dtype=dtype, max_shard_nbytes=run.max_shard_nbytes)
+    if check_source:
+        with output.progress() as progress:
+            job = ops.check_source(job, run.options, progress)
     run.perform(output, job)

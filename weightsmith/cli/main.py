@@ -26,6 +26,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "weightsmith.cli.apply_delta",
         "Add a published delta to its base model: target = base + delta.",
     ),
+    "merge-lora": (
+        "weightsmith.cli.merge_lora",
+        "Merge LoRA adapters into their base model, on files alone.",
+    ),
     "convert": (
         "weightsmith.cli.convert",
         "Write a model anew: safetensors, dtype, shards, Meta's layout.",
@@ -41,6 +45,14 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "verify": (
         "weightsmith.cli.verify",
         "Check that a model is right: structure, tokenizer, every byte.",
+    ),
+    "download": (
+        "weightsmith.cli.download",
+        "Fetch a model from the hub, every file checked.",
+    ),
+    "clean-cache": (
+        "weightsmith.cli.clean_cache",
+        "Make room in the hub's cache.",
     ),
     "help": ("weightsmith.cli.help", "Explain a command, an exit code, an error, a SOURCE."),
 }
@@ -165,6 +177,8 @@ def main() -> NoReturn:
     """Run this process's command line and end the process."""
     # What stops a job politely (a scheduler, a shutdown) is an interrupt like any other.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # The hub library would else tell the hub about this machine; it reads this when imported.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     code = _flushed(run(sys.argv[1:]))
     if "torch" in sys.modules or code == EXIT_INTERRUPTED:
         # Taking torch down costs a third of a second, and an interrupted run would wait for its

@@ -180,6 +180,9 @@ def _setting(*names: str, **attrs: Any) -> Callable[[F], F]:
 dry_run_option: Final = option(
     "-n", "--dry-run", group=SAFETY, is_flag=True, help="Print the plan and touch nothing."
 )
+offline_option: Final = option(
+    "--offline", group=INPUTS, is_flag=True, help="No network: what the hub's cache holds."
+)
 yes_option: Final = option("-y", "--yes", group=SAFETY, is_flag=True, help="Do not ask.")
 
 

@@ -3,7 +3,7 @@ write a model.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
@@ -23,8 +23,13 @@ def show_plan(output: Output, job: Job, needs: Needs) -> None:
     plan = job.plan
     rows = [_source_row(role, source) for role, source in job.bindings.inputs.items()]
     outputs = [tensor.output for tensor in plan.tensors]
-    files = f"{len(plan.shards)} {'shard' if len(plan.shards) == 1 else 'shards'}"
-    rows.append(("target", str(job.bindings.target), *_size(outputs), f"safetensors, {files}"))
+    shards = f"safetensors, {len(plan.shards)} {'shard' if len(plan.shards) == 1 else 'shards'}"
+    rows.append(("target", str(job.bindings.target), *_size(outputs), shards))
+    if plan.makes_files:  # what lies in them is nobody's business until they are decoded
+        rows = [
+            (role, name, count.replace("tensor", "file"), size)
+            for role, name, count, size, *_ in rows
+        ]
     output.line(heading(plan.verb))
     output.line(table(rows, width=200, right=(2, 3)))
     output.line()
@@ -52,6 +57,7 @@ def plan_document(job: Job, needs: Needs) -> dict[str, Any]:
             "memory_nbytes": needs.memory_nbytes,
             "memory_free_nbytes": needs.memory_free_nbytes,
         },
+        "checked": list(job.checked),
         "plan_digest": job.plan.digest,
         "plan": job.plan.to_document(),
     }
@@ -77,6 +83,7 @@ def show_outcome(
     *,
     elapsed_s: float,
     verified: str,
+    checked: Sequence[str] = (),
 ) -> None:
     """The last lines of a run, and its document."""
     manifest = outcome.manifest
@@ -103,6 +110,7 @@ def show_outcome(
             "files": list(manifest.files),
             "sidecars": list(manifest.sidecars),
             "dropped": list(manifest.dropped),
+            **({"checked": list(checked)} if checked else {}),
             **({"sums": sums.to_json()} if sums else {}),
         },
         human=human,
@@ -142,7 +150,11 @@ def _size(infos: Iterable[TensorInfo]) -> tuple[str, str, str]:
     for info in found:
         held[info.dtype] += info.nbytes
     dtypes = " ".join(dtype for dtype, _ in held.most_common(3))
-    return f"{len(found)} tensors", format_size(sum(held.values())), dtypes
+    return (
+        f"{len(found)} tensor{'' if len(found) == 1 else 's'}",
+        format_size(sum(held.values())),
+        dtypes,
+    )
 
 
 def _detail_rows(job: Job, needs: Needs) -> list[tuple[str, str]]:
@@ -163,6 +175,7 @@ def _detail_rows(job: Job, needs: Needs) -> list[tuple[str, str]]:
     rows += [("note", note) for note in plan.notes]
     for role, source in job.bindings.inputs.items():
         rows += [("note", f"{role}: {note}") for note in source.notes]
+    rows += [("checked", finding) for finding in job.checked]
     memory = format_memory(needs.memory_nbytes)
     if needs.memory_free_nbytes is not None:
         memory += f" of {format_memory(needs.memory_free_nbytes)} available"

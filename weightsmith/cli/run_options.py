@@ -62,7 +62,9 @@ class Run:
                 )
         elapsed_s = time.monotonic() - self.started_s
         verified = VERIFIED[self.options.verify]
-        show_outcome(output, outcome, sums, elapsed_s=elapsed_s, verified=verified)
+        show_outcome(
+            output, outcome, sums, elapsed_s=elapsed_s, verified=verified, checked=job.checked
+        )
 
 
 def run_options(function: F) -> F:

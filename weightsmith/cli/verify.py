@@ -1,11 +1,12 @@
 """``weightsmith verify``."""
 
-from dataclasses import asdict, replace
-from typing import Any, Final, get_args
+from dataclasses import replace
+from typing import Any, get_args
 
 import click
 
-from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.checks_view import checks_page, run_smoke, show_hints
+from weightsmith.cli.layout import heading
 from weightsmith.cli.options import (
     INPUTS,
     SAFETY,
@@ -18,12 +19,8 @@ from weightsmith.cli.options import (
 )
 from weightsmith.cli.output import Output
 from weightsmith.engine.bindings import Options, default_workers
-from weightsmith.errors import shown
+from weightsmith.ops import smoke as smokes
 from weightsmith.ops import verify as ops
-from weightsmith.ops.verify import Device, Report
-from weightsmith.units import format_duration, format_memory
-
-STYLES: Final = {"pass": "green", "FAIL": "red", "not checked": "yellow"}
 
 
 @click.command(
@@ -40,16 +37,28 @@ STYLES: Final = {"pass": "green", "FAIL": "red", "not checked": "yellow"}
 @option(
     "--against", group=INPUTS, type=SOURCE, help="Another model whose tensors should be the same."
 )
-@option("--base", group=INPUTS, type=SOURCE, help="Its base, whose perplexity is the yardstick.")
+@option(
+    "--base",
+    group=INPUTS,
+    type=SOURCE,
+    help="Of a delta: what to apply it to, writing nothing. Of a model: a yardstick for --smoke.",
+)
 @option("--smoke", group=SMOKE, is_flag=True, help="Load it with transformers and let it write.")
 @option(
     "--device",
     group=SMOKE,
-    type=click.Choice(get_args(Device)),
+    type=click.Choice(get_args(smokes.Device)),
     default="auto",
     help="Where to run; auto (default): cuda if there is any.",
 )
-@option("--prompt", group=SMOKE, metavar="TEXT", help="What to ask it.")
+@option(
+    "--prompt",
+    group=SMOKE,
+    metavar="TEXT",
+    default=smokes.QUESTION,
+    show_default=True,
+    help="What to ask it.",
+)
 @option(
     "--max-new-tokens",
     group=SMOKE,
@@ -62,13 +71,13 @@ STYLES: Final = {"pass": "green", "FAIL": "red", "not checked": "yellow"}
     "--max-perplexity",
     group=SMOKE,
     type=click.FloatRange(min=1),
-    help="Fail above this; default: its vocabulary size, or three times the base's.",
+    help="Fail above this; default: the root of its vocabulary size, or less by its base.",
 )
 @option(
     "--low-cpu-mem",
     group=SPEED,
     is_flag=True,
-    help="Smoke test with about one layer in memory, the rest read from disk as needed.",
+    help="Smoke test with one tensor in memory at a time, read anew whenever it is needed.",
 )
 @option("--strict", group=SAFETY, is_flag=True, help="A check that could not be made fails too.")
 @option(
@@ -86,8 +95,8 @@ def command(
     against: str | None,
     base: str | None,
     smoke: bool,
-    device: Device,
-    prompt: str | None,
+    device: smokes.Device,
+    prompt: str,
     max_new_tokens: int,
     max_perplexity: float | None,
     low_cpu_mem: bool,
@@ -98,49 +107,29 @@ def command(
 
     Exit code 0 when all checks pass, 1 when one fails.
     """
+    if smoke and device == "cuda":
+        smokes.choose_device(device)  # rather now than after reading all of the model
     with output.progress() as progress:
         report = ops.verify(
-            source, against=against, options=Options(workers=workers), progress=progress
+            source, base=base, against=against, options=Options(workers=workers), progress=progress
         )
     document: dict[str, Any] = {"schema": "weightsmith.verify/1"}
     if smoke and report.checks[0].verdict == "pass":
-        output.line(f"loading {report.source}")
-        did, judged = ops.smoke(
-            source,
-            base=base,
-            prompt=prompt,
+        settings = smokes.Settings(
             device=device,
+            prompt=prompt,
             max_new_tokens=max_new_tokens,
             max_perplexity=max_perplexity,
             low_cpu_mem=low_cpu_mem,
-            on_text=output.stream,
         )
-        report = replace(report, checks=(*report.checks, *judged))
-        document["smoke"] = asdict(did)
-        output.line(
-            f"\n{did.device}: loaded in {format_duration(did.load_s)},"
-            f" {did.tokens_per_s:.3g} tokens/s, peak memory {format_memory(did.peak_memory_nbytes)}"
-        )
+        document["smoke"], checks = run_smoke(output, source, settings, base=base)
+        report = replace(report, checks=(*report.checks, *checks))
+        output.line()
     passed = report.passed(strict=strict)
     output.result(
         {**document, **report.to_json(), "passed": passed},
-        human=_page(report, output),
+        human=f"{heading(report.source)}\n{checks_page(report.checks, output)}",
         quiet="pass" if passed else "FAIL",
     )
+    show_hints(output, report.checks)
     return 0 if passed else 1
-
-
-def _page(report: Report, output: Output) -> str:
-    width = max(len(check.name) for check in report.checks)
-    verdicts = max(len(check.verdict) for check in report.checks)
-    lines = [heading(report.source)]
-    for check in report.checks:
-        verdict = styled(check.verdict, STYLES[check.verdict]) + " " * (
-            verdicts - len(check.verdict)
-        )
-        rows = [(detail,) for detail in shown(check.details, everything=output.verbose > 0)]
-        room = output.width - width - verdicts - 6
-        first, *rest = table(rows, width=room, styles=(), indent=0).splitlines()
-        lines.append(f"  {check.name:<{width}}  {verdict}  {first}")
-        lines += [" " * (width + verdicts + 6) + line for line in rest]
-    return "\n".join(lines)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _INTEGERS: Final = frozenset({"U8", "I8", "I16", "I32", "I64"})
 _MEAN_BLOCK_NBYTES: Final = 2 * 1024 * 1024
+_PIECE: Final = 64 * 1024
+"""Elements cast at a time: what that allocates stays in a core's cache, and is little to keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,10 @@ class Add:
             target[len(base) :] = delta[len(base) :]
         else:
             compute = torch_dtype(self.compute)
-            target.copy_(delta)
-            target[: len(base)] = base.to(compute) + delta[: len(base)].to(compute)
+            target[len(base) :] = delta[len(base) :]
+            for start in range(0, len(base), _PIECE):
+                piece = slice(start, min(start + _PIECE, len(base)))
+                target[piece] = base[piece].to(compute) + delta[piece].to(compute)
         if state is not None and len(base) < len(delta):
             first = span.start * 8 // dtype_bits(output.dtype)
             columns = torch.arange(first + len(base), first + len(delta)) % len(state)

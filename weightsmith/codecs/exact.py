@@ -123,14 +123,38 @@ class Exact:
                 _part(out, span, wanted)[:] = _part(decoded, place, wanted)
 
 
-def make_span(base: memoryview | None, base_dtype: str, target: memoryview, dtype: str) -> bytes:
-    """The payload of one span of the target; `base` holds the same elements, those it has."""
-    from weightsmith.codecs.elements import elements_of
-    from weightsmith.codecs.exact_span import encode_span, group
+class SpanMaker:
+    """One span of a target in the making: its payload, and the proof that it decodes."""
 
-    elements = elements_of(dtype)
-    known, wanted = base_elements(base, base_dtype, dtype), elements.view(target)
-    return encode_span(known, wanted, group(known, len(wanted), elements))
+    def __init__(
+        self, base: memoryview | None, base_dtype: str, target: memoryview, dtype: str
+    ) -> None:
+        """Make the payload; `base` holds the elements that the target's span has too."""
+        from weightsmith.codecs.elements import elements_of
+        from weightsmith.codecs.exact_span import encode_span, group
+
+        self._elements = elements_of(dtype)
+        self._base = base_elements(base, base_dtype, dtype)
+        self._target = self._elements.view(target)
+        self._grouping = group(self._base, len(self._target), self._elements)
+        self.payload = encode_span(self._base, self._target, self._grouping)
+
+    def restores(self, stored: memoryview) -> bool:
+        """Whether what was stored decodes to the target.
+
+        What the base alone decides, the order of the elements, is not worked out a second time.
+        """
+        import numpy as np
+        import zstandard
+
+        from weightsmith.codecs.exact_span import decode_span
+
+        decoded = np.empty_like(self._target)
+        try:
+            decode_span(stored, self._base, decoded, self._elements, self._grouping)
+        except (ValueError, zstandard.ZstdError):
+            return False
+        return bool(np.array_equal(decoded, self._target))
 
 
 def _touched(span: Range) -> range:

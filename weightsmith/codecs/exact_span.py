@@ -16,8 +16,6 @@ without one, has the patterns themselves for distances, rotated left by one bit:
 then fills a byte, and its sign is the lowest bit.
 """
 
-from typing import Final
-
 import numpy as np
 import numpy.typing as npt
 
@@ -26,7 +24,6 @@ from weightsmith.codecs.elements import Bits, Elements
 from weightsmith.codecs.grouping import Grouping
 
 _PLANES, _SPARSE, _STORED = 1, 2, 3
-_COUNT_NBYTES: Final = 4
 
 
 def group(base: Bits, size: int, elements: Elements) -> Grouping | None:
@@ -69,6 +66,8 @@ def decode_span(
         return
     kind, content = payload[0], payload[1:]
     if kind == _STORED:
+        if len(content) != out.nbytes:
+            raise ValueError("a span has another length than the target's")
         out[:] = elements.view(content)
         return
     if kind == _PLANES:
@@ -129,15 +128,15 @@ def _rotated_right(elements: Bits) -> Bits:
 def _encode_sparse(stream: Bits) -> bytes:
     positions = np.flatnonzero(stream != 0)  # of a mask, twice as fast as of the numbers
     gaps = np.diff(positions, prepend=-1) - 1
-    count = len(positions).to_bytes(_COUNT_NBYTES, "little")
+    count = len(positions).to_bytes(planes.NUMBER_NBYTES, "little")
     return count + planes.pack(gaps.astype("<u4")) + planes.pack(stream[positions])
 
 
 def _decode_sparse(content: memoryview, size: int, dtype: npt.DTypeLike) -> tuple[Bits, memoryview]:
-    count = int.from_bytes(content[:_COUNT_NBYTES], "little")
+    count, content = planes.take_number(content)
     if count > size:
         raise ValueError("more changes than elements")
-    gaps, content = planes.unpack(content[_COUNT_NBYTES:], count, "<u4")
+    gaps, content = planes.unpack(content, count, "<u4")
     values, content = planes.unpack(content, count, dtype)
     positions = np.cumsum(gaps, dtype=np.int64) + np.arange(count)
     if count and positions[-1] >= size:

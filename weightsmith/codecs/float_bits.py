@@ -73,7 +73,8 @@ def _f32_to_f16(elements: Bits) -> Bits:
 def _rounded(values: Bits, shift: Bits | np.uint32) -> Bits:
     """`values` without their last `shift` bits, rounded to nearest even."""
     half_less_one = (np.uint32(1) << (shift - np.uint32(1))) - np.uint32(1)
-    return (values + half_less_one + ((values >> shift) & 1)) >> shift
+    rounded: Bits = (values + half_less_one + ((values >> shift) & 1)) >> shift
+    return rounded
 
 
 def _as_f32(elements: Bits) -> Bits:

@@ -65,8 +65,9 @@ class Lora:
             for index in range(number, number + step.inputs):
                 raw = memoryview(bytearray(inputs[index].nbytes))
                 read(index, 0, raw)
-                flat = view(raw, inputs[index].dtype)
-                tensors.append(flat.reshape(inputs[index].shape).to(compute))
+                tensor = view(raw, inputs[index].dtype).reshape(inputs[index].shape)
+                # A copy in any case, for torch's own memory is aligned, and bits may hang on that.
+                tensors.append(tensor.to(compute, copy=True))
             number += step.inputs
             ready.append(_ready(step, tensors))
             if step.dora and not step.by_row:
@@ -173,9 +174,8 @@ class _Ready:
         """The scaled product for rows `first` to `stop`, in blocks: from row, to row, and it."""
         for low, high in _blocks(len(self.left), first, stop):
             product = self.left[low:high] @ self.right
-            product *= self.step.scale
-            inside = max(low, first), min(high, stop)
-            yield *inside, product[inside[0] - low : inside[1] - low]
+            here, there = max(low, first), min(high, stop)
+            yield here, there, product[here - low : there - low].mul_(self.step.scale)
 
     def take(self, value: "Tensor", first: int) -> None:
         """Change rows in place, of which the first is row `first` of the tensor.

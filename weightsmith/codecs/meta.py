@@ -67,10 +67,11 @@ class Join:
             return [Range(first * _width(info), stop * _width(info)) for info in inputs]
         ranges = []
         for info, rows in self._shares(inputs, first, stop):
+            start, end = rows.start, rows.stop
             if len(rows) and int(self.head_rows):
                 source = self._source_rows(rows)
-                rows = range(int(source.min()), int(source.max()) + 1)
-            ranges.append(Range(rows.start * _width(info), rows.stop * _width(info)))
+                start, end = int(source.min()), int(source.max()) + 1
+            ranges.append(Range(start * _width(info), end * _width(info)))
         return ranges
 
     def apply(

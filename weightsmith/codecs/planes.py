@@ -16,7 +16,7 @@ import zstandard
 
 from weightsmith.codecs.elements import Bits
 
-_LENGTH_NBYTES: Final = 4
+NUMBER_NBYTES: Final = 4
 _FRAME: Final = zstandard.ZstdCompressionParameters.from_level(
     1, window_log=15, hash_log=6, min_match=7
 )
@@ -36,8 +36,18 @@ def pack(values: Bits) -> bytes:
             content = compressor.compress(plane.data)
             if len(content) >= plane.size:
                 content = plane.tobytes()
-        parts += [len(content).to_bytes(_LENGTH_NBYTES, "little"), content]
+        parts += [len(content).to_bytes(NUMBER_NBYTES, "little"), content]
     return b"".join(parts)
+
+
+def take_number(packed: memoryview) -> tuple[int, memoryview]:
+    """The u32 at the start of `packed`, and what follows it.
+
+    Raises: ValueError.
+    """
+    if len(packed) < NUMBER_NBYTES:
+        raise ValueError("a span is cut short")
+    return int.from_bytes(packed[:NUMBER_NBYTES], "little"), packed[NUMBER_NBYTES:]
 
 
 def unpack(packed: memoryview, count: int, dtype: npt.DTypeLike) -> tuple[Bits, memoryview]:
@@ -48,11 +58,10 @@ def unpack(packed: memoryview, count: int, dtype: npt.DTypeLike) -> tuple[Bits, 
     """
     values = np.zeros(count, dtype)
     for byte in reversed(range(values.itemsize)):
-        length = int.from_bytes(packed[:_LENGTH_NBYTES], "little")
-        content = packed[_LENGTH_NBYTES:][:length]
+        length, packed = take_number(packed)
+        content, packed = packed[:length], packed[length:]
         if len(content) < length:
             raise ValueError("a plane is cut short")
-        packed = packed[_LENGTH_NBYTES + length :]
         if length:
             plane = np.frombuffer(_bytes(content, count), np.uint8)
             values |= np.left_shift(plane, 8 * byte, dtype=values.dtype)

@@ -13,7 +13,9 @@ _CODECS: Final = {
     "copy@1": "weightsmith.codecs.copy:Copy",
     "exact@1": "weightsmith.codecs.exact:Exact",
     "join@1": "weightsmith.codecs.meta:Join",
+    "keystream-file@1": "weightsmith.codecs.keystream_file:KeystreamFile",
     "lora@1": "weightsmith.codecs.lora:Lora",
+    "xor-file@1": "weightsmith.codecs.xor_file:XorFile",
 }
 """An id carries the codec's version, so that a plan made by another version is not run by this
 one.

@@ -1,14 +1,16 @@
-"""A checkpoint that is nowhere written: its tensors follow from others' by rules, as they are read."""
+"""A checkpoint that is nowhere written: its tensors are made by rules as they are read."""
 
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
+from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
 from weightsmith.checkpoint.store import LocalStore
 from weightsmith.codecs.base import Range
 from weightsmith.engine.shard import TensorWork
-from weightsmith.engine.spans import Buffers
+from weightsmith.engine.spans import Buffers, span_range
+from weightsmith.errors import ShardTruncated
 from weightsmith.formats.tensors import StoredTensor
 from weightsmith.plan.model import TensorPlan, rules_digest
 
@@ -56,9 +58,21 @@ class Derived(Checkpoint):
         return self._contents[name]
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
-        """Fill `buffer` with bytes of a tensor, made as they are asked for; for any thread."""
-        span = Range(start, start + len(buffer))
-        self._works[name].make(span, self._buffers(), buffer)
+        """Fill `buffer` with bytes of a tensor, made as they are asked for; for any thread.
+
+        No rule is asked for a range that lies in two spans.
+        """
+        stop = start + len(buffer)
+        for number in range(start // SPAN_NBYTES, span_count(stop)):
+            whole = span_range(number, stop)
+            part = Range(max(whole.start, start), whole.stop)
+            out = buffer[part.start - start : part.stop - start]
+            self._works[name].make(part, self._buffers(), out)
+
+    @property
+    def sequential(self) -> bool:
+        """As soon as one input is."""
+        return any(each.sequential for each in self._inputs.values())
 
     def files_of(self, name: str) -> frozenset[str]:
         """Names of the files that a tensor's bytes come from."""
@@ -79,3 +93,30 @@ class Derived(Checkpoint):
         if own is None:
             own = self._own.buffers = Buffers()
         return own
+
+
+class DerivedFile:
+    """A file of a derived checkpoint of whole files, to be read before it is written anywhere."""
+
+    def __init__(self, checkpoint: Checkpoint, name: str) -> None:
+        """Name the file; nothing is read."""
+        self.path = checkpoint.directory / name
+        self._checkpoint = checkpoint
+        self._name = name
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return self._checkpoint.tensors[self._name].info.nbytes
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`."""
+        if offset + len(buffer) > self.size:
+            raise ShardTruncated(file=self.path, reason=f"it ends at byte {self.size}")
+        self._checkpoint.read_into(self._name, offset, buffer)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """`nbytes` from `offset`."""
+        buffer = bytearray(nbytes)
+        self.read_into(offset, memoryview(buffer))
+        return bytes(buffer)

@@ -1,8 +1,11 @@
-"""The md5 and sha256 of whole files, as releases published them."""
+"""Hashes of whole files: md5 and sha256, as releases published them, and our own."""
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
 
 from weightsmith import fs
 from weightsmith.checkpoint.digest import SPAN_NBYTES
@@ -11,6 +14,15 @@ from weightsmith.engine.spans import Advance, Buffers
 
 Hashes = Mapping[str, str]
 """Algorithm to lower-case hex."""
+
+
+def file_digest(path: Path) -> str:
+    """Hex blake3 of a file's content, as ``b3sum`` gives it.
+
+    Memory: one span.
+    """
+    found = hash_files({path: {"blake3"}}, [Buffers()], lambda _: None)
+    return found[path]["blake3"]
 
 
 def hash_files(
@@ -26,7 +38,7 @@ def hash_files(
 
     def worker(own: Buffers) -> Callable[[Path], None]:
         def hash_file(path: Path) -> None:
-            hashers = {name: hashlib.new(name) for name in wanted[path]}
+            hashers = {name: _hasher(name) for name in wanted[path]}
             file = fs.open_for_reading(path)
             size = file.size
             for start in range(0, size, SPAN_NBYTES):
@@ -41,3 +53,7 @@ def hash_files(
 
     run_tasks(wanted, [worker(own) for own in buffers])
     return found
+
+
+def _hasher(name: str) -> Any:
+    return blake3() if name == "blake3" else hashlib.new(name)

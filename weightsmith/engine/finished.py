@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import MAX_SIDECAR_NBYTES, Checkpoint
-from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.engine.file_hashes import file_digest
 from weightsmith.engine.manifest import Manifest
 from weightsmith.errors import WeightsmithError
 
@@ -23,11 +22,11 @@ def damage(checkpoint: Checkpoint, manifest: Manifest, digests: Mapping[str, str
             problems.append(f"{name}: size or header differ")
     for name, sidecar in manifest.sidecars.items():
         try:
-            content = fs.read_small(checkpoint.directory / name, MAX_SIDECAR_NBYTES)
+            found = file_digest(checkpoint.directory / name)
         except WeightsmithError as error:
             problems.append(str(error))
             continue
-        if bytes_digest(content) != sidecar.digest:
+        if found != sidecar.digest:
             problems.append(f"{name} was changed")
     return problems + [
         f"tensor {name} differs"

@@ -9,6 +9,12 @@ from typing import Final
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import open_checkpoint
 from weightsmith.engine.bindings import Bindings, Options
+from weightsmith.engine.decoded import (
+    digest_decoded,
+    manifest_of_files,
+    open_output,
+    require_published,
+)
 from weightsmith.engine.finished import damage
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, manifest_of, read_manifest
@@ -28,7 +34,7 @@ from weightsmith.errors import (
     shown,
 )
 from weightsmith.formats.index import build_index
-from weightsmith.plan.model import Plan, ShardPlan
+from weightsmith.plan.model import FilePlan, Plan, ShardPlan
 
 INDEX: Final = "model.safetensors.index.json"
 
@@ -54,7 +60,8 @@ def run(plan: Plan, bindings: Bindings, options: Options, progress: Progress = S
     """
     staging = Staging(bindings.target)
     staging.recover()
-    buffers = [Buffers() for _ in range(options.threads)]
+    in_order = any(each.sequential for each in bindings.inputs.values())
+    buffers = [Buffers() for _ in range(1 if in_order else options.threads)]
     finished = _finished(plan, bindings, options, buffers, progress)
     if finished is not None:
         staging.discard_leftovers(plan)
@@ -65,7 +72,7 @@ def run(plan: Plan, bindings: Bindings, options: Options, progress: Progress = S
         if kept:
             progress.note(f"continuing: {len(kept)} of {len(plan.shards)} shard(s) are done")
         digests = _make_shards(plan, bindings, options, staging, buffers, kept, progress)
-        manifest = _complete(plan, bindings, staging, digests)
+        manifest = _complete(plan, bindings, staging, digests, buffers, progress)
         staging.publish(overwrite=options.overwrite)
     return Outcome(bindings.target, manifest, kept=len(kept), already_done=False)
 
@@ -136,7 +143,9 @@ def _finished(
         manifest = read_manifest(target) if target.is_dir() else None
     except (DamagedInput, SourceFault):
         manifest = None
-    if manifest is None:
+    if not target.is_dir():
+        reason = "it is no directory"
+    elif manifest is None:
         reason = "weightsmith did not finish it"
     elif manifest.plan != plan.digest:
         reason = "another plan made it"
@@ -144,11 +153,12 @@ def _finished(
         reason = f"{newer[0]} is newer than it"
     else:
         progress.begin("checking", sum(shard.data_nbytes for shard in plan.shards))
-        problems = _damage(target, manifest, buffers, progress)
-        expected = manifest_of(plan, manifest.tensors, _index(plan))
-        expected = replace(expected, made_by=manifest.made_by)
-        if (target / MANIFEST).read_bytes() != expected.to_json():
-            problems.append(f"{MANIFEST} was changed")
+        problems = _damage(target, plan, manifest, buffers, progress)
+        if not problems:
+            expected = _manifest(plan, manifest.tensors, target)
+            expected = replace(expected, made_by=manifest.made_by)
+            if (target / MANIFEST).read_bytes() != expected.to_json():
+                problems.append(f"{MANIFEST} was changed")
         if not problems:
             return manifest
         reason = f"it is damaged: {'; '.join(shown(problems))}"
@@ -158,11 +168,15 @@ def _finished(
 
 
 def _damage(
-    target: Path, manifest: Manifest, buffers: Sequence[Buffers], progress: Progress
+    target: Path,
+    plan: Plan,
+    manifest: Manifest,
+    buffers: Sequence[Buffers],
+    progress: Progress,
 ) -> list[str]:
     """What is wrong with a finished target, as sentences; reads all of it."""
     try:
-        checkpoint = open_checkpoint(target)
+        checkpoint = open_output(target) if plan.makes_files else open_checkpoint(target)
     except WeightsmithError as error:
         return [str(error)]
     infos = [tensor.info for tensor in checkpoint.tensors.values()]
@@ -193,6 +207,7 @@ def _make_shards(
     """Make every shard that is not kept; returns the digests of all tensors."""
     passes = 1 if options.verify == "no" else 2
     total = sum(s.data_nbytes * (passes - (s.name in kept)) for s in plan.shards)
+    total += sum(s.nbytes for s in plan.shards if isinstance(s, FilePlan) and s.published)
     progress.begin("writing" if passes == 1 else "writing and checking", total)
     digests: dict[str, str] = {}
     background = ThreadPoolExecutor(1)
@@ -251,16 +266,18 @@ def _check(
     buffers: Sequence[Buffers],
     progress: Progress,
 ) -> None:
-    """Read a shard back and compare.
+    """Read a shard back and compare; with the release's own hashes, however little is verified.
 
-    Raises: VerificationFailed.
+    Raises: VerificationFailed, DecodedWrong.
     """
-    if options.verify == "no":
-        return
-    found = read_back(path, shard, buffers, progress.advance)
-    differing = [name for name in expected if found.get(name) != expected[name]]
-    if differing:
-        raise VerificationFailed(file=path, reason=f"{len(differing)} tensor(s)", context=differing)
+    if options.verify != "no":
+        found = read_back(path, shard, buffers, progress.advance)
+        differing = [name for name in expected if found.get(name) != expected[name]]
+        if differing:
+            reason = f"{len(differing)} tensor(s)"
+            raise VerificationFailed(file=path, reason=reason, context=differing)
+    if isinstance(shard, FilePlan) and shard.published:
+        require_published(path, shard, buffers, progress.advance)
 
 
 def _require_unchanged(bindings: Bindings) -> None:
@@ -271,23 +288,36 @@ def _require_unchanged(bindings: Bindings) -> None:
 
 
 def _complete(
-    plan: Plan, bindings: Bindings, staging: Staging, digests: Mapping[str, str]
+    plan: Plan,
+    bindings: Bindings,
+    staging: Staging,
+    digests: Mapping[str, str],
+    buffers: Sequence[Buffers],
+    progress: Progress,
 ) -> Manifest:
     """Write sidecars and index, then, when all of them are durable, the manifest."""
     small = {each.name: bindings.sidecars[each.name] for each in plan.sidecars}
-    index = _index(plan)
-    for name, content in (small | index).items():
+    for name, content in (small | _index(plan)).items():
         fs.write_durably(staging.output / name, content)
     fs.sync_directory(staging.output)
-    manifest = manifest_of(plan, digests, index)
+    if plan.makes_files:
+        digests = digest_decoded(staging.output, buffers, progress)
+    manifest = _manifest(plan, digests, staging.output)
     fs.write_durably(staging.output / MANIFEST, manifest.to_json())
     fs.sync_directory(staging.output)
     return manifest
 
 
+def _manifest(plan: Plan, digests: Mapping[str, str], directory: Path) -> Manifest:
+    """The manifest of the whole output in `directory`; `digests` are those of its tensors."""
+    if plan.makes_files:
+        return manifest_of_files(plan, digests, directory)
+    return manifest_of(plan, digests, _index(plan))
+
+
 def _index(plan: Plan) -> dict[str, bytes]:
     """The content of the index by its name; nothing where one file holds all."""
-    if len(plan.shards) == 1:
+    if len(plan.shards) == 1 or plan.makes_files:
         return {}
     weight_map = {t.output.name: s.name for s in plan.shards for t in s.tensors}
     nbytes = sum(shard.data_nbytes for shard in plan.shards)

@@ -13,7 +13,7 @@ from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors, span_range
 from weightsmith.errors import DamagedInput, VerificationFailed
 from weightsmith.formats.safetensors_header import read_header
-from weightsmith.plan.model import ShardPlan, TensorPlan
+from weightsmith.plan.model import FilePlan, ShardPlan, TensorPlan
 
 
 class TensorWork:
@@ -49,7 +49,7 @@ class TensorWork:
         checkpoint.read_into(name, start, buffer)
 
     def make(self, span: Range, own: Buffers, out: memoryview) -> None:
-        """Fill `out` with the bytes `span` of the output; `own` takes what is read, from block 1 on."""
+        """Fill `out` with the bytes `span` of the output; what is read lies in other blocks."""
         state = self.state()
         ranges = self.codec.reads(state, self.infos, self.output, span)
         blocks = [own.block(i, source.nbytes) for i, source in enumerate(ranges, start=1)]
@@ -112,9 +112,14 @@ def read_back(
 ) -> dict[str, str]:
     """Open a written shard through the reader and digest its tensors again, by name.
 
-    Raises: VerificationFailed, if its header is not the planned one.
+    Raises: VerificationFailed, if its header, or a file's size, is not the planned one.
     """
     file = fs.open_for_reading(path)
+    if isinstance(shard, FilePlan):
+        if file.size != shard.nbytes:
+            raise VerificationFailed(file=path, reason=f"it has {file.size} bytes")
+        infos = [tensor.output for tensor in shard.tensors]
+        return digest_tensors(infos, lambda _, *at: file.read_into(*at), buffers, advance)
     try:
         header, raw = read_header(file)
     except DamagedInput as error:

@@ -36,16 +36,15 @@ def span_range(number: int, nbytes: int) -> Range:
     return Range(number * SPAN_NBYTES, min((number + 1) * SPAN_NBYTES, nbytes))
 
 
-def visit_spans(
+def map_spans(
     infos: Iterable[TensorInfo],
-    read: ReadTensor,
     buffers: Sequence[Buffers],
-    advance: Advance,
-    visit: Callable[[TensorInfo, memoryview], Found],
+    visit: Callable[[TensorInfo, Range, Buffers], Found],
 ) -> dict[str, list[Found]]:
-    """Call `visit` with the bytes of every span; returns by tensor what it returned, in order.
+    """Call `visit` for every span, with a worker's own buffers; returns by tensor what it returned,
+    in order.
 
-    One worker a set of buffers. Memory: one span a worker.
+    One worker a set of buffers.
     """
     by_name = {info.name: info for info in infos}
     found: dict[str, dict[int, Found]] = {name: {} for name in by_name}
@@ -53,11 +52,8 @@ def visit_spans(
     def worker(own: Buffers) -> Callable[[tuple[str, int]], None]:
         def visit_span(task: tuple[str, int]) -> None:
             name, number = task
-            span = span_range(number, by_name[name].nbytes)
-            block = own.block(0, span.nbytes)
-            read(name, span.start, block)
-            found[name][number] = visit(by_name[name], block)
-            advance(span.nbytes)
+            info = by_name[name]
+            found[name][number] = visit(info, span_range(number, info.nbytes), own)
 
         return visit_span
 
@@ -68,6 +64,28 @@ def visit_spans(
     )
     run_tasks(tasks, [worker(own) for own in buffers])
     return {name: [parts[n] for n in range(len(parts))] for name, parts in found.items()}
+
+
+def visit_spans(
+    infos: Iterable[TensorInfo],
+    read: ReadTensor,
+    buffers: Sequence[Buffers],
+    advance: Advance,
+    visit: Callable[[TensorInfo, memoryview], Found],
+) -> dict[str, list[Found]]:
+    """As `map_spans`, with the bytes of every span.
+
+    Memory: one span a worker.
+    """
+
+    def read_and_visit(info: TensorInfo, span: Range, own: Buffers) -> Found:
+        block = own.block(0, span.nbytes)
+        read(info.name, span.start, block)
+        part = visit(info, block)
+        advance(span.nbytes)
+        return part
+
+    return map_spans(infos, buffers, read_and_visit)
 
 
 def digest_tensors(

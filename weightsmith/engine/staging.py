@@ -54,6 +54,8 @@ class Staging:
                 raise TargetUnwritable(where=self.path, reason="it is a link")
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / "lock").open("ab")
+        except FileExistsError as error:
+            raise TargetUnwritable(where=self.path, reason="it is no directory") from error
         except OSError as error:
             raise TargetUnwritable(where=self.path.parent, reason=error.strerror) from error
         with lock:

@@ -35,6 +35,8 @@ def parse_index(raw: bytes, file: Path) -> Index:
     weight_map, metadata = content.get("weight_map"), content.get("metadata")
     if not isinstance(weight_map, dict):
         raise IndexInvalid(file=file, reason="it has no weight_map")
+    if not weight_map:
+        raise IndexInvalid(file=file, reason="its weight_map is empty")
     if metadata is not None and not isinstance(metadata, dict):
         raise IndexInvalid(file=file, reason="its metadata is no map")
     for tensor, name in weight_map.items():

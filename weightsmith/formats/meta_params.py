@@ -79,6 +79,6 @@ def _count(content: Mapping[str, Any], key: str, file: Path) -> int:
 
 def _number(content: Mapping[str, Any], key: str, file: Path) -> float:
     value = content.get(key)
-    if type(value) not in {int, float}:
+    if not isinstance(value, int | float) or isinstance(value, bool):
         raise ParamsInvalid(file=file, reason=f"{key} is {value!r}, which is no number")
     return float(value)

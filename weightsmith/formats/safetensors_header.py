@@ -55,6 +55,9 @@ def read_header(file: PositionedFile) -> tuple[Header, bytes]:
     start, size = read_start(file), file.size
     if size < _LENGTH_NBYTES:
         raise ShardTruncated(file=file.path, reason=f"{size} bytes hold no header")
+    if start.startswith(b"PK\3\4") and start[_LENGTH_NBYTES] != ord("{"):
+        hint = "if it is a torch file, let its name end in .bin"
+        raise HeaderInvalid(file=file.path, reason="it is a zip archive", hint=hint)
     with _named(file.path):
         nbytes = _LENGTH_NBYTES + _parse_length(start)
         if nbytes > size:
@@ -126,9 +129,7 @@ def _parse_length(start: bytes) -> int:
     """The header's length, once the first bytes can be those of a safetensors file at all."""
     length = int.from_bytes(start[:_LENGTH_NBYTES], "little")
     if length > MAX_HEADER_NBYTES:
-        zipped = start.startswith(b"PK\3\4")
-        fault = "it is a zip archive" if zipped else f"its header would have {length} bytes"
-        raise _BrokenRuleError(fault)
+        raise _BrokenRuleError(f"its header would have {length} bytes")
     if length == 0:
         raise _BrokenRuleError("its header is empty")
     if start[_LENGTH_NBYTES : _LENGTH_NBYTES + 1] not in {b"", b"{"}:

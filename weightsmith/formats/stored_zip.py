@@ -5,11 +5,12 @@ import io
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from weightsmith.errors import ShardTruncated, ZipInvalid
-from weightsmith.fs import PositionedFile
+from weightsmith.fs import Readable
 
 MAX_DIRECTORY_NBYTES: Final = 64 * 2**20
 """Largest directory, and largest single member, that is read: room for 100 000 tensors."""
@@ -35,7 +36,7 @@ class Member:
 class StoredZip:
     """The directory of an open archive; a member is checked when it is asked for."""
 
-    def __init__(self, file: PositionedFile) -> None:
+    def __init__(self, file: Readable) -> None:
         """Read the directory of `file`.
 
         Raises: ShardTruncated, if the archive has no end; ZipInvalid, if its directory is unsound.
@@ -45,7 +46,7 @@ class StoredZip:
         tail_nbytes = min(self._size, _END_NBYTES + _COMMENT_NBYTES)
         place = file.read(self._size - tail_nbytes, tail_nbytes).rfind(_END_MAGIC)
         if place < 0 or tail_nbytes - place < _END_NBYTES:
-            raise ShardTruncated(file=file.path, reason="no zip end record")
+            raise ShardTruncated(file=file.path, reason="its zip archive has no end")
         try:
             with zipfile.ZipFile(_Reader(file)) as archive:
                 members = archive.infolist()
@@ -113,6 +114,13 @@ class StoredZip:
             raise self.invalid(f"the checksum of {name} is wrong")
         return content
 
+    def checksums(self) -> Iterator[tuple[str, Member, int]]:
+        """Name, place and CRC-32 of every member; torch writes 0 when told not to compute it.
+
+        Raises: ZipInvalid, as `find`.
+        """
+        return ((name, self.find(name), member.CRC) for name, member in self._members.items())
+
     def invalid(self, reason: str) -> ZipInvalid:
         """The error that says what is wrong with this archive."""
         return ZipInvalid(file=self._file.path, reason=reason)
@@ -121,7 +129,7 @@ class StoredZip:
 class _Reader:
     """A positioned file as `zipfile` wants it."""
 
-    def __init__(self, file: PositionedFile) -> None:
+    def __init__(self, file: Readable) -> None:
         self._file = file
         self._size = file.size
         self._position = 0

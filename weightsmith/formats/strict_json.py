@@ -1,10 +1,12 @@
 """JSON without surprises: one meaning per document, or an error that says where it goes wrong."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Final, NoReturn
 
 from weightsmith.errors import JsonInvalid
+from weightsmith.formats.sniff import START_NBYTES, refuse_wrong_start
 
 _BYTE_ORDER_MARK: Final = "\ufeff"
 
@@ -13,8 +15,10 @@ def parse_json(raw: bytes, file: Path | str, *, bom_allowed: bool = False) -> ob
     """The value of a JSON document in UTF-8; `file` is only named in errors.
 
     Raises: JsonInvalid, also for what Python's parser would let pass: repeated keys, ``NaN`` and
-    ``Infinity``, half of a surrogate pair, UTF-16, and nesting or integers without end.
+    ``Infinity``, half of a surrogate pair, UTF-16, and nesting or integers without end; LfsPointer
+    and WebPage, for what lies there in place of the document.
     """
+    refuse_wrong_start(raw[:START_NBYTES], file)
 
     def refuse_constant(text: str) -> NoReturn:
         raise JsonInvalid(file=file, reason=f"{text} is no JSON number")
@@ -47,5 +51,5 @@ def parse_json(raw: bytes, file: Path | str, *, bom_allowed: bool = False) -> ob
 
 
 def _first_repeated(pairs: list[tuple[str, object]]) -> str:
-    keys = [key for key, _ in pairs]
-    return next(key for place, key in enumerate(keys) if keys.index(key) < place)
+    counts = Counter(key for key, _ in pairs)
+    return next(key for key, count in counts.items() if count > 1)

@@ -20,7 +20,7 @@ from weightsmith.formats.sniff import read_start
 from weightsmith.formats.stored_zip import StoredZip
 from weightsmith.formats.tensors import StoredTensor, TensorInfo, dtype_bits
 from weightsmith.formats.torch_pickle import DTYPES, Storage, Symbol, View, record_pickle
-from weightsmith.fs import PositionedFile
+from weightsmith.fs import Readable
 
 _WRAPPERS: Final = ("state_dict", "model", "module")
 """Names under which training scripts put the map of tensors."""
@@ -45,7 +45,7 @@ class TorchTable:
     """The file's header, for digests: the pickle, and each member's place, size and checksum."""
 
 
-def read_table(file: PositionedFile) -> TorchTable:
+def read_table(file: Readable) -> TorchTable:
     """The table of tensors of a torch file; nothing in it is run and no tensor is read.
 
     Raises: PickleForbidden, PickleInvalid, ZipInvalid, ExpandedTensor, LegacyTorchFile,
@@ -65,14 +65,17 @@ def read_table(file: PositionedFile) -> TorchTable:
     return TorchTable(tuple(tensors), left, pickled + archive.listing)
 
 
-def _require_zip(file: PositionedFile) -> None:
+def _require_zip(file: Readable) -> None:
     """Tell the layouts of older torch, and what is no torch file at all, from a zip archive."""
     start = read_start(file)
     tar_magic = start[_TAR_MAGIC_OFFSET : _TAR_MAGIC_OFFSET + len(_TAR_MAGIC)]
     if _LEGACY_MAGIC in start[:64] or tar_magic == _TAR_MAGIC:
         raise LegacyTorchFile(file=file.path)
     if not start.startswith(b"PK"):
-        raise ZipInvalid(file=file.path, reason="it is no zip archive")
+        hint = None
+        if start[8:9] == b"{":
+            hint = "it looks like a safetensors file: let its name end in .safetensors"
+        raise ZipInvalid(file=file.path, reason="it is no zip archive", hint=hint)
 
 
 def _find_views(content: object, path: Path) -> tuple[list[tuple[str, View]], tuple[str, ...]]:

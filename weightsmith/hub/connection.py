@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from weightsmith import __version__
-from weightsmith.errors import AnswerNotFromHub, FileNameUnsafe, JsonInvalid, shown
+from weightsmith.errors import AnswerNotFromHub, DamagedInput, FileNameUnsafe, shown
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.hub.faults import translated
 from weightsmith.hub.hashes import hash_bytes, require_digest
@@ -51,8 +51,9 @@ def connect(
     from huggingface_hub import constants
 
     endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+    offline = offline or constants.is_offline_mode()
     installed = importlib.util.find_spec("hf_xet") is not None
-    xet = installed and not constants.HF_HUB_DISABLE_XET
+    xet = installed and not constants.HF_HUB_DISABLE_XET and not offline
     notes = []
     if xet and endpoint not in PUBLIC_ENDPOINTS and "HF_HUB_DISABLE_XET" not in os.environ:
         xet = False
@@ -60,7 +61,7 @@ def connect(
     return Connection(
         endpoint=endpoint,
         cache=Path(cache or constants.HF_HUB_CACHE).expanduser().absolute(),
-        offline=offline or constants.is_offline_mode(),
+        offline=offline,
         xet=xet,
         notes=tuple(notes),
     )
@@ -94,7 +95,7 @@ def list_repo(connection: Connection, repo_id: str, revision: str) -> Listing:
     try:
         content = parse_json(response.content, "its answer")
         listing = _parse_listing(repo_id, revision, content)
-    except JsonInvalid as error:
+    except DamagedInput as error:  # whatever it is that is no JSON
         raise AnswerNotFromHub(endpoint=connection.endpoint, reason=str(error)) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"its list of {repo_id}'s files makes no sense"

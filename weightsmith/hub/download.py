@@ -1,5 +1,6 @@
 """Fetch the files of a resolved source: in parallel, resumable, each checked by its hash."""
 
+import dataclasses
 import shutil
 import threading
 from collections.abc import Callable, Iterable
@@ -88,9 +89,10 @@ def download(resolved: Resolved, progress: Progress, *, check_kept: bool = True)
     with library_heard(job.note):
         if check_kept and kept:
             progress.begin("checking", sum(file.nbytes for file in kept))
-            damaged = _discard_damaged(job, kept)
+            damaged = _find_damaged(job, kept)
             kept = [file for file in kept if file not in damaged]
             missing += damaged
+            job = dataclasses.replace(job, damaged=frozenset(file.name for file in damaged))
         # Bytes that are in the cache without a name in this snapshot want only the name.
         unnamed = [file for file in kept if not (job.place.folder / file.name).exists()]
         if wanted := [*unnamed, *missing]:
@@ -106,10 +108,11 @@ def download(resolved: Resolved, progress: Progress, *, check_kept: bool = True)
     return Downloaded(resolved, resolved.place.folder, tuple(missing), tuple(kept))
 
 
-def _discard_damaged(job: Job, files: Iterable[RepoFile]) -> list[RepoFile]:
-    """Hash files that are there; those that are not what the hub has are deleted, and returned.
+def _find_damaged(job: Job, files: Iterable[RepoFile]) -> list[RepoFile]:
+    """Hash files that are there; those that are not what the hub has.
 
-    Raises: HashMismatch, if the network is off: a damaged file is then better than none.
+    They stay until a sound one takes their place: other revisions may point at them.
+    Raises: HashMismatch, if there is one and the network is off.
     """
     damaged = []
 
@@ -125,7 +128,6 @@ def _discard_damaged(job: Job, files: Iterable[RepoFile]) -> list[RepoFile]:
                 context = [*error.context, str(path)]
                 raise HashMismatch(file=file.name, context=context, hint=hint) from error
             job.note(f"{file.name} here is not what the hub has; it is fetched anew")
-            job.place.discard(file)
             damaged.append(file)
 
     _each(job, check, [file for file in files if file.digest])

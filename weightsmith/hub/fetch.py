@@ -32,6 +32,8 @@ class Job:
     note: Callable[[str], None]
     stop: threading.Event
     """Set when another file has failed, or the person has had enough."""
+    damaged: frozenset[str] = frozenset()
+    """Names of files that are there in full length and have to be replaced all the same."""
 
 
 class Stopped(Exception):
@@ -43,36 +45,29 @@ def fetch(job: Job, file: RepoFile) -> None:
 
     Raises: HashMismatch, DownloadBroken, DiskFull, and what `translated` makes of other answers.
     """
-    place = job.place
     cache = CachePlace(job.connection.cache, job.listing.repo_id, job.listing.commit)
-    if job.connection.xet or (place != cache and holds(cache, file)):
-        _by_library(job, file)
-        return
-    from huggingface_hub.utils import WeakFileLock
-
-    # The snapshot's folder first: the cache's scan takes blobs without snapshots for damage.
-    for folder in (
-        place.folder,
-        *(p(file).parent for p in (place.store, place.partial, place.lock)),
-    ):
-        folder.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(place.lock(file)):
-        if holds(place, file):
-            job.advance(file.nbytes)  # another process brought it while we waited
-        else:
-            _fetch_to(place.partial(file), job, file)
-            fs.rename(place.partial(file), place.store(file))
-    if place == cache:
+    path = job.place.folder / file.name
+    if job.connection.xet:
+        _by_library(job, file, replace=path.exists())
+    elif job.place == cache:
+        _fetch(job, file)
+        if not path.is_symlink():
+            path.unlink(missing_ok=True)
         # The blob is there; the library links it into the snapshot.
         unheard = dataclasses.replace(job, advance=lambda _: None)
-        _by_library(unheard, file, checked=place.store(file))
-        if not (place.folder / file.name).is_symlink():
-            place.store(file).unlink(
-                missing_ok=True
-            )  # links cannot be made here, so the library made a copy
+        _by_library(unheard, file, checked=cache.store(file))
+        if not path.is_symlink():  # links cannot be made here, so the library made a copy
+            cache.store(file).unlink(missing_ok=True)
+    elif holds(cache, file):
+        path.unlink(missing_ok=True)  # it may be a link, and copying would write through it
+        _by_library(job, file)
+    else:
+        _fetch(job, file)
 
 
-def _by_library(job: Job, file: RepoFile, *, checked: Path | None = None) -> None:
+def _by_library(
+    job: Job, file: RepoFile, *, replace: bool = False, checked: Path | None = None
+) -> None:
     """Let the hub library do what it takes: fetch from Xet, copy from the cache, link.
 
     Its result is hashed, unless it is the file `checked`.
@@ -102,6 +97,7 @@ def _by_library(job: Job, file: RepoFile, *, checked: Path | None = None) -> Non
                 library_name="weightsmith",
                 library_version=__version__,
                 tqdm_class=_counting(advance, job.stop),
+                force_download=replace,
                 **into,
             )
         except (RuntimeError, errors.XetDownloadError) as error:  # what Xet's storage raises
@@ -114,6 +110,27 @@ def _by_library(job: Job, file: RepoFile, *, checked: Path | None = None) -> Non
         except HashMismatch:
             place.discard(file)
             raise
+
+
+def _fetch(job: Job, file: RepoFile) -> None:
+    """Fetch over HTTP, as the only one who does, and put it where its bytes belong."""
+    from huggingface_hub.utils import WeakFileLock
+
+    place = job.place
+    # The snapshot's folder first: the cache's scan takes blobs without snapshots for damage.
+    for path in (
+        place.folder / file.name,
+        place.store(file),
+        place.partial(file),
+        place.lock(file),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(place.lock(file)):
+        if holds(place, file) and file.name not in job.damaged:
+            job.advance(file.nbytes)  # another process brought it while we waited
+        else:
+            _fetch_to(place.partial(file), job, file)
+            fs.rename(place.partial(file), place.store(file))
 
 
 def _fetch_to(partial: Path, job: Job, file: RepoFile) -> None:

@@ -23,7 +23,6 @@ from weightsmith.errors import (
     SourceNotFound,
     SourceUnknown,
     WeightsmithError,
-    shown,
 )
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES
 from weightsmith.hub.connection import Connection, list_repo, read_file
@@ -144,7 +143,7 @@ def parse_hub_source(text: str, *, revision: str | None = None) -> HubSource:
         raise SourceIsDirectory(source=text)
     repo_id, at, named = text.partition("@")
     revision = revision or (named if at else None)
-    base = alias(repo_id)
+    base = alias(repo_id) if "/" not in repo_id else None
     if base is None and not _REPO_ID.fullmatch(repo_id):
         raise SourceUnknown(source=text, context=_nearest(text))
     if revision is not None and not _REVISION.fullmatch(revision):
@@ -204,9 +203,10 @@ def resolve(
             raise unreachable or NotCached(what=f"all of {source.text}") from error
         raise
     if selection.left:
-        names = shown([file.name for file in selection.left])
         nbytes = format_size(sum(file.nbytes for file in selection.left))
-        why.append(f"{selection.format} weights; left {nbytes}: {', '.join(names)}")
+        first, *more = [file.name for file in selection.left]
+        others = f" and {len(more)} more" if more else ""
+        why.append(f"took {selection.format} weights; left {nbytes}: {first}{others}")
     return Resolved(
         source=source.text,
         listing=listing,

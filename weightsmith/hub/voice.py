@@ -2,10 +2,14 @@
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator
+from typing import Final
 
 Note = Callable[[str], None]
 """Takes one line that a person watching should see now."""
+
+_REQUEST: Final = re.compile(r" thrown while requesting \S+ \S+")
 
 
 def unheard(_: str) -> None:
@@ -15,12 +19,14 @@ def unheard(_: str) -> None:
 @contextlib.contextmanager
 def library_heard(note: Note) -> Iterator[None]:
     """Pass the hub library's warnings to `note`: that it waits, and tries again."""
+    # Its own handler is set up when this is imported, and must not come on top of ours.
+    from huggingface_hub.utils import logging as library
 
     class Notes(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            note(record.getMessage().partition("\n")[0])
+            note("hub: " + _REQUEST.sub("", record.getMessage().partition("\n")[0]))
 
-    logger = logging.getLogger("huggingface_hub")
+    logger = library.get_logger()
     handlers, logger.handlers = logger.handlers, [Notes(logging.WARNING)]
     try:
         yield

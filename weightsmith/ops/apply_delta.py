@@ -12,10 +12,12 @@ from weightsmith.codecs.registry import codec
 from weightsmith.engine import run as engine
 from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.progress import SILENCE, Progress
-from weightsmith.errors import BaseIsDelta, NoTargetName
+from weightsmith.errors import BaseIsDelta, NoBase, NoTargetName, OptionMeaningless
 from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, dtype_bits
+from weightsmith.ops.decode import plan_decode
+from weightsmith.ops.encoded import find_encoded
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
-from weightsmith.ops.policy import NewRowsChoice, decide, require_kinds
+from weightsmith.ops.policy import Decision, NewRowsChoice, decide, require_kinds
 from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.ops.sources import open_source
 from weightsmith.plan.align import Pair, Policy
@@ -24,13 +26,14 @@ from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 
 DTypeChoice = Literal["delta", "base", "float16", "bfloat16", "float32"]
 _CODES: Final = {name: code for code, name in TORCH_NAMES.items()}
-_DELTA_WORD: Final = re.compile(r"[-_.](?:w?diff|delta)(?=[-_.]|$)", re.IGNORECASE)
+_DELTA_WORD: Final = re.compile(r"[-_.](?:w?diff|delta|xor|enc)(?=[-_.]|$)", re.IGNORECASE)
 
 
 def plan_apply_delta(
-    base: str | os.PathLike[str],
+    base: str | os.PathLike[str] | None,
     delta: str | os.PathLike[str],
     *,
+    key: str | os.PathLike[str] | None = None,
     target: str | os.PathLike[str] | None = None,
     dtype: DTypeChoice = "delta",
     new_rows: NewRowsChoice = "auto",
@@ -46,9 +49,19 @@ def plan_apply_delta(
     patterns) the delta stores whole; the catalogue knows both for releases that it recognises.
     Dtypes: ``delta`` and ``base`` cast both sides to that side's dtype and add there, as the
     published tools do; a named dtype sums in the widest of the three and rounds once.
+    A release of whole files is decoded: XOR with those of `base`, or encrypted, with `key` alone.
     Raises: the Mismatch errors, each with every reason; NoTargetName, TargetIsInput, BaseIsDelta;
     what opening the sources raises.
     """
+    encoded = find_encoded(delta)
+    if encoded is not None:
+        _require_plain(dtype=dtype, new_rows=new_rows, whole=whole)
+        path = target if target is not None else target_name(os.fspath(delta))
+        return plan_decode(encoded, base=base, key=key, target=path)
+    if key is not None:
+        raise OptionMeaningless(options="--key", reason=f"{delta} is not encrypted")
+    if base is None:
+        raise NoBase(delta=delta)
     inputs = {"base": open_source(base), "delta": open_source(delta)}
     if inputs["base"].directory.samefile(inputs["delta"].directory):
         raise BaseIsDelta(source=base)
@@ -56,10 +69,7 @@ def plan_apply_delta(
     if not force_kind:
         require_kinds(inputs["base"], inputs["delta"])
     decision = decide(inputs["base"], inputs["delta"], new_rows=new_rows, whole=whole)
-    base_dtype = _common_dtype(inputs["base"])
-    tensors = [
-        _tensor_plan(each, dtype, decision.policy, base_dtype) for each in decision.pairing.pairs
-    ]
+    tensors = _tensor_plans(decision, dtype, _common_dtype(inputs["base"]))
     outputs = [tensor.output for tensor in tensors]
     sidecars = choose_sidecars(
         {"delta": inputs["delta"], "base": inputs["base"]},
@@ -81,9 +91,10 @@ def plan_apply_delta(
 
 
 def apply_delta(
-    base: str | os.PathLike[str],
+    base: str | os.PathLike[str] | None,
     delta: str | os.PathLike[str],
     *,
+    key: str | os.PathLike[str] | None = None,
     target: str | os.PathLike[str] | None = None,
     dtype: DTypeChoice = "delta",
     new_rows: NewRowsChoice = "auto",
@@ -103,6 +114,7 @@ def apply_delta(
     job = plan_apply_delta(
         base,
         delta,
+        key=key,
         target=target,
         dtype=dtype,
         new_rows=new_rows,
@@ -131,6 +143,40 @@ def promoted(*dtypes: str) -> str:
     widest = max(dtypes, key=dtype_bits)
     same_width = {dtype for dtype in dtypes if dtype_bits(dtype) == dtype_bits(widest)}
     return widest if len(same_width) == 1 else "F32"
+
+
+def _require_plain(**options: object) -> None:
+    """Refuse what only a sum of tensors could heed.
+
+    Raises: OptionMeaningless.
+    """
+    usual = {"dtype": "delta", "new_rows": "auto", "whole": ()}
+    given = [f"--{n.replace('_', '-')}" for n, said in options.items() if said != usual[n]]
+    if given:
+        reason = "the release is decoded file by file, byte by byte"
+        raise OptionMeaningless(options=", ".join(given), reason=reason)
+
+
+def _tensor_plans(decision: Decision, dtype: DTypeChoice, base_dtype: str) -> list[TensorPlan]:
+    """The rules for all tensors.
+
+    Raises: DtypeNotSummable, with every one that is not.
+    """
+    plans: list[TensorPlan] = []
+    refused: list[DtypeNotSummable] = []
+    for each in decision.pairing.pairs:
+        try:
+            plans.append(_tensor_plan(each, dtype, decision.policy, base_dtype))
+        except DtypeNotSummable as error:
+            refused.append(error)
+    if refused:
+        first, *others = refused
+        raise DtypeNotSummable(
+            **first.values,
+            context=[str(each) for each in others],
+            hint="take models that are not quantised; what the delta stores whole: --whole PATTERN",
+        )
+    return plans
 
 
 def _tensor_plan(pair: Pair, dtype: DTypeChoice, policy: Policy, base_dtype: str) -> TensorPlan:

@@ -1,11 +1,13 @@
-"""Write a model anew: in safetensors, in other shards, in another dtype, in Hugging Face's layout."""
+"""Write a model anew: as safetensors, in other shards, another dtype, Hugging Face's layout."""
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final, Literal
 
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint, Tensor
+from weightsmith.checkpoint.layout import PARAMS
 from weightsmith.codecs.registry import codec
 from weightsmith.engine import run as engine
 from weightsmith.engine.bindings import Bindings, Options
@@ -13,6 +15,8 @@ from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import DtypeNotStorable
 from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, TORCH_ONLY_BITS, TensorInfo
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
+from weightsmith.ops.known_files import check_known
+from weightsmith.ops.meta import find_tokenizer
 from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.ops.sources import open_source
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
@@ -41,11 +45,12 @@ def plan_convert(
     inputs = {_ROLE: checkpoint}
     path = target_apart(target, inputs)
     copies = _tied_copies(checkpoint)
-    dropped = [name for name in checkpoint.tensors if is_buffer(name) or name in copies]
+    ties = (f"{name} is not written: the config ties it to {kept}" for name, kept in copies.items())
+    dropped = [name for name in checkpoint.tensors if is_buffer(name)]
     tensors = [
         _tensor_plan(tensor.info, dtype)
         for name, tensor in checkpoint.tensors.items()
-        if name not in dropped
+        if name not in dropped and name not in copies
     ]
     sidecars = choose_sidecars(inputs, [tensor.output for tensor in tensors], repair=False)
     plan = Plan(
@@ -54,7 +59,7 @@ def plan_convert(
         shards=lay_out(tensors, max_shard_nbytes),
         sidecars=sidecars.plans,
         dropped=tuple(dropped),
-        notes=(*(f"{n} is {kept}, as the config says" for n, kept in copies.items()), *sidecars.notes),
+        notes=(*ties, *sidecars.notes),
         repairs=sidecars.repairs,
     )
     return Job(plan, Bindings(inputs, sidecars.contents, path), faults=sidecars.faults)
@@ -77,6 +82,22 @@ def convert(
     """
     job = plan_convert(source, target, dtype=dtype, max_shard_nbytes=max_shard_nbytes)
     return carry_out(job, options or Options(), progress)
+
+
+def check_source(job: Job, options: Options, progress: Progress = SILENCE) -> Job:
+    """The job with what the catalogue knows of the source's files, all of which are hashed for it.
+
+    Raises: FilesNotAsPublished.
+    """
+    source = job.bindings.inputs[_ROLE]
+    weights = [file.name for file in source.files]
+    names = sorted({*weights, *source.sidecars, PARAMS})
+    files = {name: source.directory / name for name in names}
+    if tokenizer := find_tokenizer(source.directory):
+        files[tokenizer.name] = tokenizer
+    there = {name: path for name, path in files.items() if path.is_file()}
+    findings = check_known(there, weights, threads=options.threads, progress=progress)
+    return replace(job, checked=tuple(map(str, findings)))
 
 
 def _tensor_plan(info: TensorInfo, dtype: DTypeChoice) -> TensorPlan:

@@ -6,9 +6,12 @@ from pathlib import Path
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.hub import download as hub
 from weightsmith.hub.connection import connect
+from weightsmith.hub.download import Downloaded
 from weightsmith.hub.resolve import Resolved, parse_hub_source, resolve
 from weightsmith.hub.select import Kind, WeightFormat
 from weightsmith.hub.voice import Note, unheard
+
+__all__ = ["Downloaded", "Resolved", "WeightFormat", "download", "plan_download"]
 
 
 def plan_download(
@@ -36,7 +39,7 @@ def plan_download(
     return resolved
 
 
-def download(plan: Resolved, progress: Progress = SILENCE) -> hub.Downloaded:
+def download(plan: Resolved, progress: Progress = SILENCE) -> Downloaded:
     """Fetch what the plan says, and check every file against the hub's hash; no file is changed.
 
     Raises: HashMismatch, DiskFull, AccessFault, TemporaryFault, NotCached. What has arrived is

@@ -9,9 +9,12 @@ from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.engine import run as engine
 from weightsmith.engine.bindings import Bindings, Options
+from weightsmith.engine.file_hashes import hash_files
 from weightsmith.engine.progress import SILENCE, Progress
-from weightsmith.engine.staging import Staging
+from weightsmith.engine.spans import Buffers
+from weightsmith.engine.staging import Staging, is_vacant
 from weightsmith.errors import (
+    BaseFilesWrong,
     CommandLineInvalid,
     DiskTooSmall,
     MemoryTooSmall,
@@ -33,6 +36,20 @@ class Job:
     """The published delta that this is, where the catalogue is certain."""
     faults: tuple[str, ...] = ()
     """Known faults in the sidecars that will be published as they are, as sentences."""
+    checked: tuple[str, ...] = ()
+    """What was found when the inputs' files were held against published hashes, as sentences."""
+    known: tuple["KnownFile", ...] = ()
+    """Input files to be held against published hashes before anything is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """An input file that must have a published hash, or the run would be in vain."""
+
+    role: str
+    path: Path
+    algorithm: str
+    digest: str
 
 
 def input_plans(inputs: Mapping[str, Checkpoint]) -> tuple[InputPlan, ...]:
@@ -71,7 +88,8 @@ def needs(job: Job, options: Options) -> Needs:
     if staging.plan_digest() == job.plan.digest and not options.restart:
         # A run that was stopped right after it had published left no output there.
         kept = sum(f.stat().st_size for f in staging.output.glob("*") if f.is_file())
-    parent = next(parent for parent in job.bindings.target.parents if parent.is_dir())
+    parents = job.bindings.target.parents
+    parent = next(each for each in parents if os.path.isdir(each))  # Path.is_dir may raise
     return assess(job.plan, parent, workers=options.threads, kept_nbytes=kept)
 
 
@@ -92,7 +110,34 @@ def require_room(found: Needs) -> None:
 def carry_out(job: Job, options: Options, progress: Progress = SILENCE) -> engine.Outcome:
     """Run a job whose needs are met.
 
-    Raises: DiskTooSmall, MemoryTooSmall, before anything is written; and as `engine.run.run`.
+    Raises: DiskTooSmall, MemoryTooSmall, BaseFilesWrong, before anything is written; and as
+    `engine.run.run`.
     """
     require_room(needs(job, options))
+    _require_known(job, options, progress)
     return engine.run(job.plan, job.bindings, options, progress)
+
+
+def _require_known(job: Job, options: Options, progress: Progress) -> None:
+    """Hash the input files that must be certain ones; not again when an earlier run's work is
+    there.
+
+    Raises: BaseFilesWrong.
+    """
+    begun = Staging(job.bindings.target).plan_digest() == job.plan.digest
+    if not job.known or begun or not is_vacant(job.bindings.target):
+        return
+    buffers = [Buffers() for _ in range(options.threads)]
+    wanted: dict[Path, set[str]] = {}
+    for each in job.known:
+        wanted.setdefault(each.path, set()).add(each.algorithm)
+    progress.begin("checking the base", sum(path.stat().st_size for path in wanted))
+    found = hash_files(wanted, buffers, progress.advance)
+    wrong = [
+        f"{each.path.name} has another {each.algorithm} than the one that it was made from"
+        for each in job.known
+        if found[each.path][each.algorithm] != each.digest
+    ]
+    if wrong:
+        delta = job.bindings.inputs["delta"].label
+        raise BaseFilesWrong(delta=delta, count=len(wrong), context=wrong)

@@ -1,11 +1,12 @@
 """Merge LoRA adapters into a base: target = base with each adapter's change."""
 
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
-from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint, open_adapter
+from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
 from weightsmith.checkpoint.digest import SPAN_NBYTES
 from weightsmith.checkpoint.discover import ADAPTER_CONFIG
 from weightsmith.codecs.lora_steps import format_steps
@@ -16,16 +17,18 @@ from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import AdapterDoesNotFit, AdapterEmpty
 from weightsmith.formats.adapter import AdapterConfig, parse_adapter_config
 from weightsmith.formats.adapter_parts import parse_part
-from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES
+from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, TensorInfo
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
-from weightsmith.ops.sidecars import merged_sidecars
-from weightsmith.ops.sources import open_source
+from weightsmith.ops.merged_sidecars import merged_sidecars
+from weightsmith.ops.sources import open_lora, open_source
 from weightsmith.plan.adapters import HEADS, Adapter, Chain, Merging, add, begin
-from weightsmith.plan.model import InputTensor, Plan, TensorPlan
+from weightsmith.plan.model import Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 
 Rounding = Literal["once", "peft"]
 MergedDType = Literal["base", "float16", "bfloat16", "float32"]
+_QUANTISED: Final = re.compile(r"(-unsloth)?-bnb-4bit$")
+"""The end of the name of a base that was quantised for training, and is otherwise the same."""
 _CODES: Final = {name: code for code, name in TORCH_NAMES.items()}
 
 
@@ -38,7 +41,7 @@ def plan_merge_lora(
     dtype: MergedDType = "base",
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
 ) -> Job:
-    """Decide everything about a merge, reading headers, sidecars and a few of the adapters' tensors.
+    """Decide everything about a merge, reading headers, sidecars and few of the adapters' tensors.
 
     Adapters are applied in the order given, each to the result of the one before.
     Dtypes: ``once`` computes in float32 and rounds at the end; ``peft`` gives the bits of loading
@@ -47,28 +50,175 @@ def plan_merge_lora(
     AdapterEmpty; TargetIsInput; what opening the sources raises.
     """
     ground = open_source(base)
-    opened = {
+    adapters = {
         f"lora-{number}" if len(loras) > 1 else "lora": open_lora(lora)
         for number, lora in enumerate(loras, start=1)
     }
-    inputs = {"base": ground, **opened}
+    inputs = {"base": ground, **adapters}
     path = target_apart(target, inputs)
-    configs = {role: _config(lora) for role, lora in opened.items()}
-    merging = _merged(ground, opened, configs, as_peft=rounding == "peft")
+    merging, notes = _merged(ground, adapters, as_peft=rounding == "peft")
     tensors = [_tensor_plan(chain, dtype, rounding) for chain in merging.chains.values()]
     outputs = [tensor.output for tensor in tensors]
-    sidecars = merged_sidecars(ground, opened, outputs, tied=None if merging.tied else False)
-    notes = [
-        note
-        for role, lora in opened.items()
-        for note in _warnings(role, lora, configs[role], ground)
-    ]
+    sidecars = merged_sidecars(ground, adapters, outputs, parted=merging.parted)
     plan = Plan(
         verb="merge-lora",
         inputs=input_plans(inputs),
         shards=lay_out(tensors, max_shard_nbytes),
         sidecars=sidecars.plans,
         dropped=merging.dropped,
-        notes=(*notes, *merging.notes, *sidecars.notes),
+        notes=(*notes, *sidecars.notes),
     )
     return Job(plan, Bindings(inputs, sidecars.contents, path), faults=sidecars.faults)
+
+
+def merge_lora(
+    base: str | os.PathLike[str],
+    loras: Sequence[str | os.PathLike[str]],
+    target: str | os.PathLike[str],
+    *,
+    rounding: Rounding = "once",
+    dtype: MergedDType = "base",
+    max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    options: Options | None = None,
+    progress: Progress = SILENCE,
+) -> engine.Outcome:
+    """Write the base with the adapters merged into it to a new directory, whole or not at all.
+
+    The arguments before `options` are those of `plan_merge_lora`.
+    Memory: a few spans of 2 MiB and the factors of one layer a worker, beside torch itself.
+    Raises: as `plan_merge_lora` and `job.carry_out`.
+    """
+    job = plan_merge_lora(
+        base, loras, target, rounding=rounding, dtype=dtype, max_shard_nbytes=max_shard_nbytes
+    )
+    return carry_out(job, options or Options(), progress)
+
+
+def _merged(
+    base: Checkpoint, adapters: Mapping[str, Checkpoint], *, as_peft: bool
+) -> tuple[Merging, list[str]]:
+    """What is made of every tensor, and what the user should know of it.
+
+    Raises: AdapterDoesNotFit, AdapterEmpty, and what `parse_adapter_config` raises.
+    """
+    merging = begin(_infos(base), tied=_is_tied(base))
+    notes = []
+    for role, lora in adapters.items():
+        raw, file = lora.read_sidecar(ADAPTER_CONFIG), lora.directory / ADAPTER_CONFIG
+        config = parse_adapter_config(raw, file, lora.label)
+        if not lora.tensors:
+            raise AdapterEmpty(adapter=lora.label)
+        same_head = merging.tied is not None and _has_same_head(lora)
+        add(merging, Adapter(role, config, _infos(lora), same_head=same_head), as_peft=as_peft)
+        if problems := [*merging.problems, *merging.uneven]:
+            raise AdapterDoesNotFit(
+                adapter=lora.label,
+                base=base.label,
+                count=len(problems),
+                context=[*_quantised(base), *problems],
+            )
+        notes += [f"{role} {note}" for note in _doubts(lora, config, base)]
+    return merging, [*notes, *merging.notes]
+
+
+def _tensor_plan(chain: Chain, dtype: MergedDType, rounding: Rounding) -> TensorPlan:
+    """The rule for one tensor; without a step it is copied, or cast where it has another dtype."""
+    start, ours = chain.start.info, chain.output.dtype
+    out = ours if dtype == "base" or ours not in SUMMABLE else _CODES[dtype]
+    rule, params = "copy@1", {}
+    if chain.steps:
+        rule = "lora@1"
+        params = {"dtype": out, "rounding": rounding, "steps": format_steps(chain.steps)}
+    elif start.dtype in SUMMABLE and start.dtype != out:
+        rule, params = "cast@1", {"dtype": out}
+    inputs = (chain.start, *chain.inputs)
+    output = codec(rule, params).signature([each.info for each in inputs])
+    return TensorPlan(replace(output, name=chain.output.name), rule, params, inputs)
+
+
+def _infos(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
+    return {name: tensor.info for name, tensor in checkpoint.tensors.items()}
+
+
+def _is_tied(base: Checkpoint) -> bool:
+    """Whether the output layer of a base that stores none is its input embedding.
+
+    Many configs leave out what is their model type's default, so that only a plain no counts.
+    """
+    names = base.config.get("architectures")
+    architecture = str(names[0]) if isinstance(names, list) and names else "ForCausalLM"
+    return (
+        architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
+        and base.config.get("tie_word_embeddings") is not False
+        and not any(name.endswith(HEADS) for name in base.tensors)
+    )
+
+
+# --- what only the adapters' values tell ----------------------------------------------------------
+
+
+def _has_same_head(lora: Checkpoint) -> bool:
+    """Whether the adapter stores input embedding and output layer, both whole and equal."""
+    wholes = {part.tensor: n for n in lora.tensors if (part := parse_part(n)).kind == "whole"}
+    pair = [
+        next((name for tensor, name in wholes.items() if tensor.endswith(names)), None)
+        for names in (INPUT_EMBEDDINGS, HEADS[:1])
+    ]
+    left, right = pair
+    if left is None or right is None:
+        return False
+    infos = [lora.tensors[name].info for name in (left, right)]
+    if (infos[0].dtype, infos[0].shape) != (infos[1].dtype, infos[1].shape):
+        return False
+    nbytes = infos[0].nbytes
+    starts = range(0, nbytes, SPAN_NBYTES)
+    return all(
+        _bytes(lora, left, start, min(start + SPAN_NBYTES, nbytes))
+        == _bytes(lora, right, start, min(start + SPAN_NBYTES, nbytes))
+        for start in starts
+    )
+
+
+def _doubts(lora: Checkpoint, config: AdapterConfig, base: Checkpoint) -> Iterator[str]:
+    """Signs that the adapter does nothing, or was made for another base."""
+    if _is_zero(lora):
+        yield "is all zero: merging it changes nothing"
+    theirs = _last_word(config.base)
+    ours = {_last_word(name) for name in (base.label, str(base.config.get("_name_or_path", "")))}
+    # In the hub's cache the directory is named after a commit, and its grandparent after the model.
+    ours |= {_last_word(part.replace("--", "/")) for part in base.directory.resolve().parts}
+    if theirs and theirs not in ours:
+        yield f"says that it was trained on {config.base}; is {base.label} the same model?"
+
+
+def _last_word(name: str) -> str:
+    """What is left of a name that owners, paths and quantisers write differently."""
+    return _QUANTISED.sub("", name.rstrip("/").rpartition("/")[2].lower())
+
+
+def _is_zero(lora: Checkpoint) -> bool:
+    """Whether a factor of every product is zero, and there is nothing else."""
+    products: dict[str, list[str]] = {}
+    for name in lora.tensors:
+        part = parse_part(name)
+        if part.kind not in {"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B"}:
+            return False
+        products.setdefault(part.tensor, []).append(name)
+    return all(any(_is_zero_tensor(lora, name) for name in names) for names in products.values())
+
+
+def _is_zero_tensor(lora: Checkpoint, name: str) -> bool:
+    return not _bytes(lora, name, 0, lora.tensors[name].info.nbytes).strip(b"\0")
+
+
+def _bytes(lora: Checkpoint, name: str, start: int, stop: int) -> bytearray:
+    raw = bytearray(stop - start)
+    lora.read_into(name, start, memoryview(raw))
+    return raw
+
+
+def _quantised(base: Checkpoint) -> list[str]:
+    """Why nothing may fit, where the base is no model of floats."""
+    if "quantization_config" in base.config:
+        return ["the base is quantised: merge onto the model that it was made from"]
+    return []

@@ -36,13 +36,14 @@ def open_meta(directory: Path, names: Sequence[str], label: str) -> Checkpoint:
     rules = plan_meta(params, tables, label)
     bare = Derived(label=label, directory=directory, rules=rules.tensors, inputs=parts, sidecars={})
     tied = _is_tied(bare)
+    tokenizer = find_tokenizer(directory)
     facts = MetaFacts(
         params=params,
         params_raw=params_raw,
         sizes=sizes(params, rules),
         tied=tied,
         dtype=_config_dtype(rules),
-        tokenizer=_tokenizer(directory),
+        tokenizer=fs.read_small(tokenizer, _LIMIT_NBYTES) if tokenizer else None,
     )
     sidecars, notes = meta_sidecars(facts)
     return Derived(
@@ -93,9 +94,7 @@ def _config_dtype(rules: MetaRules) -> str:
     return TORCH_NAMES.get(held.most_common(1)[0][0], "float32")
 
 
-def _tokenizer(directory: Path) -> bytes | None:
+def find_tokenizer(directory: Path) -> Path | None:
     """``tokenizer.model`` of the folder, or, as Meta ships it, of the one above."""
-    for place in (directory / MODEL, Path(directory.resolve().parent, MODEL)):
-        if place.is_file():
-            return fs.read_small(place, _LIMIT_NBYTES)
-    return None
+    places = (directory / MODEL, Path(directory.resolve().parent, MODEL))
+    return next((place for place in places if place.is_file()), None)

@@ -9,6 +9,7 @@ from weightsmith.checkpoint.checkpoint import Checkpoint, embedding_rows
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.sidecars import CONFIG, TOKENIZER, VOCABULARY, matches
 from weightsmith.errors import JsonInvalid, WeightsmithError
+from weightsmith.formats.sniff import refuse_pointer
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.tensors import TORCH_NAMES, TensorInfo
 from weightsmith.plan.model import SidecarPlan
@@ -58,9 +59,11 @@ def publish_sidecars(
     """The files in `origins` (name to role), the config made to say what the output is.
 
     `settings` are values that the config must have.
-    Raises: JsonInvalid, if the config is none.
+    Raises: JsonInvalid, if the config is none; LfsPointer for what was never fetched.
     """
     raw = {name: sources[role].read_sidecar(name) for name, role in sorted(origins.items())}
+    for name, content in raw.items():
+        refuse_pointer(content, sources[origins[name]].directory / name)
     true = dict(raw)
     changes: dict[str, list[str]] = {}
     if CONFIG[0] in true:

@@ -64,12 +64,24 @@ def sum_report(
     threads: int,
     progress: Progress = SILENCE,
 ) -> SumReport:
-    """Sum the weights of a finished model, reading all of it once.
+    """`sum_checkpoint` of a finished model."""
+    model = open_checkpoint(directory)
+    return sum_checkpoint(model, release, inputs, threads=threads, progress=progress)
+
+
+def sum_checkpoint(
+    model: Checkpoint,
+    release: Release | None,
+    inputs: Mapping[str, Checkpoint],
+    *,
+    threads: int,
+    progress: Progress = SILENCE,
+) -> SumReport:
+    """Sum the weights of a model, reading all of it once.
 
     `inputs` are those that it was made from, whose ``inv_freq`` counts where they hold it.
     Memory: one span and its float64 copy a worker.
     """
-    model = open_checkpoint(directory)
     progress.begin("summing", model.nbytes)
     sums = sum_tensors(
         [tensor.info for tensor in model.tensors.values()],

@@ -67,9 +67,12 @@ class Merging:
     """Input embedding, and the name that the output layer will have that is tied to it for now."""
     dropped: tuple[str, ...] = ()
     """Known buffers of the base, left out."""
-    problems: dict[str, list[str]] = field(default_factory=dict)
-    """Why an adapter does not fit, as sentences, by its role."""
+    parted: bool = False
+    """Whether they were tied and are no longer."""
+    problems: list[str] = field(default_factory=list)
+    """Why an adapter does not fit, as sentences."""
     notes: list[str] = field(default_factory=list)
+    """What the user should know, as sentences."""
 
     @property
     def uneven(self) -> list[str]:
@@ -110,11 +113,10 @@ def add(merging: Merging, adapter: Adapter, *, as_peft: bool) -> None:
     two part, for so it was trained. With `as_peft` a product for either changes both, as in peft.
     """
     changes = _placed(merging, adapter)
-    problems = merging.problems.setdefault(adapter.role, [])
     for target, change in _parted(merging, adapter, changes, as_peft=as_peft):
         changed = _changed(merging, merging.chains[target], change, adapter)
         if isinstance(changed, str):
-            problems.append(changed)
+            merging.problems.append(changed)
         else:
             merging.chains[target] = changed
 
@@ -122,7 +124,7 @@ def add(merging: Merging, adapter: Adapter, *, as_peft: bool) -> None:
 def _placed(merging: Merging, adapter: Adapter) -> dict[str, Change]:
     """Each tensor of the adapter under the base's tensor that it changes."""
     changes: dict[str, Change] = {}
-    problems = merging.problems.setdefault(adapter.role, [])
+    problems = merging.problems
     copies = 0
     # The plain name first: the same tensor may follow as `modules_to_save`, and is left then.
     for name, info in sorted(adapter.tensors.items(), key=lambda each: len(each[0])):
@@ -142,7 +144,7 @@ def _placed(merging: Merging, adapter: Adapter) -> dict[str, Change]:
         else:
             problems.append(f"{part.kind} of {part.tensor} is there twice, once as {name}")
     if copies:
-        merging.notes.append(f"{adapter.role}: {copies} second copies of tensors in it are left")
+        merging.notes.append(f"{adapter.role} holds {copies} second copies of tensors: left")
     return changes
 
 
@@ -174,18 +176,19 @@ def _parted(
     wholes = [each.parts.get("whole") for each in (ours, heads)]
     resized = wholes[0] is not None and wholes[0].shape != merging.chains[embedding].output.shape
     if as_peft and wholes == [None, None] and (ours.is_product or heads.is_product):
-        merging.notes.append(f"{adapter.role}: {embedding} is the output layer too; both change")
+        note = f"{adapter.role} changes {embedding}, and with it the output layer, as in peft"
+        merging.notes.append(note)
         yield from ((embedding, each) for each in (start, ours, heads) if each.parts)
     elif adapter.same_head and ours.parts.keys() == heads.parts.keys() == {"whole"}:
         yield embedding, ours
     elif not heads.parts and not ours.is_product and (wholes[0] is None or resized):
         yield from ((embedding, each) for each in (start, ours) if each.parts)
     else:
-        merging.notes.append(f"{adapter.role}: {head} is no longer tied to {embedding}")
+        merging.notes.append(f"{head} is no longer tied to {embedding}: {adapter.role} changes one")
         chain = merging.chains[embedding]
         merging.chains[head] = replace(chain, output=replace(chain.output, name=head))
         merging.vocabulary |= {head}
-        merging.tied = None
+        merging.tied, merging.parted = None, True
         pairs = ((embedding, start), (head, start), (embedding, ours), (head, heads))
         yield from ((target, each) for target, each in pairs if each.parts)
 

@@ -98,9 +98,9 @@ def _grows(
 ) -> bool:
     """Whether these are vocabulary rows by both configs, with more of them in the delta."""
     return (
-        bool(base.shape)
+        bool(base.shape and delta.shape)
         and base.shape[1:] == delta.shape[1:]
-        and base.shape[0] < delta.shape[0]
+        and 0 < base.shape[0] < delta.shape[0]
         and (base.shape[0], delta.shape[0]) == (base_vocab, delta_vocab)
     )
 
@@ -115,6 +115,9 @@ def _shapes_differ(base: TensorInfo, delta: TensorInfo) -> str:
                 f" (the {side} looks like one of {share.denominator} FSDP or ZeRO shards:"
                 f" {min(base.numel, delta.numel)} against {max(base.numel, delta.numel)} elements)"
             )
+    elif base.numel or delta.numel:
+        side = "delta" if base.numel else "base"
+        text += f" (the {side}'s is empty, as ZeRO-3 saves what another process holds)"
     return text
 
 

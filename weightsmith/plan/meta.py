@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from weightsmith.catalogue.architectures import expected_shapes
+from weightsmith.catalogue.architectures import expected_tensors
 from weightsmith.codecs.registry import codec
 from weightsmith.errors import MetaFilesDoNotFit, PartsDoNotFit
 from weightsmith.formats.meta_params import Params
@@ -20,7 +20,10 @@ HEAD: Final = "lm_head.weight"
 _GATE: Final = "model.layers.0.mlp.gate_proj.weight"
 _Table = Mapping[str, tuple[str, Axis]]
 _FIRST: Final[_Table] = {"tok_embeddings.weight": (EMBEDDINGS, "embedding")}
-_LAST: Final[_Table] = {"norm.weight": ("model.norm.weight", "same"), "output.weight": (HEAD, "rows")}
+_LAST: Final[_Table] = {
+    "norm.weight": ("model.norm.weight", "same"),
+    "output.weight": (HEAD, "rows"),
+}
 _LAYER: Final[_Table] = {
     "attention_norm": ("input_layernorm", "same"),
     "attention.wq": ("self_attn.q_proj", "rows"),
@@ -49,7 +52,9 @@ class MetaRules:
     intermediate_size: int
 
 
-def plan_meta(params: Params, files: Mapping[str, Mapping[str, TensorInfo]], source: str) -> MetaRules:
+def plan_meta(
+    params: Params, files: Mapping[str, Mapping[str, TensorInfo]], source: str
+) -> MetaRules:
     """A rule for every tensor, from the tables of Meta's files in the order of their numbers.
 
     The embedding's rows or columns are shared by its shape, which Llama 3 changed.
@@ -82,7 +87,7 @@ def plan_meta(params: Params, files: Mapping[str, Mapping[str, TensorInfo]], sou
         vocab_size=shapes.get(EMBEDDINGS, (0,))[0],
         intermediate_size=shapes.get(_GATE, (0,))[0],
     )
-    problems += _misshapen(shapes, params, rules)
+    problems = problems or _misshapen(shapes, params, rules)
     if problems:
         raise MetaFilesDoNotFit(source=source, count=len(problems), context=problems)
     return rules
@@ -113,15 +118,15 @@ def _table(layers: int) -> _Table:
 
 def _rule(ours: str, axis: Axis, parts: tuple[InputTensor, ...], params: Params) -> TensorPlan:
     if axis == "embedding":
-        whole_rows = parts[0].info.shape[1:] == (params.dim,)
-        axis = "rows" if whole_rows else "columns"
+        axis = "rows" if parts[0].info.shape[1:] == (params.dim,) else "columns"
     rotated = ours.endswith(_ROTATED)
+    settings: dict[str, str] = {}
     if axis == "same" or (len(parts) == 1 and not rotated):
-        rule, settings, parts = "copy@1", {}, parts[:1]
+        rule, parts = "copy@1", parts[:1]
     else:
-        rule, settings = "join@1", {"axis": axis}
-        if rotated:
-            settings["head_rows"] = str(params.head_rows)
+        rule, settings["axis"] = "join@1", axis
+    if rotated:
+        settings["head_rows"] = str(params.head_rows)
     output = codec(rule, settings).signature([each.info for each in parts])
     return TensorPlan(replace(output, name=ours), rule, settings, parts)
 
@@ -130,7 +135,8 @@ def _misshapen(
     shapes: Mapping[str, tuple[int, ...]], params: Params, rules: MetaRules
 ) -> list[str]:
     """Where joint shapes are not those that the sizes of the model ask for."""
-    expected = expected_shapes(sizes(params, rules)) or {}
+    known = expected_tensors(sizes(params, rules))
+    expected = known.shapes if known else {}
     return [
         f"{name} is {list(shape)} in all, params.json makes it {list(expected[name])}"
         for name, shape in shapes.items()

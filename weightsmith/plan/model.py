@@ -6,7 +6,7 @@ the key by which an unfinished output is continued, and a finished one recognise
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -72,6 +72,18 @@ class ShardPlan:
         return len(self.header) + self.data_nbytes
 
 
+@dataclass(frozen=True)
+class FilePlan(ShardPlan):
+    """One output file made whole by a file rule: its one tensor of bytes, without a header."""
+
+    published: Mapping[str, str] = field(default_factory=dict)
+    """Hashes that its release gives for it, hex by algorithm."""
+
+    @cached_property
+    def _layout(self) -> tuple[bytes, tuple[StoredTensor, ...]]:
+        return b"", tuple(StoredTensor(tensor.output, 0) for tensor in self.tensors)
+
+
 @dataclass(frozen=True, slots=True)
 class SidecarPlan:
     """A file beside the weights, as it will be published."""
@@ -129,6 +141,11 @@ class Plan:
         return bytes_digest(self.to_json().encode())
 
     @property
+    def makes_files(self) -> bool:
+        """Whether file rules make the output; what tensors are in it shows when it is decoded."""
+        return any(isinstance(shard, FilePlan) for shard in self.shards)
+
+    @property
     def tensors(self) -> tuple[TensorPlan, ...]:
         """All output tensors, shard by shard."""
         return tuple(tensor for shard in self.shards for tensor in shard.tensors)
@@ -151,14 +168,7 @@ class Plan:
                 }
                 for each in self.inputs
             ],
-            "shards": [
-                {
-                    "name": shard.name,
-                    "header_digest": bytes_digest(shard.header),
-                    "tensors": [_tensor_document(tensor) for tensor in shard.tensors],
-                }
-                for shard in self.shards
-            ],
+            "shards": [_shard_document(shard) for shard in self.shards],
             "sidecars": [
                 {
                     "name": s.name,
@@ -198,10 +208,7 @@ class Plan:
                 )
                 for each in document["inputs"]
             ),
-            shards=tuple(
-                ShardPlan(each["name"], tuple(map(_tensor_plan, each["tensors"])))
-                for each in document["shards"]
-            ),
+            shards=tuple(map(_shard_plan, document["shards"])),
             sidecars=tuple(
                 SidecarPlan(**{**each, "changes": tuple(each["changes"])})
                 for each in document["sidecars"]
@@ -211,6 +218,24 @@ class Plan:
             repairs=tuple(document["repairs"]),
             release=document["release"],
         )
+
+
+def _shard_document(shard: ShardPlan) -> dict[str, object]:
+    document: dict[str, object] = {
+        "name": shard.name,
+        "header_digest": bytes_digest(shard.header),
+        "tensors": [_tensor_document(tensor) for tensor in shard.tensors],
+    }
+    if isinstance(shard, FilePlan):
+        document["published"] = dict(shard.published)
+    return document
+
+
+def _shard_plan(document: Mapping[str, Any]) -> ShardPlan:
+    name, tensors = document["name"], tuple(map(_tensor_plan, document["tensors"]))
+    if "published" in document:
+        return FilePlan(name, tensors, document["published"])
+    return ShardPlan(name, tensors)
 
 
 def rules_digest(tensors: Iterable[TensorPlan]) -> str:

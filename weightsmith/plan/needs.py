@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES
+from weightsmith.codecs.lora import BLOCK_ROWS
 from weightsmith.formats.tensors import dtype_bits
-from weightsmith.plan.model import Plan
+from weightsmith.plan.model import Plan, TensorPlan
 
 SLACK_NBYTES: Final = 2_000_000
 """Room on disk for receipts, index and manifest."""
@@ -37,21 +38,30 @@ def assess(plan: Plan, parent: Path, *, workers: int, kept_nbytes: int) -> Needs
         disk_nbytes=max(plan.nbytes - kept_nbytes, 0) + SLACK_NBYTES,
         disk_free_nbytes=shutil.disk_usage(parent).free,
         memory_nbytes=RUNTIME_NBYTES + workers * _worker_nbytes(plan),
-        memory_free_nbytes=_available_memory(),
+        memory_free_nbytes=available_memory(),
     )
 
 
 def _worker_nbytes(plan: Plan) -> int:
+    """What the neediest tensor takes."""
+    return max(map(_tensor_nbytes, plan.tensors), default=SPAN_NBYTES)
+
+
+def _tensor_nbytes(tensor: TensorPlan) -> int:
     """One span out and what it is made from: a wider input needs more bytes per element."""
-    widest = 1
-    for tensor in plan.tensors:
-        bits = dtype_bits(tensor.output.dtype)
-        read = sum(-(-dtype_bits(each.info.dtype) // bits) for each in tensor.inputs)
-        widest = max(widest, 1 + read)
-    return widest * SPAN_NBYTES
+    bits = dtype_bits(tensor.output.dtype)
+    start, *others = (-(-dtype_bits(each.info.dtype) // bits) for each in tensor.inputs)
+    if not tensor.codec.startswith("lora@"):
+        return (1 + start + sum(others)) * SPAN_NBYTES
+    # A float32 copy of the span, two blocks of a product, the factors twice while they are read.
+    columns = tensor.output.numel // tensor.output.shape[0]
+    factors = sum(each.info.numel for each in tensor.inputs[1:])
+    floats = SPAN_NBYTES * 8 // bits + 2 * 2 * BLOCK_ROWS * columns + 2 * factors
+    return (1 + start) * SPAN_NBYTES + 4 * floats
 
 
-def _available_memory() -> int | None:
+def available_memory() -> int | None:
+    """Bytes that processes may still take; None where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

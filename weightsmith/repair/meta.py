@@ -90,16 +90,12 @@ def meta_sidecars(facts: MetaFacts) -> tuple[dict[str, bytes], tuple[str, ...]]:
 
 def known_base(params_raw: bytes) -> Base | None:
     """The base of the catalogue whose ``params.json`` this is, byte for byte."""
-    return next(
-        (
-            base
-            for base in load_bases()
-            for group in base.checksums
-            if group.of == "meta"
-            and group.files.get("params.json") == hashlib.new(group.algorithm, params_raw).hexdigest()
-        ),
-        None,
-    )
+    for base in load_bases():
+        for group in base.checksums:
+            digest = hashlib.new(group.algorithm, params_raw).hexdigest()
+            if group.of == "meta" and group.files.get("params.json") == digest:
+                return base
+    return None
 
 
 def _context(facts: MetaFacts) -> tuple[int, list[str]]:

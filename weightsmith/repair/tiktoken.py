@@ -109,7 +109,7 @@ def tokenizer_files(
 def _merges(tokens: Sequence[bytes]) -> list[str]:
     """Every way to make a token of two others; tiktoken joins the pair whose token ranks first."""
     ranks = {token: rank for rank, token in enumerate(tokens)}
-    merges = []
+    merges: list[str] = []
     for token in tokens:
         pairs = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
         known = [pair for pair in pairs if pair[0] in ranks and pair[1] in ranks]

@@ -1,0 +1,131 @@
+"""Run a case's command line, in this process or in one that may do less, and keep all it said."""
+
+import contextlib
+import hashlib
+import io
+import multiprocessing
+import os
+import resource
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+from tests.bad_input.case import ARGS, Case, write_pair
+from weightsmith.cli.main import run
+
+NOBODY: Final = 65534
+_HASHED_NBYTES: Final = 1_000_000
+_ANSWERS_AFTER_S: Final = 60
+
+State = dict[str, tuple[int, int, int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How one run ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A case's two runs, for a person and for a program, and the folder around them."""
+
+    human: Said
+    json: Said
+    before: State
+    after: State
+
+
+def answer(case: Case) -> Answer:
+    """Build a case in a folder of its own and run it twice."""
+    with tempfile.TemporaryDirectory(prefix="weightsmith-bad-") as name:
+        folder = Path(name).resolve()
+        # A case is about its own fault: somebody else may do in this folder what its owner may.
+        folder.chmod(0o777)
+        args = ["apply-delta", *case.build(folder)]
+        before = state(folder)
+        human, json = (_limited(case, folder, each) for each in (args, [*args, "--json"]))
+        return Answer(human, json, before, state(folder))
+
+
+def command(folder: Path, args: Sequence[str]) -> Said:
+    """Run one command line in a folder; what it says of that folder is made relative to it."""
+    raw = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(each, encoding="utf-8") for each in raw)
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = run(args)
+        out.flush()
+        err.flush()
+    return Said(code, *(each.getvalue().decode().replace(f"{folder}/", "") for each in raw))
+
+
+def state(folder: Path) -> State:
+    """Size, time, mode and content (the first megabyte) of everything below, by path."""
+    return {
+        str(path.relative_to(folder)): (stat.st_size, stat.st_mtime_ns, stat.st_mode, content)
+        for path, stat, content in _walk(folder)
+    }
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, os.stat_result, str]]:
+    for parent, directories, files in os.walk(folder):
+        for name in (*directories, *files):
+            path = Path(parent, name)
+            stat, content = path.lstat(), ""
+            if path.is_symlink():
+                content = os.readlink(path)
+            elif path.is_file():
+                with path.open("rb") as file:
+                    content = hashlib.sha256(file.read(_HASHED_NBYTES)).hexdigest()
+            yield path, stat, content
+
+
+# --- processes that may do less -------------------------------------------------------------------
+
+
+def _limited(case: Case, folder: Path, args: Sequence[str]) -> Said:
+    uid = NOBODY if case.unprivileged and os.geteuid() == 0 else None
+    if uid is None and not case.file_size_limit:
+        return command(folder, args)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", __name__])
+    ours, theirs = context.Pipe(duplex=False)
+    work = (theirs, folder, args, uid, case.file_size_limit)
+    process = context.Process(target=_serve, args=work, daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(_ANSWERS_AFTER_S):
+            raise TimeoutError(case.id)
+        said: Said = ours.recv()
+    finally:
+        process.kill()
+        process.join()
+    return said
+
+
+def _serve(
+    connection: Connection, folder: Path, args: Sequence[str], uid: int | None, limit: int
+) -> None:
+    """Run the command line with less rights, or less room, than this process has now."""
+    with tempfile.TemporaryDirectory() as warm:
+        # A run that is sound imports all that somebody else could perhaps not read.
+        write_pair(Path(warm))
+        command(Path(warm), ["apply-delta", *ARGS])
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if uid is not None:
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+    connection.send(command(folder, args))

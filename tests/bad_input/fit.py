@@ -1,0 +1,143 @@
+"""Sides that do not belong together, and options that contradict them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from tests.bad_input.case import (
+    ARGS,
+    HIDDEN,
+    VOCAB,
+    WEIGHTS,
+    Cases,
+    config,
+    weights,
+    write_base,
+    write_delta,
+    write_pair,
+    write_sparse,
+)
+from tests.engine.folders import save, write_model
+
+FIT: Final = Cases("Base and delta")
+EMBEDDINGS: Final = "model.embed_tokens.weight"
+
+
+@FIT.add("Names that do not fit: a delta of another architecture", 7, "tensors-do-not-fit")
+def names_that_do_not_fit(folder: Path) -> Sequence[str]:
+    write_base(folder)
+    renamed = {name.replace("model.", "transformer."): t for name, t in weights(norm=0).items()}
+    write_model(folder / "delta", renamed, config=config())
+    return ARGS
+
+
+@FIT.add("Shapes that do not fit: a delta of another size", 7, "tensors-do-not-fit")
+def shapes_that_do_not_fit(folder: Path) -> Sequence[str]:
+    write_base(folder)
+    write_model(folder / "delta", weights(norm=0, hidden=HIDDEN + 1), config=config())
+    return ARGS
+
+
+@FIT.add("A base with more vocabulary rows than the delta", 7, "tensors-do-not-fit")
+def a_base_with_more_rows(folder: Path) -> Sequence[str]:
+    write_base(folder, rows=VOCAB + 1)
+    write_delta(folder)
+    return ARGS
+
+
+@FIT.add("A delta that was saved shard-wise by FSDP or ZeRO", 7, "tensors-do-not-fit")
+def a_quarter_of_the_elements(folder: Path) -> Sequence[str]:
+    for name, shape in (("base", (64001, 4096)), ("delta", (65537024,))):
+        (folder / name).mkdir()
+        norm = {"model.norm.weight": ("F16", 2, (0,))}
+        write_sparse(folder / name / WEIGHTS, {EMBEDDINGS: ("F16", 2, shape)} | norm)
+    return ARGS
+
+
+@FIT.add("A delta that holds no tensor at all", 7, "tensors-do-not-fit")
+def a_delta_of_nothing(folder: Path) -> Sequence[str]:
+    write_base(folder)
+    write_model(folder / "delta", {}, config=config())
+    return ARGS
+
+
+@FIT.add("Neither side holds a tensor", 7, "tensors-do-not-fit")
+def two_sides_of_nothing(folder: Path) -> Sequence[str]:
+    for name in ("base", "delta"):
+        write_model(folder / name, {}, config=config())
+    return ARGS
+
+
+@FIT.add("Base and delta the wrong way round", 7, "inputs-swapped")
+def swapped(folder: Path) -> Sequence[str]:
+    write_pair(folder)
+    return ("--base", "delta", "--delta", "base", *ARGS[4:])
+
+
+@FIT.add("Two models", 7, "model-given-as-delta")
+def two_models(folder: Path) -> Sequence[str]:
+    write_base(folder)
+    write_base(folder, "delta")
+    return ARGS
+
+
+@FIT.add("Two deltas", 7, "delta-given-as-base")
+def two_deltas(folder: Path) -> Sequence[str]:
+    write_delta(folder, "base")
+    write_delta(folder)
+    return ARGS
+
+
+@FIT.add("The same folder as base and delta", 2, "base-is-delta")
+def base_is_delta(folder: Path) -> Sequence[str]:
+    write_pair(folder)
+    return ("--base", "base", "--delta", "./base/../base", *ARGS[4:])
+
+
+@FIT.add("Vocabulary rows that the base lacks, of no known release", 7, "rows-undecided")
+def rows_undecided(folder: Path) -> Sequence[str]:
+    write_base(folder)
+    write_delta(folder, rows=VOCAB + 1)
+    return ARGS
+
+
+@FIT.add("An option that contradicts a known release", 7, "catalogue-contradicted")
+def catalogue_contradicted(folder: Path) -> Sequence[str]:
+    write_base(folder)
+    write_delta(folder, "vicuna-7b-delta-v0", rows=VOCAB + 1)
+    delta = ("--delta", "vicuna-7b-delta-v0")
+    return ("--base", "base", *delta, *ARGS[4:], "--new-rows", "mean")
+
+
+def _of_dtype(folder: Path, side: str, dtype: torch.dtype) -> Sequence[str]:
+    """A sound pair, but for the dtype of two tensors of one side."""
+    write_pair(folder)
+    tensors = weights(norm=float(side == "base"))
+    names = ("lm_head.weight", "model.layers.0.mlp.up_proj.weight")
+    save(folder / side / WEIGHTS, tensors | {name: tensors[name].to(dtype) for name in names})
+    return ARGS
+
+
+@FIT.add("A quantised base: integers where the delta has floats", 7, "dtype-not-summable")
+def integers_in_the_base(folder: Path) -> Sequence[str]:
+    return _of_dtype(folder, "base", torch.int8)
+
+
+@FIT.add("A delta of truth values", 7, "dtype-not-summable")
+def truth_values_in_the_delta(folder: Path) -> Sequence[str]:
+    return _of_dtype(folder, "delta", torch.bool)
+
+
+@FIT.add("A base in 8-bit floats", 7, "dtype-not-summable")
+def a_base_in_8_bits(folder: Path) -> Sequence[str]:
+    return _of_dtype(folder, "base", torch.float8_e4m3fn)
+
+
+@FIT.add("A tensor's name with a terminal's escapes", 7, "tensors-do-not-fit")
+def a_hostile_tensor_name(folder: Path) -> Sequence[str]:
+    write_base(folder)
+    hostile = {"\x1b[2J\x1b]0;owned\x07\nerror: forged\u202e": torch.zeros(2)}
+    write_model(folder / "delta", weights(norm=0) | hostile, config=config())
+    return ARGS

@@ -1,0 +1,68 @@
+"""Memory is a few spans, whatever the model: a real process, its real peak."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from weightsmith.formats.safetensors_header import layout
+from weightsmith.formats.tensors import TensorInfo
+
+MIB = 1024 * 1024
+MEASURE = """
+import sys
+from pathlib import Path
+from weightsmith.engine.bindings import Options
+from weightsmith.ops.apply_delta import apply_delta
+base, delta, target, mode = sys.argv[1:]
+options = Options(workers=2, low_cpu_mem=mode == "low")
+apply_delta(base, delta, target=target, options=options, max_shard_nbytes=100_000_000)
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+print(int(status["VmHWM"].split()[0]) * 1024)
+"""
+
+
+def sparse_model(folder: Path, nbytes: int, *, dtype: str) -> Path:
+    """A model of eight matrices, all zero, that takes no space on disk."""
+    folder.mkdir(parents=True)
+    itemsize = 2 if dtype == "F16" else 4
+    columns = nbytes // 8 // 1024 // itemsize
+    infos = [TensorInfo(f"model.layers.{n}.up.weight", dtype, (1024, columns)) for n in range(8)]
+    header, places = layout(infos, {"format": "pt"})
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(header)
+        file.truncate(places[-1].offset + places[-1].info.nbytes)
+    return folder
+
+
+def peak(home: Path, nbytes: int, *, base: str, mode: str) -> int:
+    """Peak resident bytes of a process that applies a delta of so many bytes."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", MEASURE),
+            sparse_model(home / "base", nbytes * (2 if base == "F32" else 1), dtype=base),
+            sparse_model(home / "delta", nbytes, dtype="F16"),
+            home / "target",
+            mode,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to ask for the peak")
+@pytest.mark.parametrize(
+    "base, mode, limit", [("F16", "default", 320), ("F16", "low", 280), ("F32", "default", 320)]
+)
+def test_four_times_the_model_needs_the_same_memory(
+    base: str, mode: str, limit: int, tmp_path: Path
+) -> None:
+    small = peak(tmp_path / "small", 75_000_000, base=base, mode=mode)
+    large = peak(tmp_path / "large", 300_000_000, base=base, mode=mode)
+    print(f"{base} {mode}: {small / MIB:.0f} and {large / MIB:.0f} MiB")
+    assert abs(large - small) < 16 * MIB
+    assert large < limit * MIB

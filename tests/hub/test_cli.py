@@ -1,0 +1,186 @@
+"""The two commands as a person and a script meet them."""
+
+import hashlib
+import json
+import os
+import pty
+import random
+import select
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.hub.conftest import ROOT, Client, usual_env
+from tests.hub.server import Hub
+from tests.hub.test_clean_cache import Maker
+from tests.hub.test_download import MODEL, files_in
+from tests.hub.test_interrupted import arrived_in, until
+
+WEIGHTS = random.Random(3).randbytes(3_000_000)
+
+
+@pytest.fixture
+def person(hub: Hub, client: Client) -> "Person":
+    return Person(hub, client)
+
+
+class Person:
+    """Somebody at a shell."""
+
+    def __init__(self, hub: Hub, client: Client) -> None:
+        self.client = client
+        self.env = {**usual_env(hub), "HF_HOME": str(client.home), "TERM": "xterm"}
+        self.cwd = client.home.parent
+        self.command = [sys.executable, "-m", "weightsmith"]
+        self.env["PYTHONPATH"] = str(ROOT)
+
+    def start(self, *args: str, **streams: Any) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*self.command, *args], cwd=self.cwd, env=self.env, text=True, **streams
+        )
+
+    def run(self, *args: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*self.command, *args],
+            cwd=self.cwd,
+            env=self.env,
+            text=True,
+            check=False,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+        )
+
+    def at_terminal(self, *args: str, answers: list[str]) -> str:
+        """What the screen shows; an answer is typed at each prompt, a line that ends in ``?``."""
+        ours, theirs = pty.openpty()
+        process = self.start(*args, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        screen = ""
+        while select.select([ours], [], [], 30)[0]:
+            try:
+                screen += os.read(ours, 4096).decode()
+            except OSError:  # the other end has gone
+                break
+            if answers and screen.rstrip().endswith(("as it is", "[y/N]")):
+                os.write(ours, answers.pop(0).encode() + b"\n")
+                screen += "\n"
+        process.wait(10)
+        os.close(ours)
+        return screen
+
+
+class TestDownload:
+    def test_a_dry_run_then_the_run_then_offline(self, hub: Hub, person: Person) -> None:
+        hub.add("huggyllama/llama-7b", MODEL)
+        dry = person.run("download", "llama-7b", "--dry-run")
+        assert dry.returncode == 0, dry.stderr
+        assert not person.client.home.exists()
+        assert "llama-7b is huggyllama/llama-7b, home 1 of 2" in " ".join(dry.stderr.split())
+        done = person.run("download", "huggyllama/llama-7b")
+        assert done.returncode == 0, done.stderr
+        assert "done" in done.stdout
+        quiet = person.run("download", "huggyllama/llama-7b", "--offline", "-q")
+        assert files_in(quiet.stdout.strip()) == MODEL
+        assert quiet.stderr == ""
+
+    def test_json_is_one_document_with_all_that_is_shown(self, hub: Hub, person: Person) -> None:
+        hub.add("org/model", MODEL)
+        done = person.run("download", "org/model", "--json", "--local-dir", "here")
+        document = json.loads(done.stdout)
+        assert document["schema"] == "weightsmith.download/1"
+        assert set(document["fetched"]) == set(MODEL)
+        assert files_in(person.cwd / "here") == MODEL
+        assert done.stderr == ""
+
+    def test_a_gated_repository_tells_the_way_in(self, hub: Hub, person: Person) -> None:
+        hub.add("org/model", MODEL)
+        hub.repos["org/model"].gated = True
+        refused = person.run("download", "org/model")
+        assert refused.returncode == 4
+        assert "[repo-gated]" in refused.stderr
+        assert "hint: accept the licence at https://huggingface.co/org/model" in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+    def test_an_interrupt_does_not_wait_for_a_silent_server(self, hub: Hub, person: Person) -> None:
+        hub.add("org/model", {"model.safetensors": WEIGHTS, "config.json": b"{}"})
+        hub.fail("GET /cdn/*", times=1, hold_after=2_000_000)
+        process = person.start("download", "org/model", stderr=subprocess.PIPE)
+        digest = hashlib.sha256(WEIGHTS).hexdigest()
+        until(lambda: arrived_in(person.client.cache, digest) > 1_900_000)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=5)  # the server may be silent for 10 s
+        assert process.returncode == 130
+        assert "what has arrived is kept" in said
+        assert "weightsmith download org/model" in said
+        assert person.run("download", "org/model").returncode == 0
+        assert hub.ranges("model.safetensors") == [None, "bytes=2000000-"]
+
+    def test_a_path_is_refused_by_its_name(self, person: Person) -> None:
+        refused = person.run("download", "./llama")
+        assert refused.returncode == 2
+        assert "[source-is-directory]" in refused.stderr
+
+
+class TestCleanCache:
+    @pytest.fixture
+    def maker(self, person: Person) -> Maker:
+        maker = Maker(person.client.cache)
+        maker.revision("org/old", {"model.safetensors": maker.raw(5000)}, used=90)
+        maker.revision("org/new", {"model.safetensors": maker.raw(3000)}, used=2, ref="main")
+        maker.leftover("org/new", f"{'0' * 64}.incomplete", 900)
+        return maker
+
+    def test_yes_alone_takes_only_what_nobody_needs(self, person: Person, maker: Maker) -> None:
+        done = person.run("clean-cache", "--yes")
+        assert done.returncode == 0, done.stderr
+        assert "900 B freed, 8.00 kB left" in done.stdout
+        assert len(maker.left()) == 2
+
+    def test_without_a_terminal_it_asks_for_yes(self, person: Person, maker: Maker) -> None:
+        for args in ([], ["--older-than", "30d"]):
+            refused = person.run("clean-cache", *args)
+            assert refused.returncode == 2
+            assert "--yes" in refused.stderr
+        assert len(maker.left()) == 2
+
+    def test_a_dry_run_shows_reasons_and_deletes_nothing(
+        self, person: Person, maker: Maker
+    ) -> None:
+        shown = person.run("clean-cache", "--older-than", "30d", "--dry-run")
+        assert "not used for 90 days" in shown.stderr
+        assert "used 2 days ago" in shown.stderr
+        assert "dry run: 1 of 3 rows, 5.00 kB would go" in shown.stdout
+        assert len(maker.left()) == 2
+
+    def test_json_names_every_row(self, person: Person, maker: Maker) -> None:
+        done = person.run("clean-cache", "org/old", "--yes", "--json")
+        document = json.loads(done.stdout)
+        assert document["schema"] == "weightsmith.clean-cache/1"
+        assert document["deleted"] is True
+        assert document["freed_nbytes"] == 5000
+        assert [row["remove"] for row in document["rows"]] == [False, False, True]
+        assert done.stderr == ""
+
+    def test_at_a_terminal_one_chooses_and_is_asked(self, person: Person, maker: Maker) -> None:
+        screen = person.at_terminal("clean-cache", answers=["7", "3", "y"])
+        assert "7 is none of 1 to 3" in screen
+        assert "delete 1 of 3 rows, 5.00 kB?" in screen
+        assert "5.00 kB freed" in screen
+        assert {name.partition("@")[0] for name in maker.left()} == {"org/new"}
+
+    def test_at_a_terminal_nothing_chosen_is_nothing_deleted(
+        self, person: Person, maker: Maker
+    ) -> None:
+        assert "nothing to delete" in person.at_terminal("clean-cache", answers=[""])
+        screen = person.at_terminal("clean-cache", answers=["all", "n"])
+        assert "nothing was deleted" in screen
+        assert maker.on_disk() == 8900
+
+    def test_a_span_of_time_is_explained_when_it_is_none(self, person: Person) -> None:
+        refused = person.run("clean-cache", "--older-than", "soon")
+        assert refused.returncode == 2
+        assert "30d" in refused.stderr

@@ -1,0 +1,66 @@
+"""Checks and a smoke test as a person sees them, and the document of both."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from weightsmith.cli.layout import styled, table
+from weightsmith.cli.output import Output
+from weightsmith.errors import shown
+from weightsmith.ops.report import Check
+from weightsmith.ops.smoke import Settings, Smoke, smoke
+from weightsmith.units import format_duration, format_memory
+
+STYLES: Final = {"pass": "green", "FAIL": "red", "not checked": "yellow"}
+_GAP: Final = "  "
+
+
+def run_smoke(
+    output: Output, source: str, settings: Settings, *, base: str | None = None
+) -> tuple[dict[str, Any], tuple[Check, ...]]:
+    """Let a model write to the terminal; returns the document of what it did, and the checks."""
+    output.line(f"\nloading {source} for a smoke test")
+    written: list[str] = []
+
+    def hear(text: str) -> None:
+        if not written:
+            output.line(styled(f"> {settings.prompt}", "dim"))
+        written.append(text)
+        output.stream(text)
+
+    did, checks = smoke(source, settings, base=base, on_text=hear)
+    if did is None:
+        return {}, checks
+    output.line("\n" if "".join(written).strip() else styled("(nothing)", "dim"))
+    output.line(f"{styled('on', 'dim')} {_speed(did)}")
+    return asdict(did), checks
+
+
+def _speed(did: Smoke) -> str:
+    return (
+        f"{did.device}: loaded in {format_duration(did.load_s)}, {did.tokens_per_s:.3g} tokens/s,"
+        f" peak memory {format_memory(did.peak_memory_nbytes)}"
+    )
+
+
+def checks_page(checks: Sequence[Check], output: Output) -> str:
+    """A line for each check, with its reasons; all of them under ``-v``."""
+    names = max(len(check.name) for check in checks)
+    verdicts = max(len(check.verdict) for check in checks)
+    margin = 2 + names + len(_GAP) + verdicts + len(_GAP)
+    lines = []
+    for check in checks:
+        rows = [(detail,) for detail in shown(check.details, everything=output.verbose > 0)]
+        first, *rest = table(rows, width=output.width - margin, styles=(), indent=0).splitlines()
+        verdict = styled(check.verdict, STYLES[check.verdict])
+        padding = " " * (verdicts - len(check.verdict))
+        lines.append(f"  {check.name:<{names}}{_GAP}{verdict}{padding}{_GAP}{first}")
+        lines += [" " * margin + line for line in rest]
+    return "\n".join(lines)
+
+
+def show_hints(output: Output, checks: Sequence[Check]) -> None:
+    """What helps against what failed, each once."""
+    for hint in dict.fromkeys(check.hint for check in checks if check.verdict != "pass"):
+        if hint:
+            output.hint(hint)

@@ -1,0 +1,115 @@
+"""``weightsmith download``."""
+
+from collections.abc import Iterator
+from typing import Final, get_args
+
+import click
+
+from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.options import (
+    INPUTS,
+    OUTPUT,
+    Command,
+    dry_run_option,
+    offline_option,
+    option,
+    output_options,
+)
+from weightsmith.cli.output import Output
+from weightsmith.ops import download as ops
+from weightsmith.ops.download import Resolved, WeightFormat
+from weightsmith.units import format_size
+
+KEPT: Final = "what has arrived is kept, whole files and parts of files"
+
+
+@click.command(
+    "download",
+    cls=Command,
+    examples=[
+        "weightsmith download huggyllama/llama-7b",
+        "weightsmith download lmsys/vicuna-7b-delta-v1.1@main --local-dir ./vicuna-delta",
+    ],
+    docs="docs/download.md",
+)
+@click.argument("source")
+@option(
+    "--local-dir",
+    group=OUTPUT,
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Where to put the files; default: the hub's cache, where everybody finds them.",
+)
+@option("--revision", group=INPUTS, metavar="REV", help="Branch, tag or commit; default: main.")
+@option(
+    "--format",
+    "weights",
+    group=INPUTS,
+    type=click.Choice(get_args(WeightFormat)),
+    default="auto",
+    help="Weights to take where both lie there; auto (default): safetensors.",
+)
+@offline_option
+@dry_run_option
+@output_options
+@click.pass_obj
+def command(
+    output: Output,
+    source: str,
+    local_dir: str | None,
+    revision: str | None,
+    weights: WeightFormat,
+    offline: bool,
+    dry_run: bool,
+) -> None:
+    """Fetch a model from the hub, every file checked.
+
+    SOURCE is an alias such as llama-7b, or a hub id: ORG/NAME or ORG/NAME@REVISION. One weight
+    format is fetched and what belongs to it. The same command goes on after an interruption.
+    """
+    output.line(styled(f"looking for {source}", "dim"))
+    plan = ops.plan_download(
+        source,
+        local_dir=local_dir,
+        revision=revision,
+        weights=weights,
+        offline=offline,
+        note=output.line,
+    )
+    output.line(heading("download"))
+    output.line(table(list(_rows(plan)), width=output.width))
+    output.line()
+    folder = str(plan.place.folder)
+    if dry_run:
+        document = {"schema": "weightsmith.download-plan/1", **plan.to_json()}
+        output.result(document, human="dry run: nothing was written", quiet=folder)
+        return
+    output.kept = KEPT
+    with output.progress() as progress:
+        done = ops.download(plan, progress)
+    nbytes = format_size(sum(file.nbytes for file in done.fetched))
+    fetched = f"{len(done.fetched)} files fetched, {nbytes}" if done.fetched else "nothing to fetch"
+    checked = f"all {len(plan.files)} have the hub's hashes"
+    output.result(
+        {"schema": "weightsmith.download/1", **done.to_json()},
+        human=f"{styled('done', 'green')}  {folder}\n      {fetched}; {checked}",
+        quiet=folder,
+    )
+
+
+def _rows(plan: Resolved) -> Iterator[tuple[str, str]]:
+    """What was found, and what is to be fetched of it."""
+    listing = plan.listing
+    commit = listing.commit[:12]
+    at = commit if listing.revision == listing.commit else f"{listing.revision}, now {commit}"
+    weights = sum(file.name.endswith((".safetensors", ".bin", ".pth")) for file in plan.files)
+    what = f"{weights} with {plan.selection.format} weights, {len(plan.files) - weights} others"
+    yield "repository", listing.repo_id
+    yield "revision", at
+    yield "files", f"{what}, {format_size(plan.nbytes)}"
+    here = f", {format_size(plan.nbytes - plan.fetch_nbytes)} here already" if plan.here else ""
+    to_fetch = f"{format_size(plan.fetch_nbytes)}{here}" if plan.to_fetch else "nothing, all here"
+    yield "to fetch", to_fetch
+    yield "into", str(plan.place.folder)
+    for line in plan.why:
+        yield "note", line

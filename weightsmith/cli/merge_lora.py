@@ -1,0 +1,85 @@
+"""``weightsmith merge-lora``."""
+
+from typing import get_args
+
+import click
+
+from weightsmith.cli.options import INPUTS, OUTPUT, SOURCE, Command, option, output_options
+from weightsmith.cli.output import Output
+from weightsmith.cli.run_options import Run, run_options
+from weightsmith.ops import merge_lora as ops
+
+
+@click.command(
+    "merge-lora",
+    cls=Command,
+    examples=[
+        "weightsmith merge-lora --base ./llama-7b --lora ./alpaca-lora-7b --target ./alpaca-7b",
+        "weightsmith merge-lora --base ./llama-7b --lora ./first --lora ./second --target ./both",
+    ],
+    aliases={
+        "base-model-path": "base",
+        "lora-path": "lora",
+        "target-model-path": "target",
+    },
+    docs="docs/merge-lora.md",
+)
+@option("--base", group=INPUTS, type=SOURCE, required=True, help="The model it was trained on.")
+@option(
+    "--lora",
+    "loras",
+    group=INPUTS,
+    type=SOURCE,
+    multiple=True,
+    required=True,
+    help="An adapter; repeatable, each applied to the result of the one before.",
+)
+@option(
+    "-o",
+    "--output",
+    "--target",
+    "target",
+    group=OUTPUT,
+    type=click.Path(),
+    metavar="DIR",
+    required=True,
+    help="Directory to make.",
+)
+@option(
+    "--rounding",
+    group=OUTPUT,
+    type=click.Choice(get_args(ops.Rounding)),
+    default="once",
+    show_default=True,
+    help="Computed in float32 and rounded once, or where peft's merge_and_unload rounds.",
+)
+@option(
+    "--dtype",
+    group=OUTPUT,
+    type=click.Choice(get_args(ops.MergedDType)),
+    default="base",
+    show_default=True,
+    help="What the result is stored in.",
+)
+@run_options
+@output_options
+@click.pass_obj
+def command(
+    output: Output,
+    base: str,
+    loras: tuple[str, ...],
+    target: str,
+    rounding: ops.Rounding,
+    dtype: ops.MergedDType,
+    run: Run,
+) -> None:
+    """Merge LoRA adapters into their base model, on files alone.
+
+    Works shard by shard in flat memory, without a model object, and verifies what it wrote. An
+    adapter tensor that finds no place in the base is an error.
+    """
+    run.expects_torch()
+    job = ops.plan_merge_lora(
+        base, loras, target, rounding=rounding, dtype=dtype, max_shard_nbytes=run.max_shard_nbytes
+    )
+    run.perform(output, job)

@@ -1,0 +1,227 @@
+"""Decode a release of whole files: XOR of two models' files, or files under a key stream."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Final
+
+from weightsmith.checkpoint.discover import WEIGHTS, list_directory
+from weightsmith.checkpoint.layout import ENCRYPTED
+from weightsmith.checkpoint.sidecars import OTHERS, matches
+from weightsmith.checkpoint.whole_files import WholeFiles
+from weightsmith.codecs.keystream_file import HEADER_NBYTES
+from weightsmith.codecs.registry import codec
+from weightsmith.engine.bindings import Bindings
+from weightsmith.engine.derived import Derived, DerivedFile
+from weightsmith.errors import (
+    BaseFilesWrong,
+    EncryptedInvalid,
+    KeyWrong,
+    NoBase,
+    NoKey,
+    PayloadUnpaired,
+    SourceNotFound,
+    WeightsmithError,
+)
+from weightsmith.formats.strict_json import parse_json
+from weightsmith.formats.torch_zip import read_table
+from weightsmith.ops.encoded import EncodedFiles
+from weightsmith.ops.job import Job, input_plans, target_apart
+from weightsmith.plan.model import FilePlan, InputTensor, Plan, TensorPlan
+from weightsmith.repair.detect import diagnose
+from weightsmith.repair.folder import ADDED, READ
+
+_PLAIN: Final = (ADDED,)
+"""Files that XOR releases hold as they are: no base had them."""
+_SMALL_NBYTES: Final = 64_000_000
+"""Files up to this size are decoded while planning, to see whether sense comes out."""
+
+
+def plan_decode(
+    encoded: EncodedFiles,
+    *,
+    base: str | os.PathLike[str] | None,
+    key: str | os.PathLike[str] | None,
+    target: str | os.PathLike[str],
+) -> Job:
+    """Decide how to decode a release: whole files, byte for byte, under their own names.
+
+    Small files, and the tables of large ones, are decoded in memory first: with a wrong base or key
+    no sense comes out, and nothing is written.
+    Raises: NoBase, NoKey; PayloadUnpaired, BaseFilesWrong, KeyWrong; EncryptedInvalid.
+    """
+    if encoded.encoding == "xor-file":
+        if base is None:
+            raise NoBase(delta=encoded.label)
+        inputs, files, notes = _xor_files(encoded, Path(base))
+        _require_sense(encoded, _decoded(encoded, inputs, files), files)
+    else:
+        if key is None:
+            raise NoKey(delta=encoded.label)
+        inputs, files, notes = _keystream_files(encoded, Path(key))
+        _require_key(encoded, Path(key), _decoded(encoded, inputs, files), files)
+    path = target_apart(target, inputs)
+    plan = Plan(
+        verb="apply-delta",
+        inputs=input_plans(inputs),
+        shards=tuple(files),
+        sidecars=(),
+        notes=tuple(notes),
+        release=encoded.release.id if encoded.release else "",
+    )
+    return Job(
+        plan,
+        Bindings(inputs, {}, path),
+        encoded.release,
+        _faults(_decoded(encoded, inputs, files)),
+        known=tuple(encoded.needed(inputs)),
+    )
+
+
+# --- XOR -----------------------------------------------------------------------------------------
+
+
+def _xor_files(
+    encoded: EncodedFiles, base: Path
+) -> tuple[dict[str, WholeFiles], list[FilePlan], list[str]]:
+    if not base.is_dir():
+        raise SourceNotFound(source=base)
+    ours, _ = list_directory(encoded.directory)
+    theirs = set(list_directory(base)[0])
+    left = [n for n in ours if n not in theirs and (n.startswith(".") or matches(n, OTHERS))]
+    names = [name for name in ours if name not in left]
+    combined = [name for name in names if name not in _PLAIN]
+    unpaired = [name for name in combined if name not in theirs]
+    if unpaired:
+        raise PayloadUnpaired(delta=encoded.label, count=len(unpaired), context=unpaired)
+    inputs = {
+        "base": WholeFiles(base, combined, str(base)),
+        "delta": WholeFiles(encoded.directory, names, encoded.label, unpack=True),
+    }
+    published = encoded.published
+    files = []
+    for name in names:
+        payload = InputTensor("delta", inputs["delta"].tensors[name].info)
+        if name in combined:
+            pair = (InputTensor("base", inputs["base"].tensors[name].info), payload)
+            files.append(_file(name, "xor-file@1", pair, published))
+        else:
+            files.append(_file(name, "copy@1", (payload,), published))
+    return inputs, files, _notes(encoded, left)
+
+
+def _require_sense(encoded: EncodedFiles, decoded: Derived, files: Sequence[FilePlan]) -> None:
+    """Raises: BaseFilesWrong, if JSON files or tables of tensors do not come out as such."""
+    problems = []
+    for each in files:
+        file = DerivedFile(decoded, each.name)
+        try:
+            if each.name.endswith(".json") and file.size <= _SMALL_NBYTES:
+                parse_json(file.read(0, file.size), each.name, bom_allowed=True)
+            elif fnmatchcase(each.name, WEIGHTS[1]) and not decoded.sequential:
+                read_table(file)
+        except WeightsmithError as error:
+            problems.append(f"{each.name} decodes to nonsense: {error}")
+    if problems:
+        context = [*problems, *encoded.advice()]
+        raise BaseFilesWrong(delta=encoded.label, count=len(problems), context=context)
+
+
+# --- key stream ----------------------------------------------------------------------------------
+
+
+def _keystream_files(
+    encoded: EncodedFiles, key: Path
+) -> tuple[dict[str, WholeFiles], list[FilePlan], list[str]]:
+    inputs = {
+        "key": WholeFiles(key.parent, [key.name], str(key)),
+        "delta": WholeFiles(encoded.directory, encoded.layout.files, encoded.label),
+    }
+    stream = InputTensor("key", inputs["key"].tensors[key.name].info)
+    if not stream.info.nbytes:
+        raise KeyWrong(key=key, delta=encoded.label, reason="it is empty")
+    published = encoded.published
+    files: dict[str, FilePlan] = {}
+    for file_name in encoded.layout.files:
+        path = encoded.directory / file_name
+        name, digest = _name_and_digest(file_name)
+        data = InputTensor("delta", inputs["delta"].tensors[file_name].info)
+        header = bytearray(min(HEADER_NBYTES, data.info.nbytes))
+        inputs["delta"].read_into(file_name, 0, memoryview(header))
+        if header.hex() != digest:
+            raise EncryptedInvalid(file=path, reason="its name and its header differ")
+        if name in files:
+            raise EncryptedInvalid(file=path, reason=f"another file decodes to {name} too")
+        hashes = {name: {**published.get(name, {}), "sha256": digest}}
+        files[name] = _file(name, "keystream-file@1", (stream, data), hashes)
+    left = sorted(set(list_directory(encoded.directory)[0]) - {*encoded.layout.files})
+    return inputs, list(files.values()), _notes(encoded, left)
+
+
+def _name_and_digest(file_name: str) -> tuple[str, str]:
+    match = ENCRYPTED.fullmatch(file_name)
+    if match is None:
+        raise ValueError(file_name)
+    return match[1], match[2]
+
+
+def _require_key(
+    encoded: EncodedFiles, key: Path, decoded: Derived, files: Sequence[FilePlan]
+) -> None:
+    """Raises: KeyWrong, if the smallest file does not decode to what its name says."""
+    smallest = min(files, key=lambda each: each.nbytes)
+    if smallest.nbytes > _SMALL_NBYTES:
+        return
+    file = DerivedFile(decoded, smallest.name)
+    content = file.read(0, file.size)
+    if hashlib.sha256(content).hexdigest() != smallest.published["sha256"]:
+        reason = f"{smallest.name} does not decode to what its name says"
+        raise KeyWrong(key=key, delta=encoded.label, reason=reason)
+
+
+# --- both ----------------------------------------------------------------------------------------
+
+
+def _notes(encoded: EncodedFiles, left: Sequence[str]) -> list[str]:
+    named = f"the directory is named like {encoded.release.name}" if encoded.release else ""
+    return [*filter(None, [named, f"left: {', '.join(left)}" if left else ""])]
+
+
+def _file(
+    name: str,
+    rule: str,
+    inputs: tuple[InputTensor, ...],
+    published: Mapping[str, Mapping[str, str]],
+) -> FilePlan:
+    output = codec(rule, {}).signature([each.info for each in inputs])
+    tensor = TensorPlan(replace(output, name=name), rule, {}, inputs)
+    return FilePlan(name, (tensor,), published.get(name, {}))
+
+
+def _decoded(
+    encoded: EncodedFiles, inputs: Mapping[str, WholeFiles], files: Sequence[FilePlan]
+) -> Derived:
+    """The release decoded as it is read, a tensor of bytes a file."""
+    return Derived(
+        label=encoded.label,
+        directory=encoded.directory,
+        rules=[tensor for each in files for tensor in each.tensors],
+        inputs=inputs,
+        sidecars={},
+    )
+
+
+def _faults(decoded: Derived) -> tuple[str, ...]:
+    """Known faults in the tokenizer and config files as they come out, as sentences."""
+    files = {
+        name: DerivedFile(decoded, name).read(0, decoded.tensors[name].info.nbytes)
+        for name in READ
+        if name in decoded.tensors and decoded.tensors[name].info.nbytes <= _SMALL_NBYTES
+    }
+    try:
+        return tuple(f"{fault.file}: {fault.evidence}" for fault in diagnose(files).faults)
+    except WeightsmithError as error:
+        return (str(error),)

@@ -1,0 +1,245 @@
+"""Say what changed between two checkpoints, tensor by tensor."""
+
+import math
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeVar, get_args
+
+from weightsmith.checkpoint.buffers import is_buffer
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.places import Place, name_order, places
+from weightsmith.codecs.measure import FLOATS, Measure, combine
+from weightsmith.engine.bindings import Options
+from weightsmith.engine.pairs import Pair, measure_pairs
+from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.engine.spans import Buffers
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.ops.sources import open_source
+
+__all__ = ["STATUSES", "Difference", "Group", "Status", "TensorDifference", "diff", "grouped"]
+
+Status = Literal["same", "changed", "other dtype", "other shape", "added", "removed"]
+STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+"""In the order in which they are told."""
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDifference:
+    """One tensor of A or B, and what became of it."""
+
+    name: str
+    place: Place
+    a: TensorInfo | None
+    """None where it was added."""
+    b: TensorInfo | None
+    """None where it was removed."""
+    measure: Measure | None
+    """Of the elements that both have: all of them, or the rows that both have where the rest of the
+    shape is the same; None where nothing could be compared.
+    """
+
+    @property
+    def status(self) -> Status:
+        """What became of it, in a word or two."""
+        if self.a is None or self.b is None:
+            return "added" if self.a is None else "removed"
+        if self.a.shape != self.b.shape:
+            return "other shape"
+        if self.a.dtype != self.b.dtype:
+            return "other dtype"
+        return "changed" if self.measure is None or self.measure.changed else "same"
+
+    @property
+    def new_rows(self) -> int:
+        """Rows that only B has, beside the compared ones; negative for rows that only A has."""
+        if self.measure is None or self.status != "other shape":
+            return 0
+        return self.b.shape[0] - self.a.shape[0] if self.a and self.b else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {
+            "name": self.name,
+            "layer": self.place.layer,
+            "kind": self.place.kind,
+            "status": self.status,
+            "a": self.a and {"dtype": self.a.dtype, "shape": list(self.a.shape)},
+            "b": self.b and {"dtype": self.b.dtype, "shape": list(self.b.shape)},
+            "new_rows": self.new_rows,
+            "measure": self.measure and self.measure.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Tensors taken together."""
+
+    tensors: int
+    different: int
+    """How many of them are not the same."""
+    measure: Measure
+    """Of all that could be compared, what is the same included."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        counts = {"tensors": self.tensors, "different": self.different}
+        return {**counts, "measure": self.measure.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What changed between A and B."""
+
+    a: str
+    b: str
+    tensors: tuple[TensorDifference, ...]
+    """By name, layer 2 before layer 10."""
+    notes: tuple[str, ...]
+    """What was left out, and what was compared in another way, as sentences."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether both hold the same tensors, bit for bit."""
+        return all(tensor.status == "same" for tensor in self.tensors)
+
+    @property
+    def total(self) -> Group:
+        """All tensors together."""
+        return _together(self.tensors)
+
+    def statuses(self) -> dict[Status, int]:
+        """How many tensors there are of each status that occurs."""
+        found = [tensor.status for tensor in self.tensors]
+        return {status: found.count(status) for status in STATUSES if status in found}
+
+    def kinds(self) -> dict[str, Group]:
+        """By kind of module, those within layers first."""
+        within_first = sorted(self.tensors, key=lambda tensor: tensor.place.layer is None)
+        return grouped(within_first, lambda tensor: tensor.place.kind)
+
+    def layers(self) -> dict[int, Group]:
+        """By layer; what lies outside of all layers is left out."""
+        found = grouped(self.tensors, lambda tensor: tensor.place.layer)
+        return {layer: found[layer] for layer in sorted(n for n in found if n is not None)}
+
+    def most_changed(self) -> list[TensorDifference]:
+        """All whose change has a size, the largest relative change first."""
+        sized = [(_size(tensor.measure), tensor) for tensor in self.tensors]
+        return [t for size, t in sorted(sized, key=lambda each: -each[0]) if size]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "equal": self.equal,
+            "statuses": self.statuses(),
+            "total": self.total.to_json(),
+            "kinds": [{"kind": kind, **each.to_json()} for kind, each in self.kinds().items()],
+            "layers": [{"layer": n, **each.to_json()} for n, each in self.layers().items()],
+            "tensors": [tensor.to_json() for tensor in self.tensors],
+            "notes": list(self.notes),
+        }
+
+
+def diff(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    options: Options | None = None,
+    progress: Progress = SILENCE,
+) -> Difference:
+    """Compare all tensors of two sources, whatever files they lie in; sidecars are not compared.
+
+    Memory: a few spans a worker. No torch.
+    Raises: as `open_source`.
+    """
+    before, after = open_source(a), open_source(b)
+    ours, theirs = _infos(before), _infos(after)
+    names = sorted(ours.keys() | theirs.keys(), key=name_order)
+    matched = [_pair(ours[name], theirs[name]) for name in names if name in ours and name in theirs]
+    pairs = [pair for pair in matched if pair is not None]
+    progress.begin("comparing", sum(pair.nbytes for pair in pairs))
+    buffers = [Buffers() for _ in range((options or Options()).threads)]
+    measures = measure_pairs(pairs, before.read_into, after.read_into, buffers, progress.advance)
+    place = places(names)
+    tensors = tuple(
+        TensorDifference(name, place[name], ours.get(name), theirs.get(name), measures.get(name))
+        for name in names
+    )
+    return Difference(before.label, after.label, tensors, tuple(_notes(before, after, tensors)))
+
+
+def grouped(
+    tensors: Iterable[TensorDifference], key: Callable[[TensorDifference], Key]
+) -> dict[Key, Group]:
+    """Tensors of one key taken together, in the order in which the keys come up."""
+    found: dict[Key, list[TensorDifference]] = {}
+    for tensor in tensors:
+        found.setdefault(key(tensor), []).append(tensor)
+    return {each: _together(of_one_key) for each, of_one_key in found.items()}
+
+
+def _together(tensors: Iterable[TensorDifference]) -> Group:
+    each = list(tensors)
+    return Group(
+        tensors=len(each),
+        different=sum(tensor.status != "same" for tensor in each),
+        measure=combine(tensor.measure for tensor in each if tensor.measure is not None),
+    )
+
+
+def _infos(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
+    return {n: tensor.info for n, tensor in checkpoint.tensors.items() if not is_buffer(n)}
+
+
+def _pair(a: TensorInfo, b: TensorInfo) -> Pair | None:
+    """What of a tensor can be compared: all of it, or the rows that both have."""
+    if a.dtype != b.dtype and not {a.dtype, b.dtype} <= FLOATS:
+        return None
+    shared = a.shape
+    if a.shape != b.shape:
+        if len(a.shape) < 2 or a.shape[1:] != b.shape[1:]:
+            return None
+        shared = (min(a.shape[0], b.shape[0]), *a.shape[1:])
+    return Pair(replace(a, shape=shared), replace(b, shape=shared))
+
+
+def _notes(a: Checkpoint, b: Checkpoint, tensors: Iterable[TensorDifference]) -> Iterator[str]:
+    """What a reader of the numbers should know."""
+    buffers = sorted({name for name in (*a.tensors, *b.tensors) if is_buffer(name)})
+    if buffers:
+        kinds = sorted({".".join(name.split(".")[-2:]) for name in buffers})
+        yield f"{len(buffers)} buffers that no loader reads are left out: {', '.join(kinds)}"
+    both = [(t, t.a, t.b, t.measure) for t in tensors if t.a is not None and t.b is not None]
+    for count, what in (
+        (
+            sum(a.dtype != b.dtype for _, a, b, measure in both if measure),
+            "tensor(s) have another dtype and are compared by value",
+        ),
+        (
+            sum(measure is None for *_, measure in both),
+            "tensor(s) have a shape or dtype that cannot be compared",
+        ),
+        (
+            sum(bool(m and m.changed) for _, a, _, m in both if a.dtype not in FLOATS),
+            "changed tensor(s) hold no floats: shares are counted, sizes are not",
+        ),
+        (
+            sum(m.numel - m.sized for _, a, _, m in both if m and a.dtype in FLOATS),
+            "element(s) are NaN or infinite in A or B and have no size",
+        ),
+    ):
+        if count:
+            yield f"{count} {what}"
+    for side, checkpoint in (("A", a), ("B", b)):
+        yield from (f"{side}: {note}" for note in checkpoint.notes)
+
+
+def _size(measure: Measure | None) -> float:
+    """The relative change, to sort by; from nothing to something is infinitely far."""
+    if measure is None or not measure.change_squares:
+        return 0.0
+    return math.inf if measure.relative is None else measure.relative

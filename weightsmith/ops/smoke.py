@@ -1,0 +1,159 @@
+"""Let a model generate, and judge what it did."""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from weightsmith.catalogue.load import find_prompt
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.errors import ArchitectureUnknown, DamagedInput, MemoryTooSmall
+from weightsmith.ops.report import Check, judged
+from weightsmith.ops.sources import open_source
+from weightsmith.ops.subject import Subject, open_subject
+from weightsmith.plan.needs import RUNTIME_NBYTES, available_memory
+from weightsmith.smoke.generate import Smoke, generate
+from weightsmith.smoke.load import Device, choose_device
+from weightsmith.units import format_memory
+
+__all__ = ["Device", "Settings", "Smoke", "choose_device", "smoke"]
+
+QUESTION: Final = "What is a fox?"
+"""What a model is asked where the user gives no prompt."""
+_TIMES_THE_BASE: Final = 3.0
+"""A fine-tune reads plain English about as well as its base; scrambled weights are far off."""
+_BETTER: Final = 0.8
+"""How much lower perplexity must be with q and k reordered, to say that they were not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a smoke test is made."""
+
+    device: Device = "auto"
+    prompt: str = QUESTION
+    max_new_tokens: int = 32
+    max_perplexity: float | None = None
+    low_cpu_mem: bool = False
+    """Keep one tensor at a time in memory, and read each anew whenever it is needed."""
+
+
+def smoke(
+    source: str | os.PathLike[str],
+    settings: Settings | None = None,
+    *,
+    base: str | os.PathLike[str] | None = None,
+    on_text: Callable[[str], None] = lambda _: None,
+) -> tuple[Smoke | None, tuple[Check, ...]]:
+    """Let a model generate, and judge what it did; what it writes goes to `on_text` as it comes.
+
+    A delta with its `base` runs as the model that it makes. The perplexity of the base itself,
+    which is loaded after it, is what the model's is held against.
+    Returns what it did, or None where it did not come so far; and the checks.
+    Raises: SourceFault; NoCuda, PackageMissing; MemoryTooSmall, OutOfMemory.
+    """
+    settings = settings or Settings()
+    where = choose_device(settings.device, low_cpu_mem=settings.low_cpu_mem)
+    subject = open_subject(source, base)
+    checkpoint = subject.checkpoint
+    if where == "cpu" and not settings.low_cpu_mem:
+        _require_memory(checkpoint)
+    try:
+        did = _generate(subject, settings, where, on_text)
+    except ArchitectureUnknown as error:
+        return None, (Check("smoke", "not checked", (str(error),)),)
+    except DamagedInput as error:
+        return None, (Check("smoke", "FAIL", (str(error), *error.context)),)
+    return did, tuple(_judge(did, _limit(did, settings, where, base)))
+
+
+def _generate(
+    subject: Subject, settings: Settings, where: str, on_text: Callable[[str], None]
+) -> Smoke:
+    """Ask in the form that the release was trained on, where that is known."""
+    release = subject.release
+    return generate(
+        subject.checkpoint,
+        question=settings.prompt,
+        template=find_prompt(release.prompt) if release and release.prompt else None,
+        device=where,
+        max_new_tokens=settings.max_new_tokens,
+        low_cpu_mem=settings.low_cpu_mem,
+        on_text=on_text,
+    )
+
+
+def _require_memory(checkpoint: Checkpoint) -> None:
+    """Find out before a system that promises more memory than it has ends the process.
+
+    Raises: MemoryTooSmall.
+    """
+    free, needed = available_memory(), checkpoint.nbytes + RUNTIME_NBYTES
+    if free is not None and needed > free:
+        raise MemoryTooSmall(free=format_memory(free), needed=format_memory(needed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """The highest perplexity that is right, and why."""
+
+    value: float
+    why: str
+
+
+def _limit(
+    did: Smoke, settings: Settings, where: str, base: str | os.PathLike[str] | None
+) -> _Limit:
+    """What the user says, else what the base has a few times over, else half of what guessing costs.
+
+    Guessing costs the logarithm of the vocabulary size for each token, whose half is that of its
+    root: models of English lie far below it, broken ones far above.
+    """
+    if settings.max_perplexity is not None:
+        return _Limit(settings.max_perplexity, "as --max-perplexity says")
+    half = math.sqrt(did.vocab_size)
+    why = f"guessing among {did.vocab_size} tokens has {did.vocab_size}, half of its bits"
+    if base is None:
+        return _Limit(half, why)
+    one = Settings(max_new_tokens=1, low_cpu_mem=settings.low_cpu_mem)
+    try:
+        theirs = _generate(Subject(open_source(base), ()), one, where, lambda _: None)
+    except (ArchitectureUnknown, DamagedInput) as error:
+        return _Limit(half, f"{why}; the base's is not known: {error}")
+    limit = _TIMES_THE_BASE * theirs.perplexity
+    if limit > half:
+        return _Limit(half, why)
+    return _Limit(limit, f"{_TIMES_THE_BASE:g} times the {theirs.perplexity:.4g} of the base")
+
+
+def _judge(did: Smoke, limit: _Limit) -> Iterator[Check]:
+    """What the model did, held against what a sound one does."""
+    if did.bos_id is None:
+        yield Check("bos", "not checked", ("the tokenizer has no BOS token",))
+    else:
+        wrong = [f"the prompt begins with token {did.first_id}, BOS is {did.bos_id}"]
+        yield judged("bos", wrong * (did.first_id != did.bos_id), "the prompt begins with BOS")
+    yield judged("logits", ["some are NaN or infinite"] * (not did.finite), "all finite")
+    yield judged(
+        "text",
+        [f"it wrote token {did.tokens[0]} over and over"] * did.repeats,
+        f"{len(did.tokens)} tokens, then "
+        + ("it stopped by itself" if did.stopped else "the limit was reached"),
+    )
+    wrong = ["the tokenizer does not give plain English back from its ids"]
+    yield judged("round trip", wrong * (not did.round_trip), "the tokenizer gives text back")
+    yield _judge_perplexity(did, limit)
+
+
+def _judge_perplexity(did: Smoke, limit: _Limit) -> Check:
+    found = f"{did.perplexity:.4g} on the built-in text"
+    problems = []
+    if not did.perplexity <= limit.value:
+        problems.append(f"{found}, the limit is {limit.value:.4g} ({limit.why})")
+    if did.perplexity_reordered < _BETTER * did.perplexity:
+        problems.append(
+            "q_proj and k_proj seem to be in the order of Meta's files: permuted as a converter"
+            f" does, perplexity is {did.perplexity_reordered:.4g} instead of {did.perplexity:.4g}"
+        )
+    return judged("perplexity", problems, f"{found}, the limit is {limit.value:.4g} ({limit.why})")

@@ -1,0 +1,236 @@
+"""The record of an exact delta: its base, its target, and how the one becomes the other.
+
+It is the part ``"delta"`` of the delta's ``weightsmith.json``. What it says is a stranger's word:
+everything in it is checked before it is used, but for digests, which are there to check with.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from weightsmith.checkpoint.digest import fingerprint
+from weightsmith.codecs.exact import params_of, serves_as_base, table_nbytes
+from weightsmith.errors import DeltaInvalid, DeltaUnknown
+from weightsmith.formats.tensors import DTYPE_BITS, TORCH_ONLY_BITS, TensorInfo
+from weightsmith.plan.model import InputTensor, TensorPlan
+
+FORM: Final = "exact-delta@1"
+_FILE_NAME: Final = re.compile(r"[^/\\:\0]+\.safetensors")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseTensor:
+    """A tensor of the base, and its digest."""
+
+    info: TensorInfo
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTensor:
+    """A tensor of the target, its digest, and what it is restored from."""
+
+    info: TensorInfo
+    digest: str
+    base: str | None
+    """The base's tensor that it is restored from; None, if the payload is enough."""
+    payload: str | None
+    """The delta's tensor that holds its payload; None, if it is the base's tensor itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFile:
+    """A weight file of the target, as it was published."""
+
+    name: str
+    size: int
+    sha256: str
+    header: bytes
+    """Its first bytes, up to the first tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaRecord:
+    """All that an exact delta says of its base and its target."""
+
+    base_id: str
+    """``ORG/NAME@COMMIT`` on the hub; empty, if whoever made the delta did not say."""
+    base: tuple[BaseTensor, ...]
+    """All tensors of the base, those too that the target lacks."""
+    tensors: tuple[TargetTensor, ...]
+    """In the order of the target's files."""
+    files: tuple[TargetFile, ...]
+    """Empty where tensors are restored and files are not: the target's were torch files."""
+    index: bytes | None
+    """The target's index, where it had one and its files are restored."""
+
+    @property
+    def base_fingerprint(self) -> str:
+        """Of the whole base."""
+        return fingerprint({each.info.name: each.digest for each in self.base})
+
+    @property
+    def target_fingerprint(self) -> str:
+        """Of the whole target."""
+        return fingerprint({each.info.name: each.digest for each in self.tensors})
+
+    def rules(self, payloads: Mapping[str, TensorInfo]) -> Iterator[TensorPlan]:
+        """How each tensor of the target is made; `payloads` are the delta's tensors.
+
+        Raises: DeltaInvalid, if the record and the delta's files do not belong together.
+        """
+        bases = {each.info.name: each.info for each in self.base}
+        for tensor in self.tensors:
+            inputs = []
+            if tensor.base is not None:
+                inputs.append(InputTensor("base", bases[tensor.base]))
+            if tensor.payload is None:
+                yield TensorPlan(tensor.info, "copy@1", {}, tuple(inputs))
+                continue
+            payload = payloads.get(tensor.payload)
+            if payload is None or payload.dtype != "U8":
+                raise DeltaInvalid(name=tensor.payload, reason="it is not there, or no payload")
+            if payload.nbytes < table_nbytes(tensor.info):
+                raise DeltaInvalid(name=tensor.payload, reason="it is too short")
+            inputs.append(InputTensor("delta", payload))
+            yield TensorPlan(tensor.info, "exact@1", params_of(tensor.info), tuple(inputs))
+
+    def to_document(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return {
+            "form": FORM,
+            "base": {
+                "id": self.base_id,
+                "fingerprint": self.base_fingerprint,
+                "tensors": [
+                    [each.info.name, each.info.dtype, list(each.info.shape), each.digest]
+                    for each in self.base
+                ],
+            },
+            "target": {
+                "fingerprint": self.target_fingerprint,
+                "tensors": [
+                    {
+                        "name": each.info.name,
+                        "dtype": each.info.dtype,
+                        "shape": list(each.info.shape),
+                        "digest": each.digest,
+                        "base": each.base,
+                        "payload": each.payload,
+                    }
+                    for each in self.tensors
+                ],
+                "files": [
+                    {
+                        "name": each.name,
+                        "size": each.size,
+                        "sha256": each.sha256,
+                        "header": base64.b64encode(each.header).decode("ascii"),
+                    }
+                    for each in self.files
+                ],
+                "index": None if self.index is None else self.index.decode(),
+            },
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "DeltaRecord":
+        """The inverse of `to_document`, for records from anywhere.
+
+        Raises: DeltaUnknown, for another version's; DeltaInvalid.
+        """
+        if document.get("form") != FORM:
+            raise DeltaUnknown(what="the record", found=document.get("form"))
+        try:
+            base, target = document["base"], document["target"]
+            record = cls(
+                base_id=_text(base["id"]),
+                base=tuple(
+                    BaseTensor(_info(name, dtype, shape), _digest(digest))
+                    for name, dtype, shape, digest in base["tensors"]
+                ),
+                tensors=tuple(
+                    TargetTensor(
+                        info=_info(each["name"], each["dtype"], each["shape"]),
+                        digest=_digest(each["digest"]),
+                        base=None if each["base"] is None else _text(each["base"]),
+                        payload=None if each["payload"] is None else _text(each["payload"]),
+                    )
+                    for each in target["tensors"]
+                ),
+                files=tuple(
+                    TargetFile(
+                        name=_file_name(each["name"]),
+                        size=_count(each["size"]),
+                        sha256=_digest(each["sha256"]),
+                        header=base64.b64decode(each["header"], validate=True),
+                    )
+                    for each in target["files"]
+                ),
+                index=None if target["index"] is None else _text(target["index"]).encode(),
+            )
+            _require_consistent(record)
+            fingerprints = (base["fingerprint"], target["fingerprint"])
+        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+            raise DeltaInvalid(name="record", reason=error) from error
+        if fingerprints != (record.base_fingerprint, record.target_fingerprint):
+            raise DeltaInvalid(
+                name="record", reason="its fingerprints are not those of its tensors"
+            )
+        return record
+
+
+def _require_consistent(record: DeltaRecord) -> None:
+    """Raises: ValueError."""
+    bases = {each.info.name: each.info for each in record.base}
+    names = [each.info.name for each in record.tensors]
+    files = [each.name.lower() for each in record.files]
+    if len(bases) < len(record.base) or len({*names}) < len(names) or len({*files}) < len(files):
+        raise ValueError("a name stands in it twice")
+    for tensor in record.tensors:
+        base = None if tensor.base is None else bases.get(tensor.base)
+        if (tensor.base is not None and base is None) or tensor.base == tensor.payload is None:
+            raise ValueError(f"{tensor.info.name} is made from nothing")
+        if base is None:
+            continue
+        if not serves_as_base(base, tensor.info):
+            raise ValueError(f"{tensor.info.name} cannot be made from {base}")
+        alike = (base.dtype, base.shape) == (tensor.info.dtype, tensor.info.shape)
+        if tensor.payload is None and not alike:
+            raise ValueError(f"{tensor.info.name} is not {base}")
+
+
+def _info(name: object, dtype: object, shape: object) -> TensorInfo:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS | TORCH_ONLY_BITS:
+        raise ValueError(f"unknown dtype {dtype}")
+    if not isinstance(shape, list):
+        raise TypeError("a shape is no list")
+    return TensorInfo(_text(name), dtype, tuple(map(_count, shape)))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise TypeError(f"{value!r} is no count")
+    return value
+
+
+def _digest(value: object) -> str:
+    if not _DIGEST.fullmatch(_text(value)):
+        raise ValueError(f"{value!r} is no digest")
+    return _text(value)
+
+
+def _file_name(value: object) -> str:
+    if not _FILE_NAME.fullmatch(_text(value)):
+        raise ValueError(f"{value!r} is no name of a weight file")
+    return _text(value)
