@@ -60,9 +60,12 @@ def printable(value: object) -> str:
 
     Line breaks inside a value are escaped too; a tensor name cannot forge an output line.
     """
+    text = str(value)
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
-        for char in str(value)
+        for char in text
     )
 
 
@@ -139,11 +142,25 @@ class OptionMeaningless(UsageFault):
     hint = "leave them out"
 
 
+class PatternUnused(UsageFault):
+    """``--whole`` names tensors that the delta does not have: a slip that would change the result."""
+
+    message = "no tensor of {delta} is named like --whole {pattern}"
+    hint = "write it as the names above are, with * for what differs: --whole 'model.embed*'"
+
+
 class TargetIsInput(UsageFault):
     """The target is one of the inputs, lies inside one, or holds one."""
 
     message = "the target {target} would overwrite or mix with the input {source}"
     hint = "choose another directory: --target DIR"
+
+
+class BaseIsTarget(UsageFault):
+    """The same directory was given as base and as target."""
+
+    message = "{source} is both the base and the target"
+    hint = "--base is the original model, --target what it became"
 
 
 class BaseIsDelta(UsageFault):
@@ -677,7 +694,7 @@ class TensorsDoNotFit(Mismatch):
     """Base and delta differ in names or shapes beyond what the policy allows."""
 
     message = "base {base} and delta {delta} do not fit: {count} problem(s)"
-    hint = "is this the base that the delta was made from?"
+    hint = "take the base that the delta's card names; what the delta stores whole: --whole PATTERN"
 
 
 class DtypeNotSummable(Mismatch):

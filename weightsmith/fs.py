@@ -181,19 +181,45 @@ class PositionedFile:
         _durable()
 
 
-def open_for_reading(path: Path) -> PositionedFile:
+def open_for_reading(path: Path, *, hidden: bool = False) -> PositionedFile:
     """Open a regular file, following links, without ever blocking on a FIFO.
 
+    `hidden`: reading it does not count as using it, where the system grants that.
     Raises: SourceNotFound, LinkBroken, SourceUnreadable, NotRegularFile.
     """
     flags = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)
     with translated_read_errors(path):
         if not stat.S_ISREG(path.stat().st_mode):
             raise NotRegularFile(file=path)
-        file = PositionedFile(path, os.open(path, flags))
+        file = PositionedFile(path, _open_hidden(path, flags) if hidden else os.open(path, flags))
     if not stat.S_ISREG(file.stat().st_mode):
         raise NotRegularFile(file=path)
     return file
+
+
+def _open_hidden(path: Path, flags: int) -> int:
+    """Linux grants it to the owner of a file only."""
+    try:
+        return os.open(path, flags | getattr(os, "O_NOATIME", 0))
+    except PermissionError:
+        return os.open(path, flags)
+
+
+@contextlib.contextmanager
+def open_unnoticed(path: Path) -> Iterator[PositionedFile]:
+    """Open for reading as above; the access time stays what it was, where the system lets us.
+
+    Who goes by last use, to clean up, should not take a check for a use.
+    Raises: as `open_for_reading`.
+    """
+    with translated_read_errors(path):
+        before = path.stat()
+    try:
+        yield open_for_reading(path, hidden=True)
+    finally:
+        with contextlib.suppress(OSError):
+            if path.stat().st_atime_ns != before.st_atime_ns:
+                os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def create(path: Path) -> PositionedFile:

@@ -1,6 +1,7 @@
 """A case of bad input, and the sound pair of models that every case damages in one way."""
 
 import json
+import math
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -77,14 +78,24 @@ def config(rows: int = VOCAB) -> dict[str, Any]:
     return {"model_type": "llama", "torch_dtype": "float16", "vocab_size": rows}
 
 
-def write_base(folder: Path, name: str = "base", *, rows: int = VOCAB, **how: Any) -> Path:
-    """A sound base; `how` as in `write_model`."""
-    return write_model(folder / name, weights(rows=rows), config=config(rows), **how)
+def write_base(folder: Path, name: str = "base", **how: Any) -> Path:
+    """A sound base."""
+    return _write(folder / name, norm=1.0, **how)
 
 
-def write_delta(folder: Path, name: str = "delta", *, rows: int = VOCAB, **how: Any) -> Path:
+def write_delta(folder: Path, name: str = "delta", **how: Any) -> Path:
     """A sound delta for it."""
-    return write_model(folder / name, weights(norm=0.0, rows=rows), config=config(rows), **how)
+    return _write(folder / name, norm=0.0, **how)
+
+
+def _write(
+    folder: Path, *, norm: float, rows: int = VOCAB, hidden: int = HIDDEN, **how: Any
+) -> Path:
+    """One side of a pair; `how` as in `write_model`."""
+    write_model(folder, weights(norm=norm, rows=rows, hidden=hidden), config=config(rows), **how)
+    for path in folder.iterdir():
+        path.chmod(0o644)  # the safetensors library leaves its files to their owner alone
+    return folder
 
 
 def write_pair(folder: Path, **how: Any) -> Path:
@@ -116,7 +127,7 @@ def write_sparse(path: Path, tensors: Mapping[str, tuple[str, int, tuple[int, ..
     header: dict[str, Any] = {}
     end = 0
     for name, (dtype, width, shape) in tensors.items():
-        begin, end = end, end + width * torch.Size(shape).numel()
+        begin, end = end, end + width * math.prod(shape)
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     write_raw(path, header)
     os.truncate(path, path.stat().st_size + end)

@@ -47,26 +47,26 @@ def a_base_with_more_rows(folder: Path) -> Sequence[str]:
     return ARGS
 
 
-@FIT.add("A delta that was saved shard-wise by FSDP or ZeRO", 7, "tensors-do-not-fit")
+@FIT.add("A delta that FSDP or ZeRO saved in four parts", 7, "tensors-do-not-fit")
 def a_quarter_of_the_elements(folder: Path) -> Sequence[str]:
     for name, shape in (("base", (64001, 4096)), ("delta", (65537024,))):
         (folder / name).mkdir()
-        norm = {"model.norm.weight": ("F16", 2, (0,))}
-        write_sparse(folder / name / WEIGHTS, {EMBEDDINGS: ("F16", 2, shape)} | norm)
+        write_sparse(folder / name / WEIGHTS, {EMBEDDINGS: ("F16", 2, shape)})
     return ARGS
 
 
-@FIT.add("A delta that holds no tensor at all", 7, "tensors-do-not-fit")
+@FIT.add("A delta that ZeRO-3 saved without its elements", 7, "tensors-do-not-fit")
+def none_of_the_elements(folder: Path) -> Sequence[str]:
+    write_base(folder)
+    empty = {name: tensor[:0].reshape(-1) for name, tensor in weights(norm=0).items()}
+    write_model(folder / "delta", empty, config=config())
+    return ARGS
+
+
+@FIT.add("A delta whose file holds no tensor at all", 6, "no-tensors")
 def a_delta_of_nothing(folder: Path) -> Sequence[str]:
     write_base(folder)
     write_model(folder / "delta", {}, config=config())
-    return ARGS
-
-
-@FIT.add("Neither side holds a tensor", 7, "tensors-do-not-fit")
-def two_sides_of_nothing(folder: Path) -> Sequence[str]:
-    for name in ("base", "delta"):
-        write_model(folder / name, {}, config=config())
     return ARGS
 
 

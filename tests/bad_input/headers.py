@@ -8,7 +8,6 @@ from tests.bad_input.case import ARGS, WEIGHTS, Cases, edit_header, write_pair, 
 
 HEADERS: Final = Cases("Safetensors headers")
 NORM: Final = "model.norm.weight"
-HEAD: Final = "lm_head.weight"
 
 
 def _raw(folder: Path, header: object, body: bytes = b"", **more: Any) -> Sequence[str]:
@@ -25,6 +24,16 @@ def _edited(folder: Path, edit: Callable[[dict[str, Any]], object]) -> Sequence[
 
 def _entry(folder: Path, name: str, **fields: object) -> Sequence[str]:
     return _edited(folder, lambda header: header[name].update(fields))
+
+
+def _moved(folder: Path, nbytes: int) -> Sequence[str]:
+    """One tensor moved by so many bytes."""
+
+    def move(header: dict[str, Any]) -> None:
+        offsets = header[NORM]["data_offsets"]
+        offsets[:] = [offset + nbytes for offset in offsets]
+
+    return _edited(folder, move)
 
 
 @HEADERS.add("A header of 2^63 bytes", 6, "header-invalid")
@@ -67,12 +76,12 @@ def a_late_repetition(folder: Path) -> Sequence[str]:
 
 @HEADERS.add("Tensors that overlap", 6, "header-invalid")
 def tensors_that_overlap(folder: Path) -> Sequence[str]:
-    return _edited(folder, lambda h: h[NORM].update(data_offsets=h[HEAD]["data_offsets"][:1] * 2))
+    return _moved(folder, -4)
 
 
 @HEADERS.add("A hole between tensors", 6, "header-invalid")
 def a_hole(folder: Path) -> Sequence[str]:
-    return _edited(folder, lambda header: header.pop(NORM))
+    return _moved(folder, 4)
 
 
 @HEADERS.add("Bytes after the last tensor", 6, "header-invalid")

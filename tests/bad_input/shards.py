@@ -100,7 +100,7 @@ def a_web_page(folder: Path) -> Sequence[str]:
     return ARGS
 
 
-@SHARDS.add("A server's error message in the place of a shard", 6, "web-page")
+@SHARDS.add("A server's error message in the place of a shard", 6, "server-message")
 def a_servers_message(folder: Path) -> Sequence[str]:
     (write_pair(folder, suffix="bin") / BIN).write_text('{"error":"Repository not found"}')
     return ARGS

@@ -23,15 +23,17 @@ from tests.tiny import json_text
 
 SOURCES: Final = Cases("Sources")
 ENTRIES: Final = 100_000
+_LINKS: Final = 50_000
+"""Names that a file system lets one file have, and the fastest way to make many."""
 
 
 @SOURCES.add("A name that nothing has", 3, "source-not-found")
 def nothing_there(folder: Path) -> Sequence[str]:
     write_pair(folder)
-    return ("--base", "basse", *ARGS[2:])
+    return ("--base", "./bsae", *ARGS[2:])
 
 
-@SOURCES.add("A file given in place of its folder", 3, "source-not-found")
+@SOURCES.add("A file given in place of its folder", 3, "source-is-file")
 def a_file_as_source(folder: Path) -> Sequence[str]:
     write_pair(folder)
     return ("--base", f"base/{WEIGHTS}", *ARGS[2:])
@@ -103,34 +105,38 @@ def one_level_too_high(folder: Path) -> Sequence[str]:
     return ("--base", "models", *ARGS[2:])
 
 
-@SOURCES.add(f"{ENTRIES} files that are no weights", 3, "no-weights")
+@SOURCES.add(f"A folder of {ENTRIES} files that are no weights", 3, "no-weights")
 def a_hundred_thousand_entries(folder: Path) -> Sequence[str]:
     write_base(folder)
-    (folder / "delta").mkdir()
-    where = os.open(folder / "delta", os.O_RDONLY)
+    delta = folder / "delta"
+    delta.mkdir()
+    where = os.open(delta, os.O_RDONLY)
     for number in range(ENTRIES):
-        os.symlink("nowhere", f"optimizer-{number:06d}.bin", dir_fd=where)
+        name = f"optimizer-{number:06d}.bin"
+        if number % _LINKS == 0:
+            (delta / name).touch()
+            first = name
+        else:
+            os.link(first, name, src_dir_fd=where, dst_dir_fd=where)
     os.close(where)
     return ARGS
 
 
-@SOURCES.add("A release that is XORed with another model's files", 3, "encoded-release")
+@SOURCES.add("A release of XORed files given as base", 3, "encoded-release")
 def an_xor_release(folder: Path) -> Sequence[str]:
-    write_pair(folder)
-    for path in (folder / "delta").glob("*.safetensors"):
-        path.unlink()
-    (folder / "delta" / "pytorch_model.bin").write_bytes(bytes(1000))
-    return ARGS
+    arguments = _holds(folder, "base", "pytorch_model.bin")
+    (folder / "base" / "pytorch_model.bin").write_bytes(bytes(1000))
+    return arguments
 
 
-@SOURCES.add("A folder that is a link to itself", 3, "source-unreadable")
+@SOURCES.add("A folder that is a link to itself", 3, "link-broken")
 def a_source_that_is_a_loop(folder: Path) -> Sequence[str]:
     write_delta(folder)
     (folder / "base").symlink_to("base")
     return ARGS
 
 
-@SOURCES.add("A weight file that is a link to itself", 3, "source-unreadable")
+@SOURCES.add("A weight file that is a link to itself", 3, "link-broken")
 def a_shard_that_is_a_loop(folder: Path) -> Sequence[str]:
     path = write_pair(folder) / WEIGHTS
     path.unlink()
@@ -222,7 +228,7 @@ def a_huge_config(folder: Path) -> Sequence[str]:
     return ARGS
 
 
-@SOURCES.add("A web page in the place of config.json", 6, "json-invalid")
+@SOURCES.add("A web page in the place of config.json", 6, "web-page")
 def a_web_page_as_config(folder: Path) -> Sequence[str]:
     (write_pair(folder) / "config.json").write_text("<!DOCTYPE html><html>Not found</html>")
     return ARGS

@@ -178,7 +178,7 @@ def more_workers_than_memory(folder: Path) -> Sequence[str]:
     return (*ARGS, "--workers", "1000000")
 
 
-@ROOM.add("The disk fills up", 8, "disk-full", file_size_limit=300, shows_late=True)
+@ROOM.add("The disk fills up", 8, "disk-full", file_size_limit=20_000, shows_late=True)
 def the_disk_fills_up(folder: Path) -> Sequence[str]:
-    write_pair(folder)
+    write_pair(folder, hidden=1024)
     return ARGS

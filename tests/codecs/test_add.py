@@ -209,7 +209,7 @@ def test_end_to_end_sums_do_not_depend_on_where_a_span_ends(
     ours, theirs = model("F32", 0.02, 0), model("F16", 0.001, 1)
     write_model(tmp_path / "base", ours)
     write_model(tmp_path / "delta", theirs)
-    for number, nbytes in enumerate((2, 94, 256)):
+    for number, nbytes in enumerate((94, 512)):
         for module in ("engine.spans", "checkpoint.digest"):
             monkeypatch.setattr(f"weightsmith.{module}.SPAN_NBYTES", nbytes)
         target = tmp_path / f"out{number}"

@@ -45,6 +45,7 @@ def encode(base: Content | None, target: Content) -> bytes:
         dtype = target.info.dtype if base is None else base.info.dtype
         block = memoryview(target.data)[span.start : span.stop]
         maker = SpanMaker(known, dtype, block, target.info.dtype)
+        assert maker.restores(memoryview(maker.payload))
         made.append(maker.payload)
     return table_of([len(each) for each in made]) + b"".join(made)
 
@@ -73,7 +74,6 @@ def decode(
             read(number, each.start, block)
         out = bytearray(b"\xa5") * span.nbytes  # whatever was there before
         rule.apply(state, span, blocks, infos, target, memoryview(out))
-        maker = SpanMaker(known, dtype, block, target.info.dtype)
         made.append(bytes(out))
     return b"".join(reversed(made))
 

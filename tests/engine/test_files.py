@@ -10,6 +10,8 @@ import pytest
 from weightsmith import fs
 from weightsmith.errors import (
     DiskFull,
+    FileTooLarge,
+    LinkBroken,
     NotRegularFile,
     ShardTruncated,
     SourceNotFound,
@@ -155,19 +157,22 @@ def test_files_have_the_mode_that_the_umask_gives(path: Path) -> None:
 def test_what_is_missing_or_no_file_is_told_apart(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(SourceNotFound):
-        fs.open_for_reading(tmp_path / "gone")
-    for name in ("fifo", "."):
-        with pytest.raises(NotRegularFile):
-            fs.open_for_reading(tmp_path / name)
-    for name in ("loop", "x" * 300, "a\0b"):
-        with pytest.raises(SourceUnreadable):
+    expected = {
+        "gone": SourceNotFound,
+        "fifo": NotRegularFile,
+        ".": NotRegularFile,
+        "loop": LinkBroken,
+        "x" * 300: SourceUnreadable,
+        "a\0b": SourceUnreadable,
+    }
+    for name, error in expected.items():
+        with pytest.raises(error):
             fs.open_for_reading(tmp_path / name)
 
 
 def test_a_small_file_that_is_not_small_is_refused_unread(path: Path) -> None:
     assert fs.read_small(path, len(CONTENT)) == CONTENT
-    with pytest.raises(SourceUnreadable, match=f"{len(CONTENT)} bytes, more than"):
+    with pytest.raises(FileTooLarge, match=f"{len(CONTENT)} bytes, more than"):
         fs.read_small(path, len(CONTENT) - 1)
 
 

@@ -5,15 +5,18 @@ is therefore a fresh process; the others are forked from one that has imported i
 saves most of the time.
 """
 
+import functools
 import importlib
 import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.loopback import refuse_far_connections
+from weightsmith import fs
 from weightsmith.errors import WeightsmithError
 from weightsmith.hub import fetch
 
@@ -67,9 +70,17 @@ def prepare() -> None:
     sys.addaudithook(refuse_far_connections)
 
 
+def die_at(steps: Iterator[int], last: int) -> None:
+    """End the process at its n-th durable step, as a power cut would."""
+    if next(steps) == last:
+        os._exit(9)
+
+
 def do(task: dict[str, Any]) -> None:
     """Write the outcome to the task's file; what else is said goes beside it."""
     out = Path(task["out"])
+    if task["dies_at"]:
+        fs.on_durable_step = functools.partial(die_at, iter(range(1, 1000)), task["dies_at"])
     said = os.open(f"{out}.said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(said, 1)
     os.dup2(said, 2)

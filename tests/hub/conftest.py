@@ -25,6 +25,8 @@ class Client:
     home: Path
     server: Server | None = None
     """A process that forks clients; where there is none, each is a fresh one."""
+    dies_at: int = 0
+    """The durable step at which the process of an operation ends, if any."""
     env: dict[str, str] = field(default_factory=dict)
     """What their environment says beyond the usual, for a fresh process."""
 
@@ -41,7 +43,8 @@ class Client:
     def task(self, op: str, *args: Any, dry: bool = False, **options: Any) -> dict[str, Any]:
         """What `tests.hub.client` takes."""
         self.out.unlink(missing_ok=True)
-        return {"op": op, "args": args, "options": options, "dry": dry, "out": str(self.out)}
+        task = {"op": op, "args": args, "options": options, "dry": dry, "out": str(self.out)}
+        return {**task, "dies_at": self.dies_at}
 
     def start(self, task: dict[str, Any]) -> Server:
         """Begin an operation in a fresh process."""

@@ -1,6 +1,6 @@
 """A hub on loopback: what the real client uses of the API, and every way in which it can go wrong.
 
-Large files (by suffix) are LFS files: `resolve` redirects to a second port, as to the hub's CDN.
+Large files (by suffix) are LFS files: `resolve` redirects to another host, as to the hub's CDN.
 """
 
 import fnmatch
@@ -77,7 +77,7 @@ class Hub:
         self._api = _serve(self, _Api)
         self._cdn = _serve(self, _Cdn)
         self.url = f"http://127.0.0.1:{self._api.server_port}"
-        self.cdn_url = f"http://127.0.0.1:{self._cdn.server_port}"
+        self.cdn_url = f"http://localhost:{self._cdn.server_port}"
 
     def __enter__(self) -> Self:
         return self
@@ -120,6 +120,11 @@ class Hub:
     def ranges(self, name: str) -> list[str | None]:
         """What was asked of the CDN of a file, in order."""
         return [r.range for r in self.requests if fnmatch.fnmatchcase(r.path, f"/cdn/*/{name}")]
+
+    def resumed_at(self, name: str) -> int:
+        """Where the last request for the rest of a file began; 0 if it was for all of it."""
+        last = self.ranges(name)[-1] or "bytes=0-"
+        return int(last.removeprefix("bytes=").removesuffix("-"))
 
     def fault_for(self, request: Request) -> Fault | None:
         """Note the request; the first fault that is due."""

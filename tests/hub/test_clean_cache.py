@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import scan_cache_dir
-from huggingface_hub.utils import WeakFileLock, _shared_blobs
+from huggingface_hub.utils import WeakFileLock
 
 from tests.hub.server import etag, git_sha1
 from weightsmith.errors import LastUsedUnknown, NotInCache, SourceIsDirectory, TargetUnwritable
@@ -71,7 +71,10 @@ class Maker:
         blob = self.root / f"models--{repo_id.replace('/', '--')}" / "blobs" / etag(name, raw)
         stat = blob.stat()
         xet_hash = hashlib.sha256(b"xet" + raw).hexdigest()
-        assert _shared_blobs.publish_blob_to_shared_store(
+        shared_blobs = pytest.importorskip(
+            "huggingface_hub.utils._shared_blobs", reason="since 2.0"
+        )
+        assert shared_blobs.publish_blob_to_shared_store(
             blob_path=str(blob), xet_hash=xet_hash, cache_dir=self.root, expected_size=len(raw)
         )
         store = self.root / "blobs" / xet_hash[:2] / xet_hash

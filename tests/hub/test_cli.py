@@ -117,7 +117,8 @@ class TestDownload:
         assert "what has arrived is kept" in said
         assert "weightsmith download org/model" in said
         assert person.run("download", "org/model").returncode == 0
-        assert hub.ranges("model.safetensors") == [None, "bytes=2000000-"]
+        assert len(hub.ranges("model.safetensors")) == 2
+        assert hub.resumed_at("model.safetensors") > 1_900_000
 
     def test_a_path_is_refused_by_its_name(self, person: Person) -> None:
         refused = person.run("download", "./llama")

@@ -241,6 +241,15 @@ class TestWhoMayRead:
         client.env["HF_TOKEN"] = "hf_mine"
         assert files_in(client.download("org/secret")["folder"]) == MODEL
 
+    def test_and_with_that_of_hf_auth_login(self, hub: Hub, client: Client) -> None:
+        hub.add("org/secret", MODEL)
+        hub.repos["org/secret"].private = True
+        hub.repos["org/secret"].tokens = {"hf_mine"}
+        client.home.mkdir()
+        (client.home / "token").write_text("hf_mine")
+        client.env["HF_HUB_DISABLE_XET"] = "1"  # a fresh process, which looks for its token
+        assert files_in(client.download("org/secret")["folder"]) == MODEL
+
     def test_the_token_never_leaves_the_hub(self, hub: Hub, client: Client) -> None:
         hub.add("org/model", MODEL)
         hub.repos["org/model"].tokens = {"hf_mine"}

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.engine.folders import bits, load
+
 HIDDEN, INTERMEDIATE, VOCABULARY = 48, 80, 150
 
 
@@ -53,14 +55,6 @@ def _save(kind: Any, config: Any, folder: Path, dtype: torch.dtype, seed: int) -
         parameter.data += torch.randn_like(parameter) * 0.05
     model.to(dtype).save_pretrained(folder)
     return folder
-
-
-def load(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder of safetensors."""
-    tensors: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        tensors |= load_file(path)
-    return tensors
 
 
 def load_model(base: Path, **arguments: Any) -> Any:
@@ -148,8 +142,3 @@ def differing(folder: Path, model: Any) -> list[str]:
         if ours[name].dtype != theirs[name].dtype
         or not torch.equal(bits(ours[name]), bits(theirs[name]))
     ]
-
-
-def bits(tensor: Tensor) -> Tensor:
-    """A tensor's bytes."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -10,15 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from tests.lora.adapters import (
-    bits,
-    differing,
-    load,
-    make_adapter,
-    make_gpt2,
-    make_llama,
-    merged_by_peft,
-)
+from tests.engine.folders import bits, load
+from tests.lora.adapters import differing, make_adapter, make_gpt2, make_llama, merged_by_peft
 from weightsmith.ops.merge_lora import merge_lora
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -6,14 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.lora.adapters import (
-    edit_config,
-    load,
-    load_model,
-    make_adapter,
-    make_llama,
-    write_adapter,
-)
+from tests.engine.folders import load
+from tests.lora.adapters import edit_config, load_model, make_adapter, make_llama, write_adapter
 from weightsmith.errors import (
     AdapterDoesNotFit,
     AdapterEmpty,
@@ -194,8 +188,16 @@ def notes(base: Path, adapter: Path) -> list[str]:
     return list(plan_merge_lora(base, [adapter], base.parent / "out").plan.notes)
 
 
+def without_b(adapter: Path) -> dict[str, Tensor]:
+    """The adapter as it was before training: one factor random, the other zero."""
+    return {
+        name: torch.zeros_like(tensor) if "lora_B" in name else tensor
+        for name, tensor in load(adapter).items()
+    }
+
+
 def test_an_adapter_of_zeros_is_said_aloud_and_gives_the_base(base: Path, adapter: Path) -> None:
-    write_adapter(adapter, {n: t * ("lora_A" in n) for n, t in load(adapter).items()})
+    write_adapter(adapter, without_b(adapter))
     assert "lora is all zero: merging it changes nothing" in notes(base, adapter)
     merge_lora(base, [adapter], base.parent / "out")
     found = load(base.parent / "out")
@@ -203,7 +205,7 @@ def test_an_adapter_of_zeros_is_said_aloud_and_gives_the_base(base: Path, adapte
 
 
 def test_one_number_other_than_zero_is_enough(base: Path, adapter: Path) -> None:
-    tensors = {n: t * ("lora_A" in n) for n, t in load(adapter).items()}
+    tensors = without_b(adapter)
     tensors[f"{Q}.lora_B.weight"][-1, -1] = 1e-6
     write_adapter(adapter, tensors)
     assert not [note for note in notes(base, adapter) if "zero" in note]

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from tests.engine.folders import bits, load
 from tests.lora.adapters import (
     VOCABULARY,
-    bits,
     differing,
     edit_config,
-    load,
     load_model,
     make_adapter,
     make_gpt2,

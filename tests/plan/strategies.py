@@ -45,7 +45,7 @@ def tensor_plans(draw: st.DrawFn, name: str | None = None) -> TensorPlan:
 @st.composite
 def many_tensor_plans(draw: st.DrawFn, min_size: int = 0) -> list[TensorPlan]:
     """Rules for tensors whose names differ."""
-    names = draw(st.lists(NAMES, unique=True, min_size=min_size, max_size=8))
+    names = draw(st.lists(NAMES, unique=True, min_size=min_size, max_size=6))
     return [draw(tensor_plans(name)) for name in names]
 
 

@@ -36,12 +36,6 @@ def test_a_plan_comes_back_from_its_json_as_it_was(plan: Plan) -> None:
     assert [shard.header for shard in again.shards] == [shard.header for shard in plan.shards]
 
 
-@settings(max_examples=40)
-@given(plans(), plans())
-def test_plans_have_one_digest_only_if_they_are_equal(one: Plan, other: Plan) -> None:
-    assert (one.digest == other.digest) == (one == other)
-
-
 PLAN = Plan(
     verb="apply-delta",
     inputs=(InputPlan("base", (InputFile("a.bin", 10, "aa"),), "rules"),),

@@ -8,7 +8,7 @@ from typing import Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.digest import bytes_digest
-from weightsmith.checkpoint.discover import Found, discover, discover_adapter
+from weightsmith.checkpoint.discover import Found, discover, discover_adapter, discover_delta
 from weightsmith.checkpoint.store import LocalStore, Store
 from weightsmith.checkpoint.strided import read_strided
 from weightsmith.errors import (
@@ -199,6 +199,14 @@ def open_adapter(source: Path, label: str | None = None) -> Checkpoint:
     Raises: NoAdapter, AdapterNotMergeable; DamagedInput for what is broken.
     """
     return _open(source, label, discover_adapter(source))
+
+
+def open_delta(source: Path, label: str | None = None) -> Checkpoint:
+    """Open a local directory that holds an exact delta: its payloads, as tensors of bytes.
+
+    Raises: SourceFault for what is missing, DamagedInput for what is broken.
+    """
+    return _open(source, label, discover_delta(source))
 
 
 def _open(source: Path, label: str | None, found: Found) -> Checkpoint:

@@ -31,6 +31,8 @@ ADAPTER_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 """The one weight file of an adapter by format, in the same order."""
 LLAVA_EXTRA: Final = "non_lora_trainables.bin"
 """Whole tensors that LLaVA's training keeps beside its adapters."""
+DELTA_INDEX: Final = "delta.safetensors.index.json"
+"""What an exact delta has instead of weights; no loader knows it."""
 LOOKS_LIKE_WEIGHTS: Final = (
     "*.safetensors",
     "*.bin",
@@ -109,6 +111,27 @@ def discover_adapter(directory: Path) -> Found:
         index=None,
         index_name=None,
         sidecars=(ADAPTER_CONFIG, *(name for name in files if sidecars.is_sidecar(name))),
+        left=(*left, *(f"{name}/" for name in directories)),
+    )
+
+
+def discover_delta(directory: Path) -> Found:
+    """Choose the payload files and sidecars of an exact delta's directory by name alone.
+
+    Raises: SourceNotFound, SourceUnreadable, ShardMissing; JsonInvalid, IndexInvalid, IndexEscapes
+    for the index.
+    """
+    files, directories = list_directory(directory)
+    path = directory / DELTA_INDEX
+    index = parse_index(fs.read_small(path, MAX_HEADER_NBYTES), path)
+    payloads = tuple(sorted({*index.weight_map.values()}))
+    _require_present(path, payloads, files)
+    left = [name for name in files if _looks_like_weights(name) and name not in payloads]
+    return Found(
+        weights=payloads,
+        index=index,
+        index_name=DELTA_INDEX,
+        sidecars=tuple(name for name in files if sidecars.is_sidecar(name)),
         left=(*left, *(f"{name}/" for name in directories)),
     )
 

@@ -1,9 +1,8 @@
 """What lies in a directory in place of a model's weights, told by names, and the way on from there."""
 
+import fnmatch
 from collections.abc import Iterable
 from typing import Final
-
-from weightsmith.checkpoint.sidecars import matches
 
 _KNOWN: Final = (
     (
@@ -49,6 +48,6 @@ def known_instead(names: Iterable[str], source: object) -> tuple[str, str] | Non
     """What these files and directories are, and a hint; None where that is not known."""
     there = list(names)
     for patterns, what, hint in _KNOWN:
-        if any(matches(name, patterns) for name in there):
+        if any(fnmatch.filter(there, pattern) for pattern in patterns):
             return what, hint.format(source=source)
     return None

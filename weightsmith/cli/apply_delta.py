@@ -104,7 +104,7 @@ def command(
     force_kind: bool,
     no_repair: bool,
     run: Run,
-) -> None:
+) -> int:
     """Add a published delta to its base model: target = base + delta.
 
     Works shard by shard in flat memory, verifies what it wrote, and gives the target its name only
@@ -123,4 +123,4 @@ def command(
         repair=not no_repair,
         max_shard_nbytes=run.max_shard_nbytes,
     )
-    run.perform(output, job)
+    return run.perform(output, job)

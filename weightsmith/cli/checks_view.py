@@ -1,13 +1,13 @@
 """Checks and a smoke test as a person sees them, and the document of both."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from weightsmith.cli.layout import styled, table
 from weightsmith.cli.output import Output
 from weightsmith.errors import shown
-from weightsmith.ops.report import Check
+from weightsmith.ops.report import Check, Verdict
 from weightsmith.ops.smoke import Settings, Smoke, smoke
 from weightsmith.units import format_duration, format_memory
 
@@ -15,10 +15,32 @@ STYLES: Final = {"pass": "green", "FAIL": "red", "not checked": "yellow"}
 _GAP: Final = "  "
 
 
+@dataclass(frozen=True, slots=True)
+class Smoked:
+    """What a smoke test told."""
+
+    did: Smoke | None
+    """None where the model did not come so far."""
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return not any(check.verdict == "FAIL" for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {
+            "smoke": asdict(self.did) if self.did else None,
+            "checks": [asdict(check) for check in self.checks],
+            "passed": self.passed,
+        }
+
+
 def run_smoke(
     output: Output, source: str, settings: Settings, *, base: str | None = None
-) -> tuple[dict[str, Any], tuple[Check, ...]]:
-    """Let a model write to the terminal; returns the document of what it did, and the checks."""
+) -> Smoked:
+    """Let a model write to the terminal, and judge what it did."""
     output.line(f"\nloading {source} for a smoke test")
     written: list[str] = []
 
@@ -30,10 +52,10 @@ def run_smoke(
 
     did, checks = smoke(source, settings, base=base, on_text=hear)
     if did is None:
-        return {}, checks
+        return Smoked(did, checks)
     output.line("\n" if "".join(written).strip() else styled("(nothing)", "dim"))
     output.line(f"{styled('on', 'dim')} {_speed(did)}")
-    return asdict(did), checks
+    return Smoked(did, checks)
 
 
 def _speed(did: Smoke) -> str:
@@ -57,6 +79,16 @@ def checks_page(checks: Sequence[Check], output: Output) -> str:
         lines.append(f"  {check.name:<{names}}{_GAP}{verdict}{padding}{_GAP}{first}")
         lines += [" " * margin + line for line in rest]
     return "\n".join(lines)
+
+
+def summary(checks: Sequence[Check], *, passed: bool) -> str:
+    """``FAIL  1 of 12 checks failed``: what to read first, where it is looked for first."""
+    failed = sum(check.verdict == "FAIL" for check in checks)
+    left = sum(check.verdict == "not checked" for check in checks)
+    verdict: Verdict = "pass" if passed else "FAIL"
+    said = f"{failed} of {len(checks)} checks failed" if failed else f"{len(checks) - left} checks"
+    said += f", {left} could not be made" * bool(left)
+    return f"{styled(verdict, STYLES[verdict])}  {said}"
 
 
 def show_hints(output: Output, checks: Sequence[Check]) -> None:

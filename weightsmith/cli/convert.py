@@ -45,7 +45,7 @@ def command(
     dtype: ops.DTypeChoice,
     check_source: bool,
     run: Run,
-) -> None:
+) -> int:
     """Write a model anew as safetensors: from .bin files, from Meta's own layout, in another dtype
     or other shards.
 
@@ -59,4 +59,4 @@ def command(
     if check_source:
         with output.progress() as progress:
             job = ops.check_source(job, run.options, progress)
-    run.perform(output, job)
+    return run.perform(output, job)

@@ -42,6 +42,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "weightsmith.cli.inspect",
         "Say what a directory holds, and what is wrong with it.",
     ),
+    "diff": (
+        "weightsmith.cli.diff",
+        "Say what changed between two models, tensor by tensor.",
+    ),
     "verify": (
         "weightsmith.cli.verify",
         "Check that a model is right: structure, tokenizer, every byte.",

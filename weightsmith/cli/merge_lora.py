@@ -36,8 +36,8 @@ from weightsmith.ops import merge_lora as ops
 )
 @option(
     "-o",
-    "--output",
     "--target",
+    "--output",
     "target",
     group=OUTPUT,
     type=click.Path(),
@@ -72,7 +72,7 @@ def command(
     rounding: ops.Rounding,
     dtype: ops.MergedDType,
     run: Run,
-) -> None:
+) -> int:
     """Merge LoRA adapters into their base model, on files alone.
 
     Works shard by shard in flat memory, without a model object, and verifies what it wrote. An
@@ -82,4 +82,4 @@ def command(
     job = ops.plan_merge_lora(
         base, loras, target, rounding=rounding, dtype=dtype, max_shard_nbytes=run.max_shard_nbytes
     )
-    run.perform(output, job)
+    return run.perform(output, job)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.cli.checks_view import Smoked, checks_page
 from weightsmith.cli.layout import heading, styled, table
 from weightsmith.cli.output import Output
 from weightsmith.engine.run import Outcome
@@ -80,6 +81,7 @@ def show_outcome(
     output: Output,
     outcome: Outcome,
     sums: SumReport | None = None,
+    smoked: Smoked | None = None,
     *,
     elapsed_s: float,
     verified: str,
@@ -96,6 +98,8 @@ def show_outcome(
     if sums is not None:
         show_sums(output, sums)
     human = f"{styled('done', 'green')}  {outcome.target}\n      {headline}"
+    if smoked is not None:
+        human += f"\n\n{checks_page(smoked.checks, output)}"
     output.result(
         {
             "schema": f"weightsmith.{manifest.verb}/1",
@@ -112,6 +116,7 @@ def show_outcome(
             "dropped": list(manifest.dropped),
             **({"checked": list(checked)} if checked else {}),
             **({"sums": sums.to_json()} if sums else {}),
+            **(smoked.to_json() if smoked else {}),
         },
         human=human,
         quiet=str(outcome.target),

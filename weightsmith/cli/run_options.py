@@ -9,13 +9,15 @@ from typing import Any, Final, TypeVar, get_args
 
 import click
 
-from weightsmith.cli.options import OUTPUT, SAFETY, SIZE, SPEED, dry_run_option, option
+from weightsmith.cli.checks_view import run_smoke
+from weightsmith.cli.options import OUTPUT, SAFETY, SIZE, SMOKE, SPEED, dry_run_option, option
 from weightsmith.cli.output import Output
 from weightsmith.cli.plan_view import show_dry_run, show_outcome, show_plan
 from weightsmith.codecs.torch_views import import_torch
 from weightsmith.engine.bindings import Options, Verify, default_workers
 from weightsmith.ops.job import Job, carry_out
 from weightsmith.ops.job import needs as assess_needs
+from weightsmith.ops.smoke import Settings
 from weightsmith.ops.sums import sum_report
 
 VERIFIED: Final[dict[Verify, str]] = {
@@ -34,6 +36,7 @@ class Run:
     options: Options
     max_shard_nbytes: int
     dry_run: bool
+    smoke: bool
     started_s: float = field(default_factory=time.monotonic)
 
     def expects_torch(self) -> None:
@@ -41,13 +44,16 @@ class Run:
         if not self.dry_run:
             threading.Thread(target=import_torch, daemon=True).start()
 
-    def perform(self, output: Output, job: Job) -> None:
-        """Show the plan and carry it out, or stop there where that was asked for."""
+    def perform(self, output: Output, job: Job) -> int:
+        """Show the plan and carry it out, or stop there where that was asked for.
+
+        Returns the exit code: 1 where the result stands, and its smoke test failed.
+        """
         needs = assess_needs(job, self.options)
         show_plan(output, job, needs)
         if self.dry_run:
             show_dry_run(output, job, needs)
-            return
+            return 0
         output.kept = "finished shards are kept; --restart would discard them"
         sums = None
         with output.progress() as progress:
@@ -62,9 +68,26 @@ class Run:
                 )
         elapsed_s = time.monotonic() - self.started_s
         verified = VERIFIED[self.options.verify]
-        show_outcome(
-            output, outcome, sums, elapsed_s=elapsed_s, verified=verified, checked=job.checked
-        )
+        smoked = None
+        output.kept = f"{outcome.target} is finished; its smoke test was stopped"
+        try:
+            if self.smoke:
+                settings = Settings(low_cpu_mem=self.options.low_cpu_mem)
+                smoked = run_smoke(output, str(outcome.target), settings)
+        finally:  # the result stands, whatever comes of its smoke test
+            show_outcome(
+                output,
+                outcome,
+                sums,
+                smoked,
+                elapsed_s=elapsed_s,
+                verified=verified,
+                checked=job.checked,
+            )
+        if smoked is None or smoked.passed:
+            return 0
+        output.warning(f"the smoke test failed; {outcome.target} stays as it is")
+        return 1
 
 
 def run_options(function: F) -> F:
@@ -80,6 +103,7 @@ def run_options(function: F) -> F:
         verify: Verify,
         overwrite: bool,
         restart: bool,
+        smoke: bool,
         **others: Any,
     ) -> Any:
         options = Options(
@@ -89,7 +113,7 @@ def run_options(function: F) -> F:
             overwrite=overwrite,
             restart=restart,
         )
-        return function(*args, run=Run(options, max_shard_size, dry_run), **others)
+        return function(*args, run=Run(options, max_shard_size, dry_run, smoke), **others)
 
     for decorate in reversed(_OPTIONS):
         gathered = decorate(gathered)
@@ -136,4 +160,10 @@ _OPTIONS: Final = (
         "--restart", group=SAFETY, is_flag=True, help="Discard unfinished work of an earlier run."
     ),
     dry_run_option,
+    option(
+        "--smoke",
+        group=SMOKE,
+        is_flag=True,
+        help="Afterwards, load the result with transformers and let it write.",
+    ),
 )

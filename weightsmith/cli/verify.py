@@ -1,11 +1,12 @@
 """``weightsmith verify``."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
 import click
 
-from weightsmith.cli.checks_view import checks_page, run_smoke, show_hints
+from weightsmith.cli.checks_view import checks_page, run_smoke, show_hints, summary
 from weightsmith.cli.layout import heading
 from weightsmith.cli.options import (
     INPUTS,
@@ -20,7 +21,26 @@ from weightsmith.cli.options import (
 from weightsmith.cli.output import Output
 from weightsmith.engine.bindings import Options, default_workers
 from weightsmith.ops import smoke as smokes
-from weightsmith.ops import verify as ops
+from weightsmith.ops.report import Report
+from weightsmith.ops.verify import verify
+from weightsmith.ops.verify_cache import Subset, verify_cache
+
+
+class Share(click.ParamType[Subset]):
+    """One of several shares that take turns."""
+
+    name = "share"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Subset:
+        """``"1/30"`` -> the first of thirty."""
+        if isinstance(value, Subset):
+            return value
+        number, _, of = value.partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            self.fail(f"{value!r} is no share; write it as 1/30", param, ctx)
+        return Subset(int(number), int(of))
 
 
 @click.command(
@@ -29,11 +49,12 @@ from weightsmith.ops import verify as ops
     examples=[
         "weightsmith verify ./vicuna-7b-v1.1",
         "weightsmith verify ./vicuna-7b-v1.1 --smoke",
-        "weightsmith verify ./vicuna-7b-v1.1 --against ./another-copy --strict",
+        "weightsmith verify ./vicuna-7b-delta-v1.1 --base ./llama-7b",
+        "weightsmith verify --cache --subset 1/30",
     ],
     docs="docs/verify.md",
 )
-@click.argument("source", type=SOURCE)
+@click.argument("source", type=SOURCE, required=False)
 @option(
     "--against", group=INPUTS, type=SOURCE, help="Another model whose tensors should be the same."
 )
@@ -42,6 +63,19 @@ from weightsmith.ops import verify as ops
     group=INPUTS,
     type=SOURCE,
     help="Of a delta: what to apply it to, writing nothing. Of a model: a yardstick for --smoke.",
+)
+@option(
+    "--cache",
+    group=INPUTS,
+    is_flag=True,
+    help="Instead of a SOURCE: hash the hub's cached files again, without a network.",
+)
+@option(
+    "--subset",
+    group=INPUTS,
+    type=Share(),
+    metavar="N/M",
+    help="Of the cache only the N-th of M shares.",
 )
 @option("--smoke", group=SMOKE, is_flag=True, help="Load it with transformers and let it write.")
 @option(
@@ -91,9 +125,11 @@ from weightsmith.ops import verify as ops
 @click.pass_obj
 def command(
     output: Output,
-    source: str,
+    source: str | None,
     against: str | None,
     base: str | None,
+    cache: bool,
+    subset: Subset | None,
     smoke: bool,
     device: smokes.Device,
     prompt: str,
@@ -107,13 +143,21 @@ def command(
 
     Exit code 0 when all checks pass, 1 when one fails.
     """
+    if cache == bool(source) or (cache and (against or base or smoke)) or (subset and not cache):
+        raise click.UsageError("give a SOURCE, or --cache and perhaps --subset")
+    if source is None:
+        with output.progress() as progress:
+            report = verify_cache(
+                subset=subset, options=Options(workers=workers), progress=progress
+            )
+        return _tell(output, report, {}, strict=strict)
     if smoke and device == "cuda":
         smokes.choose_device(device)  # rather now than after reading all of the model
     with output.progress() as progress:
-        report = ops.verify(
+        report = verify(
             source, base=base, against=against, options=Options(workers=workers), progress=progress
         )
-    document: dict[str, Any] = {"schema": "weightsmith.verify/1"}
+    document: dict[str, Any] = {}
     if smoke and report.checks[0].verdict == "pass":
         settings = smokes.Settings(
             device=device,
@@ -122,13 +166,20 @@ def command(
             max_perplexity=max_perplexity,
             low_cpu_mem=low_cpu_mem,
         )
-        document["smoke"], checks = run_smoke(output, source, settings, base=base)
-        report = replace(report, checks=(*report.checks, *checks))
+        smoked = run_smoke(output, source, settings, base=base)
+        document = smoked.to_json()
+        report = replace(report, checks=(*report.checks, *smoked.checks))
         output.line()
+    return _tell(output, report, document, strict=strict)
+
+
+def _tell(output: Output, report: Report, document: Mapping[str, Any], *, strict: bool) -> int:
+    """Print the page and the hints; returns the exit code."""
     passed = report.passed(strict=strict)
+    page = [heading(report.source), checks_page(report.checks, output)]
     output.result(
-        {**document, **report.to_json(), "passed": passed},
-        human=f"{heading(report.source)}\n{checks_page(report.checks, output)}",
+        {"schema": "weightsmith.verify/1", **document, **report.to_json(), "passed": passed},
+        human="\n".join([*page, "", summary(report.checks, passed=passed)]),
         quiet="pass" if passed else "FAIL",
     )
     show_hints(output, report.checks)

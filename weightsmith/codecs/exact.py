@@ -207,3 +207,8 @@ def table_of(lengths: Sequence[int]) -> bytes:
 def params_of(target: TensorInfo) -> dict[str, str]:
     """The settings of `Exact` that restore `target`."""
     return {"dtype": target.dtype, "shape": ",".join(map(str, target.shape))}
+
+
+def payload_limit(target: TensorInfo) -> int:
+    """The most bytes that a payload has: its table, and no more than a byte a span is gained."""
+    return table_nbytes(target) + target.nbytes + span_count(target.nbytes)

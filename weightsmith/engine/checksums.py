@@ -34,7 +34,8 @@ def check_torch_files(
 ) -> Checksums:
     """Read torch files whole, and hold each of their members against its CRC-32.
 
-    Members are shared out among the workers, one for each set of buffers. Memory: one span a worker.
+    Members are shared out among the workers, one for each set of buffers.
+    Memory: one span a worker.
     Raises: DamagedInput, SourceFault, if a file cannot be read as an archive.
     """
     files = [(path, fs.open_for_reading(path)) for path in paths]

@@ -56,6 +56,8 @@ class Manifest:
     """Ids of the repairs made on the sidecars."""
     release: str = ""
     """The catalogue\'s id of the published delta that was applied, where it is certain."""
+    delta: Mapping[str, Any] | None = None
+    """Of an exact delta, its record (`plan.delta_record`)."""
     schema: str = SCHEMA
 
     def to_json(self) -> bytes:

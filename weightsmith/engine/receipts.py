@@ -7,10 +7,22 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.plan.model import Plan, ShardPlan
+
+_CPU_FIELDS: Final = (
+    "vendor_id",
+    "cpu family",
+    "model",
+    "model name",
+    "CPU implementer",
+    "CPU architecture",
+    "CPU part",
+)
+"""What ``/proc/cpuinfo`` says of a processor's type, on x86 and on Arm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +75,15 @@ def machine(plan: Plan) -> str:
     """
     products = {"lora"}
     matters = any(tensor.codec.split("@")[0] in products for tensor in plan.tensors)
-    return f"{platform.machine()} {platform.processor()}".strip() if matters else ""
+    return _processor() if matters else ""
+
+
+def _processor() -> str:
+    """The type of CPU; on Linux as the kernel tells it, for Python only knows its instructions."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}".strip()
+    fields = dict(line.partition(":")[::2] for line in text.partition("\n\n")[0].splitlines())
+    told = {name.strip(): value.strip() for name, value in fields.items()}
+    return " ".join([platform.machine(), *(told[name] for name in _CPU_FIELDS if name in told)])

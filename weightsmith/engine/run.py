@@ -149,7 +149,7 @@ def _finished(
         reason = "weightsmith did not finish it"
     elif manifest.plan != plan.digest:
         reason = "another plan made it"
-    elif newer := _newer_inputs(bindings, target / MANIFEST):
+    elif newer := newer_inputs(bindings, target / MANIFEST):
         reason = f"{newer[0]} is newer than it"
     else:
         progress.begin("checking", sum(shard.data_nbytes for shard in plan.shards))
@@ -184,7 +184,7 @@ def _damage(
     return damage(checkpoint, manifest, digests)
 
 
-def _newer_inputs(bindings: Bindings, manifest: Path) -> list[str]:
+def newer_inputs(bindings: Bindings, manifest: Path) -> list[str]:
     """Inputs that were modified after the target was finished, as ``make`` would ask."""
     finished_ns = manifest.stat().st_mtime_ns
     return [
@@ -230,7 +230,7 @@ def _make_shards(
             if options.verify == "disk":
                 _wait(pending)
             _check(path, shard, made, options, buffers, progress)
-            _require_unchanged(bindings)
+            require_unchanged(bindings)
             receipt = Receipt(plan.digest, shard.name, machine(plan), identity, made)
             pending.append(background.submit(_leave, receipt, staging.receipts, pending[0]))
             digests |= made
@@ -280,7 +280,7 @@ def _check(
         require_published(path, shard, buffers, progress.advance)
 
 
-def _require_unchanged(bindings: Bindings) -> None:
+def require_unchanged(bindings: Bindings) -> None:
     """Raises: InputChanged, if an input file was written to while the run read it."""
     for checkpoint in bindings.inputs.values():
         for path in checkpoint.changed_files():

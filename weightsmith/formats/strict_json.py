@@ -18,6 +18,8 @@ def parse_json(raw: bytes, file: Path | str, *, bom_allowed: bool = False) -> ob
     ``Infinity``, half of a surrogate pair, UTF-16, and nesting or integers without end; LfsPointer
     and WebPage, for what lies there in place of the document.
     """
+    if not raw:
+        raise JsonInvalid(file=file, reason="it is empty")
     refuse_wrong_start(raw[:START_NBYTES], file)
 
     def refuse_constant(text: str) -> NoReturn:
@@ -42,7 +44,7 @@ def parse_json(raw: bytes, file: Path | str, *, bom_allowed: bool = False) -> ob
         raise JsonInvalid(file=file, reason="a string holds half of a surrogate pair") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise JsonInvalid(file=file, reason=f"{error.msg} at {where}") from error
+        raise JsonInvalid(file=file, reason=f"{error.msg.removesuffix(' at')} at {where}") from error
     except RecursionError as error:
         raise JsonInvalid(file=file, reason="it nests too deep") from error
     except ValueError as error:  # Python's own bound on the digits of an integer

@@ -51,8 +51,8 @@ def fetch(job: Job, file: RepoFile) -> None:
         _by_library(job, file, replace=path.exists())
     elif job.place == cache:
         _fetch(job, file)
-        if not path.is_symlink():
-            path.unlink(missing_ok=True)
+        if cache.store(file).exists() and not path.is_symlink():
+            path.unlink(missing_ok=True)  # a copy from before, which the library would keep
         # The blob is there; the library links it into the snapshot.
         unheard = dataclasses.replace(job, advance=lambda _: None)
         _by_library(unheard, file, checked=cache.store(file))

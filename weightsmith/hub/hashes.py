@@ -1,6 +1,7 @@
 """The hashes by which the hub names the bytes of a file."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,13 @@ def hash_file(path: Path, like: str) -> str:
     Memory: 1 MiB.
     Raises: SourceNotFound, SourceUnreadable, NotRegularFile, ShardTruncated.
     """
-    file = fs.open_for_reading(path)
+    return hash_open_file(fs.open_for_reading(path), like)
+
+
+def hash_open_file(
+    file: fs.PositionedFile, like: str, advance: Callable[[int], None] = lambda _: None
+) -> str:
+    """As `hash_file`; `advance` is told how many bytes were just read."""
     size = file.size
     hasher = _hasher(size, like)
     buffer = memoryview(bytearray(_BLOCK_NBYTES))
@@ -32,6 +39,7 @@ def hash_file(path: Path, like: str) -> str:
         block = buffer[: min(_BLOCK_NBYTES, size - offset)]
         file.read_into(offset, block)
         hasher.update(block)
+        advance(len(block))
     return str(hasher.hexdigest())
 
 

@@ -12,7 +12,13 @@ from weightsmith.codecs.registry import codec
 from weightsmith.engine import run as engine
 from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.progress import SILENCE, Progress
-from weightsmith.errors import BaseIsDelta, NoBase, NoTargetName, OptionMeaningless
+from weightsmith.errors import (
+    BaseIsDelta,
+    DtypeNotSummable,
+    NoBase,
+    NoTargetName,
+    OptionMeaningless,
+)
 from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, dtype_bits
 from weightsmith.ops.decode import plan_decode
 from weightsmith.ops.encoded import find_encoded

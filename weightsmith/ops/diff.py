@@ -58,6 +58,13 @@ class TensorDifference:
             return 0
         return self.b.shape[0] - self.a.shape[0] if self.a and self.b else 0
 
+    @property
+    def size(self) -> float:
+        """The relative change, to sort by; infinite where A is all zeros and B is not."""
+        if self.measure is None or not self.measure.change_squares:
+            return 0.0
+        return math.inf if self.measure.relative is None else self.measure.relative
+
     def to_json(self) -> dict[str, Any]:
         """The same as JSON values."""
         return {
@@ -126,8 +133,8 @@ class Difference:
 
     def most_changed(self) -> list[TensorDifference]:
         """All whose change has a size, the largest relative change first."""
-        sized = [(_size(tensor.measure), tensor) for tensor in self.tensors]
-        return [t for size, t in sorted(sized, key=lambda each: -each[0]) if size]
+        sized = [tensor for tensor in self.tensors if tensor.size]
+        return sorted(sized, key=lambda tensor: -tensor.size)
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -236,10 +243,3 @@ def _notes(a: Checkpoint, b: Checkpoint, tensors: Iterable[TensorDifference]) ->
             yield f"{count} {what}"
     for side, checkpoint in (("A", a), ("B", b)):
         yield from (f"{side}: {note}" for note in checkpoint.notes)
-
-
-def _size(measure: Measure | None) -> float:
-    """The relative change, to sort by; from nothing to something is infinitely far."""
-    if measure is None or not measure.change_squares:
-        return 0.0
-    return math.inf if measure.relative is None else measure.relative

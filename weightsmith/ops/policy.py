@@ -1,5 +1,6 @@
 """Decide how a release means its delta: from the catalogue, from the options, or not at all."""
 
+import fnmatch
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from weightsmith.errors import (
     DeltaGivenAsBase,
     InputsSwapped,
     ModelGivenAsDelta,
+    PatternUnused,
     RowsUndecided,
     TensorsDoNotFit,
 )
@@ -48,10 +50,13 @@ def decide(
 ) -> Decision:
     """Pair all tensors by what the catalogue and the options say.
 
-    Raises: CatalogueContradicted; TensorsDoNotFit with every problem; RowsUndecided.
+    Raises: PatternUnused; CatalogueContradicted; TensorsDoNotFit with every problem; RowsUndecided.
     """
     bases = {name: tensor.info for name, tensor in base.tensors.items()}
     deltas = {name: tensor.info for name, tensor in delta.tensors.items()}
+    for pattern in whole:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in deltas):
+            raise PatternUnused(pattern=pattern, delta=delta.label, context=list(deltas))
     recognition = recognise(
         repo_id=Path(os.path.realpath(delta.directory)).name,
         config=delta.config,

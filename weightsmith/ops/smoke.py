@@ -105,7 +105,7 @@ class _Limit:
 def _limit(
     did: Smoke, settings: Settings, where: str, base: str | os.PathLike[str] | None
 ) -> _Limit:
-    """What the user says, else what the base has a few times over, else half of what guessing costs.
+    """What the user says, else a few times what the base has, else half of what guessing costs.
 
     Guessing costs the logarithm of the vocabulary size for each token, whose half is that of its
     root: models of English lie far below it, broken ones far above.

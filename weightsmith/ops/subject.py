@@ -1,8 +1,10 @@
 """Open what is to be verified, with all that is known of it."""
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from weightsmith.catalogue.load import load_releases
 from weightsmith.catalogue.schema import Release
@@ -15,6 +17,9 @@ from weightsmith.engine.staging import Staging
 from weightsmith.errors import NoWeights, SourceNotFound, WeightsmithError
 from weightsmith.ops.apply_delta import plan_apply_delta
 from weightsmith.ops.sources import open_source
+
+_NOWHERE: Final = Path(tempfile.gettempdir(), "weightsmith-nowhere")
+"""A plan names its target; nothing is ever made there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ def open_subject(
 
 def _applied(source: str | os.PathLike[str], base: str | os.PathLike[str]) -> Subject:
     """Raises: as `plan_apply_delta`."""
-    job = plan_apply_delta(base, source, target=Path(source).absolute().with_name(".nowhere"))
+    job = plan_apply_delta(base, source, target=_NOWHERE)
     inputs = job.bindings.inputs
     derived = Derived(
         label=f"{os.fspath(source)} on {os.fspath(base)}",

@@ -26,7 +26,7 @@ from weightsmith.errors import (
     WeightsmithError,
     shown,
 )
-from weightsmith.ops.report import Check, Report, judged
+from weightsmith.ops.report import Check, Report, Verdict, judged
 from weightsmith.ops.sources import open_source
 from weightsmith.ops.subject import Subject, open_subject
 from weightsmith.ops.sums import sum_checkpoint
@@ -61,7 +61,7 @@ def verify(
     except (DamagedInput, ShardMissing) as error:
         return Report(label, (_unreadable(Path(source), error),))
     except Mismatch as error:
-        verdict = "not checked" if isinstance(error, RowsUndecided) else "FAIL"
+        verdict: Verdict = "not checked" if isinstance(error, RowsUndecided) else "FAIL"
         details = (str(error), *error.context)
         return Report(label, (Check("base", verdict, details, error.hint_text),))
     options = options or Options()
@@ -230,7 +230,11 @@ def _content(subject: Subject, content: Mapping[str, TensorContent]) -> list[Che
 def _tied(checkpoint: Checkpoint, content: Mapping[str, TensorContent]) -> list[Check]:
     """Whether an output layer that the config calls tied is the embedding, where both are there."""
     head, embedding = (content.get(f"{n}.weight") for n in ("lm_head", "model.embed_tokens"))
-    if head is None or embedding is None or checkpoint.config.get("tie_word_embeddings") is not True:
+    if (
+        head is None
+        or embedding is None
+        or checkpoint.config.get("tie_word_embeddings") is not True
+    ):
         return []
     problem = "lm_head.weight is not model.embed_tokens.weight, though the config ties them"
     fine = "lm_head.weight is model.embed_tokens.weight, as the config says"
@@ -251,8 +255,10 @@ def _digests(subject: Subject, content: Mapping[str, TensorContent]) -> Check:
     manifest = subject.manifest
     fine = f"all {len(digests)} tensors and {len(manifest.sidecars)} files are as published"
     problems = damage(subject.checkpoint, manifest, digests)
-    return Check("digests", "FAIL", tuple(problems)) if problems else Check(
-        "digests", "pass", (fine, said)
+    return (
+        Check("digests", "FAIL", tuple(problems))
+        if problems
+        else Check("digests", "pass", (fine, said))
     )
 
 

@@ -113,11 +113,12 @@ def _shapes_differ(base: TensorInfo, delta: TensorInfo) -> str:
             side = "base" if base.numel < delta.numel else "delta"
             text += (
                 f" (the {side} looks like one of {share.denominator} FSDP or ZeRO shards:"
-                f" {min(base.numel, delta.numel)} against {max(base.numel, delta.numel)} elements)"
+                f" {min(base.numel, delta.numel)} against {max(base.numel, delta.numel)} elements;"
+                " join them first)"
             )
     elif base.numel or delta.numel:
         side = "delta" if base.numel else "base"
-        text += f" (the {side}'s is empty, as ZeRO-3 saves what another process holds)"
+        text += f" (the {side}'s is empty, as ZeRO-3 saves what other processes hold; join them first)"
     return text
 
 

@@ -230,7 +230,12 @@ def _digest(value: object) -> str:
     return _text(value)
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a weight file of this name may be made in a directory of ours."""
+    return _FILE_NAME.fullmatch(name) is not None
+
+
 def _file_name(value: object) -> str:
-    if not _FILE_NAME.fullmatch(_text(value)):
+    if not is_file_name(_text(value)):
         raise ValueError(f"{value!r} is no name of a weight file")
     return _text(value)

@@ -117,6 +117,9 @@ def _table(layers: int) -> _Table:
 
 
 def _rule(ours: str, axis: Axis, parts: tuple[InputTensor, ...], params: Params) -> TensorPlan:
+    if ours != HEAD and len({each.info.shape for each in parts}) > 1:
+        # Only the output's rows are ever shared out unequally, by tools that grew the vocabulary.
+        raise PartsDoNotFit(name=ours, reason="the files share it unequally")
     if axis == "embedding":
         axis = "rows" if parts[0].info.shape[1:] == (params.dim,) else "columns"
     rotated = ours.endswith(_ROTATED)

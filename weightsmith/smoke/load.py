@@ -169,7 +169,7 @@ def _offloaded(config: Any, checkpoint: Checkpoint, where: str) -> Any:
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    copies = {}
+    copies: dict[str, str] = {}
     for tied in names.values():
         held = next((name for name in tied if name in checkpoint.tensors), tied[0])
         copies |= {name: held for name in tied if name not in checkpoint.tensors and name != held}

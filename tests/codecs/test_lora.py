@@ -1,0 +1,195 @@
+"""The rule *lora*: the same bits wherever spans are cut, rounded where it says."""
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from weightsmith.codecs.base import Range
+from weightsmith.codecs.lora import BLOCK_ROWS, Lora
+from weightsmith.codecs.lora_steps import Step, format_steps, parse_steps
+from weightsmith.errors import DtypeNotSummable
+from weightsmith.formats.tensors import TensorInfo, dtype_bits
+
+CODES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
+TORCH = {code: dtype for dtype, code in CODES.items()}
+
+
+def run(codec: Lora, tensors: Sequence[Tensor], *, span_elements: int = 0) -> Tensor:
+    """The whole output, made in spans of so many elements, the last one first."""
+    flat = [tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in tensors]
+    raws = [memoryview(bytearray(each.numpy())) for each in flat]
+    infos = [TensorInfo(str(i), CODES[t.dtype], tuple(t.shape)) for i, t in enumerate(tensors)]
+    output = codec.signature(infos)
+
+    def read(number: int, start: int, buffer: memoryview) -> None:
+        buffer[:] = raws[number][start : start + len(buffer)]
+
+    state = codec.prepare(infos, output, read)
+    result = bytearray(output.nbytes)
+    step = (span_elements or output.numel) * dtype_bits(output.dtype) // 8
+    for start in reversed(range(0, output.nbytes, step)):
+        span = Range(start, min(start + step, output.nbytes))
+        ranges = codec.reads(state, infos, output, span)
+        blocks = [raw[r.start : r.stop] for raw, r in zip(raws, ranges, strict=True)]
+        codec.apply(state, span, blocks, infos, output, memoryview(result)[span.start : span.stop])
+    return torch.frombuffer(result, dtype=TORCH[output.dtype]).reshape(output.shape)
+
+
+def factors(rows: int, columns: int, rank: int, *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """A base in float16, and A and B for it."""
+    torch.manual_seed(seed)
+    a, b = torch.randn(rank, columns) * 0.1, torch.randn(rows, rank) * 0.1
+    return (torch.randn(rows, columns) * 0.02).half(), a, b
+
+
+@pytest.mark.parametrize("rounding", ["once", "peft"])
+@pytest.mark.parametrize("steps", ["linear*0.5", "linear+dora*2.0", "linear*0.3; linear*3.0"])
+def test_no_bit_depends_on_where_spans_are_cut(steps: str, rounding: str) -> None:
+    rows, columns = 3 * BLOCK_ROWS + 17, 12
+    base, a, b = factors(rows, columns, 8)
+    tensors = [base, *((a, b, torch.rand(rows) + 1) if "dora" in steps else (a, b))]
+    if ";" in steps:
+        tensors += [a * 2, b]
+    codec = Lora("F16", rounding, steps)
+    whole = run(codec, tensors)
+    for span_elements in (7, columns, columns * BLOCK_ROWS - 3, 250):
+        assert torch.equal(run(codec, tensors, span_elements=span_elements), whole)
+
+
+@pytest.mark.parametrize("rank", [1, 16, 64, 257])
+@pytest.mark.parametrize(
+    "rows, columns",
+    [
+        (1, 300),
+        (300, 1),
+        (BLOCK_ROWS - 1, 100),
+        (BLOCK_ROWS, 100),
+        (2 * BLOCK_ROWS - 1, 65),
+        (1000, 333),
+        (333, 1000),
+    ],
+)
+def test_a_product_in_blocks_is_the_whole_product(rows: int, columns: int, rank: int) -> None:
+    base, a, b = factors(rows, columns, rank)
+    base = base.float()
+    assert torch.equal(run(Lora("F32", "peft", "linear*1.5"), [base, a, b]), base + (b @ a) * 1.5)
+    turned = base.T.contiguous()
+    for kind in ("transposed", "embedding"):
+        merged = run(Lora("F32", "peft", f"{kind}*1.5"), [turned, a, b])
+        assert torch.equal(merged, turned + (b @ a).T * 1.5)
+
+
+@pytest.mark.parametrize("kind", ["transposed", "embedding"])
+@pytest.mark.parametrize("shape", [(40, 300), (300, 40), (2000, 90)], ids=str)
+def test_norms_over_columns_are_those_of_the_whole_tensor(
+    shape: tuple[int, int], kind: str
+) -> None:
+    base, a, b = factors(*shape, 4)
+    turned, magnitude = base.T.contiguous(), torch.rand(shape[0]) + 1
+    total = turned + (b @ a).T * 1.5
+    norm = torch.linalg.norm(total.T, dim=1)
+    expected = ((magnitude / norm) * total).half()
+    codec = Lora("F16", "peft", f"{kind}+dora*1.5")
+    assert torch.equal(run(codec, [turned, a, b, magnitude]), expected)
+    assert torch.equal(run(codec, [turned, a, b, magnitude], span_elements=77), expected)
+
+
+def test_dora_over_columns_behind_another_step_takes_its_result() -> None:
+    base, a, b = factors(50, 200, 4)
+    turned, magnitude = base.T.contiguous(), torch.rand(50) + 1
+    first = (turned + (b @ a).T * 2.0).half()
+    total = first + (b @ a).T
+    expected = ((magnitude / torch.linalg.norm(total.T, dim=1)) * total).half()
+    codec = Lora("F16", "peft", "transposed*2.0; transposed+dora*1.0")
+    assert torch.equal(run(codec, [turned, a, b, a, b, magnitude]), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", ["linear", "embedding"])
+def test_once_is_the_exact_sum_rounded_once(kind: str, dtype: torch.dtype) -> None:
+    base, a, b = factors(200, 90, 16)
+    base = base.to(dtype)
+    if kind == "embedding":
+        base = base.T.contiguous()
+    product = (b.double() @ a.double()) * 2.0
+    exact = base.double() + (product.T if kind == "embedding" else product)
+    merged = run(Lora(CODES[dtype], "once", f"{kind}*2.0"), [base, a, b])
+    # Only where the exact sum lies as good as between two numbers may float32 decide otherwise.
+    size = base.double().abs() + ((b.abs() @ a.abs()) * 2.0).reshape(-1, 90).max()
+    away = (merged.double() - exact).abs()
+    nearest = (exact.to(dtype).double() - exact).abs()
+    assert torch.all(away <= nearest + size * 2**-22)
+    assert (merged == exact.to(dtype)).float().mean() > 0.999
+
+
+def test_once_carries_float32_between_adapters_and_peft_rounds_each() -> None:
+    base, a, b = factors(100, 60, 8)
+    tensors, steps = [base, a, b, -a, b], "linear*2.0; linear*2.0"
+    once, peft = (run(Lora("F16", rounding, steps), tensors) for rounding in ("once", "peft"))
+    assert torch.equal(once, base)  # what the second takes away is all that the first had added
+    first = (base + (b @ a) * 2.0).half()
+    assert torch.equal(peft, (first + (b @ -a) * 2.0).half())
+    assert not torch.equal(peft, base)
+
+
+def test_a_named_dtype_is_rounded_to_at_the_end_and_by_peft_at_the_beginning() -> None:
+    base, a, b = factors(100, 60, 8)
+    wide = base.float() * 1.0001
+    delta = (b @ a) * 2.0
+    tensors = [wide, a, b]
+    assert torch.equal(run(Lora("BF16", "once", "linear*2.0"), tensors), (wide + delta).bfloat16())
+    expected = (wide.bfloat16() + delta).bfloat16()
+    assert torch.equal(run(Lora("BF16", "peft", "linear*2.0"), tensors), expected)
+
+
+def test_a_base_in_float64_is_computed_in_float64() -> None:
+    base, a, b = factors(100, 60, 8)
+    expected = base.double() + (b.double() @ a.double()) * 2.0
+    for rounding in ("once", "peft"):
+        merged = run(Lora("F64", rounding, "linear*2.0"), [base.double(), a, b])
+        assert torch.equal(merged, expected)
+
+
+def test_rows_are_set_and_added() -> None:
+    base, values = torch.arange(12.0).reshape(4, 3), -torch.arange(9.0).reshape(3, 3)
+    steps = format_steps([Step("rows", rows=(5, 1, 4))])
+    for span_elements in (1, 3, 4, 100):
+        merged = run(Lora("F32", "once", steps), [base, values], span_elements=span_elements)
+        assert torch.equal(merged[[5, 1, 4]], values)
+        assert torch.equal(merged[[0, 2, 3]], base[[0, 2, 3]])
+
+
+def test_a_bias_is_scaled_and_added() -> None:
+    base, bias = torch.randn(100).half(), torch.randn(100)
+    merged = run(Lora("F16", "peft", "bias*0.25"), [base, bias], span_elements=7)
+    assert torch.equal(merged, (base + bias * 0.25).half())
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_bytes_are_refused(place: int) -> None:
+    infos = [TensorInfo(str(i), "U8" if i == place else "F16", (4, 4)) for i in range(3)]
+    with pytest.raises(DtypeNotSummable):
+        Lora("F16", "once", "linear*1.0").signature(infos)
+
+
+@pytest.mark.parametrize(
+    "steps, text",
+    [
+        ([Step("linear", 2.0)], "linear*2.0"),
+        ([Step("embedding", 1 / 3, dora=True)], "embedding+dora*0.3333333333333333"),
+        ([Step("bias", 1e-05), Step("rows", rows=(7, 8, 9, 3, 2))], "bias*1e-05; rows:7-9,3,2"),
+        ([Step("rows", rows=(0,))], "rows:0"),
+    ],
+)
+def test_steps_are_spelt_and_read_back(steps: list[Step], text: str) -> None:
+    assert format_steps(steps) == text
+    assert list(parse_steps(text)) == steps
+
+
+def test_many_steps_are_read_back_with_their_exact_scales() -> None:
+    kinds = itertools.product(["linear", "transposed", "embedding"], [False, True], [0.1, 7 / 3])
+    steps = [Step(kind, scale, dora=dora) for kind, dora, scale in kinds]  # type: ignore[arg-type]
+    assert list(parse_steps(format_steps(steps))) == steps

@@ -1,0 +1,83 @@
+"""``weightsmith diff``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from weightsmith import fs
+from weightsmith.cli.diff_page import render_page
+from weightsmith.cli.diff_text import render_diff
+from weightsmith.cli.options import OUTPUT, SOURCE, SPEED, Command, option, output_options
+from weightsmith.cli.output import Output
+from weightsmith.engine.bindings import Options, default_workers
+from weightsmith.errors import TargetUnwritable
+from weightsmith.ops import diff as ops
+
+
+class PagePath(click.ParamType[Path]):
+    """Where to write a page; its name must say what it is, so that no weight file can be meant."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path, once it can be written there as far as one can tell before."""
+        path = Path(value)
+        if path.suffix.lower() not in {".html", ".htm"}:
+            self.fail(f"{value!r} is no page: give it a name that ends in .html", param, ctx)
+        if path.is_dir() or not path.parent.is_dir():
+            reason = "it is a directory" if path.is_dir() else f"there is no {path.parent}"
+            self.fail(f"cannot write {value!r}: {reason}", param, ctx)
+        return path
+
+
+@click.command(
+    "diff",
+    cls=Command,
+    examples=[
+        "weightsmith diff ./llama-7b ./vicuna-7b-v1.1",
+        "weightsmith diff ./llama-7b ./vicuna-7b-v1.1 --html diff.html",
+    ],
+    docs="docs/diff.md",
+)
+@click.argument("a", type=SOURCE)
+@click.argument("b", type=SOURCE)
+@option(
+    "--html",
+    group=OUTPUT,
+    type=PagePath(),
+    metavar="FILE",
+    help="Write a page with a heat map of layers and modules, and all tensors.",
+)
+@option(
+    "--workers",
+    group=SPEED,
+    type=click.IntRange(min=1),
+    default=default_workers,
+    help="Threads; default: one a core, four at most.",
+)
+@output_options
+@click.pass_obj
+def command(output: Output, a: str, b: str, html: Path | None, workers: int) -> int:
+    """Say what changed between two models, tensor by tensor.
+
+    Tensors alone are compared, whatever files they lie in. Exit code 0 when all are the same, bit
+    for bit, and 1 when not.
+    """
+    with output.progress() as progress:
+        found = ops.diff(a, b, options=Options(workers=workers), progress=progress)
+    document = {"schema": "weightsmith.diff/1", **found.to_json()}
+    if html is not None:
+        try:
+            fs.write_durably(html, render_page(found).encode())
+        except OSError as error:
+            hint = "choose another place: --html FILE"
+            raise TargetUnwritable(where=html, reason=error.strerror, hint=hint) from error
+        document["html"] = str(html)
+        output.line(f"written: {html}")
+    output.result(
+        document,
+        human=render_diff(found, width=output.width, everything=output.verbose > 0),
+        quiet="same" if found.equal else "different",
+    )
+    return 0 if found.equal else 1

@@ -1,0 +1,123 @@
+"""What `diff` found, as a person reads it; the page of ``--html`` takes its numbers from here too."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from weightsmith.cli.layout import heading, styled, table
+from weightsmith.codecs.measure import Measure, ulp_range
+from weightsmith.errors import shown
+from weightsmith.ops.diff import Difference, Group, TensorDifference
+
+NONE: Final = "–"
+"""Stands where there is no number."""
+_COLUMNS: Final = ("elements", "relative", "largest")
+_MOST: Final = 8
+"""How many of the most changed tensors are named."""
+
+
+def render_diff(found: Difference, *, width: int, everything: bool) -> str:
+    """Totals, kinds of module and the most changed tensors; `everything`: layers, all tensors."""
+    title = heading(f"{found.a} → {found.b}")
+    title += styled("  the same", "green") if found.equal else ""
+    rows = summary(found) + [("note", note) for note in found.notes]
+    parts = [f"{title}\n{table(rows, width=width)}"]
+    if not found.equal:
+        kinds = [(*_group_numbers(each), kind) for kind, each in found.kinds().items()]
+        parts.append(_listed("changed by kind", ("tensors", *_COLUMNS), kinds, width))
+        most = [(*numbers(each.measure), each.name) for each in found.most_changed()[:_MOST]]
+        parts.append(_listed("most changed", _COLUMNS, most, width))
+        parts.append(_unmatched(found, width, everything=everything))
+    if everything:
+        layers = [(*_group_numbers(each), str(n)) for n, each in found.layers().items()]
+        parts.append(_listed("changed by layer", ("tensors", *_COLUMNS), layers, width))
+        tensors = [(each.status, *numbers(each.measure), each.name) for each in found.tensors]
+        parts.append(_listed("all tensors", ("", *_COLUMNS), tensors, width))
+    return "\n\n".join(part for part in parts if part)
+
+
+def summary(found: Difference) -> list[tuple[str, str]]:
+    """The totals, each with its name."""
+    total = found.total.measure
+    statuses = ", ".join(f"{count} {status}" for status, count in found.statuses().items())
+    share, relative, largest = numbers(total)
+    rows = [
+        ("tensors", f"{len(found.tensors)}: {statuses}"),
+        ("elements", f"{format_count(total.numel)} compared, {share} changed"),
+    ]
+    if total.change_squares:
+        rows.append(("change", f"{relative} of the size of A (L2), {largest} at most"))
+        rows.append(("in ulps", ", ".join(f"{apart}: {share}" for apart, share in ulps(total))))
+    return rows
+
+
+def numbers(measure: Measure | None) -> tuple[str, str, str]:
+    """Share of changed elements, relative change, largest change."""
+    if measure is None:
+        return NONE, NONE, NONE
+    largest = f"{measure.largest:.3g}" if measure.sized else NONE
+    share = format_share(measure.changed, measure.numel)
+    return share, format_relative(measure.relative), largest
+
+
+def ulps(measure: Measure) -> list[tuple[str, str]]:
+    """Distances in units in the last place, and the share of elements that moved so far."""
+    whole = sum(measure.ulps)
+    return [(ulp_range(n), format_share(count, whole)) for n, count in enumerate(measure.ulps)]
+
+
+def format_share(part: int, whole: int) -> str:
+    """Percent; all and nothing are said of all and nothing only: ``"61.20 %"``, ``"<0.01 %"``."""
+    if part in {0, whole}:
+        return "100 %" if part else "0 %"
+    percent = 100 * part / whole
+    if percent < 0.01:
+        return "<0.01 %"
+    return ">99.99 %" if percent > 99.99 else f"{percent:.2f} %"
+
+
+def format_relative(relative: float | None) -> str:
+    """Percent to three digits, or powers of ten where it is less: ``"1.23 %"``, ``"4.1e-06"``."""
+    if relative is None:
+        return NONE
+    percent = 100 * relative
+    if not 0.01 <= percent < 99950:
+        return f"{relative:.1e}" if relative else "0"
+    # A number that rounding would lengthen loses a decimal.
+    decimals = sum(percent < edge for edge in (99.95, 9.995, 0.9995, 0.09995))
+    return f"{percent:.{decimals}f} %"
+
+
+def format_count(count: int) -> str:
+    """``"6 738 415 616"``."""
+    return f"{count:,}".replace(",", " ")
+
+
+def infos(tensor: TensorDifference) -> str:
+    """Dtype and shape, of A and of B where they differ."""
+    sides = dict.fromkeys(str(info) for info in (tensor.a, tensor.b) if info is not None)
+    rows = f", {tensor.new_rows:+} rows" if tensor.new_rows else ""
+    return " → ".join(sides) + rows
+
+
+def _group_numbers(group: Group) -> tuple[str, ...]:
+    return f"{group.different}/{group.tensors}", *numbers(group.measure)
+
+
+def _unmatched(found: Difference, width: int, *, everything: bool) -> str:
+    """Tensors that are in one of the two only, or of another dtype or shape."""
+    rows = [
+        f"{each.status}: {each.name}, {infos(each)}"
+        for each in found.tensors
+        if each.status not in {"same", "changed"}
+    ]
+    lines = [(row,) for row in shown(rows, everything=everything)]
+    return f"{heading('not alike')}\n{table(lines, width=width, styles=())}" if rows else ""
+
+
+def _listed(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
+    """Rows of numbers, each with a name at its end, under the names of the columns."""
+    if not rows:
+        return ""
+    right = range(len(rows[0]) - 1)
+    names, *lines = table([columns, *rows], width=width, styles=(), right=right).splitlines()
+    return "\n".join([heading(title), styled(names, "dim"), *lines])

@@ -1,0 +1,222 @@
+"""Fill one file of an exact delta: no payload's size is known before it is made.
+
+    the header, its place set aside at the most it can need
+    the payloads by name, each a table (its place set aside, its size being known) and the spans
+
+Workers make spans in any order and append them in theirs, so that the same inputs give the same file
+whatever their number, and nothing waits in memory but one span a worker.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from weightsmith import fs
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
+from weightsmith.codecs.cast import elements_as_bytes
+from weightsmith.codecs.exact import SpanMaker, payload_limit, table_nbytes, table_of
+from weightsmith.engine.executors.threads import run_tasks
+from weightsmith.engine.spans import Advance, Buffers, span_range
+from weightsmith.errors import VerificationFailed
+from weightsmith.formats.safetensors_header import layout
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.plan.delta_record import TargetTensor
+from weightsmith.plan.model import ShardPlan, TensorPlan
+
+METADATA: Final = {"format": "weightsmith-delta"}
+"""No loader's; transformers refuses a file that names a format it does not know."""
+_LENGTH_NBYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedFile:
+    """What filling a file told."""
+
+    tensors: Mapping[str, TargetTensor]
+    """By name, all that the file stands for."""
+    base_digests: Mapping[str, str]
+    """Of the base's tensors that were read whole, by name."""
+    payloads: tuple[TensorInfo, ...]
+    """What the file holds; nothing, if the base has it all."""
+
+
+def encode_file(
+    shard: ShardPlan,
+    inputs: Mapping[str, Checkpoint],
+    file: fs.PositionedFile,
+    seen: dict[str, TargetTensor],
+    buffers: Sequence[Buffers],
+    advance: Advance,
+    *,
+    drop_cache: bool,
+) -> EncodedFile:
+    """Write the delta of one of the target's files, each span read back and decoded.
+
+    `seen` holds what was stored so far, by digest, and is added to: a tensor that is tied to another,
+    and so the same, is stored once.
+    Memory: a span of base, target and payload a worker, and some ten times a span to make it.
+    Raises: VerificationFailed, if a span does not decode to the target's.
+    """
+    works = [_Work(plan, inputs) for plan in shard.tensors]
+    works.sort(key=lambda work: work.output.name.encode("utf-8"))  # as `layout` orders them
+    limits = [TensorInfo(w.output.name, "U8", (payload_limit(w.output),)) for w in works]
+    header_nbytes = len(layout(limits, METADATA)[0])
+    tail = _Tail(file, header_nbytes, seen)
+
+    def worker(own: Buffers) -> Callable[[tuple[int, _Work, int]], None]:
+        def encode(task: tuple[int, _Work, int]) -> None:
+            turn, work, number = task
+            maker = work.make(number, own)
+            with tail.turn(turn):
+                stored = tail.append(work, number, maker.payload, own)
+            if not maker.restores(stored):
+                raise VerificationFailed(file=file.path, reason=f"tensor {work.output.name}")
+            if drop_cache and number == work.span_count - 1:
+                work.drop_cache()
+            advance(span_range(number, work.output.nbytes).nbytes)
+
+        def encode_or_stop_all(task: tuple[int, _Work, int]) -> None:
+            try:
+                encode(task)
+            except _StoppedError:
+                return  # the worker that failed says why
+            except BaseException:
+                tail.stop()
+                raise
+
+        return encode_or_stop_all
+
+    spans = ((work, number) for work in works for number in range(max(work.span_count, 1)))
+    tasks = ((turn, *span) for turn, span in enumerate(spans))
+    run_tasks(tasks, [worker(own) for own in buffers])
+    file.reserve(tail.at)
+    text = layout(tail.payloads, METADATA)[0][_LENGTH_NBYTES:].ljust(header_nbytes - _LENGTH_NBYTES)
+    file.write_from(0, memoryview(len(text).to_bytes(_LENGTH_NBYTES, "little") + text))
+    return EncodedFile(
+        tensors={work.output.name: work.made for work in works},
+        base_digests=dict(each for work in works for each in work.base_digest()),
+        payloads=tuple(tail.payloads),
+    )
+
+
+class _Work:
+    """One tensor of the target in the making."""
+
+    made: TargetTensor
+
+    def __init__(self, plan: TensorPlan, inputs: Mapping[str, Checkpoint]) -> None:
+        self.output = plan.output
+        self.base = next((each.info for each in plan.inputs if each.role == "base"), None)
+        self.span_count = span_count(plan.output.nbytes)
+        self.digests = [b""] * max(self.span_count, 1)
+        self.lengths: list[int] = []
+        self.start = 0
+        """Where its payload begins in the file."""
+        self._base_digests = list(self.digests)
+        self._inputs = inputs
+
+    @property
+    def is_like_base(self) -> bool:
+        """Whether the base's tensor has the same dtype and shape."""
+        base, ours = self.base, self.output
+        return base is not None and (base.dtype, base.shape) == (ours.dtype, ours.shape)
+
+    def make(self, number: int, own: Buffers) -> SpanMaker:
+        """Read a span of target and base, digest both, and make the payload."""
+        span = span_range(number, self.output.nbytes)
+        target = own.block(0, span.nbytes)
+        self._inputs["target"].read_into(self.output.name, span.start, target)
+        self.digests[number] = span_digest(target)
+        if self.base is None:
+            return SpanMaker(None, self.output.dtype, target, self.output.dtype)
+        part = elements_as_bytes(span, self.output, self.base)
+        base = own.block(1, part.nbytes)
+        self._inputs["base"].read_into(self.base.name, part.start, base)
+        if self.is_like_base:
+            self._base_digests[number] = span_digest(base)
+        return SpanMaker(base, self.base.dtype, target, self.output.dtype)
+
+    def digest(self) -> str:
+        """Of the target's tensor, when all its spans are made."""
+        return tensor_digest(self.output, self.digests[: self.span_count])
+
+    def base_digest(self) -> Iterator[tuple[str, str]]:
+        """Name and digest of the base's tensor, if it was read whole."""
+        if self.base is not None and self.is_like_base:
+            yield self.base.name, tensor_digest(self.base, self._base_digests[: self.span_count])
+
+    def drop_cache(self) -> None:
+        """Give the page cache of both sides back to the system."""
+        self._inputs["target"].drop_cache(self.output.name)
+        if self.base is not None:
+            self._inputs["base"].drop_cache(self.base.name)
+
+
+class _Tail:
+    """The growing end of a file, to which spans are appended in order."""
+
+    def __init__(self, file: fs.PositionedFile, start: int, seen: dict[str, TargetTensor]) -> None:
+        self.at = start
+        self.payloads: list[TensorInfo] = []
+        self._file = file
+        self._seen = seen
+        self._turn = 0
+        self._stopped = False
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def turn(self, number: int) -> Iterator[None]:
+        """Wait until everything before turn `number` is appended, then hold the end of the file."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._turn == number or self._stopped)
+            if self._stopped:
+                raise _StoppedError
+            yield
+            self._turn += 1
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Let nobody wait for the turn of a worker that failed."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def append(self, work: _Work, number: int, payload: bytes, own: Buffers) -> memoryview:
+        """Write a span's payload and read it back; after the last, finish the tensor."""
+        if number == 0:
+            work.start = self.at
+            self.at += table_nbytes(work.output)
+        self._file.write_from(self.at, memoryview(payload))
+        stored = own.block(2, len(payload))
+        self._file.read_into(self.at, stored)
+        self._file.start_writeback(self.at, len(payload))
+        self.at += len(payload)
+        work.lengths.append(len(payload))
+        if number == len(work.digests) - 1:
+            self._finish(work)
+        return stored
+
+    def _finish(self, work: _Work) -> None:
+        """Put the table before the spans, or take all of it back where it is not needed."""
+        name, digest = work.output.name, work.digest()
+        tied = self._seen.get(digest)
+        base = None if work.base is None else work.base.name
+        if work.is_like_base and not any(work.lengths):
+            work.made = TargetTensor(work.output, digest, base, None)
+        elif tied is not None:
+            work.made = TargetTensor(work.output, digest, tied.base, tied.payload)
+        else:
+            work.made = TargetTensor(work.output, digest, base, name)
+            lengths = work.lengths[: work.span_count]
+            self._file.write_from(work.start, memoryview(table_of(lengths)))
+            self.payloads.append(TensorInfo(name, "U8", (self.at - work.start,)))
+        self._seen.setdefault(digest, work.made)
+        if work.made.payload != name:
+            self.at = work.start
+
+
+class _StoppedError(Exception):
+    """Another worker failed while this one waited for it."""
