@@ -43,6 +43,7 @@ bench: $(READY) ## Time against a plain copy, and measure memory; PEERS=1: other
 
 docs: $(READY) ## Write the generated pages anew
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m tests.bad_input.page
 
 clean: ## Remove what was built, .venv too
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

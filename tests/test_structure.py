@@ -53,7 +53,10 @@ HEAVY = {
 
 ARITHMETIC = {
     f"weightsmith.codecs.{name}"
-    for name in ("elements", "exact_span", "float_bits", "grouping", "planes")
+    for name in (
+        *("elements", "exact_span", "float_bits", "float_values", "grouping", "planes"),
+        "span_measure",
+    )
 }
 """Modules of NumPy throughout: they import it at their top, and count as heavy themselves."""
 

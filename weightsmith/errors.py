@@ -143,7 +143,7 @@ class OptionMeaningless(UsageFault):
 
 
 class PatternUnused(UsageFault):
-    """``--whole`` names tensors that the delta does not have: a slip that would change the result."""
+    """``--whole`` names no tensor that the delta has: a slip that would change the result."""
 
     message = "no tensor of {delta} is named like --whole {pattern}"
     hint = "write it as the names above are, with * for what differs: --whole 'model.embed*'"
@@ -252,7 +252,7 @@ class NoWeights(SourceFault):
     """The directory holds no weight files that belong to a model."""
 
     message = "no weights in {source}"
-    hint = "expected model*.safetensors or pytorch_model*.bin there"
+    hint = "give the directory that holds model*.safetensors or pytorch_model*.bin"
 
 
 class NoAdapter(SourceFault):
@@ -462,7 +462,7 @@ class WebPage(DamagedInput):
 
 
 class ServerMessage(DamagedInput):
-    """A few words of text were saved where a weight file should be: a server's answer, as a rule."""
+    """A few words were saved where a weight file should be: what a server had to say, as a rule."""
 
     message = "{file} is no weight file but a text: {text}"
     hint = "see to what it says (a login, a licence, the name), then download it again"
@@ -535,7 +535,7 @@ class ParamsInvalid(DamagedInput):
     """Meta's ``params.json`` lacks a value, or describes a model that is no LLaMA 1, 2 or 3."""
 
     message = "{file} describes no model that can be converted: {reason}"
-    hint = "only text models of LLaMA 1, 2 and 3 are known in Meta's own layout"
+    hint = "take a text model of LLaMA 1, 2 or 3; in Meta's own layout no other is known"
 
 
 class PartsDoNotFit(DamagedInput):
@@ -667,9 +667,9 @@ class ModelNotRunnable(DamagedInput):
 
 
 class DeltaInvalid(DamagedInput):
-    """A tensor of an exact delta cannot be decoded: its file was damaged, or it is no delta."""
+    """Something in an exact delta is damaged: a tensor's payload, a sidecar, or the record."""
 
-    message = "the delta's tensor {name} cannot be decoded: {reason}"
+    message = "{name} in the delta is damaged: {reason}"
     hint = "download the delta again"
 
 
@@ -695,6 +695,13 @@ class TensorsDoNotFit(Mismatch):
 
     message = "base {base} and delta {delta} do not fit: {count} problem(s)"
     hint = "take the base that the delta's card names; what the delta stores whole: --whole PATTERN"
+
+
+class WrongBase(Mismatch):
+    """An exact delta was made from another base: some of its tensors have other bytes or shapes."""
+
+    message = "{base} is not what the delta was made from: {count} tensor(s) differ"
+    hint = "the delta's weightsmith.json says what its base is"
 
 
 class DtypeNotSummable(Mismatch):

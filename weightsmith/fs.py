@@ -29,6 +29,7 @@ from weightsmith.errors import (
     NotRegularFile,
     ShardTruncated,
     SourceFault,
+    SourceIsFile,
     SourceNotFound,
     SourceUnreadable,
 )
@@ -50,7 +51,10 @@ def _durable() -> None:
 class Readable(Protocol):
     """Bytes at explicit offsets: a file, or what stands for one."""
 
-    path: Path
+    @property
+    def path(self) -> Path:
+        """Its name, for messages."""
+        ...
 
     @property
     def size(self) -> int:
@@ -308,6 +312,13 @@ def _sync_descriptor(fd: int) -> None:
     except OSError as error:
         if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
             raise
+
+
+def require_directory(path: Path) -> None:
+    """Raises: SourceNotFound, LinkBroken, SourceIsFile, SourceUnreadable."""
+    with translated_read_errors(path):
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise SourceIsFile(source=path, directory=path.parent)
 
 
 def missing(path: Path) -> SourceFault:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import multiprocessing
 import os
+import re
 import resource
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from weightsmith.cli.main import run
 NOBODY: Final = 65534
 _HASHED_NBYTES: Final = 1_000_000
 _ANSWERS_AFTER_S: Final = 60
+_OF_MACHINE: Final = re.compile(r"[\d.]+ [kMGTP]?i?B(?= (?:free|of memory available))")
 
 State = dict[str, tuple[int, int, int, str]]
 
@@ -42,6 +44,11 @@ class Answer:
     before: State
     after: State
 
+    @property
+    def last_words(self) -> str:
+        """What a person reads last: the error, its context and its hint."""
+        return self.human.err[self.human.err.find("error: ") :].rstrip("\n")
+
 
 def answer(case: Case) -> Answer:
     """Build a case in a folder of its own and run it twice."""
@@ -56,7 +63,10 @@ def answer(case: Case) -> Answer:
 
 
 def command(folder: Path, args: Sequence[str]) -> Said:
-    """Run one command line in a folder; what it says of that folder is made relative to it."""
+    """Run one command line in a folder.
+
+    What it says of that folder is made relative to it, and what there is of this machine left out.
+    """
     raw = io.BytesIO(), io.BytesIO()
     out, err = (io.TextIOWrapper(each, encoding="utf-8") for each in raw)
     with (
@@ -67,8 +77,8 @@ def command(folder: Path, args: Sequence[str]) -> Said:
         code = run(args)
         out.flush()
         err.flush()
-    texts = (each.getvalue().decode() for each in raw)
-    return Said(code, *(text.replace(f"{folder}/", "").replace(str(folder), ".") for text in texts))
+    texts = (each.getvalue().decode().replace(f"{folder}/", "") for each in raw)
+    return Said(code, *(_OF_MACHINE.sub("SIZE", text.replace(str(folder), ".")) for text in texts))
 
 
 def state(folder: Path) -> State:
@@ -78,7 +88,8 @@ def state(folder: Path) -> State:
         for name in (*directories, *files):
             path = f"{parent}/{name}"
             stat = os.lstat(path)
-            found[path] = (stat.st_size, stat.st_mtime_ns, stat.st_mode, _content(path, stat))
+            facts = (stat.st_size, stat.st_mtime_ns, stat.st_mode, _content(path, stat))
+            found[path.removeprefix(f"{folder}/")] = facts
     return found
 
 

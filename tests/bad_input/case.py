@@ -48,7 +48,9 @@ class Cases(list[Case]):
         super().__init__()
         self.title = title
 
-    def add(self, what: str, exit_code: int, reference: str, **more: Any) -> Callable[[Build], Build]:
+    def add(
+        self, what: str, exit_code: int, reference: str, **more: Any
+    ) -> Callable[[Build], Build]:
         """Register the decorated function as a case's `build`."""
 
         def register(build: Build) -> Build:
@@ -62,7 +64,9 @@ class Cases(list[Case]):
 # --- what is sound --------------------------------------------------------------------------------
 
 
-def weights(*, norm: float = 1.0, rows: int = VOCAB, hidden: int = HIDDEN) -> dict[str, torch.Tensor]:
+def weights(
+    *, norm: float = 1.0, rows: int = VOCAB, hidden: int = HIDDEN
+) -> dict[str, torch.Tensor]:
     """The tensors of the smallest LLaMA; a model's norms are near one, a delta's near zero."""
     torch.manual_seed(0)
     return {

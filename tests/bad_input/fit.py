@@ -1,5 +1,6 @@
 """Sides that do not belong together, and options that contradict them."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from tests.bad_input.case import (
 from tests.engine.folders import save, write_model
 
 FIT: Final = Cases("Base and delta")
+VECTORS: Final = Path(__file__).parents[1] / "vectors"
 EMBEDDINGS: Final = "model.embed_tokens.weight"
 
 
@@ -83,6 +85,13 @@ def two_models(folder: Path) -> Sequence[str]:
     return ARGS
 
 
+@FIT.add("A model in Meta's own layout given as delta", 7, "model-given-as-delta")
+def a_meta_model_as_delta(folder: Path) -> Sequence[str]:
+    write_base(folder)
+    shutil.copytree(VECTORS / "meta_llama1_2shards" / "meta" / "13B", folder / "delta")
+    return ARGS
+
+
 @FIT.add("Two deltas", 7, "delta-given-as-base")
 def two_deltas(folder: Path) -> Sequence[str]:
     write_delta(folder, "base")
@@ -111,6 +120,12 @@ def catalogue_contradicted(folder: Path) -> Sequence[str]:
     return ("--base", "base", *delta, *ARGS[4:], "--new-rows", "mean")
 
 
+@FIT.add("A pattern for whole tensors that fits none", 2, "pattern-unused")
+def a_pattern_that_fits_none(folder: Path) -> Sequence[str]:
+    write_pair(folder)
+    return (*ARGS, "--whole", "mm_projector.*")
+
+
 def _of_dtype(folder: Path, side: str, dtype: torch.dtype) -> Sequence[str]:
     """A sound pair, but for the dtype of two tensors of one side."""
     write_pair(folder)
@@ -133,6 +148,16 @@ def truth_values_in_the_delta(folder: Path) -> Sequence[str]:
 @FIT.add("A base in 8-bit floats", 7, "dtype-not-summable")
 def a_base_in_8_bits(folder: Path) -> Sequence[str]:
     return _of_dtype(folder, "base", torch.float8_e4m3fn)
+
+
+@FIT.add("A norm of 200 GB", 7, "tensors-do-not-fit")
+def a_norm_of_200_gb(folder: Path) -> Sequence[str]:
+    write_pair(folder)
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights().items()}
+    shapes["model.norm.weight"] = (100_000_000_000,)
+    path = folder / "base" / WEIGHTS
+    write_sparse(path, {name: ("F16", 2, shape) for name, shape in shapes.items()})
+    return ARGS
 
 
 @FIT.add("A tensor's name with a terminal's escapes", 7, "tensors-do-not-fit")

@@ -111,7 +111,7 @@ def an_unknown_dtype(folder: Path) -> Sequence[str]:
     return _entry(folder, NORM, dtype="F12")
 
 
-@HEADERS.add("A tensor's name with a terminal's escapes", 6, "header-invalid")
+@HEADERS.add("A terminal's escapes in the name of a tensor without a dtype", 6, "header-invalid")
 def a_hostile_name(folder: Path) -> Sequence[str]:
     hostile = "\x1b[2J\x1b]0;owned\x07\nerror: forged\u202e"
     return _edited(folder, lambda h: h.update({hostile: {**h.pop(NORM), "dtype": "?"}}))

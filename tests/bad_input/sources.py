@@ -6,20 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from tests.bad_input.case import (
     ARGS,
     WEIGHTS,
     Cases,
-    config,
-    weights,
     write_base,
     write_delta,
     write_pair,
 )
-from tests.engine.folders import save
-from tests.tiny import json_text
 
 SOURCES: Final = Cases("Sources")
 ENTRIES: Final = 100_000
@@ -101,7 +95,8 @@ def only_deepspeed(folder: Path) -> Sequence[str]:
 @SOURCES.add("A folder whose models lie one level below", 3, "no-weights")
 def one_level_too_high(folder: Path) -> Sequence[str]:
     write_pair(folder)
-    write_base(folder / "models", "llama-7b")
+    for name in ("llama-7b", "llama-13b"):
+        write_base(folder / "models", name)
     return ("--base", "models", *ARGS[2:])
 
 

@@ -97,6 +97,16 @@ def test_norms_over_columns_are_those_of_the_whole_tensor(
     assert torch.equal(run(codec, [turned, a, b, magnitude], span_elements=77), expected)
 
 
+def test_norms_of_infinite_columns_say_nothing_and_are_infinite() -> None:
+    base, a, b = factors(8, 20, 2)
+    turned = base.float().T.contiguous()
+    turned[3, 1] = float("inf")
+    merged = run(Lora("F32", "once", "transposed+dora*1.0"), [turned, a, b, torch.ones(8)])
+    assert merged[3, 1].isnan()
+    assert torch.all(merged[:3, 1] == 0)
+    assert torch.all(merged[:, 2:].isfinite())
+
+
 def test_dora_over_columns_behind_another_step_takes_its_result() -> None:
     base, a, b = factors(50, 200, 4)
     turned, magnitude = base.T.contiguous(), torch.rand(50) + 1

@@ -57,7 +57,7 @@ def write_meta(
         part["rope.freqs"] = torch.ones(hidden // heads // 2)
         torch.save(part, folder / f"consolidated.{number:02d}.pth")
     layers = 1 + max(int(n.split(".")[2]) for n in weights if n.startswith("model.layers."))
-    said = {"dim": hidden, "multiple_of": 256, "n_heads": heads, "n_layers": layers}
+    said: dict[str, Any] = {"dim": hidden, "multiple_of": 256, "n_heads": heads, "n_layers": layers}
     said |= {"norm_eps": 1e-5, "vocab_size": -1, **(params or {})}
     if kv_heads is not None:
         said["n_kv_heads"] = kv_heads

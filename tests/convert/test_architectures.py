@@ -77,9 +77,10 @@ def loaded(folder: Path) -> dict[str, torch.Tensor]:
     """The weights as transformers loads them, once it has found every one and no other."""
     from transformers import AutoModelForCausalLM
 
-    model, report = AutoModelForCausalLM.from_pretrained(
+    found: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", output_loading_info=True
     )
+    model, report = found
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     return dict(model.state_dict())
 

@@ -46,7 +46,7 @@ def test_heads_are_permuted_back_whatever_a_span_cuts(
     rows = 2 * half * sum(heads)
     expected = torch.arange(rows * columns).reshape(rows, columns).to(dtype)
     meta = unpermuted(expected, sum(heads))
-    parts = list(meta.split([2 * half * count for count in heads]))
+    parts = list(torch.split(meta, [2 * half * count for count in heads]))
     found = decoded(Join("rows", str(2 * half)), parts, span)
     assert torch.equal(found, expected)
 

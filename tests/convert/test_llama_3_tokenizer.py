@@ -15,7 +15,7 @@ from weightsmith.formats.tiktoken_ranks import parse_tiktoken
 from weightsmith.ops.convert import convert
 
 CORPUS = (
-    "The quick brown fox's 12345 jumps; don't they'll I'VE over   the lazy dog.\n\n\tCode: x_1 = 3\n"
+    "The quick brown fox's 12345 jumps; don't they'll I'VE over   the lazy dog.\n\n\tCode: x = 3\n"
     "Über-café naïve 猫が好き привет 🙂🙂 they they the the quick quick brown over over code code "
 ) * 3
 PATTERN = (

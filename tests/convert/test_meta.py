@@ -74,7 +74,8 @@ def test_the_tokenizer_cuts_text_as_the_one_of_transformers_4_31(
 def test_transformers_loads_the_result_and_finds_every_weight(vector: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model, report = AutoModelForCausalLM.from_pretrained(vector, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(vector, output_loading_info=True)
+    model, report = loaded
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert model.config.rms_norm_eps == 1e-06
     assert AutoTokenizer.from_pretrained(vector)("The")["input_ids"][0] == 1

@@ -192,17 +192,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_file(self, raw: bytes, headers: dict[str, str], fault: Fault) -> None:
         """The file, or the range that was asked for, as whole as the fault lets it."""
-        status, start = 200, 0
+        status, start, stop = 200, 0, len(raw)
         if self.headers["Range"] and not fault.ignore_range:
-            start = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0])
+            first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+            start, stop = int(first), min(int(last) + 1, len(raw)) if last else len(raw)
             if start >= len(raw):
                 self._send(416, {"Content-Range": f"bytes */{len(raw)}"}, b"")
                 return
             status = 206
-            headers |= {"Content-Range": f"bytes {start}-{len(raw) - 1}/{len(raw)}"}
+            headers |= {"Content-Range": f"bytes {start}-{stop - 1}/{len(raw)}"}
         if fault.flip is not None:
             raw = raw[: fault.flip] + bytes([raw[fault.flip] ^ 1]) + raw[fault.flip + 1 :]
-        body = raw[start:]
+        body = raw[start:stop]
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)

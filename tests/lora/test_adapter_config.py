@@ -145,7 +145,9 @@ def test_another_kind_of_adapter_is_refused_by_name(kind: str) -> None:
         ({"r": 0}, "r is 0"),
         ({"r": True}, "r is True"),
         ({"r": 8.0}, "r is 8.0"),
+        ({"r": 10**400}, "not a rank"),
         ({"lora_alpha": "16"}, "lora_alpha is '16'"),
+        ({"lora_alpha": 10**400}, "not a number"),
         ({"rank_pattern": ["q_proj"]}, "rank_pattern is not an object"),
         ({"rank_pattern": {"q_proj": -1}}, "rank_pattern of q_proj is -1"),
         ({"alpha_pattern": {"q(proj": 4}}, "which is no pattern"),
@@ -159,6 +161,12 @@ def test_a_value_that_cannot_be_is_named(settings: dict[str, Any], reason: str) 
     with pytest.raises(AdapterConfigInvalid) as caught:
         parse(**settings)
     assert reason in str(caught.value)
+
+
+def test_an_alpha_beyond_all_floats_is_named() -> None:
+    raw = json.dumps(ALPACA_LORA).replace('"lora_alpha": 16', '"lora_alpha": 1e999').encode()
+    with pytest.raises(AdapterConfigInvalid, match="lora_alpha is inf"):
+        parse_raw(raw)
 
 
 def test_what_is_no_object_or_no_json_is_said() -> None:

@@ -18,6 +18,7 @@ from weightsmith.engine.bindings import Options
 from weightsmith.engine.manifest import read_manifest
 from weightsmith.engine.receipts import machine
 from weightsmith.errors import StagingOfAnotherPlan, TargetExists
+from weightsmith.ops.job import needs
 from weightsmith.ops.merge_lora import merge_lora, plan_merge_lora
 
 CONFIG: dict[str, Any] = {
@@ -196,6 +197,18 @@ def test_no_byte_depends_on_workers_or_shards_or_memory_mode(
     assert same(tmp_path / "shards", load(tmp_path / "one"))
     fingerprints = [read_manifest(tmp_path / name) for name in ("one", "shards")]
     assert len({manifest.fingerprint for manifest in fingerprints if manifest}) == 1
+
+
+def test_the_plan_counts_the_memory_of_the_factors(
+    tmp_path: Path, base: Path, adapter: Path
+) -> None:
+    job = plan_merge_lora(base, [adapter], tmp_path / "out")
+    one, three = (needs(job, Options(workers=workers)).memory_nbytes for workers in (1, 3))
+    large = make_adapter(tmp_path / "large", base, r=4000)
+    more = plan_merge_lora(base, [large], tmp_path / "out")
+    factors = 4 * 4000 * (48 + 48)
+    assert needs(more, Options(workers=1)).memory_nbytes - one > factors
+    assert needs(more, Options(workers=3)).memory_nbytes - three > 3 * factors
 
 
 def test_the_same_merge_again_is_already_done_and_another_setting_is_not(

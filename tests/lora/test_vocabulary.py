@@ -130,7 +130,19 @@ def test_a_matrix_that_has_no_row_a_token_must_keep_its_shape(tmp_path: Path) ->
     write_adapter(adapter, {**load(adapter), name: torch.zeros(49, 80)})
     with pytest.raises(AdapterDoesNotFit) as caught:
         plan_merge_lora(base, [adapter], tmp_path / "out")
-    assert "down_proj.weight is [48, 80] in the base, not F32 [49, 80]" in caught.value.context[0]
+    assert (
+        "down_proj.weight is F32 [48, 80] in the base, not F32 [49, 80]" in caught.value.context[0]
+    )
+
+
+def test_a_whole_tensor_of_integers_is_not_taken_for_floats(tmp_path: Path) -> None:
+    base = make_llama(tmp_path / "base")
+    adapter = make_adapter(tmp_path / "adapter", base)
+    name = "base_model.model.model.norm.weight"
+    write_adapter(adapter, {**load(adapter), name: torch.ones(48, dtype=torch.int32)})
+    with pytest.raises(AdapterDoesNotFit) as caught:
+        plan_merge_lora(base, [adapter], tmp_path / "out")
+    assert "norm.weight is F32 [48] in the base, not I32 [48]" in caught.value.context[0]
 
 
 # --- tied embeddings ------------------------------------------------------------------------------
@@ -189,6 +201,19 @@ def test_token_rows_of_tied_matrices_leave_them_tied(tmp_path: Path) -> None:
     merge_lora(base, [adapter], tmp_path / "out")
     assert H not in load(tmp_path / "out")
     assert same_logits(tmp_path / "out", base, adapter)
+
+
+def test_token_rows_beside_a_change_of_the_tied_output_layer_are_refused(tmp_path: Path) -> None:
+    """Peft itself leaves such a model half merged."""
+    base = make_llama(tmp_path / "base", **TIED)
+    adapter = make_adapter(
+        tmp_path / "adapter", base, trainable_token_indices=[1], target_modules=["lm_head"]
+    )
+    with pytest.raises(AdapterDoesNotFit) as caught:
+        plan_merge_lora(base, [adapter], tmp_path / "out")
+    assert list(caught.value.context) == [
+        f"{E} and {H} are tied, and one has token rows, the other a change"
+    ]
 
 
 def test_tied_matrices_that_were_saved_twice_stay_one(tmp_path: Path) -> None:

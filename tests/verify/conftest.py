@@ -36,6 +36,11 @@ class Said:
     out: str
     err: str
 
+    @property
+    def words(self) -> str:
+        """The page without its line breaks."""
+        return " ".join(self.out.split())
+
     def verdict(self, check: str) -> str:
         """Of a check on the page: pass, FAIL, not checked; empty where it was not made."""
         line = next((x for x in self.out.splitlines() if x.strip().startswith(f"{check}  ")), "")

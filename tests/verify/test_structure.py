@@ -60,7 +60,10 @@ def test_index_that_names_a_missing_file_is_no_model(
     models: Models, copy: Copy, weightsmith: Weightsmith
 ) -> None:
     folder = copy(models.tuned)
-    weight_map = {**dict.fromkeys(read(folder), WEIGHTS), "more": "model-00002-of-00002.safetensors"}
+    weight_map = {
+        **dict.fromkeys(read(folder), WEIGHTS),
+        "more": "model-00002-of-00002.safetensors",
+    }
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     said = weightsmith("verify", folder)
@@ -79,7 +82,7 @@ def test_every_truncated_shard_is_named(
     said = weightsmith("verify", folder)
     assert (said.code, said.verdict("files")) == (1, "FAIL")
     for name in names:
-        assert f"{name} is cut short" in said.out.replace("\n", " ")
+        assert f"{name} is cut short" in said.words
 
 
 def test_truncated_safetensors_is_named(
@@ -90,7 +93,7 @@ def test_truncated_safetensors_is_named(
     (folder / WEIGHTS).write_bytes(raw[: len(raw) // 2])
     said = weightsmith("verify", folder)
     assert (said.code, said.verdict("files")) == (1, "FAIL")
-    assert f"{WEIGHTS} is cut short" in said.out
+    assert f"{WEIGHTS} is cut short" in said.words
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,7 @@ def test_config_of_another_model_is_told_by_what_differs(
     edit(folder / "config.json", **{key: value})
     said = weightsmith("verify", folder, "-v")
     assert (said.code, said.verdict("shapes")) == (1, "FAIL")
-    assert words in " ".join(said.out.split())
+    assert words in said.words
 
 
 def test_shapes_of_an_unknown_architecture_are_not_checked(
@@ -174,7 +177,7 @@ def test_json_that_is_none_is_told(models: Models, copy: Copy, weightsmith: Weig
     (folder / "config.json").write_text("{")
     said = weightsmith("verify", folder)
     assert said.code == 1
-    assert "config.json is not valid JSON" in " ".join(said.out.split())
+    assert "config.json is not valid JSON" in said.words
 
 
 # --- leftovers, and what is no model at all -------------------------------------------------------
@@ -197,7 +200,7 @@ def test_leftovers_of_a_stopped_download_are_named(
     (folder / name).write_bytes(b"x")
     said = weightsmith("verify", folder)
     assert (said.code, said.verdict("leftovers")) == (1, "FAIL")
-    assert f"{name} was left by something unfinished" in " ".join(said.out.split())
+    assert f"{name} was left by something unfinished" in said.words
 
 
 def test_leftovers_of_an_unfinished_run_are_named(
@@ -240,7 +243,7 @@ def test_tied_model_needs_no_output_layer(
     said = weightsmith("verify", folder)
     assert said.verdict("shapes") == "FAIL"
     why = "lm_head.weight is missing, and the config does not say that embeddings are tied"
-    assert why in " ".join(said.out.split())
+    assert why in said.words
 
 
 def test_output_layer_that_is_not_the_embedding_it_is_tied_to_is_told(
@@ -250,5 +253,7 @@ def test_output_layer_that_is_not_the_embedding_it_is_tied_to_is_told(
     edit(folder / "config.json", tie_word_embeddings=True)
     said = weightsmith("verify", folder)
     assert (said.code, said.verdict("tied")) == (1, "FAIL")
-    change_weights(folder, lambda w: {**w, "lm_head.weight": w["model.embed_tokens.weight"].clone()})
+    change_weights(
+        folder, lambda w: {**w, "lm_head.weight": w["model.embed_tokens.weight"].clone()}
+    )
     assert weightsmith("verify", folder).verdict("tied") == "pass"

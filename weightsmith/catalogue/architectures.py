@@ -73,7 +73,7 @@ def expected_tensors(config: Mapping[str, Any]) -> Expected | None:
     """
     model_type = config.get("model_type")
     known = next((a for a in load_architectures() if model_type in a.model_types), None)
-    if known is None:
+    if known is None or "text_config" in config:  # a config of several models
         return None
     numbers = {symbol: _count(config, key) for symbol, key in _SYMBOLS.items()}
     layers = _count(config, "num_hidden_layers")

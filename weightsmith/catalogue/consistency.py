@@ -37,14 +37,6 @@ def inconsistencies(
             *_release_faults(release, aliases.get(release.base), prompt_ids),
         )
         faults += (f"{release.id}: {fault}" for fault in found)
-    ids = {release.id for release in releases}
-    faults += (
-        f"{base.alias}: no release {name}, which is said to need its files"
-        for base in bases
-        for group in base.checksums
-        for name in group.needed_by
-        if name not in ids
-    )
     for prompt in prompts:
         found = (*_id_faults(prompt.id, prompt.sources), *_prompt_faults(prompt))
         faults += (f"{prompt.id}: {fault}" for fault in found)

@@ -1,5 +1,6 @@
 """Open a model directory into tensors by name, reading headers only."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,7 +87,15 @@ class Checkpoint:
         """Names of the files beside the weights that belong to the model."""
         self.notes = notes
         """What was taken or left and why, sentences for the plan."""
+        self.origin = ""
+        """``org/name@commit`` of a source on the hub; empty for a directory."""
         self._store = store
+
+    @property
+    def known_as(self) -> str:
+        """The hub id without the commit, or the directory's own name."""
+        repo_id = self.origin.partition("@")[0]
+        return repo_id or Path(os.path.realpath(self.directory)).name
 
     @property
     def rules(self) -> str:
@@ -149,6 +158,17 @@ class Checkpoint:
         else:
             read_strided(file, tensor.stored, start, buffer)
 
+    def read_small(self, name: str) -> bytes:
+        """A small tensor's bytes, without having its whole file brought from afar."""
+        tensor = self.tensors[name]
+        buffer = bytearray(tensor.info.nbytes)
+        if tensor.stored.strides is None and tensor.file:
+            file = self._store.peek(tensor.file)
+            file.read_into(tensor.stored.offset, memoryview(buffer))
+        else:
+            self.read_into(name, 0, memoryview(buffer))
+        return bytes(buffer)
+
     def files_of(self, name: str) -> frozenset[str]:
         """Names of the files that a tensor's bytes come from."""
         return frozenset({self.tensors[name].file})
@@ -164,15 +184,21 @@ class Checkpoint:
         """
         changed = []
         for file in self.files:
-            path = self.directory / file.name
             try:
-                stat = path.stat()
+                now = self._store.identity(file.name)
             except OSError:
-                changed.append(str(path))
-                continue
-            if (stat.st_size, stat.st_mtime_ns) != (file.size, file.mtime_ns):
-                changed.append(str(path))
+                now = None
+            if now != (file.size, file.mtime_ns):
+                changed.append(str(self.directory / file.name))
         return changed
+
+    def disk_nbytes(self, file: str) -> int:
+        """Bytes of disk that reading a file takes until it is released; 0 where it is here."""
+        return self._store.nbytes(file)
+
+    def release(self, file: str) -> None:
+        """Say that nothing more will be read from a file."""
+        self._store.release(file)
 
 
 def embedding_rows(infos: Iterable[TensorInfo]) -> int | None:
@@ -181,13 +207,20 @@ def embedding_rows(infos: Iterable[TensorInfo]) -> int | None:
     return next(rows, None)
 
 
-def open_checkpoint(source: Path, label: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    source: Path,
+    label: str | None = None,
+    *,
+    store: Store | None = None,
+    elsewhere: Iterable[str] = (),
+) -> Checkpoint:
     """Open a local directory of safetensors or torch files, reading headers only.
 
+    `store` reads the weight files, those `elsewhere` than in the directory too.
     Memory: the headers. No torch, no NumPy, and nothing from the checkpoint is run.
     Raises: SourceFault for what is missing, DamagedInput for what is broken or holds no tensor.
     """
-    checkpoint = _open(source, label, discover(source))
+    checkpoint = _open(source, label, discover(source, elsewhere), store)
     if not checkpoint.tensors:
         raise NoTensors(source=checkpoint.label)
     return checkpoint
@@ -209,19 +242,18 @@ def open_delta(source: Path, label: str | None = None) -> Checkpoint:
     return _open(source, label, discover_delta(source))
 
 
-def _open(source: Path, label: str | None, found: Found) -> Checkpoint:
-    store = LocalStore(source)
+def _open(
+    source: Path, label: str | None, found: Found, store: Store | None = None
+) -> Checkpoint:
+    store = store or LocalStore(source)
     files: list[WeightFile] = []
     holders: dict[str, Tensor] = {}
     twice: list[str] = []
     unlisted = 0
     notes: list[str] = []
     for name in found.weights:
-        file = store.open(name)
-        stat = file.stat()
-        tensors, identity = _read_table(file, notes)
-        header_digest = bytes_digest(identity)
-        files.append(WeightFile(name, stat.st_size, stat.st_mtime_ns, header_digest))
+        tensors, identity = _read_table(store.peek(name), notes)
+        files.append(WeightFile(name, *store.identity(name), bytes_digest(identity)))
         for stored in tensors:
             tensor_name = stored.info.name
             if found.index is not None and found.index.weight_map.get(tensor_name) != name:
@@ -258,15 +290,13 @@ def open_weight_file(directory: Path, name: str) -> Checkpoint:
     Raises: SourceFault for what is missing, DamagedInput for what is broken.
     """
     store = LocalStore(directory)
-    file = store.open(name)
     notes: list[str] = []
-    tensors, identity = _read_table(file, notes)
-    stat = file.stat()
+    tensors, identity = _read_table(store.peek(name), notes)
     return Checkpoint(
         label=str(directory / name),
         directory=directory,
         store=store,
-        files=(WeightFile(name, stat.st_size, stat.st_mtime_ns, bytes_digest(identity)),),
+        files=(WeightFile(name, *store.identity(name), bytes_digest(identity)),),
         tensors={stored.info.name: Tensor(stored, name) for stored in tensors},
         sidecars=(),
         notes=tuple(notes),
@@ -274,7 +304,7 @@ def open_weight_file(directory: Path, name: str) -> Checkpoint:
 
 
 def _read_table(
-    file: fs.PositionedFile, notes: list[str]
+    file: fs.Readable, notes: list[str]
 ) -> tuple[tuple[StoredTensor, ...], bytes]:
     """The tensors of one file and the bytes that identify its table."""
     if file.path.suffix == ".safetensors":

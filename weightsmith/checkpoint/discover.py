@@ -1,10 +1,10 @@
 """Which files of a directory are the model's weights, and which are left alone."""
 
-import contextlib
 import fnmatch
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -60,13 +60,15 @@ class Found:
     """Files that look like weights and were not taken, and directories (with ``/``) not entered."""
 
 
-def discover(directory: Path) -> Found:
+def discover(directory: Path, elsewhere: Iterable[str] = ()) -> Found:
     """Choose the weight files and sidecars of a directory by name alone.
 
+    Files named `elsewhere` count as if they were there: a store brings them when they are read.
     Raises: SourceNotFound, SourceUnreadable, NoWeights, ShardMissing; JsonInvalid, IndexInvalid,
     IndexEscapes for the index.
     """
     files, directories = list_directory(directory)
+    files = sorted({*files, *elsewhere})
     for index_name, pattern in zip(INDEXES, WEIGHTS, strict=True):
         index = None
         if index_name in files:
@@ -154,15 +156,20 @@ def _no_weights(directory: Path, files: list[str], directories: list[str]) -> No
     found = [f"found {name}" for name in files if _looks_like_weights(name)]
     instead = known_instead((*files, *directories), directory)
     if instead is not None:
-        what, hint = instead
-        return NoWeights(source=directory, context=[what, *found], hint=hint)
-    for name in directories[:_LOOKED_INTO]:
-        with contextlib.suppress(SourceFault):
-            below, _ = list_directory(directory / name)
-            if any(fnmatch.fnmatchcase(each, pattern) for each in below for pattern in WEIGHTS):
-                hint = f"give the directory that holds them: {directory / name}"
-                return NoWeights(source=directory, context=found, hint=hint)
-    return NoWeights(source=directory, context=found)
+        what, way = instead
+        return NoWeights(source=directory, context=[what, *found], hint=way)
+    below = [name for name in directories[:_LOOKED_INTO] if _holds_weights(directory / name)]
+    found += [f"found weights in {name}/" for name in below]
+    hint = f"give the directory that holds them: {directory / below[0]}" if below else None
+    return NoWeights(source=directory, context=found, hint=hint)
+
+
+def _holds_weights(directory: Path) -> bool:
+    try:
+        names, _ = list_directory(directory)
+    except SourceFault:
+        return False
+    return any(fnmatch.filter(names, pattern) for pattern in (*WEIGHTS, "consolidated.*.pth"))
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

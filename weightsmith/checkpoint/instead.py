@@ -1,4 +1,4 @@
-"""What lies in a directory in place of a model's weights, told by names, and the way on from there."""
+"""What lies in a directory in place of a model's weights, told by names, and what to do then."""
 
 import fnmatch
 from collections.abc import Iterable

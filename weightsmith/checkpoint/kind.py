@@ -78,10 +78,9 @@ _FORMATS: Final = {"F16": "e", "F32": "f", "F64": "d", "BF16": "f"}
 
 def floats(checkpoint: Checkpoint, tensor: Tensor) -> list[float]:
     """A small tensor's values, in plain Python; float dtypes of 16 bits and more."""
-    raw = bytearray(tensor.info.nbytes)
-    checkpoint.read_into(tensor.info.name, 0, memoryview(raw))
+    raw = checkpoint.read_small(tensor.info.name)
     if tensor.info.dtype == "BF16":  # the upper half of a float32
         wide = bytearray(2 * len(raw))
         wide[2::4], wide[3::4] = raw[0::2], raw[1::2]
-        raw = wide
+        raw = bytes(wide)
     return list(struct.unpack(f"<{tensor.info.numel}{_FORMATS[tensor.info.dtype]}", raw))

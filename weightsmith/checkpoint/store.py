@@ -20,6 +20,18 @@ class Store(Protocol):
         """The file, ready for positional reads."""
         ...
 
+    def peek(self, name: str) -> fs.Readable:
+        """The file, for reading its header only."""
+        ...
+
+    def identity(self, name: str) -> tuple[int, int]:
+        """Size and time of modification in ns, by which a change is noticed."""
+        ...
+
+    def nbytes(self, name: str) -> int:
+        """Bytes of disk that reading the file takes for as long as it is not released."""
+        ...
+
     def release(self, name: str) -> None:
         """Say that nothing more will be read from this file."""
         ...
@@ -48,9 +60,23 @@ class LocalStore:
                 self._open.popitem(last=False)
             return file
 
+    def peek(self, name: str) -> fs.PositionedFile:
+        """The file itself."""
+        return self.open(name)
+
+    def identity(self, name: str) -> tuple[int, int]:
+        """Size and time of modification in ns, as they are now.
+
+        Raises: OSError.
+        """
+        stat = (self._directory / name).stat()
+        return stat.st_size, stat.st_mtime_ns
+
+    def nbytes(self, name: str) -> int:  # noqa: ARG002
+        """None: the file is there already."""
+        return 0
+
     def release(self, name: str) -> None:
-        """Close the file and give its page cache back."""
+        """Close the file."""
         with self._lock:
-            file = self._open.pop(name, None)
-        if file is not None:
-            file.drop_cache()
+            self._open.pop(name, None)

@@ -1,5 +1,6 @@
 """``weightsmith apply-delta``."""
 
+from pathlib import Path
 from typing import get_args
 
 import click
@@ -9,12 +10,14 @@ from weightsmith.cli.options import (
     OUTPUT,
     SAFETY,
     SOURCE,
+    SPEED,
     Command,
     option,
     output_options,
 )
 from weightsmith.cli.output import Output
 from weightsmith.cli.run_options import Run, run_options
+from weightsmith.engine.staging import Staging
 from weightsmith.ops import apply_delta as ops
 from weightsmith.ops.policy import NewRowsChoice
 
@@ -23,7 +26,7 @@ from weightsmith.ops.policy import NewRowsChoice
     "apply-delta",
     cls=Command,
     examples=[
-        "weightsmith apply-delta --base ./llama-7b --delta ./vicuna-7b-delta-v1.1 --low-cpu-mem",
+        "weightsmith apply-delta --base llama-7b --delta lmsys/vicuna-7b-delta-v1.1 --low-cpu-mem",
         "weightsmith apply-delta --base ./llama-7b --delta ./vicuna-7b-delta-v1.1 --dry-run",
     ],
     aliases={
@@ -89,6 +92,12 @@ from weightsmith.ops.policy import NewRowsChoice
     is_flag=True,
     help="Tokenizer and config files verbatim, even where a release's are known to be broken.",
 )
+@option(
+    "--stream",
+    group=SPEED,
+    is_flag=True,
+    help="From the hub: fetch each weight file when it is read, drop it when done with it.",
+)
 @run_options
 @output_options
 @click.pass_obj
@@ -103,6 +112,7 @@ def command(
     whole: tuple[str, ...],
     force_kind: bool,
     no_repair: bool,
+    stream: bool,
     run: Run,
 ) -> int:
     """Add a published delta to its base model: target = base + delta.
@@ -111,11 +121,13 @@ def command(
     when it is whole. Run the same command again to continue after an interruption.
     """
     run.expects_torch()
+    path = Path(target) if target is not None else ops.target_name(delta)
+    spool = Staging(path.absolute()).inputs if stream else None
     job = ops.plan_apply_delta(
-        base,
-        delta,
+        run.located(output, base, spool=spool) if base is not None else None,
+        run.located(output, delta, spool=spool),
         key=key,
-        target=target,
+        target=path,
         dtype=dtype,
         new_rows=new_rows,
         whole=whole,

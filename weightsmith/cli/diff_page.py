@@ -8,8 +8,15 @@ from typing import Final
 
 from weightsmith.checkpoint.places import Place
 from weightsmith.cli.diff_template import PAGE
-from weightsmith.cli.diff_text import format_count, format_relative, infos, numbers, ulps
-from weightsmith.codecs.measure import Measure
+from weightsmith.cli.diff_text import (
+    format_count,
+    format_relative,
+    format_share,
+    format_statuses,
+    infos,
+    numbers,
+)
+from weightsmith.codecs.measure import Measure, ulp_range
 from weightsmith.errors import printable
 from weightsmith.ops.diff import STATUSES, Difference, Group, grouped
 
@@ -44,7 +51,7 @@ def render_page(found: Difference) -> str:
         b=_text(found.b),
         facts="".join(_facts(found)),
         notes=_notes(found.notes),
-        map_width=f"{24 + len(layers)}em",
+        map_width=f"{24 + 0.8 * len(layers):.0f}em",
         map="".join(_map(found, cells, layers, scale)),
         legend="".join(_legend(scale, cells.values())),
         ulps=_ulps(found),
@@ -69,9 +76,8 @@ def _scale(groups: Iterable[Group]) -> Scale:
 def _facts(found: Difference) -> Iterator[str]:
     total = found.total.measure
     share, relative, largest = numbers(total)
-    statuses = ", ".join(f"{count} {status}" for status, count in found.statuses().items())
     for name, value, detail in (
-        ("Tensors", format_count(len(found.tensors)), statuses),
+        ("Tensors", format_count(len(found.tensors)), format_statuses(found)),
         ("Elements changed", share, f"of {format_count(total.numel)} compared"),
         ("Relative change", relative, "of the size of A"),
         ("Largest change", largest, "of any element"),
@@ -107,8 +113,8 @@ def _map(
     yield "<tbody>"
     for place, group in cells.items():
         if place.layer is None:
-            blank = f'<td colspan="{len(layers)}"></td>' if layers else ""
-            yield f"<tr><th>{_text(place.kind)}</th>{blank}{_whole(group, place.kind, scale)}</tr>"
+            whole = _whole(group, place.kind, scale, columns=len(layers) + 1)
+            yield f"<tr><th>{_text(place.kind)}</th>{whole}</tr>"
     yield "</tbody>"
 
 
@@ -116,61 +122,71 @@ def _cell(group: Group | None, name: str, scale: Scale) -> str:
     return f"<td {_look(group, scale)} {_tip(group, name)}></td>" if group else "<td></td>"
 
 
-def _whole(group: Group, name: str, scale: Scale) -> str:
-    """The last cell of a row, with its number."""
+def _whole(group: Group, name: str, scale: Scale, *, columns: int = 1) -> str:
+    """A cell for a whole row, with its number."""
     number = format_relative(group.measure.relative) if group.different else "same"
-    return f"<td {_tip(group, name)}><i {_look(group, scale)}></i>{number}</td>"
+    swatch = f"<i {_look(group, scale)}></i>"
+    return f'<td colspan="{columns}"><span {_tip(group, name)}>{swatch}{number}</span></td>'
+
+
+def _class(group: Group) -> str:
+    """Coloured, the same, or odd: different by no size that a colour could show."""
+    if group.measure.relative:
+        return "c"
+    return "odd" if group.different else "same"
 
 
 def _look(group: Group, scale: Scale) -> str:
     """Class and style of what stands for a group."""
-    if group.different and group.measure.relative:
-        return f'class="c" style="{scale.colour(group.measure.relative)}"'
-    return 'class="odd"' if group.different else 'class="same"'
+    style = f' style="{scale.colour(group.measure.relative)}"' if group.measure.relative else ""
+    return f'class="{_class(group)}"{style}'
 
 
 def _tip(group: Group, name: str) -> str:
     """What the mouse finds out about a group."""
     share, relative, largest = numbers(group.measure)
-    lines = (
-        printable(name),
-        f"relative change: {relative}",
-        f"elements changed: {share} of {format_count(group.measure.numel)}",
-        f"largest change: {largest}",
-        f"tensors that differ: {group.different} of {group.tensors}",
+    lines = "\n".join(
+        (
+            printable(name),
+            f"relative change: {relative}",
+            f"elements changed: {share} of {format_count(group.measure.numel)}",
+            f"largest change: {largest}",
+            f"tensors that differ: {group.different} of {group.tensors}",
+        )
     )
-    return f'data-tip="{escape(chr(10).join(lines))}"'
+    return f'data-tip="{escape(lines)}"'
 
 
 def _legend(scale: Scale, groups: Iterable[Group]) -> Iterator[str]:
     """What the looks mean, of those that occur."""
-    looks = {_look(group, scale).split()[0] for group in groups}
-    if 'class="c"' in looks:
+    classes = {_class(group) for group in groups}
+    if "c" in classes:
         ramp = "".join(f'<i class="c" style="--t:{at / _STEPS}"></i>' for at in range(_STEPS + 1))
-        low, high = format_relative(scale.low), format_relative(scale.high)
-        yield f'<span class="ramp">{low} <span>{ramp}</span> {high} (log scale)</span>'
-    if 'class="same"' in looks:
+        middle = math.sqrt(scale.low * scale.high)
+        marks = "".join(
+            f"<b>{format_relative(each)}</b>" for each in (scale.low, middle, scale.high)
+        )
+        yield f'<div class="ramp"><div>{ramp}</div><div>{marks}</div></div>'
+    if "same" in classes:
         yield '<span><i class="same"></i> the same, bit for bit</span>'
-    if 'class="odd"' in looks:
+    if "odd" in classes:
         yield '<span><i class="odd"></i> differs, without a size</span>'
 
 
 def _ulps(found: Difference) -> str:
     """How far elements moved, as a bar chart; nothing where no float did."""
-    bars = ulps(found.total.measure)
-    if len(bars) < 2:
-        return ""
     counts = found.total.measure.ulps
-    parts = []
-    for number, ((apart, share), count) in enumerate(zip(bars, counts, strict=True)):
+    if len(counts) < 2:
+        return ""
+    bars = []
+    for number, count in enumerate(counts):
+        tip = f"{ulp_range(number)} ulp: {format_share(count, sum(counts))}"
         least = str(1 << number >> 1) if number < 8 else f"2<sup>{number - 1}</sup>"
-        height = f"height:{100 * count / max(counts):.2f}%"
-        parts.append(
-            f'<div data-tip="{apart} ulp: {share}"><span><b style="{height}"></b></span>{least}</div>'
-        )
+        bar = f'<b style="height:{100 * count / max(counts):.2f}%"></b>'
+        bars.append(f'<div data-tip="{tip}"><span>{bar}</span>{least}</div>')
     return (
         "<section><h2>How far elements moved</h2><p>In units in the last place: 0, 1, 2 to 3,"
-        f' 4 to 7, and so on.</p><div class="bars">{"".join(parts)}</div></section>'
+        f' 4 to 7, and so on.</p><div class="bars">{"".join(bars)}</div></section>'
     )
 
 

@@ -1,4 +1,4 @@
-"""The page of ``diff --html`` without its content: one file, which needs no other and no network."""
+"""The page of ``diff --html`` without its content: one file that needs no other and no network."""
 
 from string import Template
 from typing import Final
@@ -64,7 +64,8 @@ th { font-weight: 400; text-align: left; }
 .map col.kind { width: 15em; }
 .map col.all { width: 7em; }
 .map th { overflow-wrap: anywhere; line-height: 1.25; padding-right: 8px; }
-.map thead th { color: var(--soft); font-size: 11px; padding: 0; text-align: center; }
+.map thead th { color: var(--soft); font-size: 11px; padding: 0; text-align: center;
+  white-space: nowrap; overflow-wrap: normal; }
 .map td { height: 22px; border-radius: 3px; padding: 0; }
 .map td:not(.c, .same, .odd) { white-space: nowrap; padding-left: 8px; }
 .map tbody + tbody::before { content: ""; display: block; height: 8px; }
@@ -75,9 +76,11 @@ i { display: inline-block; width: 1em; height: 1em; border-radius: 3px; vertical
 td i { margin-right: 6px; }
 .legend { display: flex; flex-wrap: wrap; gap: 6px 24px; align-items: center; margin: 10px 0 0;
   color: var(--soft); font-size: 12px; }
-.ramp, .ramp span { display: flex; align-items: center; }
-.ramp span { border-radius: 3px; overflow: hidden; margin: 0 8px; }
-.ramp i { width: 5px; border-radius: 0; }
+.ramp { width: 320px; }
+.ramp div { display: flex; justify-content: space-between; }
+.ramp div:first-child { border-radius: 3px; overflow: hidden; }
+.ramp i { flex: 1; border-radius: 0; }
+.ramp b { font-weight: 400; }
 
 .bars { display: flex; gap: 3px; max-width: 800px; margin-top: 8px; }
 .bars div { flex: 1; min-width: 0; text-align: center; font-size: 11px; color: var(--soft); }
@@ -106,7 +109,8 @@ input { font: inherit; color: inherit; background: var(--raised); border: 1px so
 @media print {
   @page { size: landscape; margin: 12mm; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  main { padding: 0; max-width: none; }
+  :root { --paper: #fff; }
+  main { padding: 0; max-width: none; zoom: .75; }
   input, #tip { display: none; }
   section, tr, .facts div { break-inside: avoid; }
   section.long { break-inside: auto; }
@@ -121,7 +125,7 @@ input { font: inherit; color: inherit; background: var(--raised); border: 1px so
 $notes
 <section>
 <h2>Layers and modules</h2>
-<p>The relative change of each: the size of B − A over the size of A, as L2 norms.</p>
+<p>The relative change of each: the size of the change over the size of A, as L2 norms.</p>
 <div class="wide"><table class="map">$map</table></div>
 <div class="legend">$legend</div>
 </section>

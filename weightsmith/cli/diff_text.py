@@ -1,4 +1,4 @@
-"""What `diff` found, as a person reads it; the page of ``--html`` takes its numbers from here too."""
+"""What `diff` found, as a person reads it; the page of ``--html`` writes its numbers likewise."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -13,13 +13,15 @@ NONE: Final = "–"
 _COLUMNS: Final = ("elements", "relative", "largest")
 _MOST: Final = 8
 """How many of the most changed tensors are named."""
+_NEAR: Final = 6
+"""How many distances in units in the last place are told apart."""
 
 
 def render_diff(found: Difference, *, width: int, everything: bool) -> str:
     """Totals, kinds of module and the most changed tensors; `everything`: layers, all tensors."""
     title = heading(f"{found.a} → {found.b}")
     title += styled("  the same", "green") if found.equal else ""
-    rows = summary(found) + [("note", note) for note in found.notes]
+    rows = _summary(found) + [("note", note) for note in found.notes]
     parts = [f"{title}\n{table(rows, width=width)}"]
     if not found.equal:
         kinds = [(*_group_numbers(each), kind) for kind, each in found.kinds().items()]
@@ -35,34 +37,13 @@ def render_diff(found: Difference, *, width: int, everything: bool) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def summary(found: Difference) -> list[tuple[str, str]]:
-    """The totals, each with its name."""
-    total = found.total.measure
-    statuses = ", ".join(f"{count} {status}" for status, count in found.statuses().items())
-    share, relative, largest = numbers(total)
-    rows = [
-        ("tensors", f"{len(found.tensors)}: {statuses}"),
-        ("elements", f"{format_count(total.numel)} compared, {share} changed"),
-    ]
-    if total.change_squares:
-        rows.append(("change", f"{relative} of the size of A (L2), {largest} at most"))
-        rows.append(("in ulps", ", ".join(f"{apart}: {share}" for apart, share in ulps(total))))
-    return rows
-
-
 def numbers(measure: Measure | None) -> tuple[str, str, str]:
     """Share of changed elements, relative change, largest change."""
-    if measure is None:
+    if measure is None or not measure.numel:
         return NONE, NONE, NONE
     largest = f"{measure.largest:.3g}" if measure.sized else NONE
     share = format_share(measure.changed, measure.numel)
     return share, format_relative(measure.relative), largest
-
-
-def ulps(measure: Measure) -> list[tuple[str, str]]:
-    """Distances in units in the last place, and the share of elements that moved so far."""
-    whole = sum(measure.ulps)
-    return [(ulp_range(n), format_share(count, whole)) for n, count in enumerate(measure.ulps)]
 
 
 def format_share(part: int, whole: int) -> str:
@@ -76,15 +57,20 @@ def format_share(part: int, whole: int) -> str:
 
 
 def format_relative(relative: float | None) -> str:
-    """Percent to three digits, or powers of ten where it is less: ``"1.23 %"``, ``"4.1e-06"``."""
+    """Percent to three digits: ``"12.3 %"``, ``"0.00123 %"``."""
     if relative is None:
         return NONE
     percent = 100 * relative
-    if not 0.01 <= percent < 99950:
-        return f"{relative:.1e}" if relative else "0"
-    # A number that rounding would lengthen loses a decimal.
-    decimals = sum(percent < edge for edge in (99.95, 9.995, 0.9995, 0.09995))
+    if not 0.0001 <= percent < 1e6:
+        return f"{percent:.2e} %" if percent else "0 %"
+    # What rounding would lengthen loses a decimal.
+    decimals = sum(percent < 10.0**power - 0.5 * 10.0 ** (power - 3) for power in range(-3, 3))
     return f"{percent:.{decimals}f} %"
+
+
+def format_statuses(found: Difference) -> str:
+    """``"226 changed, 65 same"``."""
+    return ", ".join(f"{count} {status}" for status, count in found.statuses().items())
 
 
 def format_count(count: int) -> str:
@@ -97,6 +83,27 @@ def infos(tensor: TensorDifference) -> str:
     sides = dict.fromkeys(str(info) for info in (tensor.a, tensor.b) if info is not None)
     rows = f", {tensor.new_rows:+} rows" if tensor.new_rows else ""
     return " → ".join(sides) + rows
+
+
+def _summary(found: Difference) -> list[tuple[str, str]]:
+    total = found.total.measure
+    share, relative, largest = numbers(total)
+    rows = [
+        ("tensors", f"{len(found.tensors)}: {format_statuses(found)}"),
+        ("elements", f"{format_count(total.numel)} compared, {share} changed"),
+    ]
+    if total.change_squares:
+        rows.append(("change", f"{relative} of the size of A (L2), {largest} at most"))
+    if len(total.ulps) > 1:
+        rows.append(("in ulps", _ulps(total.ulps)))
+    return rows
+
+
+def _ulps(counts: Sequence[int]) -> str:
+    whole, far = sum(counts), sum(counts[_NEAR:])
+    near = [f"{ulp_range(n)}: {format_share(each, whole)}" for n, each in enumerate(counts[:_NEAR])]
+    more = f"{1 << _NEAR >> 1} or more: {format_share(far, whole)}"
+    return ", ".join([*near, more] if far else near)
 
 
 def _group_numbers(group: Group) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ class Output:
         self.kept = ""
         """What an interrupted run leaves behind; commands set it once there is something."""
         self._warnings: list[str] = []
+        self._said: set[str] = set()
         self._live: Bar | None = None
 
     @property
@@ -56,6 +57,12 @@ class Output:
         """A message of one line or more, styled by `layout`."""
         if self.is_human:
             self._write(sys.stderr, text)
+
+    def line_once(self, text: str) -> None:
+        """A message that several parts of a run may have to give, and that one is enough of."""
+        if text not in self._said:
+            self._said.add(text)
+            self.line(text)
 
     def stream(self, text: str) -> None:
         """A piece of a message that is still being made, without a line break after it."""

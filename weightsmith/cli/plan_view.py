@@ -55,6 +55,7 @@ def plan_document(job: Job, needs: Needs) -> dict[str, Any]:
         "needs": {
             "disk_nbytes": needs.disk_nbytes,
             "disk_free_nbytes": needs.disk_free_nbytes,
+            "streamed_nbytes": needs.streamed_nbytes,
             "memory_nbytes": needs.memory_nbytes,
             "memory_free_nbytes": needs.memory_free_nbytes,
         },
@@ -185,6 +186,8 @@ def _detail_rows(job: Job, needs: Needs) -> list[tuple[str, str]]:
     if needs.memory_free_nbytes is not None:
         memory += f" of {format_memory(needs.memory_free_nbytes)} available"
     disk = f"{format_size(needs.disk_nbytes)} of {format_size(needs.disk_free_nbytes)} free"
+    if needs.streamed_nbytes:
+        disk += f"; {format_size(needs.streamed_nbytes)} of it for inputs while they stream"
     return [*rows, ("disk", disk), ("memory", memory)]
 
 

@@ -1,23 +1,36 @@
 """What all commands that write a model share: how to run, and what is said on the way."""
 
 import functools
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
 import click
 
 from weightsmith.cli.checks_view import run_smoke
-from weightsmith.cli.options import OUTPUT, SAFETY, SIZE, SMOKE, SPEED, dry_run_option, option
+from weightsmith.cli.options import (
+    OUTPUT,
+    SAFETY,
+    SIZE,
+    SMOKE,
+    SPEED,
+    dry_run_option,
+    offline_option,
+    option,
+)
 from weightsmith.cli.output import Output
 from weightsmith.cli.plan_view import show_dry_run, show_outcome, show_plan
+from weightsmith.cli.sources import located, passing_directory
 from weightsmith.codecs.torch_views import import_torch
 from weightsmith.engine.bindings import Options, Verify, default_workers
 from weightsmith.ops.job import Job, carry_out
 from weightsmith.ops.job import needs as assess_needs
 from weightsmith.ops.smoke import Settings
+from weightsmith.ops.sources import Kind
 from weightsmith.ops.sums import sum_report
 
 VERIFIED: Final[dict[Verify, str]] = {
@@ -37,12 +50,21 @@ class Run:
     max_shard_nbytes: int
     dry_run: bool
     smoke: bool
+    offline: bool
     started_s: float = field(default_factory=time.monotonic)
 
     def expects_torch(self) -> None:
         """Start importing torch: a second that can pass while headers are read."""
         if not self.dry_run:
             threading.Thread(target=import_torch, daemon=True).start()
+
+    def located(
+        self, output: Output, source: str, *, kind: Kind = "model", spool: Path | None = None
+    ) -> str | os.PathLike[str]:
+        """The source as a path; a dry run fetches no weights, and leaves nothing."""
+        if self.dry_run:
+            spool = passing_directory()
+        return located(output, source, kind=kind, offline=self.offline, spool=spool)
 
     def perform(self, output: Output, job: Job) -> int:
         """Show the plan and carry it out, or stop there where that was asked for.
@@ -104,6 +126,7 @@ def run_options(function: F) -> F:
         overwrite: bool,
         restart: bool,
         smoke: bool,
+        offline: bool,
         **others: Any,
     ) -> Any:
         options = Options(
@@ -113,7 +136,7 @@ def run_options(function: F) -> F:
             overwrite=overwrite,
             restart=restart,
         )
-        return function(*args, run=Run(options, max_shard_size, dry_run, smoke), **others)
+        return function(*args, run=Run(options, max_shard_size, dry_run, smoke, offline), **others)
 
     for decorate in reversed(_OPTIONS):
         gathered = decorate(gathered)
@@ -160,6 +183,7 @@ _OPTIONS: Final = (
         "--restart", group=SAFETY, is_flag=True, help="Discard unfinished work of an earlier run."
     ),
     dry_run_option,
+    offline_option,
     option(
         "--smoke",
         group=SMOKE,

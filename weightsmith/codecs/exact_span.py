@@ -16,6 +16,8 @@ without one, has the patterns themselves for distances, rotated left by one bit:
 then fills a byte, and its sign is the lowest bit.
 """
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +26,23 @@ from weightsmith.codecs.elements import Bits, Elements
 from weightsmith.codecs.grouping import Grouping
 
 _PLANES, _SPARSE, _STORED = 1, 2, 3
+_GLANCE: Final = 1024
+"""Elements that are compared first: most spans differ early, or nowhere."""
+
+_LARGEST_NBYTES: Final = 16 * 1024 * 1024
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep what one span frees for the next.
+
+    glibc does so for blocks up to the largest it ever freed; larger ones it hands back to the
+    system, and faulting them in again takes a fifth of all time. Elsewhere this does nothing.
+    Source: mallopt(3), M_MMAP_THRESHOLD.
+    """
+    np.empty(_LARGEST_NBYTES, np.uint8)
+
+
+_keep_freed_memory()
 
 
 def group(base: Bits, size: int, elements: Elements) -> Grouping | None:
@@ -39,7 +58,7 @@ def encode_span(base: Bits, target: Bits, grouping: Grouping | None) -> bytes:
     The base may be shorter than the target.
     """
     padded = _padded(base, len(target))
-    if np.array_equal(padded, target):
+    if np.array_equal(padded[:_GLANCE], target[:_GLANCE]) and np.array_equal(padded, target):
         return b""
     if grouping is not None:
         stream = grouping.gather(_distances(padded[b], target[b]) for b in grouping.blocks)

@@ -20,7 +20,10 @@ _BYTE_FORMATS: Final = {
 
 
 def decode(elements: Bits, dtype: str, out: Values) -> Values:
-    """The values of floats, of one of `measure.FLOATS`, in the first places of `out`."""
+    """The values of floats, of one of `measure.FLOATS`, in the first places of `out`.
+
+    Signalling NaNs are made quiet, of which NumPy warns unless told not to.
+    """
     values = out[: len(elements)]
     if dtype == "F16" or elements.itemsize == 1:
         # "clip" spares a check of bounds, half of the time; no pattern is out of them.

@@ -48,7 +48,8 @@ class Grouping:
         self._edges: list[list[int]] = []
         """By block, where in that order each key begins, and the end."""
         for block in self.blocks:
-            classes = (base[block] >> exponent_shift).astype(np.uint8)
+            classes = np.empty(block.stop - block.start, np.uint8)
+            np.right_shift(base[block], exponent_shift, out=classes, casting="unsafe")
             classes &= _CLASSES - 1
             both = classes.view("<u2")
             keys = (both | both >> 4).astype(np.uint8)

@@ -151,8 +151,9 @@ class Lora:
                 each.take(value, first)
             for low, high, delta in last.deltas(first, stop):
                 moved = (value[low - first : high - first] + delta).numpy()
-                np.square(moved, out=moved)
-                total = np.add.reduce(np.concatenate((total, moved)), axis=0, keepdims=True)
+                with np.errstate(all="ignore"):
+                    np.square(moved, out=moved)
+                    total = np.add.reduce(np.concatenate((total, moved)), axis=0, keepdims=True)
         # Through float64, because torch's own float32 root is not always the nearest.
         norms: Tensor = import_torch().from_numpy(total[0]).double().sqrt().to(last.factor.dtype)
         return norms

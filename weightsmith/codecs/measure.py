@@ -45,7 +45,8 @@ class Measure:
         """
         if not self.change_squares:
             return 0.0 if self.sized else None
-        return math.sqrt(self.change_squares / self.a_squares) if self.a_squares else None
+        size = math.sqrt(self.a_squares)
+        return math.sqrt(self.change_squares) / size if size else None
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON values, with norms in place of squares."""

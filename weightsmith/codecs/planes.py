@@ -30,7 +30,8 @@ def pack(values: Bits) -> bytes:
     compressor = zstandard.ZstdCompressor(compression_params=_FRAME)
     parts = []
     for byte in reversed(range(values.itemsize)):
-        plane = (values >> (8 * byte)).astype(np.uint8)
+        plane = np.empty(len(values), np.uint8)
+        np.right_shift(values, 8 * byte, out=plane, casting="unsafe")
         content = b""
         if plane.size and plane.max():
             content = compressor.compress(plane.data)
@@ -56,16 +57,19 @@ def unpack(packed: memoryview, count: int, dtype: npt.DTypeLike) -> tuple[Bits, 
     Memory: bounded by `count`, whatever `packed` holds.
     Raises: ValueError, zstandard.ZstdError, if it holds no such thing.
     """
-    values = np.zeros(count, dtype)
-    for byte in reversed(range(values.itemsize)):
+    values: Bits | None = None
+    for byte in reversed(range(np.dtype(dtype).itemsize)):
         length, packed = take_number(packed)
         content, packed = packed[:length], packed[length:]
         if len(content) < length:
             raise ValueError("a plane is cut short")
         if length:
             plane = np.frombuffer(_bytes(content, count), np.uint8)
-            values |= np.left_shift(plane, 8 * byte, dtype=values.dtype)
-    return values, packed
+            if values is None:
+                values = np.left_shift(plane, 8 * byte, dtype=dtype)
+            else:
+                values |= np.left_shift(plane, 8 * byte, dtype=dtype) if byte else plane
+    return np.zeros(count, dtype) if values is None else values, packed
 
 
 def _bytes(content: memoryview, count: int) -> bytes | memoryview:

@@ -11,11 +11,11 @@ from weightsmith.engine.manifest import File, Manifest, Sidecar, manifest_of
 from weightsmith.engine.progress import Progress
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors
 from weightsmith.errors import DecodedUnreadable, DecodedWrong, NoWeights, WeightsmithError
-from weightsmith.plan.model import FilePlan, Plan
+from weightsmith.plan.model import FilePlan, Plan, RestoredPlan
 
 
 def require_published(
-    path: Path, plan: FilePlan, buffers: Sequence[Buffers], advance: Advance
+    path: Path, plan: FilePlan | RestoredPlan, buffers: Sequence[Buffers], advance: Advance
 ) -> None:
     """Hold a written file against the hashes that its release gives for it.
 

@@ -3,8 +3,8 @@
     the header, its place set aside at the most it can need
     the payloads by name, each a table (its place set aside, its size being known) and the spans
 
-Workers make spans in any order and append them in theirs, so that the same inputs give the same file
-whatever their number, and nothing waits in memory but one span a worker.
+Workers make spans in any order and append them in the tensors' own. So the same inputs give the
+same file whatever the number of workers, and no more than a span of each waits in memory.
 """
 
 import contextlib
@@ -55,8 +55,8 @@ def encode_file(
 ) -> EncodedFile:
     """Write the delta of one of the target's files, each span read back and decoded.
 
-    `seen` holds what was stored so far, by digest, and is added to: a tensor that is tied to another,
-    and so the same, is stored once.
+    `seen` holds what was made so far, by digest, and is added to: of tensors that are the same, as
+    tied ones are, one is stored.
     Memory: a span of base, target and payload a worker, and some ten times a span to make it.
     Raises: VerificationFailed, if a span does not decode to the target's.
     """

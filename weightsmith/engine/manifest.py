@@ -4,7 +4,7 @@ byte.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,7 +55,9 @@ class Manifest:
     repairs: tuple[str, ...] = ()
     """Ids of the repairs made on the sidecars."""
     release: str = ""
-    """The catalogue\'s id of the published delta that was applied, where it is certain."""
+    """The catalogue's id of the published delta that was applied, where it is certain."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """By role, ``org/name@commit`` of the inputs that came from the hub."""
     delta: Mapping[str, Any] | None = None
     """Of an exact delta, its record (`plan.delta_record`)."""
     schema: str = SCHEMA
@@ -81,6 +83,7 @@ def manifest_of(plan: Plan, digests: Mapping[str, str], index: Mapping[str, byte
         dropped=plan.dropped,
         repairs=plan.repairs,
         release=plan.release,
+        origins={each.role: each.origin for each in plan.inputs if each.origin},
     )
 
 

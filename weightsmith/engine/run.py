@@ -1,6 +1,6 @@
 """Run a plan: fill each shard, sync it, read it back, leave a receipt; then publish all at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,9 @@ from weightsmith.engine.decoded import (
     open_output,
     require_published,
 )
+from weightsmith.engine.expected import require_expected
 from weightsmith.engine.finished import damage
+from weightsmith.engine.inputs import File, files_read, last_reads
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, manifest_of, read_manifest
 from weightsmith.engine.progress import SILENCE, Progress
@@ -34,7 +36,7 @@ from weightsmith.errors import (
     shown,
 )
 from weightsmith.formats.index import build_index
-from weightsmith.plan.model import FilePlan, Plan, ShardPlan
+from weightsmith.plan.model import FilePlan, Plan, RestoredPlan, ShardPlan
 
 INDEX: Final = "model.safetensors.index.json"
 
@@ -206,10 +208,10 @@ def _make_shards(
 ) -> dict[str, str]:
     """Make every shard that is not kept; returns the digests of all tensors."""
     passes = 1 if options.verify == "no" else 2
-    total = sum(s.data_nbytes * (passes - (s.name in kept)) for s in plan.shards)
-    total += sum(s.nbytes for s in plan.shards if isinstance(s, FilePlan) and s.published)
+    total = sum(_nbytes_to_do(s, options, kept=s.name in kept) for s in plan.shards)
     progress.begin("writing" if passes == 1 else "writing and checking", total)
     digests: dict[str, str] = {}
+    done_with = last_reads(files_read(plan.shards, bindings.inputs))
     background = ThreadPoolExecutor(1)
     try:
         pending: list[Future[None]] = []
@@ -218,11 +220,13 @@ def _make_shards(
             if shard.name in kept:
                 _check(path, shard, kept[shard.name].digests, options, buffers, progress)
                 digests |= kept[shard.name].digests
+                _release(done_with[number], bindings)
                 continue
             identity = made_from(shard, bindings.inputs)
             file, made = run_shard(
                 plan, bindings, number, staging.output, options, buffers, progress
             )
+            require_expected(shard, made, bindings.inputs, buffers)
             # Two shards are open at most: this one, and the one before it on its way to the medium.
             _wait(pending)
             drop_cache = options.low_cpu_mem or options.verify == "disk"
@@ -233,12 +237,26 @@ def _make_shards(
             require_unchanged(bindings)
             receipt = Receipt(plan.digest, shard.name, machine(plan), identity, made)
             pending.append(background.submit(_leave, receipt, staging.receipts, pending[0]))
+            _release(done_with[number], bindings)
             digests |= made
         _wait(pending)
     finally:
         # An interrupt does not wait for the medium; what was not synced has no receipt.
         background.shutdown(wait=False, cancel_futures=True)
     return digests
+
+
+def _nbytes_to_do(shard: ShardPlan, options: Options, *, kept: bool) -> int:
+    """What filling a shard, reading it back and hashing it goes through."""
+    written = 0 if kept else shard.data_nbytes
+    read = 0 if options.verify == "no" or isinstance(shard, RestoredPlan) else shard.data_nbytes
+    hashed = isinstance(shard, FilePlan | RestoredPlan) and shard.published
+    return written + read + (shard.nbytes if hashed else 0)
+
+
+def _release(files: Iterable[File], bindings: Bindings) -> None:
+    for role, name in files:
+        bindings.inputs[role].release(name)
 
 
 def _wait(pending: Sequence[Future[None]]) -> None:
@@ -270,13 +288,13 @@ def _check(
 
     Raises: VerificationFailed, DecodedWrong.
     """
-    if options.verify != "no":
+    if options.verify != "no" and not isinstance(shard, RestoredPlan):  # whose hash says it all
         found = read_back(path, shard, buffers, progress.advance)
         differing = [name for name in expected if found.get(name) != expected[name]]
         if differing:
             reason = f"{len(differing)} tensor(s)"
             raise VerificationFailed(file=path, reason=reason, context=differing)
-    if isinstance(shard, FilePlan) and shard.published:
+    if isinstance(shard, FilePlan | RestoredPlan) and shard.published:
         require_published(path, shard, buffers, progress.advance)
 
 
@@ -317,7 +335,8 @@ def _manifest(plan: Plan, digests: Mapping[str, str], directory: Path) -> Manife
 
 def _index(plan: Plan) -> dict[str, bytes]:
     """The content of the index by its name; nothing where one file holds all."""
-    if len(plan.shards) == 1 or plan.makes_files:
+    given = any(each.name == INDEX for each in plan.sidecars)
+    if len(plan.shards) == 1 or plan.makes_files or given:
         return {}
     weight_map = {t.output.name: s.name for s in plan.shards for t in s.tensors}
     nbytes = sum(shard.data_nbytes for shard in plan.shards)

@@ -4,6 +4,7 @@
         lock          held while a run is at work
         plan.json     the plan that this staging belongs to
         receipts/     one for each finished shard
+        inputs/       files of the hub while they are read, of a run that streams them
         output/       what will be the target, whole or not at all
     .<target>.weightsmith-old     the replaced target, on systems that cannot exchange two names
 
@@ -38,6 +39,7 @@ class Staging:
         self.path = target.with_name(f".{target.name}.weightsmith-partial")
         self.output = self.path / "output"
         self.receipts = self.path / "receipts"
+        self.inputs = self.path / "inputs"
         self._plan_path = self.path / "plan.json"
         self._old = target.with_name(f".{target.name}.weightsmith-old")
 

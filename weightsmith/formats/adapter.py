@@ -69,6 +69,8 @@ _WHY_NOT: Final[Mapping[str, str]] = {
     "use_qalora": "it changes groups of columns of a quantised base",
 }
 """What the settings mean that are refused; any other that is unknown and not empty is too."""
+_LARGEST: Final = 10**9
+"""No rank and no alpha is larger, and arithmetic with them cannot overflow."""
 _PLAIN_INITS: Final = frozenset({"true", "false", "gaussian", "eva", "orthogonal"})
 """Values of ``init_lora_weights`` that leave the base's weights as they were."""
 
@@ -186,13 +188,13 @@ def _pattern(config: Mapping[str, object], key: str, file: Path) -> dict[str, ob
 
 
 def _rank(value: object, what: str, file: Path) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
         raise AdapterConfigInvalid(file=file, reason=f"{what} is {value!r}, not a rank")
     return value
 
 
 def _number(value: object, what: str, file: Path) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > _LARGEST:
         raise AdapterConfigInvalid(file=file, reason=f"{what} is {value!r}, not a number")
     return value
 

@@ -18,7 +18,7 @@ from weightsmith.errors import DtypeNotInFormat, HeaderInvalid, JsonInvalid, Sha
 from weightsmith.formats.sniff import read_start
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.tensors import DTYPE_BITS, StoredTensor, TensorInfo
-from weightsmith.fs import PositionedFile
+from weightsmith.fs import Readable
 
 MAX_HEADER_NBYTES: Final = 100_000_000
 """The library's own limit."""
@@ -45,7 +45,7 @@ class _BrokenRuleError(Exception):
     """A rule of the format is broken; `_named` adds the file."""
 
 
-def read_header(file: PositionedFile) -> tuple[Header, bytes]:
+def read_header(file: Readable) -> tuple[Header, bytes]:
     """The header of a safetensors file, and its bytes with the length field, for digests.
 
     Memory: a few times the header, which may be 100 MB.
@@ -76,6 +76,34 @@ def read_header(file: PositionedFile) -> tuple[Header, bytes]:
         if end < size:
             raise _BrokenRuleError(f"{size - end} bytes after its last tensor belong to none")
     return Header(tuple(tensors), metadata, nbytes), raw
+
+
+def parse_header(raw: bytes, size: int, file: Path) -> Header:
+    """The header of a file of `size` bytes that begins with `raw`; `file` is only named in errors.
+
+    Raises: as `read_header`.
+    """
+    header, found = read_header(_Beginning(file, raw, size))
+    if found != raw:
+        raise HeaderInvalid(file=file, reason=f"its header has {len(found)} bytes, not {len(raw)}")
+    return header
+
+
+@dataclass(slots=True)
+class _Beginning:
+    """What is known of a file that is not there: its first bytes and its size."""
+
+    path: Path
+    raw: bytes
+    size: int
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Zeros where nothing is known."""
+        return self.raw[offset : offset + nbytes].ljust(nbytes, b"\0")
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """As `read`."""
+        buffer[:] = self.read(offset, len(buffer))
 
 
 def layout(

@@ -44,7 +44,9 @@ def parse_json(raw: bytes, file: Path | str, *, bom_allowed: bool = False) -> ob
         raise JsonInvalid(file=file, reason="a string holds half of a surrogate pair") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise JsonInvalid(file=file, reason=f"{error.msg.removesuffix(' at')} at {where}") from error
+        raise JsonInvalid(
+            file=file, reason=f"{error.msg.removesuffix(' at')} at {where}"
+        ) from error
     except RecursionError as error:
         raise JsonInvalid(file=file, reason="it nests too deep") from error
     except ValueError as error:  # Python's own bound on the digits of an integer

@@ -129,8 +129,35 @@ def read_file(connection: Connection, listing: Listing, file: RepoFile) -> bytes
     return bytes(content)
 
 
+def read_range(
+    connection: Connection, listing: Listing, file: RepoFile, start: int, stop: int
+) -> bytes:
+    """Bytes `start` to `stop` of a file, unchecked: only the whole has a hash.
+
+    Raises: as `list_repo`; AnswerNotFromHub, if what comes is not that range.
+    """
+    if start == stop:
+        return b""
+    url = file_url(connection, listing, file.name)
+    wanted = {"Range": f"bytes={start}-{stop - 1}"}
+    repo = (listing.repo_id, listing.revision, file.name)
+    content = bytes(_get(connection, url, *repo, headers=wanted).content)
+    if len(content) == file.nbytes:  # a server without ranges sends all of it
+        content = content[start:stop]
+    if len(content) != stop - start:
+        reason = f"it sends {len(content)} bytes for {stop - start} of {file.name}"
+        raise AnswerNotFromHub(endpoint=connection.endpoint, reason=reason)
+    return content
+
+
 def _get(
-    connection: Connection, url: str, repo_id: str, revision: str, file: str | None = None
+    connection: Connection,
+    url: str,
+    repo_id: str,
+    revision: str,
+    file: str | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
 ) -> Any:
     """The hub's answer to a question, after some patience."""
     from huggingface_hub import constants
@@ -140,7 +167,7 @@ def _get(
         response = http_backoff(
             "GET",
             url,
-            headers=request_headers(),
+            headers={**request_headers(), **(headers or {})},
             timeout=constants.HF_HUB_ETAG_TIMEOUT,
             max_retries=RETRIES,
         )

@@ -20,7 +20,6 @@ from weightsmith.errors import (
     RevisionNotFound,
     ShardMissing,
     SourceIsDirectory,
-    SourceNotFound,
     SourceUnknown,
     WeightsmithError,
 )
@@ -123,13 +122,13 @@ class Resolved:
 def parse_source(source: str | os.PathLike[str]) -> Path | HubSource:
     """A directory, else what `parse_hub_source` makes of it.
 
-    Raises: SourceNotFound, if it can only be a path and there is no such directory; SourceUnknown.
+    Raises: SourceNotFound and others, as `fs.require_directory`, if it can only be a path and there
+    is no such directory; SourceUnknown.
     """
     text = os.fspath(source)
-    if Path(text).is_dir():
+    if os.path.isdir(text) or not isinstance(source, str) or _is_path_like(text):  # noqa: PTH112
+        fs.require_directory(Path(text))
         return Path(text)
-    if not isinstance(source, str) or _is_path_like(text):
-        raise SourceNotFound(source=text)
     return parse_hub_source(text)
 
 

@@ -24,8 +24,9 @@ from weightsmith.ops.decode import plan_decode
 from weightsmith.ops.encoded import find_encoded
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.policy import Decision, NewRowsChoice, decide, require_kinds
+from weightsmith.ops.restore import find_record, plan_restore
 from weightsmith.ops.sidecars import choose_sidecars
-from weightsmith.ops.sources import open_source
+from weightsmith.ops.sources import label_of, locate, open_source
 from weightsmith.plan.align import Pair, Policy
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
@@ -59,19 +60,27 @@ def plan_apply_delta(
     Raises: the Mismatch errors, each with every reason; NoTargetName, TargetIsInput, BaseIsDelta;
     what opening the sources raises.
     """
+    path = target if target is not None else target_name(label_of(delta))
+    base = locate(base) if base is not None else None
+    delta = locate(delta)
     encoded = find_encoded(delta)
     if encoded is not None:
-        _require_plain(dtype=dtype, new_rows=new_rows, whole=whole)
-        path = target if target is not None else target_name(os.fspath(delta))
+        reason = "the release is decoded file by file, byte by byte"
+        _require_plain(reason, dtype=dtype, new_rows=new_rows, whole=whole)
         return plan_decode(encoded, base=base, key=key, target=path)
+    if base is not None and find_record(delta) is not None:
+        reason = "an exact delta restores its target as it is"
+        _require_plain(reason, dtype=dtype, new_rows=new_rows, whole=whole)
+        given = None if max_shard_nbytes == MAX_SHARD_NBYTES else max_shard_nbytes
+        return plan_restore(base, delta, path, max_shard_nbytes=given)
     if key is not None:
         raise OptionMeaningless(options="--key", reason=f"{delta} is not encrypted")
     if base is None:
         raise NoBase(delta=delta)
     inputs = {"base": open_source(base), "delta": open_source(delta)}
     if inputs["base"].directory.samefile(inputs["delta"].directory):
-        raise BaseIsDelta(source=base)
-    path = target_apart(target if target is not None else target_name(os.fspath(delta)), inputs)
+        raise BaseIsDelta(source=label_of(base))
+    path = target_apart(path, inputs)
     if not force_kind:
         require_kinds(inputs["base"], inputs["delta"])
     decision = decide(inputs["base"], inputs["delta"], new_rows=new_rows, whole=whole)
@@ -151,7 +160,7 @@ def promoted(*dtypes: str) -> str:
     return widest if len(same_width) == 1 else "F32"
 
 
-def _require_plain(**options: object) -> None:
+def _require_plain(reason: str, **options: object) -> None:
     """Refuse what only a sum of tensors could heed.
 
     Raises: OptionMeaningless.
@@ -159,7 +168,6 @@ def _require_plain(**options: object) -> None:
     usual = {"dtype": "delta", "new_rows": "auto", "whole": ()}
     given = [f"--{n.replace('_', '-')}" for n, said in options.items() if said != usual[n]]
     if given:
-        reason = "the release is decoded file by file, byte by byte"
         raise OptionMeaningless(options=", ".join(given), reason=reason)
 
 

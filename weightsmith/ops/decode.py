@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from weightsmith import fs
 from weightsmith.checkpoint.discover import WEIGHTS, list_directory
 from weightsmith.checkpoint.layout import ENCRYPTED
 from weightsmith.checkpoint.sidecars import OTHERS, matches
@@ -23,7 +24,7 @@ from weightsmith.errors import (
     NoBase,
     NoKey,
     PayloadUnpaired,
-    SourceNotFound,
+    TargetIsInput,
     WeightsmithError,
 )
 from weightsmith.formats.strict_json import parse_json
@@ -63,7 +64,9 @@ def plan_decode(
             raise NoKey(delta=encoded.label)
         inputs, files, notes = _keystream_files(encoded, Path(key))
         _require_key(encoded, Path(key), _decoded(encoded, inputs, files), files)
-    path = target_apart(target, inputs)
+    path = target_apart(target, {role: each for role, each in inputs.items() if role != "key"})
+    if key is not None and path.resolve() in Path(key).resolve().parents:
+        raise TargetIsInput(target=path, source=key)
     plan = Plan(
         verb="apply-delta",
         inputs=input_plans(inputs),
@@ -87,8 +90,7 @@ def plan_decode(
 def _xor_files(
     encoded: EncodedFiles, base: Path
 ) -> tuple[dict[str, WholeFiles], list[FilePlan], list[str]]:
-    if not base.is_dir():
-        raise SourceNotFound(source=base)
+    fs.require_directory(base)
     ours, _ = list_directory(encoded.directory)
     theirs = set(list_directory(base)[0])
     left = [n for n in ours if n not in theirs and (n.startswith(".") or matches(n, OTHERS))]

@@ -24,18 +24,20 @@ def plan_download(
     offline: bool = False,
     cache: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
+    room: bool = True,
     note: Note = unheard,
 ) -> Resolved:
     """Find what `source` names, and decide which of its files to fetch; nothing is written.
 
-    Raises: DownloadTooLarge, if the disk cannot take it; what `parse_hub_source` and `resolve`
+    Raises: DownloadTooLarge, if the disk cannot take it and there has to be `room` for all of it; what `parse_hub_source` and `resolve`
     raise.
     """
     named = parse_hub_source(source, revision=revision)
     connection = connect(endpoint=endpoint, cache=cache, offline=offline)
     place = Path(local_dir) if local_dir is not None else None
     resolved = resolve(named, connection, weights=weights, kind=kind, local_dir=place, note=note)
-    hub.require_room(resolved)
+    if room:
+        hub.require_room(resolved)
     return resolved
 
 

@@ -1,5 +1,6 @@
 """Find a release of whole files in a directory, and what the catalogue knows of it."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from weightsmith.catalogue.schema import Encoding, Release
 from weightsmith.checkpoint.discover import list_directory
 from weightsmith.checkpoint.layout import Layout, layout_of
 from weightsmith.checkpoint.whole_files import WholeFiles
+from weightsmith.errors import WeightsmithError
 from weightsmith.ops.job import KnownFile
+from weightsmith.ops.sources import label_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class EncodedFiles:
     """Where its files are: the directory itself, or the one folder in it that holds them."""
     layout: Layout
     label: str
-    """The directory as the user wrote it."""
+    """The source as the user wrote it."""
 
     @property
     def encoding(self) -> Encoding:
@@ -32,9 +35,9 @@ class EncodedFiles:
 
     @cached_property
     def release(self) -> Release | None:
-        """The release that the directory, or the one around it, is named like."""
+        """The release that the directory, or the one around it, or the source, is named like."""
         place = Path(os.path.realpath(self.directory))
-        for name in (place.name, place.parent.name):
+        for name in (place.name, place.parent.name, self.label.partition("@")[0]):
             for release, _ in named_like(name):
                 if release.encoding == self.encoding:
                     return release
@@ -81,15 +84,24 @@ def find_encoded(delta: str | os.PathLike[str]) -> EncodedFiles | None:
     Published repositories keep the files in a folder beside the card and the script.
     """
     directory = Path(delta)
-    if not directory.is_dir():
+    if not os.fspath(delta) or not os.path.isdir(directory):  # noqa: PTH112  (never raises)
         return None
-    _, folders = list_directory(directory)
     places = [directory]
-    if layout_of(directory) is None:
-        places = [directory / folder for folder in folders if not folder.startswith(".")]
+    if _layout(directory) is None:
+        with contextlib.suppress(WeightsmithError):
+            _, folders = list_directory(directory)
+            places = [directory / folder for folder in folders if not folder.startswith(".")]
     found = [
-        EncodedFiles(place, layout, os.fspath(delta))
+        EncodedFiles(place, layout, label_of(delta))
         for place in places
-        if (layout := layout_of(place)) and layout.kind in {"xor-release", "keystream-release"}
+        if (layout := _layout(place)) and layout.kind in {"xor-release", "keystream-release"}
     ]
     return found[0] if len(found) == 1 else None
+
+
+def _layout(directory: Path) -> Layout | None:
+    """What a directory holds; nothing, where it cannot be read: others will say so."""
+    try:
+        return layout_of(directory)
+    except WeightsmithError:
+        return None

@@ -18,7 +18,6 @@ from weightsmith.errors import (
     JsonInvalid,
     NoTokenizer,
     NoWeights,
-    SourceNotFound,
     TargetExists,
     TargetUnwritable,
     TokenizerInvalid,
@@ -165,10 +164,9 @@ def record_repair(folder: Path) -> None:
 def _read(folder: Path) -> dict[str, bytes]:
     """The files that a diagnosis looks at.
 
-    Raises: SourceNotFound, NoTokenizer, SourceUnreadable.
+    Raises: SourceNotFound, SourceIsFile, NoTokenizer, SourceUnreadable.
     """
-    if not folder.is_dir():
-        raise SourceNotFound(source=folder)
+    fs.require_directory(folder)
     if not any(matches(each.name, TOKENIZER) for each in folder.iterdir()):
         raise NoTokenizer(source=folder)
     contents = {name: _read_if_there(folder / name) for name in READ}

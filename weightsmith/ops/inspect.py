@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from weightsmith import fs
 from weightsmith.catalogue.recognise import named_like, shows_signs
 from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.buffers import is_buffer
@@ -14,7 +15,8 @@ from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from weightsmith.checkpoint.kind import guess_kind
 from weightsmith.checkpoint.layout import layout_of
 from weightsmith.engine.manifest import read_manifest
-from weightsmith.errors import SourceNotFound, WeightsmithError
+from weightsmith.errors import WeightsmithError
+from weightsmith.ops.encoded import find_encoded
 from weightsmith.ops.meta import open_meta
 from weightsmith.repair.detect import diagnose
 
@@ -64,12 +66,19 @@ class Inspection:
 def inspect(source: str | os.PathLike[str]) -> Inspection:
     """Open a directory and say what it is; reads headers, sidecars and a few norm weights.
 
-    Raises: SourceNotFound; NoWeights, where there is nothing known; DamagedInput for what is
-    broken.
+    Raises: SourceNotFound, SourceIsFile; NoWeights, where there is nothing known; DamagedInput for
+    what is broken.
     """
     directory = Path(source)
-    if not directory.is_dir():
-        raise SourceNotFound(source=source)
+    fs.require_directory(directory)
+    if encoded := find_encoded(source):
+        return Inspection(
+            source=os.fspath(source),
+            kind="xor-release" if encoded.encoding == "xor-file" else "keystream-release",
+            reason=encoded.layout.reason,
+            release=encoded.release.name if encoded.release else "",
+            files=encoded.layout.files,
+        )
     layout = layout_of(directory)
     if layout is None or layout.kind == "huggingface":
         return _inspect_checkpoint(open_checkpoint(directory, os.fspath(source)))
@@ -116,8 +125,7 @@ def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
 
 def _release(checkpoint: Checkpoint) -> tuple[Release | None, str]:
     """The catalogue's release of this name or config, without knowing the base."""
-    name = Path(os.path.realpath(checkpoint.directory)).name
-    for release, repo in named_like(name):
+    for release, repo in named_like(checkpoint.known_as):
         return release, f"the directory is named like {repo}"
     alike = shows_signs(checkpoint.config)
     if alike:

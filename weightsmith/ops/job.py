@@ -12,6 +12,7 @@ from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.file_hashes import hash_files
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.engine.spans import Buffers
+from weightsmith.engine.inputs import streamed_nbytes
 from weightsmith.engine.staging import Staging, is_vacant
 from weightsmith.errors import (
     BaseFilesWrong,
@@ -55,7 +56,12 @@ class KnownFile:
 def input_plans(inputs: Mapping[str, Checkpoint]) -> tuple[InputPlan, ...]:
     """The inputs as a plan keeps them."""
     return tuple(
-        InputPlan(role, tuple(InputFile(f.name, f.size, f.header_digest) for f in c.files), c.rules)
+        InputPlan(
+            role,
+            tuple(InputFile(f.name, f.size, f.header_digest) for f in c.files),
+            c.rules,
+            c.origin,
+        )
         for role, c in inputs.items()
     )
 
@@ -89,8 +95,12 @@ def needs(job: Job, options: Options) -> Needs:
         # A run that was stopped right after it had published left no output there.
         kept = sum(f.stat().st_size for f in staging.output.glob("*") if f.is_file())
     parents = job.bindings.target.parents
-    parent = next(each for each in parents if os.path.isdir(each))  # Path.is_dir may raise
-    return assess(job.plan, parent, workers=options.threads, kept_nbytes=kept)
+    # Path.is_dir would raise where it may not look.
+    parent = next(each for each in parents if os.path.isdir(each))  # noqa: PTH112
+    streamed = streamed_nbytes(job.plan.shards, job.bindings.inputs)
+    return assess(
+        job.plan, parent, workers=options.threads, kept_nbytes=kept, streamed_nbytes=streamed
+    )
 
 
 def require_room(found: Needs) -> None:

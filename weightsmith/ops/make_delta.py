@@ -9,7 +9,7 @@ from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import BaseIsTarget, DtypeNotStorable
 from weightsmith.formats.tensors import TORCH_ONLY_BITS
 from weightsmith.ops.job import Job, input_plans, target_apart
-from weightsmith.ops.sources import open_source
+from weightsmith.ops.sources import label_of, open_source
 from weightsmith.plan.encode import plan_files
 from weightsmith.plan.model import Plan, SidecarPlan
 
@@ -28,7 +28,7 @@ def plan_make_delta(
     """
     inputs = {"base": open_source(base), "target": open_source(target)}
     if inputs["base"].directory.samefile(inputs["target"].directory):
-        raise BaseIsTarget(source=base)
+        raise BaseIsTarget(source=label_of(base))
     path = target_apart(delta, inputs)
     for tensor in inputs["target"].tensors.values():
         if tensor.info.dtype in TORCH_ONLY_BITS:

@@ -58,7 +58,7 @@ def decide(
         if not any(fnmatch.fnmatchcase(name, pattern) for name in deltas):
             raise PatternUnused(pattern=pattern, delta=delta.label, context=list(deltas))
     recognition = recognise(
-        repo_id=Path(os.path.realpath(delta.directory)).name,
+        repo_id=delta.known_as,
         config=delta.config,
         delta_shapes={name: info.shape for name, info in deltas.items()},
         base_shapes={name: info.shape for name, info in bases.items()},

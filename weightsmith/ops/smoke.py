@@ -10,7 +10,6 @@ from weightsmith.catalogue.load import find_prompt
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.errors import ArchitectureUnknown, DamagedInput, MemoryTooSmall
 from weightsmith.ops.report import Check, judged
-from weightsmith.ops.sources import open_source
 from weightsmith.ops.subject import Subject, open_subject
 from weightsmith.plan.needs import RUNTIME_NBYTES, available_memory
 from weightsmith.smoke.generate import Smoke, generate
@@ -65,7 +64,7 @@ def smoke(
         return None, (Check("smoke", "not checked", (str(error),)),)
     except DamagedInput as error:
         return None, (Check("smoke", "FAIL", (str(error), *error.context)),)
-    return did, tuple(_judge(did, _limit(did, settings, where, base)))
+    return did, tuple(_judge(did, _limit(did, settings, where, subject.base)))
 
 
 def _generate(
@@ -102,9 +101,7 @@ class _Limit:
     why: str
 
 
-def _limit(
-    did: Smoke, settings: Settings, where: str, base: str | os.PathLike[str] | None
-) -> _Limit:
+def _limit(did: Smoke, settings: Settings, where: str, base: Checkpoint | None) -> _Limit:
     """What the user says, else a few times what the base has, else half of what guessing costs.
 
     Guessing costs the logarithm of the vocabulary size for each token, whose half is that of its
@@ -118,12 +115,12 @@ def _limit(
         return _Limit(half, why)
     one = Settings(max_new_tokens=1, low_cpu_mem=settings.low_cpu_mem)
     try:
-        theirs = _generate(Subject(open_source(base), ()), one, where, lambda _: None)
+        theirs = _generate(Subject(base, ()), one, where, lambda _: None)
     except (ArchitectureUnknown, DamagedInput) as error:
-        return _Limit(half, f"{why}; the base's is not known: {error}")
+        return _Limit(half, f"{why}; {error}")
     limit = _TIMES_THE_BASE * theirs.perplexity
-    if limit > half:
-        return _Limit(half, why)
+    if not limit <= half:
+        return _Limit(half, f"{why}; the base has {theirs.perplexity:.4g}")
     return _Limit(limit, f"{_TIMES_THE_BASE:g} times the {theirs.perplexity:.4g} of the base")
 
 

@@ -1,23 +1,96 @@
 """Open what a user names."""
 
 import os
-import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint, open_adapter, open_checkpoint
 from weightsmith.checkpoint.layout import layout_of
-from weightsmith.errors import EncodedRelease, SourceIsFile, SourceNotFound
+from weightsmith.errors import EncodedRelease, SourceNotFound
+from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.hub.resolve import HubSource, parse_source
+from weightsmith.hub.select import Kind
+from weightsmith.hub.store import HubStore
+from weightsmith.hub.voice import Note, unheard
+from weightsmith.ops.download import download, plan_download
 from weightsmith.ops.meta import open_meta
+from weightsmith.units import format_size
+
+
+__all__ = ["Kind", "Located", "label_of", "locate", "open_lora", "open_source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Located(os.PathLike[str]):
+    """A source of the hub that is reached: the directory that stands for it, a path as any other."""
+
+    folder: Path
+    label: str
+    """The source as the user wrote it."""
+    origin: str
+    """``org/name@commit``."""
+    store: HubStore | None = None
+    """Brings the weight files one at a time; None where all of them are in the folder."""
+
+    def __fspath__(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
+
+def locate(
+    source: str | os.PathLike[str],
+    *,
+    kind: Kind = "model",
+    offline: bool = False,
+    spool: Path | None = None,
+    note: Note = unheard,
+    progress: Progress = SILENCE,
+) -> str | os.PathLike[str]:
+    """A SOURCE as a path: a directory as it is, what is on the hub after fetching it.
+
+    With `spool`, weight files that are not in the hub's cache are not fetched now: each is brought
+    into a directory in there when it is first read, and dropped when it is read no more.
+    Raises: SourceUnknown, and what `plan_download` and `download` raise.
+    """
+    if isinstance(source, Located) or not isinstance(source, str) or not source:
+        return source
+    named = parse_source(source) if not os.path.lexists(source) else None
+    if not isinstance(named, HubSource):
+        return source
+    note(f"looking for {source}")
+    found = plan_download(source, kind=kind, offline=offline, room=spool is None, note=note)
+    origin = f"{found.listing.repo_id}@{found.listing.commit}"
+    for line in found.why:
+        note(line)
+    to_fetch = format_size(found.fetch_nbytes) if found.to_fetch else "nothing"
+    note(f"{found.label}: {format_size(found.nbytes)}, {to_fetch} to fetch")
+    if spool is None or not found.to_fetch:
+        return Located(download(found, progress).folder, source, origin)
+    store = HubStore(found, spool / found.label.replace("/", "--"), progress)
+    store.fetch_small()
+    return Located(store.folder, source, origin, store)
+
+
+def label_of(source: str | os.PathLike[str]) -> str:
+    """A source as the user wrote it."""
+    return source.label if isinstance(source, Located) else os.fspath(source)
 
 
 def open_source(source: str | os.PathLike[str]) -> Checkpoint:
-    """Open a SOURCE for reading: a directory, of Hugging Face's or of Meta's layout.
+    """Open a SOURCE for reading: a directory, of Hugging Face's or of Meta's layout, or on the hub.
 
     Raises: SourceNotFound, SourceUnreadable; EncodedRelease, for files that are no weights until
     they are decoded; and what `open_checkpoint` and `open_meta` raise.
     """
+    source = locate(source)
     path, text = _directory(source)
+    if isinstance(source, Located):
+        checkpoint = open_checkpoint(
+            path, text, store=source.store, elsewhere=source.store.weights if source.store else ()
+        )
+        checkpoint.origin = source.origin
+        return checkpoint
     layout = layout_of(path)
     if layout is not None and layout.kind == "meta":
         return open_meta(path, layout.files, label=text)
@@ -29,12 +102,15 @@ def open_source(source: str | os.PathLike[str]) -> Checkpoint:
 
 
 def open_lora(source: str | os.PathLike[str]) -> Checkpoint:
-    """Open a SOURCE that is a LoRA adapter: a directory.
+    """Open a SOURCE that is a LoRA adapter: a directory, or on the hub.
 
     Raises: SourceNotFound, SourceUnreadable, and what `open_adapter` raises.
     """
+    source = locate(source, kind="adapter")
     path, text = _directory(source)
-    return open_adapter(path, label=text)
+    checkpoint = open_adapter(path, label=text)
+    checkpoint.origin = source.origin if isinstance(source, Located) else ""
+    return checkpoint
 
 
 def _directory(source: str | os.PathLike[str]) -> tuple[Path, str]:
@@ -42,12 +118,9 @@ def _directory(source: str | os.PathLike[str]) -> tuple[Path, str]:
 
     Raises: SourceNotFound, LinkBroken, SourceIsFile, SourceUnreadable.
     """
-    text = os.fspath(source)
+    text = label_of(source)
     if not text:  # an unset variable, say; as a path it would be the working directory
         raise SourceNotFound(source='""')
-    path = Path(text)
-    with fs.translated_read_errors(path):
-        is_directory = stat.S_ISDIR(path.stat().st_mode)
-    if not is_directory:
-        raise SourceIsFile(source=text, directory=path.parent)
+    path = Path(source)
+    fs.require_directory(path)
     return path, text

@@ -2,21 +2,25 @@
 
 import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from weightsmith.catalogue.load import load_releases
 from weightsmith.catalogue.schema import Release
-from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.kind import guess_kind
+from weightsmith.checkpoint.checkpoint import Checkpoint, open_delta
+from weightsmith.checkpoint.kind import Guess, guess_kind
 from weightsmith.engine.decoded import open_output
 from weightsmith.engine.derived import Derived
+from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, read_manifest
 from weightsmith.engine.staging import Staging
-from weightsmith.errors import NoWeights, SourceNotFound, WeightsmithError
+from weightsmith.errors import NoWeights, SourceNotFound, SourceUnknown, WeightsmithError
 from weightsmith.ops.apply_delta import plan_apply_delta
-from weightsmith.ops.sources import open_source
+from weightsmith.ops.restore import find_record
+from weightsmith.ops.sources import label_of, locate, open_source
+from weightsmith.plan.model import TensorPlan
 
 _NOWHERE: Final = Path(tempfile.gettempdir(), "weightsmith-nowhere")
 """A plan names its target; nothing is ever made there."""
@@ -27,19 +31,22 @@ class Subject:
     """A checkpoint, and what is known of it."""
 
     checkpoint: Checkpoint
-    parts: tuple[Checkpoint, ...]
-    """Those whose files it is read from: itself, or a delta and its base."""
+    parts: Mapping[str, Checkpoint]
+    """By role, those whose files it is read from: itself, or a delta and its base."""
+    kind: Guess
     manifest: Manifest | None = None
     """The record of how it was made, where it lies in one of our outputs."""
     fault: str = ""
     """Why there is no manifest though there is a file of its name."""
     release: Release | None = None
     """The published delta that it came from, where that is certain."""
+    rules: tuple[TensorPlan, ...] = field(default=())
+    """Of a delta on its base: how its tensors follow from theirs."""
 
     @property
-    def applied(self) -> bool:
-        """Whether it is a delta on its base, which is nowhere written."""
-        return self.parts != (self.checkpoint,)
+    def base(self) -> Checkpoint | None:
+        """The model that it was made from, where the user names it."""
+        return self.parts.get("base")
 
 
 def open_subject(
@@ -51,15 +58,16 @@ def open_subject(
     `plan_apply_delta`.
     """
     try:
-        checkpoint = open_source(source)
-    except SourceNotFound as error:
+        source = locate(source)
+        exact = find_record(source) is not None
+        checkpoint = _open(source, exact=exact)
+    except (SourceNotFound, SourceUnknown) as error:
         _tell_of_staging(Path(source), error)
         raise
-    except NoWeights:
-        if not os.path.lexists(Path(source, "weightsmith.json")):
-            raise
-        checkpoint = open_output(Path(source))
-    if base is not None and guess_kind(checkpoint).kind == "delta":
+    reason = "it holds what to change in its base, tensor by tensor"
+    kind = Guess("delta", reason) if exact else guess_kind(checkpoint)
+    ground = {"base": open_source(base)} if base is not None else {}
+    if base is not None and kind.kind == "delta":
         return _applied(source, base)
     manifest, fault = None, ""
     try:
@@ -67,7 +75,20 @@ def open_subject(
     except WeightsmithError as error:
         fault = str(error)
     known = (release for release in load_releases() if manifest and release.id == manifest.release)
-    return Subject(checkpoint, (checkpoint,), manifest, fault, next(known, None))
+    parts = {"source": checkpoint, **ground}
+    return Subject(checkpoint, parts, kind, manifest, fault, next(known, None))
+
+
+def _open(source: str | os.PathLike[str], *, exact: bool) -> Checkpoint:
+    """Also what is no model: an exact delta, and an output of ours without weights."""
+    if exact:
+        return open_delta(Path(source), label_of(source))
+    try:
+        return open_source(source)
+    except NoWeights:
+        if not os.path.lexists(Path(source, MANIFEST)):
+            raise
+        return open_output(Path(source))
 
 
 def _applied(source: str | os.PathLike[str], base: str | os.PathLike[str]) -> Subject:
@@ -75,17 +96,18 @@ def _applied(source: str | os.PathLike[str], base: str | os.PathLike[str]) -> Su
     job = plan_apply_delta(base, source, target=_NOWHERE)
     inputs = job.bindings.inputs
     derived = Derived(
-        label=f"{os.fspath(source)} on {os.fspath(base)}",
+        label=f"{label_of(source)} on {label_of(base)}",
         directory=inputs["delta"].directory,
         rules=job.plan.tensors,
         inputs=inputs,
         sidecars=job.bindings.sidecars,
         notes=job.plan.notes,
     )
-    return Subject(derived, tuple(inputs.values()), release=job.release)
+    kind = guess_kind(derived)
+    return Subject(derived, inputs, kind, release=job.release, rules=job.plan.tensors)
 
 
-def _tell_of_staging(path: Path, error: SourceNotFound) -> None:
+def _tell_of_staging(path: Path, error: WeightsmithError) -> None:
     """Say where an unfinished output of this name lies.
 
     Raises: SourceNotFound, if there is one.

@@ -175,7 +175,10 @@ def _parted(
     start = Change(ours.module, {"base_layer": matrix} if matrix else {})
     wholes = [each.parts.get("whole") for each in (ours, heads)]
     resized = wholes[0] is not None and wholes[0].shape != merging.chains[embedding].output.shape
-    if as_peft and wholes == [None, None] and (ours.is_product or heads.is_product):
+    if ours.parts and heads.parts and "token_rows" in ours.parts.keys() | heads.parts.keys():
+        problem = f"{embedding} and {head} are tied, and one has token rows, the other a change"
+        merging.problems.append(problem)
+    elif as_peft and wholes == [None, None] and (ours.is_product or heads.is_product):
         note = f"{adapter.role} changes {embedding}, and with it the output layer, as in peft"
         merging.notes.append(note)
         yield from ((embedding, each) for each in (start, ours, heads) if each.parts)
@@ -198,8 +201,9 @@ def _changed(merging: Merging, chain: Chain, change: Change, adapter: Adapter) -
     stored = change.parts.get("base_layer") or change.parts.get("whole")
     grows = chain.output.name in merging.vocabulary
     if stored is not None:
-        if stored.shape[int(grows) :] != chain.output.shape[int(grows) :]:
-            return f"{chain.output.name} is {list(chain.output.shape)} in the base, not {stored}"
+        same = stored.dtype == chain.output.dtype or {stored.dtype, chain.output.dtype} <= SUMMABLE
+        if stored.shape[int(grows) :] != chain.output.shape[int(grows) :] or not same:
+            return f"{chain.output.name} is {chain.output} in the base, not {stored}"
         output = replace(chain.output, shape=stored.shape)
         chain = Chain(output, InputTensor(adapter.role, stored))
     for find in FINDERS:

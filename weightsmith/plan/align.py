@@ -118,7 +118,9 @@ def _shapes_differ(base: TensorInfo, delta: TensorInfo) -> str:
             )
     elif base.numel or delta.numel:
         side = "delta" if base.numel else "base"
-        text += f" (the {side}'s is empty, as ZeRO-3 saves what other processes hold; join them first)"
+        text += (
+            f" (the {side}'s is empty, as ZeRO-3 saves what other processes hold; join them first)"
+        )
     return text
 
 

@@ -83,21 +83,23 @@ class DeltaRecord:
 
         Raises: DeltaInvalid, if the record and the delta's files do not belong together.
         """
-        bases = {each.info.name: each.info for each in self.base}
+        bases = {each.info.name: each for each in self.base}
         for tensor in self.tensors:
+            info, digest = tensor.info, tensor.digest
             inputs = []
             if tensor.base is not None:
-                inputs.append(InputTensor("base", bases[tensor.base]))
+                base = bases[tensor.base]
+                inputs.append(InputTensor("base", base.info, base.digest))
             if tensor.payload is None:
-                yield TensorPlan(tensor.info, "copy@1", {}, tuple(inputs))
+                yield TensorPlan(info, "copy@1", {}, tuple(inputs), digest)
                 continue
             payload = payloads.get(tensor.payload)
             if payload is None or payload.dtype != "U8":
                 raise DeltaInvalid(name=tensor.payload, reason="it is not there, or no payload")
-            if payload.nbytes < table_nbytes(tensor.info):
+            if payload.nbytes < table_nbytes(info):
                 raise DeltaInvalid(name=tensor.payload, reason="it is too short")
             inputs.append(InputTensor("delta", payload))
-            yield TensorPlan(tensor.info, "exact@1", params_of(tensor.info), tuple(inputs))
+            yield TensorPlan(info, "exact@1", params_of(info), tuple(inputs), digest)
 
     def to_document(self) -> dict[str, Any]:
         """The record as JSON values."""

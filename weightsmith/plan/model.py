@@ -4,14 +4,16 @@ It holds no paths, no times and no run options: those are bindings, passed besid
 the key by which an unfinished output is continued, and a finished one recognised.
 """
 
+import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 from weightsmith.checkpoint.digest import bytes_digest
-from weightsmith.formats.safetensors_header import layout
+from weightsmith.formats.safetensors_header import layout, parse_header
 from weightsmith.formats.tensors import StoredTensor, TensorInfo
 
 SCHEMA: Final = "weightsmith/plan@1"
@@ -26,6 +28,8 @@ class InputTensor:
     role: str
     """Which input holds it: ``"base"`` or ``"delta"``."""
     info: TensorInfo
+    digest: str = ""
+    """What its digest must be, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class TensorPlan:
     params: Mapping[str, str]
     """The codec's settings, all strings."""
     inputs: tuple[InputTensor, ...]
+    digest: str = ""
+    """What the output's digest must be, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,21 @@ class FilePlan(ShardPlan):
         return b"", tuple(StoredTensor(tensor.output, 0) for tensor in self.tensors)
 
 
+@dataclass(frozen=True)
+class RestoredPlan(ShardPlan):
+    """One output file byte for byte as its publisher wrote it; its header is given."""
+
+    given: bytes = b""
+    """The header, with its length field."""
+    published: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of the file, hex by algorithm."""
+
+    @cached_property
+    def _layout(self) -> tuple[bytes, tuple[StoredTensor, ...]]:
+        size = len(self.given) + self.data_nbytes
+        return self.given, parse_header(self.given, size, Path(self.name)).tensors
+
+
 @dataclass(frozen=True, slots=True)
 class SidecarPlan:
     """A file beside the weights, as it will be published."""
@@ -115,6 +136,8 @@ class InputPlan:
     files: tuple[InputFile, ...]
     rules: str = ""
     """Of a derived input, the digest of the rules by which its tensors follow from its files."""
+    origin: str = ""
+    """``org/name@commit`` of an input from the hub."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +188,7 @@ class Plan:
                     "role": each.role,
                     "files": [[f.name, f.size, f.header_digest] for f in each.files],
                     "rules": each.rules,
+                    "origin": each.origin,
                 }
                 for each in self.inputs
             ],
@@ -204,7 +228,10 @@ class Plan:
             verb=document["verb"],
             inputs=tuple(
                 InputPlan(
-                    each["role"], tuple(InputFile(*file) for file in each["files"]), each["rules"]
+                    each["role"],
+                    tuple(InputFile(*file) for file in each["files"]),
+                    each["rules"],
+                    each["origin"],
                 )
                 for each in document["inputs"]
             ),
@@ -226,13 +253,18 @@ def _shard_document(shard: ShardPlan) -> dict[str, object]:
         "header_digest": bytes_digest(shard.header),
         "tensors": [_tensor_document(tensor) for tensor in shard.tensors],
     }
-    if isinstance(shard, FilePlan):
+    if isinstance(shard, FilePlan | RestoredPlan):
         document["published"] = dict(shard.published)
+    if isinstance(shard, RestoredPlan):
+        document["given"] = base64.b64encode(shard.given).decode("ascii")
     return document
 
 
 def _shard_plan(document: Mapping[str, Any]) -> ShardPlan:
     name, tensors = document["name"], tuple(map(_tensor_plan, document["tensors"]))
+    if "given" in document:
+        given = base64.b64decode(document["given"])
+        return RestoredPlan(name, tensors, given, document["published"])
     if "published" in document:
         return FilePlan(name, tensors, document["published"])
     return ShardPlan(name, tensors)
@@ -258,7 +290,8 @@ def _tensor_document(tensor: TensorPlan) -> dict[str, object]:
         "output": _info_document(tensor.output),
         "codec": tensor.codec,
         "params": dict(tensor.params),
-        "inputs": [[each.role, *_info_document(each.info)] for each in tensor.inputs],
+        "inputs": [[each.role, *_info_document(each.info), each.digest] for each in tensor.inputs],
+        "digest": tensor.digest,
     }
 
 
@@ -267,5 +300,8 @@ def _tensor_plan(document: Mapping[str, Any]) -> TensorPlan:
         output=_info(document["output"]),
         codec=document["codec"],
         params=dict(document["params"]),
-        inputs=tuple(InputTensor(role, _info(info)) for role, *info in document["inputs"]),
+        inputs=tuple(
+            InputTensor(role, _info(info), digest) for role, *info, digest in document["inputs"]
+        ),
+        digest=document["digest"],
     )

@@ -23,19 +23,26 @@ class Needs:
     where: Path
     """The directory whose file system will hold the output."""
     disk_nbytes: int
+    """Of it, what input files take that are streamed from the hub is `streamed_nbytes`."""
     disk_free_nbytes: int
     memory_nbytes: int
     memory_free_nbytes: int | None
+    streamed_nbytes: int = 0
+    """The most that input files take at a time which are fetched, read and dropped."""
 
 
-def assess(plan: Plan, parent: Path, *, workers: int, kept_nbytes: int) -> Needs:
+def assess(
+    plan: Plan, parent: Path, *, workers: int, kept_nbytes: int, streamed_nbytes: int = 0
+) -> Needs:
     """Compare the plan with the disk that holds `parent` and with this machine's memory.
 
-    `kept_nbytes` of the output lie in staging already and need no new space.
+    `kept_nbytes` of the output lie in staging already and need no new space; `streamed_nbytes` are
+    taken by input files while they are read.
     """
     return Needs(
         where=parent,
-        disk_nbytes=max(plan.nbytes - kept_nbytes, 0) + SLACK_NBYTES,
+        disk_nbytes=max(plan.nbytes - kept_nbytes, 0) + streamed_nbytes + SLACK_NBYTES,
+        streamed_nbytes=streamed_nbytes,
         disk_free_nbytes=shutil.disk_usage(parent).free,
         memory_nbytes=RUNTIME_NBYTES + workers * _worker_nbytes(plan),
         memory_free_nbytes=available_memory(),

@@ -166,6 +166,7 @@ def _offloaded(config: Any, checkpoint: Checkpoint, where: str) -> Any:
     library: Any = transformers
     with accelerate.init_empty_weights(include_buffers=False):
         model = library.AutoModelForCausalLM.from_config(config, dtype=_dtype(checkpoint))
+    model.tie_weights()  # each parameter was made anew, without its storage
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)

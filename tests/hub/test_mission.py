@@ -1,0 +1,116 @@
+"""The mission's line, word for word, from an empty cache to a verified model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.engine.folders import assert_same_bits, load
+from tests.hub.conftest import ROOT, Client, usual_env
+from tests.hub.server import Hub
+
+BASE, DELTA = "huggyllama/llama-7b", "lmsys/vicuna-7b-delta-v1.1"
+LINE = ["apply-delta", "--base", "llama-7b", "--delta", DELTA, "--low-cpu-mem"]
+
+ENDS = """
+import os
+from weightsmith.cli.main import main
+from weightsmith.engine.receipts import Receipt
+write = Receipt.write
+Receipt.write = lambda *args: (write(*args), os._exit(9))
+main()
+"""
+"""weightsmith, which ends hard after its first receipt."""
+
+
+@pytest.fixture
+def person(hub: Hub, client: Client, vectors: Path) -> "Person":
+    """Somebody with an empty cache, on a day when the hub holds both repositories."""
+    hub.add(BASE, vectors / "vicuna_v1_1" / "base")
+    hub.add(DELTA, vectors / "vicuna_v1_1" / "delta")
+    return Person(hub, client)
+
+
+class Person:
+    def __init__(self, hub: Hub, client: Client) -> None:
+        self.hub = hub
+        self.cache = client.cache
+        self.place = client.home.parent / "here"
+        self.place.mkdir()
+        self.env = {**usual_env(hub), "HF_HOME": str(client.home), "PYTHONPATH": str(ROOT)}
+
+    def start(self, *args: str, script: str = "") -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, *(["-c", script] if script else ["-m", "weightsmith"]), *args],
+            cwd=self.place,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, *args: str) -> tuple[int, str, str]:
+        process = self.start(*args)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    def weights_in_cache(self) -> list[str]:
+        return sorted(path.name for path in self.cache.rglob("pytorch_model*.bin"))
+
+
+def expected(vectors: Path) -> dict[str, object]:
+    wanted = load_file(vectors / "vicuna_v1_1" / "expected" / "expected.safetensors")
+    return {name: each for name, each in wanted.items() if "inv_freq" not in name}
+
+
+def test_one_command_from_an_empty_cache_to_a_verified_model(
+    person: Person, vectors: Path
+) -> None:
+    code, out, err = person.run(*LINE)
+    assert code == 0, err
+    assert f"llama-7b is {BASE}" in err
+    assert "verified" in out
+    target = person.place / "vicuna-7b-v1.1"
+    assert_same_bits(load(target), expected(vectors))  # type: ignore[arg-type]
+    manifest = json.loads((target / "weightsmith.json").read_bytes())
+    assert manifest["release"] == "vicuna-7b-v1.1"
+    origins = {role: each.partition("@")[0] for role, each in manifest["origins"].items()}
+    assert origins == {"base": BASE, "delta": DELTA}
+    assert [path.name for path in person.place.iterdir()] == ["vicuna-7b-v1.1"]
+    # Again, without a network: all of it is there.
+    code, out, err = person.run(*LINE, "--offline")
+    assert (code, "already done" in out) == (0, True), err
+
+
+def test_a_dry_run_reads_headers_and_fetches_no_weights(person: Person) -> None:
+    code, out, err = person.run(*LINE, "--dry-run")
+    assert code == 0, err
+    assert "21 tensors" in err
+    assert "nothing was written" in out
+    assert [*person.place.iterdir()] == []
+    assert person.weights_in_cache() == []
+    whole = [r for r in person.hub.ranges("pytorch_model-00001-of-00002.bin") if r is None]
+    assert whole == []
+
+
+def test_streaming_keeps_no_input_and_gives_the_same_model(person: Person, vectors: Path) -> None:
+    code, _, err = person.run(*LINE, "--stream", "--max-shard-size", "30kB")
+    assert code == 0, err
+    assert "for inputs while they stream" in err
+    assert_same_bits(load(person.place / "vicuna-7b-v1.1"), expected(vectors))  # type: ignore[arg-type]
+    assert person.weights_in_cache() == []
+    assert [path.name for path in person.place.iterdir()] == ["vicuna-7b-v1.1"]
+
+
+def test_an_interrupted_stream_goes_on(person: Person, vectors: Path) -> None:
+    ended = person.start(*LINE, "--stream", "--max-shard-size", "30kB", script=ENDS)
+    ended.communicate(timeout=120)
+    assert ended.returncode == 9
+    code, _, err = person.run(*LINE, "--stream", "--max-shard-size", "30kB")
+    assert code == 0, err
+    assert "continuing" in err
+    assert_same_bits(load(person.place / "vicuna-7b-v1.1"), expected(vectors))  # type: ignore[arg-type]
+    assert [path.name for path in person.place.iterdir()] == ["vicuna-7b-v1.1"]

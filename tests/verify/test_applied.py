@@ -1,0 +1,130 @@
+"""A delta with its base is checked as the model that it makes, which is written nowhere."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine.folders import state
+from tests.verify.conftest import (
+    Copy,
+    Models,
+    Weightsmith,
+    change_weights,
+    edit,
+)
+from weightsmith.engine.manifest import read_manifest
+from weightsmith.ops.smoke import Settings, smoke
+from weightsmith.ops.verify import verify
+
+
+def test_delta_with_its_base_has_the_fingerprint_of_what_applying_it_gives(
+    models: Models, weightsmith: Weightsmith
+) -> None:
+    said = weightsmith("verify", models.delta, "--base", models.base, "--json")
+    assert said.code == 0, said.err
+    document = json.loads(said.out)
+    written = read_manifest(models.result)
+    assert written is not None
+    assert document["fingerprint"] == written.fingerprint
+    assert document["source"] == f"{models.delta} on {models.base}"
+    verdicts = {check["name"]: check["verdict"] for check in document["checks"]}
+    assert verdicts.pop("digests") == "not checked"
+    assert set(verdicts.values()) == {"pass"}
+    assert {"kind", "shapes", "tokenizer", "checksums", "numbers"} <= verdicts.keys()
+
+
+def test_nothing_is_written_anywhere(models: Models, tmp_path: Path) -> None:
+    folders = (models.base, models.delta, tmp_path)
+    before = state(*folders)
+    report = verify(models.delta, base=models.base)
+    assert report.passed()
+    assert state(*folders) == before
+
+
+def test_digests_of_a_delta_of_2023_are_not_checked_and_strict_says_no(
+    models: Models, weightsmith: Weightsmith
+) -> None:
+    said = weightsmith("verify", models.delta, "--base", models.base)
+    assert said.verdict("digests") == "not checked"
+    assert "a delta of 2023 carries no digests" in said.words
+    assert weightsmith("verify", models.delta, "--base", models.base, "--strict").code == 1
+
+
+def test_delta_with_its_base_is_compared_with_what_was_applied_before(
+    models: Models, copy: Copy, weightsmith: Weightsmith
+) -> None:
+    options = ("--base", models.base, "--against")
+    said = weightsmith("verify", models.delta, *options, models.result)
+    assert (said.code, said.verdict("against")) == (0, "pass")
+    other = copy(models.result)
+    change_weights(other, lambda w: w | {"model.norm.weight": w["model.norm.weight"] * 2})
+    said = weightsmith("verify", models.delta, *options, other)
+    assert (said.code, said.verdict("against")) == (1, "FAIL")
+    assert "model.norm.weight differs" in said.words
+
+
+def test_base_of_another_size_does_not_fit_and_says_where(
+    models: Models, copy: Copy, weightsmith: Weightsmith
+) -> None:
+    other = copy(models.base)
+    name = "model.layers.1.mlp.up_proj.weight"
+    change_weights(other, lambda w: w | {name: w[name][:100]})
+    said = weightsmith("verify", models.delta, "--base", other)
+    assert (said.code, said.verdict("base")) == (1, "FAIL")
+    assert f"shapes differ in {name}: base [100, 80], delta [216, 80]" in said.words
+    assert "take the base that the delta's card names" in said.err
+
+
+def test_rows_that_only_the_user_can_decide_on_are_not_checked(
+    models: Models, copy: Copy, weightsmith: Weightsmith
+) -> None:
+    smaller = copy(models.base)
+    edit(smaller / "config.json", vocab_size=440)
+    names = ("model.embed_tokens.weight", "lm_head.weight")
+    change_weights(smaller, lambda w: w | {name: w[name][:440] for name in names})
+    said = weightsmith("verify", models.delta, "--base", smaller)
+    assert (said.code, said.verdict("base")) == (0, "not checked")
+    assert weightsmith("verify", models.delta, "--base", smaller, "--strict").code == 1
+
+
+def test_infinite_sum_of_finite_sides_is_found(
+    models: Models, copy: Copy, weightsmith: Weightsmith
+) -> None:
+    base, delta = copy(models.base), copy(models.delta)
+    name = "lm_head.weight"
+
+    def enlarge(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if name in weights:
+            weights[name][3, 5] = 60_000.0
+        return weights
+
+    change_weights(base, enlarge)
+    for path in delta.glob("*.bin"):
+        torch.save(enlarge(torch.load(path, weights_only=True)), path)
+    for source in (base, delta):
+        assert weightsmith("verify", source).verdict("numbers") == "pass"
+    said = weightsmith("verify", delta, "--base", base)
+    assert (said.code, said.verdict("numbers")) == (1, "FAIL")
+    assert f"{name} holds 0 NaN and 1 infinite values" in said.words
+
+
+@pytest.mark.parametrize("low_cpu_mem", [False, True])
+def test_delta_runs_on_its_base_without_being_applied(
+    models: Models, tmp_path: Path, low_cpu_mem: bool
+) -> None:
+    settings = Settings(prompt="Where is the drum?", max_new_tokens=8, low_cpu_mem=low_cpu_mem)
+    there, _ = smoke(models.result, settings)
+    nowhere, checks = smoke(models.delta, settings, base=models.base)
+    assert there is not None
+    assert nowhere is not None
+    assert (nowhere.tokens, nowhere.perplexity) == (there.tokens, there.perplexity)
+    assert all(check.verdict == "pass" for check in checks)
+
+
+def test_model_with_a_base_stays_the_model(models: Models, weightsmith: Weightsmith) -> None:
+    said = weightsmith("verify", models.result, "--base", models.base, "--json")
+    document = json.loads(said.out)
+    assert document["source"] == str(models.result)
+    assert weightsmith("verify", models.result, "--base", models.base / "nothing").code == 3

@@ -1,0 +1,36 @@
+"""Reach a SOURCE for a command, telling the person what is found and fetched on the way."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+
+from weightsmith.cli.output import Output
+from weightsmith.ops.sources import Kind, locate
+
+
+def located(
+    output: Output,
+    source: str,
+    *,
+    kind: Kind = "model",
+    offline: bool = False,
+    spool: Path | None = None,
+) -> str | os.PathLike[str]:
+    """The source as a path; with `spool` as `ops.sources.locate` has it."""
+    with output.progress() as progress:
+        return locate(
+            source,
+            kind=kind,
+            offline=offline,
+            spool=spool,
+            note=output.line_once,
+            progress=progress,
+        )
+
+
+def passing_directory() -> Path:
+    """A directory that is gone when the command ends."""
+    context = click.get_current_context()
+    return Path(context.with_resource(tempfile.TemporaryDirectory(prefix="weightsmith-")))

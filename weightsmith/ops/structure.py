@@ -1,0 +1,122 @@
+"""What headers and small files tell about a model, without reading its tensors."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from weightsmith.catalogue.architectures import Expected, expected_tensors
+from weightsmith.checkpoint.buffers import is_buffer
+from weightsmith.checkpoint.checkpoint import Checkpoint, open_weight_file
+from weightsmith.checkpoint.discover import discover
+from weightsmith.engine.staging import Staging
+from weightsmith.errors import WeightsmithError, shown
+from weightsmith.ops.report import Check, judged
+from weightsmith.ops.subject import Subject
+from weightsmith.repair.detect import diagnose
+
+_UNFINISHED: Final = (".incomplete", ".part", ".tmp", ".crdownload", ".aria2")
+"""What downloads and writers that were stopped leave behind."""
+_HUB_CORNER: Final = ".cache/huggingface/download"
+"""Where the hub library keeps what it is still fetching into a directory."""
+
+
+def check_unreadable(directory: Path, error: WeightsmithError) -> Check:
+    """Every weight file that cannot be read, where one of them stopped us."""
+    problems = []
+    try:
+        names = discover(directory).weights
+    except WeightsmithError:
+        names = ()
+    for name in names:
+        try:
+            open_weight_file(directory, name)
+        except WeightsmithError as damaged:
+            problems.append(str(damaged))
+    return Check("files", "FAIL", tuple(problems or [str(error), *error.context]), error.hint_text)
+
+
+def check_structure(subject: Subject) -> list[Check]:
+    """Files, kind, names and shapes, tokenizer and config, leftovers."""
+    checkpoint = subject.checkpoint
+    count = len(checkpoint.files)
+    fine = f"{count} sound header{'s' if count > 1 else ''}, {len(checkpoint.tensors)} tensors"
+    return [
+        Check("files", "pass", (fine, *checkpoint.notes)),
+        _kind(subject),
+        _shapes(checkpoint),
+        _tokenizer(checkpoint),
+        _leftovers(subject),
+    ]
+
+
+def _kind(subject: Subject) -> Check:
+    kind = subject.kind
+    if kind.kind == "unknown":
+        return Check("kind", "not checked", (kind.reason,))
+    problems = [f"this is a delta, not a model: {kind.reason}"] * (kind.kind == "delta")
+    hint = f"check it with its base: weightsmith verify {subject.checkpoint.label} --base BASE"
+    fine = "delta and base make a model" if subject.rules else "a model"
+    return judged("kind", problems, f"{fine}: {kind.reason}", hint=hint)
+
+
+def _shapes(checkpoint: Checkpoint) -> Check:
+    """Names and shapes against the config, where the architecture is known."""
+    config = checkpoint.config
+    try:
+        expected = expected_tensors(config)
+    except ValueError as error:
+        return Check("shapes", "FAIL", (f"config.json: {error}",))
+    if expected is None:
+        said = f"for {config['model_type']}" if "model_type" in config else "without a model_type"
+        return Check("shapes", "not checked", (f"there is no table of tensors {said}",))
+    extra = [n for n in checkpoint.tensors if n not in expected.shapes and not is_buffer(n)]
+    beyond = expected.beyond(extra)
+    problems = _misshapen(checkpoint, expected)
+    problems += [f"{n} lies beyond the {expected.layers} layers of the config" for n in beyond]
+    others = [name for name in extra if name not in beyond]
+    fine = f"{len(expected.shapes)} names and shapes are those of the config"
+    if others:
+        fine += f"; {len(others)} more: {', '.join(shown(others))}"
+    return judged("shapes", problems, fine)
+
+
+def _misshapen(checkpoint: Checkpoint, expected: Expected) -> list[str]:
+    problems = []
+    for name, shape in expected.shapes.items():
+        found = checkpoint.tensors.get(name)
+        if found is None:
+            untied = name == "lm_head.weight" and "model.embed_tokens.weight" in checkpoint.tensors
+            why = ", and the config does not say that embeddings are tied" if untied else ""
+            problems.append(f"{name} is missing{why}")
+        elif found.info.shape != shape:
+            problems.append(f"{name} is {list(found.info.shape)}, the config says {list(shape)}")
+    return problems
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Check:
+    """What ``fix-tokenizer --check`` finds."""
+    try:
+        files = {name: checkpoint.read_sidecar(name) for name in checkpoint.sidecars}
+        found = diagnose(files, embedding_rows=checkpoint.embedding_rows)
+    except WeightsmithError as error:
+        return Check("tokenizer", "FAIL", (str(error),), error.hint_text)
+    if not found.faults and found.notes:
+        return Check("tokenizer", "not checked", found.notes)
+    problems = [f"{fault.file}: {fault.evidence} [{fault.id}]" for fault in found.faults]
+    cures = [fault.error.hint_text for fault in found.faults if fault.error]
+    hint = cures[0] if cures else f"weightsmith fix-tokenizer {checkpoint.directory}"
+    return judged("tokenizer", problems, "no known fault in tokenizer and config", hint=hint)
+
+
+def _leftovers(subject: Subject) -> Check:
+    """What downloads, writers and runs of ours that were stopped left beside the files."""
+    problems = []
+    for part in subject.parts.values():
+        here = Path(os.path.abspath(part.directory))  # noqa: PTH100  (staging lies beside a link)
+        corner = here / _HUB_CORNER
+        found = [entry.name for entry in os.scandir(here) if entry.name.endswith(_UNFINISHED)]
+        found += [f"{_HUB_CORNER}/{path.name}" for path in corner.glob("**/*.incomplete")]
+        problems += [f"{name} was left by something unfinished" for name in sorted(found)]
+        if here.name and os.path.lexists(staging := Staging(here).path):
+            problems.append(f"{staging} was left by an unfinished run")
+    return judged("leftovers", problems, "none")
