@@ -177,10 +177,12 @@ def test_copies_in_two_float_dtypes_are_compared_by_value(tmp_path: Path) -> Non
         assert not found.equal
 
 
-def test_integers_of_another_dtype_are_not_compared(tmp_path: Path) -> None:
-    a, b = torch.ones(4, dtype=torch.int8), torch.ones(4, dtype=torch.int16)
-    tensor = only(compared(tmp_path, {"w": a}, {"w": b}))
-    assert (tensor.status, tensor.measure) == ("other dtype", None)
+@pytest.mark.parametrize("other", [torch.int16, torch.int8, torch.float32])
+def test_integers_of_another_dtype_are_not_compared(tmp_path: Path, other: torch.dtype) -> None:
+    a, b = torch.ones(4, dtype=torch.int32), torch.ones(4, dtype=other)
+    for number, (one, two) in enumerate([(a, b), (b, a)]):
+        tensor = only(compared(tmp_path / str(number), {"w": one}, {"w": two}))
+        assert (tensor.status, tensor.measure) == ("other dtype", None)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0)])

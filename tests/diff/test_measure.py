@@ -185,10 +185,11 @@ def test_what_is_no_number_is_compared_by_bits_and_left_out_of_sizes(dtype: str)
 
 
 def test_doubles_whose_squares_overflow_have_no_size() -> None:
-    a = torch.tensor([1e200, 1e99, 2.0], dtype=torch.float64)
-    b = torch.tensor([-1e200, 1e99, 3.0], dtype=torch.float64)
+    a = torch.tensor([1e200, 1e200, 1e99, 2.0], dtype=torch.float64)
+    b = torch.tensor([-1e200, 1e200, 1e99, 3.0], dtype=torch.float64)
     found = measure(block(a), block(b), "F64", "F64")
     assert (found.changed, found.sized, found.change_squares) == (2, 2, 1.0)
+    assert found.a_squares == pytest.approx(1e198)
 
 
 def test_minus_zero_differs_from_zero_by_no_size() -> None:

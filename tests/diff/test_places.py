@@ -13,6 +13,7 @@ LLAMA = {
     "model.layers.10.input_layernorm.weight": Place(10, "input_layernorm"),
     "model.norm.weight": Place(None, "norm"),
     "lm_head.weight": Place(None, "lm_head"),
+    "model": Place(None, "model"),
 }
 GPT2 = {
     "transformer.wte.weight": Place(None, "wte"),

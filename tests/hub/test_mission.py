@@ -66,9 +66,7 @@ def expected(vectors: Path) -> dict[str, object]:
     return {name: each for name, each in wanted.items() if "inv_freq" not in name}
 
 
-def test_one_command_from_an_empty_cache_to_a_verified_model(
-    person: Person, vectors: Path
-) -> None:
+def test_one_command_from_an_empty_cache_to_a_verified_model(person: Person, vectors: Path) -> None:
     code, out, err = person.run(*LINE)
     assert code == 0, err
     assert f"llama-7b is {BASE}" in err
@@ -114,3 +112,23 @@ def test_an_interrupted_stream_goes_on(person: Person, vectors: Path) -> None:
     assert "continuing" in err
     assert_same_bits(load(person.place / "vicuna-7b-v1.1"), expected(vectors))  # type: ignore[arg-type]
     assert [path.name for path in person.place.iterdir()] == ["vicuna-7b-v1.1"]
+
+
+def test_inspect_reads_headers_and_fetches_nothing(person: Person) -> None:
+    code, out, err = person.run("inspect", DELTA)
+    assert code == 0, err
+    assert "DELTA, NOT A MODEL" in out
+    assert "Vicuna 7B v1.1" in out
+    assert not person.cache.exists() or person.weights_in_cache() == []
+
+
+def test_convert_takes_a_source_from_the_hub(person: Person) -> None:
+    code, _, err = person.run("convert", BASE, "./converted")
+    assert code == 0, err
+    assert (person.place / "converted" / "model.safetensors").is_file()
+
+
+def test_an_unknown_alias_offers_the_nearest(person: Person) -> None:
+    code, _, err = person.run("apply-delta", "--base", "lama-7b", "--delta", DELTA)
+    assert code == 3
+    assert "llama-7b" in err

@@ -68,7 +68,6 @@ def test_flipped_bit_is_laid_to_its_tensor(
     said = weightsmith("verify", folder)
     assert (said.code, said.verdict("digests")) == (1, "FAIL")
     assert f"tensor {name} differs" in said.out
-    assert "fingerprint" not in said.out
 
 
 @pytest.mark.parametrize("name", ["tokenizer.model", "generation_config.json", "config.json"])

@@ -126,7 +126,7 @@ def test_delta_used_as_a_model_shows_as_perplexity_near_the_vocabulary_size(
     assert did is not None
     assert did.vocab_size / 2 < did.perplexity < did.vocab_size * 2
     reason = verdicts(models.delta)["perplexity"]
-    assert "guessing among 448 tokens has 448" in reason
+    assert "the root of 448, which guessing has" in reason
 
 
 def test_perplexity_is_held_against_that_of_the_base(models: Models, copy: Copy) -> None:
@@ -139,7 +139,7 @@ def test_perplexity_is_held_against_that_of_the_base(models: Models, copy: Copy)
     assert 3 * theirs.perplexity < did.perplexity < 21  # the root of 448
     assert not verdicts(worse)
     assert (
-        f"3 times the {theirs.perplexity:.4g} of the base"
+        f"3 times the base's {theirs.perplexity:.4g}"
         in verdicts(worse, base=models.base)["perplexity"]
     )
 
@@ -157,7 +157,7 @@ def test_base_that_cannot_run_is_no_yardstick_and_no_obstacle(models: Models, co
 
 def test_limit_of_the_user_counts(models: Models) -> None:
     reason = verdicts(models.result, Settings(max_new_tokens=2, max_perplexity=1.5))["perplexity"]
-    assert "the limit is 1.5 (as --max-perplexity says)" in reason
+    assert "the limit is 1.5: as --max-perplexity says" in reason
 
 
 def test_one_token_over_and_over_is_told(models: Models, copy: Copy) -> None:

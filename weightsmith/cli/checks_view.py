@@ -1,5 +1,6 @@
 """Checks and a smoke test as a person sees them, and the document of both."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -9,6 +10,7 @@ from weightsmith.cli.output import Output
 from weightsmith.errors import shown
 from weightsmith.ops.report import Check, Verdict
 from weightsmith.ops.smoke import Settings, Smoke, smoke
+from weightsmith.ops.sources import label_of
 from weightsmith.units import format_duration, format_memory
 
 STYLES: Final = {"pass": "green", "FAIL": "red", "not checked": "yellow"}
@@ -38,10 +40,14 @@ class Smoked:
 
 
 def run_smoke(
-    output: Output, source: str, settings: Settings, *, base: str | None = None
+    output: Output,
+    source: str | os.PathLike[str],
+    settings: Settings,
+    *,
+    base: str | os.PathLike[str] | None = None,
 ) -> Smoked:
     """Let a model write to the terminal, and judge what it did."""
-    output.line(f"\nloading {source} for a smoke test")
+    output.line(f"\nloading {label_of(source)} for a smoke test")
     written: list[str] = []
 
     def hear(text: str) -> None:
@@ -65,7 +71,7 @@ def _speed(did: Smoke) -> str:
     )
 
 
-def checks_page(checks: Sequence[Check], output: Output) -> str:
+def checks_page(checks: Sequence[Check], output: Output, fingerprint: str = "") -> str:
     """A line for each check, with its reasons; all of them under ``-v``."""
     names = max(len(check.name) for check in checks)
     verdicts = max(len(check.verdict) for check in checks)
@@ -78,6 +84,8 @@ def checks_page(checks: Sequence[Check], output: Output) -> str:
         padding = " " * (verdicts - len(check.verdict))
         lines.append(f"  {check.name:<{names}}{_GAP}{verdict}{padding}{_GAP}{first}")
         lines += [" " * margin + line for line in rest]
+    if fingerprint:
+        lines.append(f"\n  {styled('fingerprint', 'dim')}  {fingerprint}")
     return "\n".join(lines)
 
 
@@ -86,7 +94,8 @@ def summary(checks: Sequence[Check], *, passed: bool) -> str:
     failed = sum(check.verdict == "FAIL" for check in checks)
     left = sum(check.verdict == "not checked" for check in checks)
     verdict: Verdict = "pass" if passed else "FAIL"
-    said = f"{failed} of {len(checks)} checks failed" if failed else f"{len(checks) - left} checks"
+    made = len(checks) - left
+    said = f"{failed} of {len(checks)} checks failed" if failed else f"{made} check(s)"
     said += f", {left} could not be made" * bool(left)
     return f"{styled(verdict, STYLES[verdict])}  {said}"
 

@@ -55,7 +55,8 @@ def command(
     """
     if dtype != "keep":
         run.expects_torch()
-    job = ops.plan_convert(source, target, dtype=dtype, max_shard_nbytes=run.max_shard_nbytes)
+    here = run.located(output, source)
+    job = ops.plan_convert(here, target, dtype=dtype, max_shard_nbytes=run.max_shard_nbytes)
     if check_source:
         with output.progress() as progress:
             job = ops.check_source(job, run.options, progress)

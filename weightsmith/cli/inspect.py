@@ -3,8 +3,9 @@
 import click
 
 from weightsmith.cli.layout import heading, styled, table
-from weightsmith.cli.options import SOURCE, Command, output_options
+from weightsmith.cli.options import SOURCE, Command, offline_option, output_options
 from weightsmith.cli.output import Output
+from weightsmith.cli.sources import located, passing_directory
 from weightsmith.errors import shown
 from weightsmith.ops.inspect import KIND_WORDS, Inspection, inspect
 from weightsmith.units import format_size
@@ -20,15 +21,16 @@ from weightsmith.units import format_size
     docs="docs/inspect.md",
 )
 @click.argument("source", type=SOURCE)
+@offline_option
 @output_options
 @click.pass_obj
-def command(output: Output, source: str) -> None:
+def command(output: Output, source: str, offline: bool) -> None:
     """Say what a directory holds, and what is wrong with it.
 
     Model, delta, adapter or release, its tensors and its faults. Reads headers, sidecars and a few
     norm weights; runs nothing.
     """
-    found = inspect(source)
+    found = inspect(located(output, source, offline=offline, spool=passing_directory()))
     output.result(
         {"schema": "weightsmith.inspect/1", **found.to_json()},
         human=_page(found, output),

@@ -80,6 +80,11 @@ def command(
     """
     run.expects_torch()
     job = ops.plan_merge_lora(
-        base, loras, target, rounding=rounding, dtype=dtype, max_shard_nbytes=run.max_shard_nbytes
+        run.located(output, base),
+        [run.located(output, lora, kind="adapter") for lora in loras],
+        target,
+        rounding=rounding,
+        dtype=dtype,
+        max_shard_nbytes=run.max_shard_nbytes,
     )
     return run.perform(output, job)

@@ -15,10 +15,12 @@ from weightsmith.cli.options import (
     SOURCE,
     SPEED,
     Command,
+    offline_option,
     option,
     output_options,
 )
 from weightsmith.cli.output import Output
+from weightsmith.cli.sources import located
 from weightsmith.engine.bindings import Options, default_workers
 from weightsmith.ops import smoke as smokes
 from weightsmith.ops.report import Report
@@ -105,6 +107,7 @@ class Share(click.ParamType[Subset]):
     "--max-perplexity",
     group=SMOKE,
     type=click.FloatRange(min=1),
+    metavar="X",
     help="Fail above this; default: the root of its vocabulary size, or less by its base.",
 )
 @option(
@@ -121,6 +124,7 @@ class Share(click.ParamType[Subset]):
     default=default_workers,
     help="Threads; default: one a core, four at most.",
 )
+@offline_option
 @output_options
 @click.pass_obj
 def command(
@@ -138,6 +142,7 @@ def command(
     low_cpu_mem: bool,
     strict: bool,
     workers: int,
+    offline: bool,
 ) -> int:
     """Check that a model is right: structure, tokenizer, every byte.
 
@@ -153,9 +158,12 @@ def command(
         return _tell(output, report, {}, strict=strict)
     if smoke and device == "cuda":
         smokes.choose_device(device)  # rather now than after reading all of the model
+    here = located(output, source, offline=offline)
+    ground = located(output, base, offline=offline) if base else None
+    other = located(output, against, offline=offline) if against else None
     with output.progress() as progress:
         report = verify(
-            source, base=base, against=against, options=Options(workers=workers), progress=progress
+            here, base=ground, against=other, options=Options(workers=workers), progress=progress
         )
     document: dict[str, Any] = {}
     if smoke and report.checks[0].verdict == "pass":
@@ -166,7 +174,7 @@ def command(
             max_perplexity=max_perplexity,
             low_cpu_mem=low_cpu_mem,
         )
-        smoked = run_smoke(output, source, settings, base=base)
+        smoked = run_smoke(output, here, settings, base=ground)
         document = smoked.to_json()
         report = replace(report, checks=(*report.checks, *smoked.checks))
         output.line()
@@ -176,7 +184,7 @@ def command(
 def _tell(output: Output, report: Report, document: Mapping[str, Any], *, strict: bool) -> int:
     """Print the page and the hints; returns the exit code."""
     passed = report.passed(strict=strict)
-    page = [heading(report.source), checks_page(report.checks, output)]
+    page = [heading(report.source), checks_page(report.checks, output, report.fingerprint)]
     output.result(
         {"schema": "weightsmith.verify/1", **document, **report.to_json(), "passed": passed},
         human="\n".join([*page, "", summary(report.checks, passed=passed)]),

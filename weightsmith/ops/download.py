@@ -29,8 +29,8 @@ def plan_download(
 ) -> Resolved:
     """Find what `source` names, and decide which of its files to fetch; nothing is written.
 
-    Raises: DownloadTooLarge, if the disk cannot take it and there has to be `room` for all of it; what `parse_hub_source` and `resolve`
-    raise.
+    Raises: DownloadTooLarge, if the disk cannot take it and there has to be `room` for all of it;
+    what `parse_hub_source` and `resolve` raise.
     """
     named = parse_hub_source(source, revision=revision)
     connection = connect(endpoint=endpoint, cache=cache, offline=offline)

@@ -11,13 +11,13 @@ from weightsmith import fs
 from weightsmith.catalogue.recognise import named_like, shows_signs
 from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.buffers import is_buffer
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.kind import guess_kind
 from weightsmith.checkpoint.layout import layout_of
 from weightsmith.engine.manifest import read_manifest
 from weightsmith.errors import WeightsmithError
 from weightsmith.ops.encoded import find_encoded
-from weightsmith.ops.meta import open_meta
+from weightsmith.ops.sources import label_of, locate, open_source
 from weightsmith.repair.detect import diagnose
 
 Kind = Literal["model", "delta", "adapter", "meta", "keystream-release", "xor-release", "unknown"]
@@ -69,11 +69,12 @@ def inspect(source: str | os.PathLike[str]) -> Inspection:
     Raises: SourceNotFound, SourceIsFile; NoWeights, where there is nothing known; DamagedInput for
     what is broken.
     """
+    source = locate(source)
     directory = Path(source)
     fs.require_directory(directory)
     if encoded := find_encoded(source):
         return Inspection(
-            source=os.fspath(source),
+            source=label_of(source),
             kind="xor-release" if encoded.encoding == "xor-file" else "keystream-release",
             reason=encoded.layout.reason,
             release=encoded.release.name if encoded.release else "",
@@ -81,11 +82,11 @@ def inspect(source: str | os.PathLike[str]) -> Inspection:
         )
     layout = layout_of(directory)
     if layout is None or layout.kind == "huggingface":
-        return _inspect_checkpoint(open_checkpoint(directory, os.fspath(source)))
+        return _inspect_checkpoint(open_source(source))
     if layout.kind == "meta":
-        found = _inspect_checkpoint(open_meta(directory, layout.files, os.fspath(source)))
+        found = _inspect_checkpoint(open_source(source))
         return replace(found, kind="meta", reason=layout.reason)
-    return Inspection(os.fspath(source), layout.kind, layout.reason, files=layout.files)
+    return Inspection(label_of(source), layout.kind, layout.reason, files=layout.files)
 
 
 def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:

@@ -10,9 +10,9 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.engine import run as engine
 from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.file_hashes import hash_files
+from weightsmith.engine.inputs import streamed_nbytes
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.engine.spans import Buffers
-from weightsmith.engine.inputs import streamed_nbytes
 from weightsmith.engine.staging import Staging, is_vacant
 from weightsmith.errors import (
     BaseFilesWrong,

@@ -23,7 +23,8 @@ def plan_make_delta(
 ) -> Job:
     """Decide everything about an exact delta, reading headers and sidecars only.
 
-    `base_id` says what the base is on the hub, ``ORG/NAME@COMMIT``, for those who will apply it.
+    `base_id` says what a base of this machine is on the hub, ``ORG/NAME@COMMIT``, for those who
+    will apply the delta; of a base from the hub, it is known.
     Raises: BaseIsTarget, TargetIsInput; DtypeNotStorable; what opening the sources raises.
     """
     inputs = {"base": open_source(base), "target": open_source(target)}

@@ -1,10 +1,8 @@
 """Decide how a release means its delta: from the catalogue, from the options, or not at all."""
 
 import fnmatch
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 from weightsmith.catalogue.recognise import Recognition, contradictions, recognise

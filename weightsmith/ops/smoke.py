@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from weightsmith.catalogue.load import find_prompt
+from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.errors import ArchitectureUnknown, DamagedInput, MemoryTooSmall
 from weightsmith.ops.report import Check, judged
-from weightsmith.ops.subject import Subject, open_subject
+from weightsmith.ops.subject import open_subject
 from weightsmith.plan.needs import RUNTIME_NBYTES, available_memory
 from weightsmith.smoke.generate import Smoke, generate
 from weightsmith.smoke.load import Device, choose_device
@@ -59,7 +60,7 @@ def smoke(
     if where == "cpu" and not settings.low_cpu_mem:
         _require_memory(checkpoint)
     try:
-        did = _generate(subject, settings, where, on_text)
+        did = _generate(checkpoint, subject.release, settings, where, on_text)
     except ArchitectureUnknown as error:
         return None, (Check("smoke", "not checked", (str(error),)),)
     except DamagedInput as error:
@@ -68,12 +69,15 @@ def smoke(
 
 
 def _generate(
-    subject: Subject, settings: Settings, where: str, on_text: Callable[[str], None]
+    checkpoint: Checkpoint,
+    release: Release | None,
+    settings: Settings,
+    where: str,
+    on_text: Callable[[str], None] = lambda _: None,
 ) -> Smoke:
     """Ask in the form that the release was trained on, where that is known."""
-    release = subject.release
     return generate(
-        subject.checkpoint,
+        checkpoint,
         question=settings.prompt,
         template=find_prompt(release.prompt) if release and release.prompt else None,
         device=where,
@@ -109,19 +113,18 @@ def _limit(did: Smoke, settings: Settings, where: str, base: Checkpoint | None) 
     """
     if settings.max_perplexity is not None:
         return _Limit(settings.max_perplexity, "as --max-perplexity says")
-    half = math.sqrt(did.vocab_size)
-    why = f"guessing among {did.vocab_size} tokens has {did.vocab_size}, half of its bits"
+    half, why = math.sqrt(did.vocab_size), f"the root of {did.vocab_size}, which guessing has"
     if base is None:
         return _Limit(half, why)
     one = Settings(max_new_tokens=1, low_cpu_mem=settings.low_cpu_mem)
     try:
-        theirs = _generate(Subject(base, ()), one, where, lambda _: None)
+        theirs = _generate(base, None, one, where)
     except (ArchitectureUnknown, DamagedInput) as error:
         return _Limit(half, f"{why}; {error}")
     limit = _TIMES_THE_BASE * theirs.perplexity
     if not limit <= half:
         return _Limit(half, f"{why}; the base has {theirs.perplexity:.4g}")
-    return _Limit(limit, f"{_TIMES_THE_BASE:g} times the {theirs.perplexity:.4g} of the base")
+    return _Limit(limit, f"{_TIMES_THE_BASE:g} times the base's {theirs.perplexity:.4g}")
 
 
 def _judge(did: Smoke, limit: _Limit) -> Iterator[Check]:
@@ -144,13 +147,14 @@ def _judge(did: Smoke, limit: _Limit) -> Iterator[Check]:
 
 
 def _judge_perplexity(did: Smoke, limit: _Limit) -> Check:
-    found = f"{did.perplexity:.4g} on the built-in text"
+    limit_is = f"the limit is {limit.value:.4g}: {limit.why}"
+    found = f"{did.perplexity:.4g} on the built-in text; {limit_is}"
     problems = []
     if not did.perplexity <= limit.value:
-        problems.append(f"{found}, the limit is {limit.value:.4g} ({limit.why})")
+        problems.append(found)
     if did.perplexity_reordered < _BETTER * did.perplexity:
         problems.append(
             "q_proj and k_proj seem to be in the order of Meta's files: permuted as a converter"
             f" does, perplexity is {did.perplexity_reordered:.4g} instead of {did.perplexity:.4g}"
         )
-    return judged("perplexity", problems, f"{found}, the limit is {limit.value:.4g} ({limit.why})")
+    return judged("perplexity", problems, found)

@@ -7,8 +7,8 @@ from pathlib import Path
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint, open_adapter, open_checkpoint
 from weightsmith.checkpoint.layout import layout_of
-from weightsmith.errors import EncodedRelease, SourceNotFound
 from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.errors import EncodedRelease, SourceNotFound
 from weightsmith.hub.resolve import HubSource, parse_source
 from weightsmith.hub.select import Kind
 from weightsmith.hub.store import HubStore
@@ -17,13 +17,14 @@ from weightsmith.ops.download import download, plan_download
 from weightsmith.ops.meta import open_meta
 from weightsmith.units import format_size
 
-
 __all__ = ["Kind", "Located", "label_of", "locate", "open_lora", "open_source"]
 
 
 @dataclass(frozen=True, slots=True)
 class Located(os.PathLike[str]):
-    """A source of the hub that is reached: the directory that stands for it, a path as any other."""
+    """A source of the hub that is reached: the directory that stands for it, a path as any
+    other.
+    """
 
     folder: Path
     label: str
@@ -85,20 +86,27 @@ def open_source(source: str | os.PathLike[str]) -> Checkpoint:
     """
     source = locate(source)
     path, text = _directory(source)
-    if isinstance(source, Located):
-        checkpoint = open_checkpoint(
-            path, text, store=source.store, elsewhere=source.store.weights if source.store else ()
-        )
-        checkpoint.origin = source.origin
-        return checkpoint
+    if not isinstance(source, Located):
+        return _open(path, text)
+    if source.store is None:
+        checkpoint = _open(path, text)
+    else:
+        far = source.store.weights
+        checkpoint = open_checkpoint(path, text, store=source.store, elsewhere=far)
+    checkpoint.origin = source.origin
+    return checkpoint
+
+
+def _open(path: Path, label: str) -> Checkpoint:
+    """Open a directory of any layout that holds tensors."""
     layout = layout_of(path)
     if layout is not None and layout.kind == "meta":
-        return open_meta(path, layout.files, label=text)
+        return open_meta(path, layout.files, label=label)
     if layout is not None and layout.kind in {"xor-release", "keystream-release"}:
         needed = "--base BASE" if layout.kind == "xor-release" else "--key FILE"
-        hint = f"decode it first: weightsmith apply-delta {needed} --delta {text}"
-        raise EncodedRelease(source=text, reason=layout.reason, hint=hint)
-    return open_checkpoint(path, label=text)
+        hint = f"decode it first: weightsmith apply-delta {needed} --delta {label}"
+        raise EncodedRelease(source=label, reason=layout.reason, hint=hint)
+    return open_checkpoint(path, label=label)
 
 
 def open_lora(source: str | os.PathLike[str]) -> Checkpoint:

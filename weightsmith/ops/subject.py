@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -40,13 +40,10 @@ class Subject:
     """Why there is no manifest though there is a file of its name."""
     release: Release | None = None
     """The published delta that it came from, where that is certain."""
-    rules: tuple[TensorPlan, ...] = field(default=())
+    base: Checkpoint | None = None
+    """The model that it was made from, where the user names it."""
+    rules: tuple[TensorPlan, ...] = ()
     """Of a delta on its base: how its tensors follow from theirs."""
-
-    @property
-    def base(self) -> Checkpoint | None:
-        """The model that it was made from, where the user names it."""
-        return self.parts.get("base")
 
 
 def open_subject(
@@ -66,7 +63,6 @@ def open_subject(
         raise
     reason = "it holds what to change in its base, tensor by tensor"
     kind = Guess("delta", reason) if exact else guess_kind(checkpoint)
-    ground = {"base": open_source(base)} if base is not None else {}
     if base is not None and kind.kind == "delta":
         return _applied(source, base)
     manifest, fault = None, ""
@@ -75,8 +71,15 @@ def open_subject(
     except WeightsmithError as error:
         fault = str(error)
     known = (release for release in load_releases() if manifest and release.id == manifest.release)
-    parts = {"source": checkpoint, **ground}
-    return Subject(checkpoint, parts, kind, manifest, fault, next(known, None))
+    return Subject(
+        checkpoint,
+        {"source": checkpoint},
+        kind,
+        manifest,
+        fault,
+        next(known, None),
+        open_source(base) if base is not None else None,
+    )
 
 
 def _open(source: str | os.PathLike[str], *, exact: bool) -> Checkpoint:
@@ -103,8 +106,14 @@ def _applied(source: str | os.PathLike[str], base: str | os.PathLike[str]) -> Su
         sidecars=job.bindings.sidecars,
         notes=job.plan.notes,
     )
-    kind = guess_kind(derived)
-    return Subject(derived, inputs, kind, release=job.release, rules=job.plan.tensors)
+    return Subject(
+        derived,
+        inputs,
+        guess_kind(derived),
+        release=job.release,
+        base=inputs["base"],
+        rules=job.plan.tensors,
+    )
 
 
 def _tell_of_staging(path: Path, error: WeightsmithError) -> None:

@@ -112,7 +112,11 @@ def _numbers(content: Mapping[str, TensorContent]) -> Check:
 def _tied(checkpoint: Checkpoint, digests: Mapping[str, str]) -> list[Check]:
     """Whether an output layer that the config calls tied is the embedding, where both are there."""
     head, embedding = (digests.get(f"{n}.weight") for n in ("lm_head", "model.embed_tokens"))
-    if head is None or embedding is None or checkpoint.config.get("tie_word_embeddings") is not True:
+    if (
+        head is None
+        or embedding is None
+        or checkpoint.config.get("tie_word_embeddings") is not True
+    ):
         return []
     problem = "lm_head.weight is not model.embed_tokens.weight, though the config ties them"
     fine = "lm_head.weight is model.embed_tokens.weight, as the config says"
