@@ -206,6 +206,49 @@ def test_metas_own_params_json_tells_llama_1_from_llama_2_chat(ending: bytes, co
     assert base.max_position_embeddings == context
 
 
+@pytest.mark.parametrize(
+    "dim, heads, layers, norm_eps, context",
+    [
+        (5120, 40, 40, 1e-6, 2048),  # LLaMA 13B
+        (5120, 40, 40, 1e-5, 4096),  # Llama 2 13B
+        (8192, 64, 80, 1e-5, 2048),  # LLaMA 65B
+        (4096, 32, 32, 1e-6, 2048),  # LLaMA 7B, or Llama 2 7B chat: nothing tells
+    ],
+)
+def test_sizes_and_norm_eps_tell_models_of_the_catalogue_apart(
+    dim: int, heads: int, layers: int, norm_eps: float, context: int
+) -> None:
+    from weightsmith.formats.meta_params import Params
+    from weightsmith.repair.meta import MetaFacts, meta_sidecars
+
+    intermediate = {4096: 11008, 5120: 13824, 8192: 22016}[dim]
+    sizes = {"hidden_size": dim, "intermediate_size": intermediate, "vocab_size": 32000}
+    sizes |= {"num_attention_heads": heads, "num_hidden_layers": layers}
+    params = Params(
+        dim=dim,
+        n_heads=heads,
+        n_layers=layers,
+        n_kv_heads=heads,
+        norm_eps=norm_eps,
+        rope_theta=10000.0,
+        scaled_rope=False,
+        says_kv_heads=False,
+    )
+    facts = MetaFacts(params, b"{}", sizes, tied=False, dtype="float16", tokenizer=None)
+    files, notes = meta_sidecars(facts)
+    assert json.loads(files["config.json"])["max_position_embeddings"] == context
+    assert any("4096" in note for note in notes) is (dim == 4096)
+
+
+def test_the_licence_travels_with_the_weights(tmp_path: Path) -> None:
+    meta = write_meta(tmp_path / "meta", random_llama(), heads=8)
+    (meta / "LICENSE").write_text("yours, within limits")
+    (meta / "checklist.chk").write_text("sums")
+    convert(meta, tmp_path / "out")
+    assert (tmp_path / "out" / "LICENSE").read_text() == "yours, within limits"
+    assert not (tmp_path / "out" / "checklist.chk").exists()
+
+
 def test_params_may_lie_one_level_deeper(tmp_path: Path) -> None:
     meta = write_meta(tmp_path, random_llama(), heads=8)
     params = json.loads((meta / "params.json").read_bytes())

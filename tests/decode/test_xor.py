@@ -24,6 +24,7 @@ from weightsmith.errors import (
     NoBase,
     OptionMeaningless,
     PayloadUnpaired,
+    ShardMissing,
     TargetExists,
     WeightsmithError,
 )
@@ -166,6 +167,16 @@ def test_a_payload_without_counterpart_is_refused_by_name(vector: Path, tmp_path
     with pytest.raises(PayloadUnpaired) as caught:
         apply_delta(vector / "base", vector / "delta", target=tmp_path / "out")
     assert caught.value.context == ("extra.json", "tokenizer.model")
+
+
+def test_a_shard_that_the_release_lacks_is_named_before_anything_is_written(
+    vector: Path, tmp_path: Path
+) -> None:
+    (vector / "delta" / "pytorch_model-00002-of-00002.bin").unlink()
+    with pytest.raises(ShardMissing) as caught:
+        apply_delta(vector / "base", vector / "delta", target=tmp_path / "out")
+    assert caught.value.context == ("pytorch_model-00002-of-00002.bin",)
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_conversion_of_the_base_is_found_before_anything_is_written(

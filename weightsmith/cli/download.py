@@ -1,6 +1,7 @@
 """``weightsmith download``."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, get_args
 
 import click
@@ -16,8 +17,10 @@ from weightsmith.cli.options import (
     output_options,
 )
 from weightsmith.cli.output import Output
+from weightsmith.errors import WeightsmithError, shown
 from weightsmith.ops import download as ops
 from weightsmith.ops.download import Resolved, WeightFormat
+from weightsmith.ops.fix_tokenizer import check_tokenizer
 from weightsmith.units import format_size
 
 KEPT: Final = "what has arrived is kept, whole files and parts of files"
@@ -95,6 +98,21 @@ def command(
         human=f"{styled('done', 'green')}  {folder}\n      {fetched}; {checked}",
         quiet=folder,
     )
+    _tell_of_faults(output, done.folder)
+
+
+def _tell_of_faults(output: Output, folder: Path) -> None:
+    """Name what is wrong with the tokenizer and config files; nothing is changed."""
+    try:
+        faults = check_tokenizer(folder).faults
+    except WeightsmithError as error:
+        output.warning(str(error))
+        return
+    if faults:
+        found = [f"{fault.file}: {fault.evidence}" for fault in faults]
+        known = f"{len(faults)} known fault(s) in its tokenizer and config files"
+        output.warning(f"{known}: {'; '.join(shown(found))}")
+        output.hint(f"weightsmith fix-tokenizer {folder} --local-copy DIR")
 
 
 def _rows(plan: Resolved) -> Iterator[tuple[str, str]]:

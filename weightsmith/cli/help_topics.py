@@ -35,11 +35,17 @@ ENVIRONMENT: Final = (
 )
 
 SOURCES: Final = """\
-A SOURCE is where a model is: a directory.
+A SOURCE is where a model is. In this order:
 
-Its weights are what its index names, else model*.safetensors, else
-pytorch_model*.bin. Where both formats lie there, safetensors are taken, and the
-plan says so. Never taken are optimizer*, scheduler*, rng_state* and
+  a directory    ./llama-7b
+  an alias       llama-7b, one of the catalogue's (docs/catalogue.md)
+  a hub id       lmsys/vicuna-7b-delta-v1.1, or with a revision, ...@main
+
+What is on the hub is fetched into the hub's cache first, every file checked.
+
+Of a directory, the weights are what its index names, else model*.safetensors,
+else pytorch_model*.bin. Where both formats lie there, safetensors are taken, and
+the plan says so. Never taken are optimizer*, scheduler*, rng_state* and
 training_args.bin; .git, .cache, runs/ and checkpoint-* are not looked into.
 
 A directory that a download or a 'git clone' made is fine as it is. If its files

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith import fs
-from weightsmith.checkpoint.discover import WEIGHTS, list_directory
+from weightsmith.checkpoint.discover import INDEXES, WEIGHTS, list_directory
 from weightsmith.checkpoint.layout import ENCRYPTED
 from weightsmith.checkpoint.sidecars import OTHERS, matches
 from weightsmith.checkpoint.whole_files import WholeFiles
@@ -24,9 +24,11 @@ from weightsmith.errors import (
     NoBase,
     NoKey,
     PayloadUnpaired,
+    ShardMissing,
     TargetIsInput,
     WeightsmithError,
 )
+from weightsmith.formats.index import parse_index
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.torch_zip import read_table
 from weightsmith.ops.encoded import EncodedFiles
@@ -64,6 +66,7 @@ def plan_decode(
             raise NoKey(delta=encoded.label)
         inputs, files, notes = _keystream_files(encoded, Path(key))
         _require_key(encoded, Path(key), _decoded(encoded, inputs, files), files)
+    _require_all_shards(encoded, _decoded(encoded, inputs, files), files)
     path = target_apart(target, {role: each for role, each in inputs.items() if role != "key"})
     if key is not None and path.resolve() in Path(key).resolve().parents:
         raise TargetIsInput(target=path, source=key)
@@ -185,6 +188,17 @@ def _require_key(
 
 
 # --- both ----------------------------------------------------------------------------------------
+
+
+def _require_all_shards(encoded: EncodedFiles, decoded: Derived, files: Sequence[FilePlan]) -> None:
+    """Raises: ShardMissing, if an index that comes out names files that will not."""
+    names = {each.name for each in files}
+    for index in names.intersection(INDEXES):
+        file = DerivedFile(decoded, index)
+        named = parse_index(file.read(0, file.size), file.path).weight_map.values()
+        if missing := sorted({*named} - names):
+            place = f"{encoded.label}: {index}"
+            raise ShardMissing(index=place, count=len(missing), context=missing)
 
 
 def _notes(encoded: EncodedFiles, left: Sequence[str]) -> list[str]:

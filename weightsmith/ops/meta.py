@@ -8,7 +8,9 @@ from typing import Final
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint, open_weight_file
 from weightsmith.checkpoint.digest import span_count
+from weightsmith.checkpoint.discover import list_directory
 from weightsmith.checkpoint.layout import PARAMS
+from weightsmith.checkpoint.sidecars import matches
 from weightsmith.engine.derived import Derived
 from weightsmith.engine.spans import span_range
 from weightsmith.errors import ShardMissing
@@ -19,6 +21,8 @@ from weightsmith.repair.folder import MODEL
 from weightsmith.repair.meta import MetaFacts, meta_sidecars
 
 _LIMIT_NBYTES: Final = 64_000_000
+_PAPERS: Final = ("LICENSE*", "USE_POLICY*", "NOTICE*", "README*")
+"""What lies beside Meta's files and belongs to the model."""
 
 
 def open_meta(directory: Path, names: Sequence[str], label: str) -> Checkpoint:
@@ -46,6 +50,9 @@ def open_meta(directory: Path, names: Sequence[str], label: str) -> Checkpoint:
         tokenizer=fs.read_small(tokenizer, _LIMIT_NBYTES) if tokenizer else None,
     )
     sidecars, notes = meta_sidecars(facts)
+    for name in list_directory(directory)[0]:
+        if matches(name, _PAPERS):
+            sidecars[name] = fs.read_small(directory / name, _LIMIT_NBYTES)
     return Derived(
         label=label,
         directory=directory,

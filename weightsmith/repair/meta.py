@@ -115,11 +115,21 @@ def _context(facts: MetaFacts) -> tuple[int, list[str]]:
         return base.max_position_embeddings, [f"params.json is that of {base.name}"]
     if params.says_kv_heads:
         return _LLAMA_2_CONTEXT, []
+    alike = [each for each in load_bases() if _is_of_size(facts, each)]
+    if len({each.max_position_embeddings for each in alike}) == 1:
+        note = f"sizes and norm_eps are those of {' and '.join(each.name for each in alike)}"
+        return alike[0].max_position_embeddings, [note]
     note = (
         f"params.json does not tell LLaMA 1 from Llama 2: max_position_embeddings is"
         f" {_LLAMA_1_CONTEXT}, for Llama 2 make it {_LLAMA_2_CONTEXT}"
     )
     return _LLAMA_1_CONTEXT, [note]
+
+
+def _is_of_size(facts: MetaFacts, base: Base) -> bool:
+    """Whether ``params.json`` and the shapes say of a model what the catalogue says of this one."""
+    theirs = {key: getattr(base, key, said) for key, said in facts.sizes.items()}
+    return theirs == facts.sizes and base.rms_norm_eps == facts.params.norm_eps
 
 
 def _config(facts: MetaFacts, context: int) -> dict[str, Any]:
