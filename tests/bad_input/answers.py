@@ -58,7 +58,7 @@ def answer(case: Case) -> Answer:
         folder.chmod(0o777)
         args = ["apply-delta", *case.build(folder)]
         before = state(folder)
-        human, json = (_limited(case, folder, each) for each in (args, [*args, "--json"]))
+        human, json = _both(case, folder, args)
         return Answer(human, json, before, state(folder))
 
 
@@ -105,10 +105,11 @@ def _content(path: str, stat: os.stat_result) -> str:
 # --- processes that may do less -------------------------------------------------------------------
 
 
-def _limited(case: Case, folder: Path, args: Sequence[str]) -> Said:
+def _both(case: Case, folder: Path, args: Sequence[str]) -> tuple[Said, Said]:
+    """Run for a person and for a program, with no more rights and room than the case has."""
     uid = NOBODY if case.unprivileged and os.geteuid() == 0 else None
     if uid is None and not case.file_size_limit:
-        return command(folder, args)
+        return command(folder, args), command(folder, [*args, "--json"])
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", __name__])
     ours, theirs = context.Pipe(duplex=False)
@@ -119,7 +120,7 @@ def _limited(case: Case, folder: Path, args: Sequence[str]) -> Said:
     try:
         if not ours.poll(_ANSWERS_AFTER_S):
             raise TimeoutError(case.id)
-        said: Said = ours.recv()
+        said: tuple[Said, Said] = ours.recv()
     finally:
         process.kill()
         process.join()
@@ -140,4 +141,4 @@ def _serve(
         os.setgroups([])
         os.setgid(uid)
         os.setuid(uid)
-    connection.send(command(folder, args))
+    connection.send((command(folder, args), command(folder, [*args, "--json"])))

@@ -20,8 +20,8 @@ def weights(*shape: int, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> 
 
 
 def trained(tensor: Tensor, *, change: float = 0.01, seed: int = 99) -> Tensor:
-    step = weights(*tensor.shape, seed=seed, dtype=torch.float32) * change
-    return (tensor.float() + step).to(tensor.dtype)
+    step = weights(tensor.numel(), seed=seed, dtype=torch.float32) * change
+    return (tensor.float() + step.reshape(tensor.shape)).to(tensor.dtype)
 
 
 def base_tensors() -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """A wrong base, a damaged delta, anything in the way: named, and nothing is published."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,7 @@ def refused(base: Path, delta: Path) -> WeightsmithError:
 
 def flip(path: Path, at: int) -> None:
     raw = bytearray(path.read_bytes())
-    raw[at] ^= 0x10
+    raw[at % len(raw)] ^= 0x10
     path.write_bytes(raw)
 
 
@@ -236,7 +237,7 @@ def test_a_span_that_does_not_decode_stops_everything(
         return restores(maker, memoryview(damaged))
 
     monkeypatch.setattr(SpanMaker, "restores", fails_once)
-    with pytest.raises(VerificationFailed, match="model.layers.0.up.weight"):
+    with pytest.raises(VerificationFailed, match="up.weight"):
         make_delta(base, target, tmp_path / "delta", options=Options(workers=3))
     assert not (tmp_path / "delta").exists()
 
@@ -269,8 +270,7 @@ def test_a_target_that_changes_meanwhile_is_noticed(
     restores = SpanMaker.restores
 
     def touch(maker: SpanMaker, stored: memoryview) -> bool:
-        path = next(target.glob("*.safetensors"))
-        path.write_bytes(path.read_bytes())
+        os.utime(next(target.glob("*.safetensors")), (1, 1))
         return restores(maker, stored)
 
     monkeypatch.setattr(SpanMaker, "restores", touch)

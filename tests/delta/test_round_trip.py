@@ -1,4 +1,4 @@
-"""From base and delta alone the target comes back: its tensors bit for bit, its files byte for byte."""
+"""From base and delta alone the target comes back, tensors bit for bit and files byte for byte."""
 
 import hashlib
 import json

@@ -1,6 +1,7 @@
 """A delta with its base is checked as the model that it makes, which is written nowhere."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from tests.verify.conftest import (
     Weightsmith,
     change_weights,
     edit,
+    read,
 )
 from weightsmith.engine.manifest import read_manifest
+from weightsmith.ops.make_delta import make_delta
 from weightsmith.ops.smoke import Settings, smoke
 from weightsmith.ops.verify import verify
 
@@ -128,3 +131,99 @@ def test_model_with_a_base_stays_the_model(models: Models, weightsmith: Weightsm
     document = json.loads(said.out)
     assert document["source"] == str(models.result)
     assert weightsmith("verify", models.result, "--base", models.base / "nothing").code == 3
+
+
+# --- exact deltas, which carry the digests of their base and of what they make --------------------
+
+
+@pytest.fixture(scope="module")
+def exact(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exact delta of the fine-tune."""
+    folder = tmp_path_factory.mktemp("exact") / "delta"
+    make_delta(models.base, models.tuned, folder)
+    return folder
+
+
+def test_exact_delta_with_its_base_has_all_digests_checked(
+    models: Models, exact: Path, weightsmith: Weightsmith
+) -> None:
+    said = weightsmith("verify", exact, "--base", models.base, "--strict", "--json")
+    assert said.code == 0, said.out
+    found = json.loads(said.out)
+    verdicts = {check["name"]: check["verdict"] for check in found["checks"]}
+    assert verdicts["digests"] == "pass"
+    assert set(verdicts.values()) == {"pass"}
+    assert found["fingerprint"] == verify(models.tuned).fingerprint
+
+
+def test_wrong_base_is_found_by_the_manifest_of_the_delta(
+    models: Models, exact: Path, copy: Copy, weightsmith: Weightsmith
+) -> None:
+    said = weightsmith("verify", exact, "--base", models.tuned)
+    assert (said.code, said.verdict("base")) == (1, "FAIL")
+    other = copy(models.base)
+    name = "model.layers.0.mlp.gate_proj.weight"
+    weights = read(other)
+    weights[name][5, 5] += 0.5
+    change_weights(other, lambda _: weights)
+    said = weightsmith("verify", exact, "--base", other)
+    assert (said.code, said.verdict("base")) == (1, "FAIL")
+    assert name in said.words
+
+
+def test_wrong_base_that_planning_overlooks_is_found_by_what_comes_out(
+    models: Models,
+    exact: Path,
+    copy: Copy,
+    weightsmith: Weightsmith,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("weightsmith.ops.restore._GLANCE_NBYTES", 0)  # as with large tensors
+    other = copy(models.base)
+    name = "model.layers.0.mlp.gate_proj.weight"
+    weights = read(other)
+    weights[name][5, 5] += 0.5
+    change_weights(other, lambda _: weights)
+    said = weightsmith("verify", exact, "--base", other)
+    assert (said.code, said.verdict("digests")) == (1, "FAIL")
+    assert name in said.words
+    assert "is not the base" in said.words
+
+
+def test_exact_delta_alone_is_no_model_but_its_own_digests_hold(
+    exact: Path, copy: Copy, weightsmith: Weightsmith
+) -> None:
+    said = weightsmith("verify", exact)
+    assert (said.code, said.verdict("kind"), said.verdict("digests")) == (1, "FAIL", "pass")
+    assert "this is a delta, not a model" in said.words
+    folder = copy(exact)
+    (path,) = folder.glob("*.safetensors")
+    raw = bytearray(path.read_bytes())
+    raw[-100] ^= 1
+    path.write_bytes(raw)
+    assert weightsmith("verify", folder).verdict("digests") == "FAIL"
+
+
+def test_each_flipped_bit_in_an_exact_delta_is_found_by_what_comes_out(
+    models: Models, exact: Path, copy: Copy
+) -> None:
+    folder = copy(exact)
+    (path,) = folder.glob("*.safetensors")
+    raw = path.read_bytes()
+    rng = random.Random(11)
+    missed = []
+    for _ in range(40):
+        offset, bit = rng.randrange(len(raw)), rng.randrange(8)
+        path.write_bytes(raw[:offset] + bytes([raw[offset] ^ 1 << bit]) + raw[offset + 1 :])
+        if verify(folder, base=models.base).passed():
+            missed.append((offset, bit))
+    assert not missed
+
+
+def test_exact_delta_runs_on_its_base_as_the_fine_tune(models: Models, exact: Path) -> None:
+    settings = Settings(prompt="Where is the drum?", max_new_tokens=8)
+    there, _ = smoke(models.tuned, settings)
+    nowhere, _ = smoke(exact, settings, base=models.base)
+    assert there is not None
+    assert nowhere is not None
+    assert (nowhere.tokens, nowhere.perplexity) == (there.tokens, there.perplexity)

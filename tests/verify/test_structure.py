@@ -213,15 +213,6 @@ def test_leftovers_of_an_unfinished_run_are_named(
     assert "was left by an unfinished run" in said.out
 
 
-def test_target_that_is_not_finished_yet_says_where_the_work_lies(
-    tmp_path: Path, weightsmith: Weightsmith
-) -> None:
-    (tmp_path / ".vicuna.weightsmith-partial").mkdir()
-    said = weightsmith("verify", tmp_path / "vicuna")
-    assert said.code == 3
-    assert "an unfinished run" in said.err
-
-
 def test_what_is_not_there_is_an_error_and_no_verdict(
     tmp_path: Path, weightsmith: Weightsmith
 ) -> None:

@@ -226,12 +226,19 @@ def open_checkpoint(
     return checkpoint
 
 
-def open_adapter(source: Path, label: str | None = None) -> Checkpoint:
+def open_adapter(
+    source: Path,
+    label: str | None = None,
+    *,
+    store: Store | None = None,
+    elsewhere: Iterable[str] = (),
+) -> Checkpoint:
     """Open a local directory that holds a LoRA adapter; its config is one of its sidecars.
 
+    `store` and `elsewhere` are those of `open_checkpoint`.
     Raises: NoAdapter, AdapterNotMergeable; DamagedInput for what is broken.
     """
-    return _open(source, label, discover_adapter(source))
+    return _open(source, label, discover_adapter(source, elsewhere), store)
 
 
 def open_delta(source: Path, label: str | None = None) -> Checkpoint:

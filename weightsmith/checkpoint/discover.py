@@ -94,12 +94,14 @@ def discover(directory: Path, elsewhere: Iterable[str] = ()) -> Found:
     )
 
 
-def discover_adapter(directory: Path) -> Found:
+def discover_adapter(directory: Path, elsewhere: Iterable[str] = ()) -> Found:
     """Choose the weight file and sidecars of an adapter's directory by name alone.
 
+    Files named `elsewhere` count as if they were there.
     Raises: SourceNotFound, SourceUnreadable, NoAdapter, AdapterNotMergeable.
     """
     files, directories = list_directory(directory)
+    files = sorted({*files, *elsewhere})
     weights = [name for name in ADAPTER_WEIGHTS if name in files][:1]
     if not weights or ADAPTER_CONFIG not in files:
         context = [f"found {name}" for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS) if name in files]
@@ -125,7 +127,7 @@ def discover_delta(directory: Path) -> Found:
     """
     files, directories = list_directory(directory)
     path = directory / DELTA_INDEX
-    index = parse_index(fs.read_small(path, MAX_HEADER_NBYTES), path)
+    index = parse_index(fs.read_small(path, MAX_HEADER_NBYTES), path, may_be_empty=True)
     payloads = tuple(sorted({*index.weight_map.values()}))
     _require_present(path, payloads, files)
     left = [name for name in files if _looks_like_weights(name) and name not in payloads]

@@ -46,8 +46,10 @@ def command(
     check_source: bool,
     run: Run,
 ) -> int:
-    """Write a model anew as safetensors: from .bin files, from Meta's own layout, in another dtype
-    or other shards.
+    """Write a model anew: safetensors, dtype, shards, Meta's layout.
+
+    From .bin files, in another dtype or in other shards; or from Meta's own files to Hugging
+    Face's.
 
     SOURCE is a Hugging Face folder, or one of Meta's (params.json and consolidated.NN.pth), by what
     it holds. Works in flat memory, verifies what it wrote, and gives DIR its name only when it is

@@ -93,26 +93,25 @@ def command(
     nbytes = format_size(sum(file.nbytes for file in done.fetched))
     fetched = f"{len(done.fetched)} files fetched, {nbytes}" if done.fetched else "nothing to fetch"
     checked = f"all {len(plan.files)} have the hub's hashes"
+    faults = _faults(done.folder)
     output.result(
-        {"schema": "weightsmith.download/1", **done.to_json()},
+        {"schema": "weightsmith.download/1", **done.to_json(), "faults": faults},
         human=f"{styled('done', 'green')}  {folder}\n      {fetched}; {checked}",
         quiet=folder,
     )
-    _tell_of_faults(output, done.folder)
-
-
-def _tell_of_faults(output: Output, folder: Path) -> None:
-    """Name what is wrong with the tokenizer and config files; nothing is changed."""
-    try:
-        faults = check_tokenizer(folder).faults
-    except WeightsmithError as error:
-        output.warning(str(error))
-        return
     if faults:
-        found = [f"{fault.file}: {fault.evidence}" for fault in faults]
-        known = f"{len(faults)} known fault(s) in its tokenizer and config files"
-        output.warning(f"{known}: {'; '.join(shown(found))}")
+        output.line(f"its tokenizer and config files have {len(faults)} known fault(s):")
+        for fault in shown(faults):
+            output.line(f"  {fault}")
         output.hint(f"weightsmith fix-tokenizer {folder} --local-copy DIR")
+
+
+def _faults(folder: Path) -> list[str]:
+    """What is wrong with the tokenizer and config files, as sentences; nothing is changed."""
+    try:
+        return [f"{fault.file}: {fault.evidence}" for fault in check_tokenizer(folder).faults]
+    except WeightsmithError as error:
+        return [str(error)]
 
 
 def _rows(plan: Resolved) -> Iterator[tuple[str, str]]:

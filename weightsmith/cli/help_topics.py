@@ -44,9 +44,12 @@ A SOURCE is where a model is. In this order:
 What is on the hub is fetched into the hub's cache first, every file checked.
 
 Of a directory, the weights are what its index names, else model*.safetensors,
-else pytorch_model*.bin. Where both formats lie there, safetensors are taken, and
-the plan says so. Never taken are optimizer*, scheduler*, rng_state* and
+else pytorch_model*.bin. Where both formats lie there, safetensors are taken,
+and the plan says so. Never taken are optimizer*, scheduler*, rng_state* and
 training_args.bin; .git, .cache, runs/ and checkpoint-* are not looked into.
+
+Where there are none, params.json and consolidated.NN.pth, Meta's own layout of
+LLaMA, are read as if they had been converted.
 
 A directory that a download or a 'git clone' made is fine as it is. If its files
 are git-lfs pointers, run 'git lfs pull' in it first."""

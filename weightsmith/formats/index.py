@@ -23,7 +23,7 @@ class Index:
     """What else the writer noted, ``total_size`` as a rule; informative and often wrong."""
 
 
-def parse_index(raw: bytes, file: Path) -> Index:
+def parse_index(raw: bytes, file: Path, *, may_be_empty: bool = False) -> Index:
     """The index in `raw`; `file` is only named in errors.
 
     Raises: JsonInvalid; IndexInvalid, if it holds no map from names to names; IndexEscapes, if it
@@ -35,7 +35,7 @@ def parse_index(raw: bytes, file: Path) -> Index:
     weight_map, metadata = content.get("weight_map"), content.get("metadata")
     if not isinstance(weight_map, dict):
         raise IndexInvalid(file=file, reason="it has no weight_map")
-    if not weight_map:
+    if not weight_map and not may_be_empty:
         raise IndexInvalid(file=file, reason="its weight_map is empty")
     if metadata is not None and not isinstance(metadata, dict):
         raise IndexInvalid(file=file, reason="its metadata is no map")

@@ -192,8 +192,8 @@ def _doubts(lora: Checkpoint, config: AdapterConfig, base: Checkpoint) -> Iterat
 
 
 def _last_word(name: str) -> str:
-    """What is left of a name that owners, paths and quantisers write differently."""
-    return _QUANTISED.sub("", name.rstrip("/").rpartition("/")[2].lower())
+    """What is left of a name that owners, paths, revisions and quantisers make different."""
+    return _QUANTISED.sub("", name.partition("@")[0].rstrip("/").rpartition("/")[2].lower())
 
 
 def _is_zero(lora: Checkpoint) -> bool:
@@ -208,7 +208,7 @@ def _is_zero(lora: Checkpoint) -> bool:
 
 
 def _is_zero_tensor(lora: Checkpoint, name: str) -> bool:
-    return not _bytes(lora, name, 0, lora.tensors[name].info.nbytes).strip(b"\0")
+    return not lora.read_small(name).strip(b"\0")
 
 
 def _bytes(lora: Checkpoint, name: str, start: int, stop: int) -> bytearray:

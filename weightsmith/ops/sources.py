@@ -116,8 +116,11 @@ def open_lora(source: str | os.PathLike[str]) -> Checkpoint:
     """
     source = locate(source, kind="adapter")
     path, text = _directory(source)
-    checkpoint = open_adapter(path, label=text)
-    checkpoint.origin = source.origin if isinstance(source, Located) else ""
+    if not isinstance(source, Located):
+        return open_adapter(path, text)
+    far = source.store.weights if source.store is not None else ()
+    checkpoint = open_adapter(path, text, store=source.store, elsewhere=far)
+    checkpoint.origin = source.origin
     return checkpoint
 
 

@@ -15,8 +15,7 @@ from weightsmith.engine.decoded import open_output
 from weightsmith.engine.derived import Derived
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, read_manifest
-from weightsmith.engine.staging import Staging
-from weightsmith.errors import NoWeights, SourceNotFound, SourceUnknown, WeightsmithError
+from weightsmith.errors import NoWeights, WeightsmithError
 from weightsmith.ops.apply_delta import plan_apply_delta
 from weightsmith.ops.restore import find_record
 from weightsmith.ops.sources import label_of, locate, open_source
@@ -54,13 +53,9 @@ def open_subject(
     Raises: SourceNotFound and others, as `open_source`; for a delta with a base, as
     `plan_apply_delta`.
     """
-    try:
-        source = locate(source)
-        exact = find_record(source) is not None
-        checkpoint = _open(source, exact=exact)
-    except (SourceNotFound, SourceUnknown) as error:
-        _tell_of_staging(Path(source), error)
-        raise
+    source = locate(source)
+    exact = find_record(source) is not None
+    checkpoint = _open(source, exact=exact)
     reason = "it holds what to change in its base, tensor by tensor"
     kind = Guess("delta", reason) if exact else guess_kind(checkpoint)
     if base is not None and kind.kind == "delta":
@@ -114,17 +109,3 @@ def _applied(source: str | os.PathLike[str], base: str | os.PathLike[str]) -> Su
         base=inputs["base"],
         rules=job.plan.tensors,
     )
-
-
-def _tell_of_staging(path: Path, error: WeightsmithError) -> None:
-    """Say where an unfinished output of this name lies.
-
-    Raises: SourceNotFound, if there is one.
-    """
-    staging = Staging(Path(os.path.abspath(path)))  # noqa: PTH100  (links are not followed)
-    if staging.path.is_dir():
-        raise SourceNotFound(
-            source=path,
-            context=[f"what an unfinished run made of it lies in {staging.path}"],
-            hint="run the command that makes it again; it goes on where it stopped",
-        ) from error

@@ -137,7 +137,7 @@ def _digests(subject: Subject, digests: Mapping[str, str], buffers: Sequence[Buf
 
 
 def _promised(subject: Subject, digests: Mapping[str, str], buffers: Sequence[Buffers]) -> Check:
-    """What a delta says of the model that it makes; where it does not come out, whose fault it is."""
+    """What a delta says of the model that it makes; if it is not that, whose fault it is."""
     rules = [rule for rule in subject.rules if rule.digest]
     if not rules:
         missing = "a delta of 2023 carries no digests of what it makes"

@@ -153,7 +153,7 @@ class DeltaRecord:
                 base_id=_text(base["id"]),
                 base=tuple(
                     BaseTensor(_info(name, dtype, shape), _digest(digest))
-                    for name, dtype, shape, digest in base["tensors"]
+                    for name, dtype, shape, digest in _list(base["tensors"])
                 ),
                 tensors=tuple(
                     TargetTensor(
@@ -162,7 +162,7 @@ class DeltaRecord:
                         base=None if each["base"] is None else _text(each["base"]),
                         payload=None if each["payload"] is None else _text(each["payload"]),
                     )
-                    for each in target["tensors"]
+                    for each in _list(target["tensors"])
                 ),
                 files=tuple(
                     TargetFile(
@@ -171,7 +171,7 @@ class DeltaRecord:
                         sha256=_digest(each["sha256"]),
                         header=base64.b64decode(each["header"], validate=True),
                     )
-                    for each in target["files"]
+                    for each in _list(target["files"])
                 ),
                 index=None if target["index"] is None else _text(target["index"]).encode(),
             )
@@ -209,9 +209,13 @@ def _require_consistent(record: DeltaRecord) -> None:
 def _info(name: object, dtype: object, shape: object) -> TensorInfo:
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS | TORCH_ONLY_BITS:
         raise ValueError(f"unknown dtype {dtype}")
-    if not isinstance(shape, list):
-        raise TypeError("a shape is no list")
-    return TensorInfo(_text(name), dtype, tuple(map(_count, shape)))
+    return TensorInfo(_text(name), dtype, tuple(map(_count, _list(shape))))
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is no list")
+    return value
 
 
 def _text(value: object) -> str:
