@@ -138,9 +138,9 @@ def test_the_record_names_hashes_that_anyone_can_check(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "delta" / "weightsmith.json").read_bytes())
     assert document["delta"]["base"]["id"] == "org/base@abc"
     assert document["dropped"] == ["model.layers.0.gone"]
-    assert made.record.base_fingerprint == document["delta"]["base"]["fingerprint"]
+    assert made.record.base.fingerprint == document["delta"]["base"]["fingerprint"]
     other = make_delta(target, base, tmp_path / "back")
-    assert other.record.base_fingerprint == made.record.target_fingerprint
+    assert other.record.base.fingerprint == made.record.fingerprint
 
 
 def test_a_delta_is_never_larger_than_the_target_by_more_than_a_thousandth(tmp_path: Path) -> None:

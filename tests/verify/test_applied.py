@@ -185,9 +185,11 @@ def test_wrong_base_that_planning_overlooks_is_found_by_what_comes_out(
     weights[name][5, 5] += 0.5
     change_weights(other, lambda _: weights)
     said = weightsmith("verify", exact, "--base", other)
-    assert (said.code, said.verdict("digests")) == (1, "FAIL")
+    assert (said.code, said.verdict("base")) == (1, "FAIL")
+    assert "is not what the delta was made from: 1 tensor(s) differ" in said.words
     assert name in said.words
-    assert "is not the base" in said.words
+    said = weightsmith("verify", exact, "--base", models.tuned)  # which nothing decodes against
+    assert (said.code, said.verdict("base")) == (1, "FAIL")
 
 
 def test_exact_delta_alone_is_no_model_but_its_own_digests_hold(

@@ -65,10 +65,9 @@ def run_smoke(
 
 
 def _speed(did: Smoke) -> str:
-    return (
-        f"{did.device}: loaded in {format_duration(did.load_s)}, {did.tokens_per_s:.3g} tokens/s,"
-        f" peak memory {format_memory(did.peak_memory_nbytes)}"
-    )
+    said = f"{did.device}: loaded in {format_duration(did.load_s)}, {did.tokens_per_s:.3g} tokens/s"
+    peak = did.peak_memory_nbytes
+    return f"{said}, peak memory {format_memory(peak)}" if peak else said
 
 
 def checks_page(checks: Sequence[Check], output: Output, fingerprint: str = "") -> str:

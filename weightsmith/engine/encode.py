@@ -29,8 +29,8 @@ from weightsmith.errors import (
 from weightsmith.formats.index import build_index
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES, read_header
 from weightsmith.formats.tensors import TensorInfo
+from weightsmith.plan.base_record import BaseRecord, BaseTensor
 from weightsmith.plan.delta_record import (
-    BaseTensor,
     DeltaRecord,
     TargetFile,
     TargetTensor,
@@ -210,8 +210,10 @@ def _record(
     restored = {name: each for file in made.values() for name, each in file.tensors.items()}
     index = target.directory / INDEXES[0]
     return DeltaRecord(
-        base_id=base_id,
-        base=tuple(BaseTensor(each.info, digests[name]) for name, each in base.tensors.items()),
+        base=BaseRecord(
+            base_id,
+            tuple(BaseTensor(each.info, digests[name]) for name, each in base.tensors.items()),
+        ),
         tensors=tuple(restored[name] for name in target.tensors),
         files=tuple(files),
         index=fs.read_small(index, MAX_HEADER_NBYTES) if files and index.is_file() else None,

@@ -59,7 +59,7 @@ class Manifest:
     origins: Mapping[str, str] = field(default_factory=dict)
     """By role, ``org/name@commit`` of the inputs that came from the hub."""
     delta: Mapping[str, Any] | None = None
-    """Of an exact delta, its record (`plan.delta_record`)."""
+    """Of a delta, its record (`plan.delta_record`, `plan.add_record`)."""
     schema: str = SCHEMA
 
     def to_json(self) -> bytes:
@@ -83,6 +83,7 @@ def manifest_of(plan: Plan, digests: Mapping[str, str], index: Mapping[str, byte
         dropped=plan.dropped,
         repairs=plan.repairs,
         release=plan.release,
+        delta=plan.delta or None,
         origins={each.role: each.origin for each in plan.inputs if each.origin},
     )
 

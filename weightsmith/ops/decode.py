@@ -60,13 +60,15 @@ def plan_decode(
         if base is None:
             raise NoBase(delta=encoded.label)
         inputs, files, notes = _xor_files(encoded, Path(base))
-        _require_sense(encoded, _decoded(encoded, inputs, files), files)
+        decoded = _decoded(encoded, inputs, files)
+        _require_sense(encoded, decoded, files)
     else:
         if key is None:
             raise NoKey(delta=encoded.label)
         inputs, files, notes = _keystream_files(encoded, Path(key))
-        _require_key(encoded, Path(key), _decoded(encoded, inputs, files), files)
-    _require_all_shards(encoded, _decoded(encoded, inputs, files), files)
+        decoded = _decoded(encoded, inputs, files)
+        _require_key(encoded, Path(key), decoded, files)
+    _require_all_shards(encoded, decoded, files)
     path = target_apart(target, {role: each for role, each in inputs.items() if role != "key"})
     if key is not None and path.resolve() in Path(key).resolve().parents:
         raise TargetIsInput(target=path, source=key)
@@ -82,7 +84,7 @@ def plan_decode(
         plan,
         Bindings(inputs, {}, path),
         encoded.release,
-        _faults(_decoded(encoded, inputs, files)),
+        _faults(decoded),
         known=tuple(encoded.needed(inputs)),
     )
 
@@ -96,7 +98,7 @@ def _xor_files(
     fs.require_directory(base)
     ours, _ = list_directory(encoded.directory)
     theirs = set(list_directory(base)[0])
-    left = [n for n in ours if n not in theirs and (n.startswith(".") or matches(n, OTHERS))]
+    left = [name for name in ours if name.startswith(".") or matches(name, OTHERS)]
     names = [name for name in ours if name not in left]
     combined = [name for name in names if name not in _PLAIN]
     unpaired = [name for name in combined if name not in theirs]

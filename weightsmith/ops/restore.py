@@ -1,7 +1,7 @@
 """Apply an exact delta: the target comes back bit for bit, its safetensors files byte for byte."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from weightsmith.errors import BaseIsDelta, DamagedInput, DeltaInvalid, WrongBas
 from weightsmith.formats.safetensors_header import parse_header
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.sources import label_of, open_source
+from weightsmith.plan.base_record import BaseRecord
 from weightsmith.plan.delta_record import DeltaRecord
 from weightsmith.plan.model import (
     InputTensor,
@@ -68,7 +69,7 @@ def plan_restore(
         raise BaseIsDelta(source=label_of(base))
     inputs = {"base": ground, "delta": open_delta(Path(delta), label_of(delta))}
     path = target_apart(target, inputs)
-    _require_base(record, ground)
+    require_base(record.base, {tensor.base for tensor in record.tensors}, ground)
     rules = tuple(record.rules({n: each.info for n, each in inputs["delta"].tensors.items()}))
     contents = _sidecars(manifest, inputs["delta"])
     if record.files and max_shard_nbytes is None:
@@ -90,13 +91,12 @@ def plan_restore(
     return Job(plan, Bindings(inputs, contents, path))
 
 
-def _require_base(record: DeltaRecord, base: Checkpoint) -> None:
-    """Compare names, dtypes and shapes of what the delta needs of the base, and digest a little.
+def require_base(record: BaseRecord, needed: Container[str | None], base: Checkpoint) -> None:
+    """Compare names, dtypes and shapes of what is `needed` of the base, and digest a little.
 
     Raises: WrongBase.
     """
-    needed = {tensor.base for tensor in record.tensors}
-    known = {each.info.name: each for each in record.base if each.info.name in needed}
+    known = {each.info.name: each for each in record.tensors if each.info.name in needed}
     problems = []
     for name, each in known.items():
         there = base.tensors.get(name)
@@ -104,7 +104,7 @@ def _require_base(record: DeltaRecord, base: Checkpoint) -> None:
             problems.append(f"{name} is missing")
         elif there.info != each.info:
             problems.append(f"{name} is {there.info}, not {each.info}")
-    hint = f"it was made from {record.base_id}" if record.base_id else None
+    hint = f"it was made from {record.id}" if record.id else None
     if problems:
         raise WrongBase(base=base.label, count=len(problems), context=problems, hint=hint)
     glance, left = [], _GLANCE_NBYTES

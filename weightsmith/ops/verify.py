@@ -27,6 +27,7 @@ from weightsmith.ops.sources import label_of, open_source
 from weightsmith.ops.structure import check_structure, check_unreadable
 from weightsmith.ops.subject import Subject, open_subject
 from weightsmith.ops.sums import sum_checkpoint
+from weightsmith.plan.model import TensorPlan
 
 _TORCH_FILES: Final = (".bin", ".pt", ".pth")
 
@@ -77,7 +78,8 @@ def verify(
             checks.append(_same(checkpoint, digests, other, others))
         checks += _sum(subject, options, progress)
     except DamagedInput as error:
-        checks.append(Check("content", "FAIL", (str(error), *error.context), error.hint_text))
+        damaged = Check("content", "FAIL", (str(error), *error.context), error.hint_text)
+        checks.append(_wrong_base(subject, subject.rules, buffers) or damaged)
     return Report(checkpoint.label, tuple(checks), digest)
 
 
@@ -143,14 +145,22 @@ def _promised(subject: Subject, digests: Mapping[str, str], buffers: Sequence[Bu
         missing = "a delta of 2023 carries no digests of what it makes"
         return Check("digests", "not checked", (missing,))
     wrong = [rule for rule in rules if digests[rule.output.name] != rule.digest]
-    suspects = {each.info.name: each for rule in wrong for each in rule.inputs if each.digest}
+    problems = [f"the delta makes another {rule.output.name} than it says" for rule in wrong]
+    fine = f"all {len(rules)} tensors are what the delta says that it makes"
+    right = judged("digests", problems, fine, hint="download the delta again")
+    return _wrong_base(subject, wrong, buffers) or right
+
+
+def _wrong_base(
+    subject: Subject, rules: Sequence[TensorPlan], buffers: Sequence[Buffers]
+) -> Check | None:
+    """What is wrong with the tensors that these rules read, where their digests are known."""
+    suspects = {each.info.name: each for rule in rules for each in rule.inputs if each.digest}
     try:
         require_inputs(list(suspects.values()), subject.parts, buffers)
     except WrongBase as error:
-        return Check("digests", "FAIL", (str(error), *error.context), error.hint_text)
-    problems = [f"the delta makes another {rule.output.name} than it says" for rule in wrong]
-    fine = f"all {len(rules)} tensors are what the delta says that it makes"
-    return judged("digests", problems, fine, hint="download the delta again")
+        return Check("base", "FAIL", (str(error), *error.context), error.hint_text)
+    return None
 
 
 def _same(

@@ -1,7 +1,7 @@
 """The record of an exact delta: its base, its target, and how the one becomes the other.
 
-It is the part ``"delta"`` of the delta's ``weightsmith.json``. What it says is a stranger's word:
-everything in it is checked before it is used, but for digests, which are there to check with.
+It is the part ``"delta"`` of the delta's ``weightsmith.json``, and a stranger's word like all of a
+record (`base_record`).
 """
 
 import base64
@@ -14,20 +14,12 @@ from typing import Any, Final
 from weightsmith.checkpoint.digest import fingerprint
 from weightsmith.codecs.exact import params_of, serves_as_base, table_nbytes
 from weightsmith.errors import DeltaInvalid, DeltaUnknown
-from weightsmith.formats.tensors import DTYPE_BITS, TORCH_ONLY_BITS, TensorInfo
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.plan.base_record import BaseRecord, count_of, digest_of, info_of, items, text
 from weightsmith.plan.model import InputTensor, TensorPlan
 
 FORM: Final = "exact-delta@1"
 _FILE_NAME: Final = re.compile(r"[^/\\:\0]+\.safetensors")
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class BaseTensor:
-    """A tensor of the base, and its digest."""
-
-    info: TensorInfo
-    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +49,7 @@ class TargetFile:
 class DeltaRecord:
     """All that an exact delta says of its base and its target."""
 
-    base_id: str
-    """``ORG/NAME@COMMIT`` on the hub; empty, if whoever made the delta did not say."""
-    base: tuple[BaseTensor, ...]
-    """All tensors of the base, those too that the target lacks."""
+    base: BaseRecord
     tensors: tuple[TargetTensor, ...]
     """In the order of the target's files."""
     files: tuple[TargetFile, ...]
@@ -69,12 +58,7 @@ class DeltaRecord:
     """The target's index, where it had one and its files are restored."""
 
     @property
-    def base_fingerprint(self) -> str:
-        """Of the whole base."""
-        return fingerprint({each.info.name: each.digest for each in self.base})
-
-    @property
-    def target_fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         """Of the whole target."""
         return fingerprint({each.info.name: each.digest for each in self.tensors})
 
@@ -83,7 +67,7 @@ class DeltaRecord:
 
         Raises: DeltaInvalid, if the record and the delta's files do not belong together.
         """
-        bases = {each.info.name: each for each in self.base}
+        bases = {each.info.name: each for each in self.base.tensors}
         for tensor in self.tensors:
             info, digest = tensor.info, tensor.digest
             inputs = []
@@ -105,16 +89,9 @@ class DeltaRecord:
         """The record as JSON values."""
         return {
             "form": FORM,
-            "base": {
-                "id": self.base_id,
-                "fingerprint": self.base_fingerprint,
-                "tensors": [
-                    [each.info.name, each.info.dtype, list(each.info.shape), each.digest]
-                    for each in self.base
-                ],
-            },
+            "base": self.base.to_document(),
             "target": {
-                "fingerprint": self.target_fingerprint,
+                "fingerprint": self.fingerprint,
                 "tensors": [
                     {
                         "name": each.info.name,
@@ -148,51 +125,44 @@ class DeltaRecord:
         if document.get("form") != FORM:
             raise DeltaUnknown(what="the record", found=document.get("form"))
         try:
-            base, target = document["base"], document["target"]
+            target = document["target"]
             record = cls(
-                base_id=_text(base["id"]),
-                base=tuple(
-                    BaseTensor(_info(name, dtype, shape), _digest(digest))
-                    for name, dtype, shape, digest in _list(base["tensors"])
-                ),
+                base=BaseRecord.from_document(document["base"]),
                 tensors=tuple(
                     TargetTensor(
-                        info=_info(each["name"], each["dtype"], each["shape"]),
-                        digest=_digest(each["digest"]),
-                        base=None if each["base"] is None else _text(each["base"]),
-                        payload=None if each["payload"] is None else _text(each["payload"]),
+                        info=info_of(each["name"], each["dtype"], each["shape"]),
+                        digest=digest_of(each["digest"]),
+                        base=None if each["base"] is None else text(each["base"]),
+                        payload=None if each["payload"] is None else text(each["payload"]),
                     )
-                    for each in _list(target["tensors"])
+                    for each in items(target["tensors"])
                 ),
                 files=tuple(
                     TargetFile(
                         name=_file_name(each["name"]),
-                        size=_count(each["size"]),
-                        sha256=_digest(each["sha256"]),
+                        size=count_of(each["size"]),
+                        sha256=digest_of(each["sha256"]),
                         header=base64.b64decode(each["header"], validate=True),
                     )
-                    for each in _list(target["files"])
+                    for each in items(target["files"])
                 ),
-                index=None if target["index"] is None else _text(target["index"]).encode(),
+                index=None if target["index"] is None else text(target["index"]).encode(),
             )
-            _require_consistent(record)
-            fingerprints = (base["fingerprint"], target["fingerprint"])
+            _require_consistent(record, target["fingerprint"])
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise DeltaInvalid(name="record", reason=error) from error
-        if fingerprints != (record.base_fingerprint, record.target_fingerprint):
-            raise DeltaInvalid(
-                name="record", reason="its fingerprints are not those of its tensors"
-            )
         return record
 
 
-def _require_consistent(record: DeltaRecord) -> None:
+def _require_consistent(record: DeltaRecord, target_fingerprint: object) -> None:
     """Raises: ValueError."""
-    bases = {each.info.name: each.info for each in record.base}
+    bases = {each.info.name: each.info for each in record.base.tensors}
     names = [each.info.name for each in record.tensors]
     files = [each.name.lower() for each in record.files]
-    if len(bases) < len(record.base) or len({*names}) < len(names) or len({*files}) < len(files):
+    if len({*names}) < len(names) or len({*files}) < len(files):
         raise ValueError("a name stands in it twice")
+    if target_fingerprint != record.fingerprint:
+        raise ValueError("the target's fingerprint is not that of its tensors")
     for tensor in record.tensors:
         base = None if tensor.base is None else bases.get(tensor.base)
         if (tensor.base is not None and base is None) or tensor.base == tensor.payload is None:
@@ -206,42 +176,12 @@ def _require_consistent(record: DeltaRecord) -> None:
             raise ValueError(f"{tensor.info.name} is not {base}")
 
 
-def _info(name: object, dtype: object, shape: object) -> TensorInfo:
-    if not isinstance(dtype, str) or dtype not in DTYPE_BITS | TORCH_ONLY_BITS:
-        raise ValueError(f"unknown dtype {dtype}")
-    return TensorInfo(_text(name), dtype, tuple(map(_count, _list(shape))))
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"{value!r} is no list")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _count(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise TypeError(f"{value!r} is no count")
-    return value
-
-
-def _digest(value: object) -> str:
-    if not _DIGEST.fullmatch(_text(value)):
-        raise ValueError(f"{value!r} is no digest")
-    return _text(value)
-
-
 def is_file_name(name: str) -> bool:
     """Whether a weight file of this name may be made in a directory of ours."""
     return _FILE_NAME.fullmatch(name) is not None
 
 
 def _file_name(value: object) -> str:
-    if not is_file_name(_text(value)):
+    if not is_file_name(text(value)):
         raise ValueError(f"{value!r} is no name of a weight file")
-    return _text(value)
+    return text(value)

@@ -157,6 +157,8 @@ class Plan:
     """Ids of the catalogue's repairs that were made to the sidecars."""
     release: str = ""
     """The catalogue's id of the published delta that was applied, where it is certain."""
+    delta: Mapping[str, Any] = field(default_factory=dict)
+    """Of a plan that makes an additive delta, what its manifest will say of it."""
 
     @cached_property
     def digest(self) -> str:
@@ -207,6 +209,7 @@ class Plan:
             "notes": list(self.notes),
             "repairs": list(self.repairs),
             "release": self.release,
+            "delta": dict(self.delta),
         }
 
     def to_json(self) -> str:
@@ -244,6 +247,7 @@ class Plan:
             notes=tuple(document["notes"]),
             repairs=tuple(document["repairs"]),
             release=document["release"],
+            delta=document["delta"],
         )
 
 

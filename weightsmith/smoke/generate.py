@@ -47,7 +47,7 @@ class Smoke:
     load_s: float
     tokens_per_s: float
     peak_memory_nbytes: int
-    """The most that this process has held in memory so far."""
+    """The most that this process has held in memory so far; 0 where the system does not say."""
 
     @property
     def repeats(self) -> bool:
@@ -170,7 +170,9 @@ def _continue(
 
 
 def _peak_memory() -> int:
-    import resource
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
