@@ -23,7 +23,7 @@ $(READY): pyproject.toml .ci/constraints.txt
 	touch $@
 
 test: $(READY) ## Run the tests, under a minute
-	$(BIN)/python -m pytest -m 'not slow and not real'
+	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow and not real'
 
 test-slow: $(READY) ## Run the tests that take longer
 	$(BIN)/python -m pytest -m 'slow and not real'

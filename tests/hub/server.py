@@ -210,9 +210,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        for stop, held in ((fault.cut_after, False), (fault.hold_after, True)):
-            if stop is not None and stop < len(body):
-                self.wfile.write(body[:stop])
+        for after, held in ((fault.cut_after, False), (fault.hold_after, True)):
+            if after is not None and after < len(body):
+                self.wfile.write(body[:after])
                 self.wfile.flush()
                 if held:
                     select.select([self.connection], [], [], 30)

@@ -168,7 +168,9 @@ def test_one_token_over_and_over_is_told(models: Models, copy: Copy) -> None:
     assert "448 on the built-in text" in found["perplexity"]
 
 
-def test_logits_that_are_no_numbers_are_told(models: Models, copy: Copy) -> None:
+def test_logits_that_are_no_numbers_are_told_and_the_document_stays_json(
+    models: Models, copy: Copy, weightsmith: Weightsmith
+) -> None:
     folder = copy(models.tuned)
     weights = read(folder)
     weights["model.norm.weight"][0] = torch.nan
@@ -176,6 +178,9 @@ def test_logits_that_are_no_numbers_are_told(models: Models, copy: Copy) -> None
     found = verdicts(folder)
     assert found["logits"] == "some are NaN or infinite"
     assert found["perplexity"].startswith("inf on the built-in text")
+    said = weightsmith("verify", folder, "--smoke", "--json", "--max-new-tokens", "2")
+    document = json.loads(said.out, parse_constant=lambda word: pytest.fail(word))
+    assert document["smoke"]["perplexity"] is None
 
 
 def test_prompt_without_bos_is_told(models: Models, copy: Copy) -> None:
@@ -245,6 +250,13 @@ def test_missing_and_misshapen_tensors_are_named_rather_than_made_up(
     if not low_cpu_mem:
         change_weights(folder, lambda w: {**w, lacking: torch.zeros(7, 7).half()})
         assert f"{lacking} has another shape" in verdicts(folder, settings)["smoke"]
+
+
+def test_folder_in_metas_own_layout_runs_as_it_is(vectors: Path) -> None:
+    folder = vectors / "meta_llama1_2shards" / "meta" / "13B"
+    did, _ = smoke(folder, SHORT)
+    assert did is not None  # its weights are random
+    assert did.vocab_size == 400
 
 
 def test_torch_files_are_never_unpickled(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,9 +249,7 @@ def open_delta(source: Path, label: str | None = None) -> Checkpoint:
     return _open(source, label, discover_delta(source))
 
 
-def _open(
-    source: Path, label: str | None, found: Found, store: Store | None = None
-) -> Checkpoint:
+def _open(source: Path, label: str | None, found: Found, store: Store | None = None) -> Checkpoint:
     store = store or LocalStore(source)
     files: list[WeightFile] = []
     holders: dict[str, Tensor] = {}
@@ -310,9 +308,7 @@ def open_weight_file(directory: Path, name: str) -> Checkpoint:
     )
 
 
-def _read_table(
-    file: fs.Readable, notes: list[str]
-) -> tuple[tuple[StoredTensor, ...], bytes]:
+def _read_table(file: fs.Readable, notes: list[str]) -> tuple[tuple[StoredTensor, ...], bytes]:
     """The tensors of one file and the bytes that identify its table."""
     if file.path.suffix == ".safetensors":
         header, raw = safetensors_header.read_header(file)

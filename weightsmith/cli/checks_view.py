@@ -1,5 +1,6 @@
 """Checks and a smoke test as a person sees them, and the document of both."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -31,9 +32,11 @@ class Smoked:
         return not any(check.verdict == "FAIL" for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """The same as JSON values, which have no word for infinity."""
+        did = asdict(self.did) if self.did else {}
+        numbers = {k: None for k, v in did.items() if isinstance(v, float) and math.isinf(v)}
         return {
-            "smoke": asdict(self.did) if self.did else None,
+            "smoke": did | numbers or None,
             "checks": [asdict(check) for check in self.checks],
             "passed": self.passed,
         }

@@ -1,17 +1,42 @@
 """Make a delta: what a target differs by from its base."""
 
 import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 from weightsmith.checkpoint.digest import bytes_digest
-from weightsmith.engine import encode as engine
 from weightsmith.engine.bindings import Bindings, Options
+from weightsmith.engine.encode import encode, restorable_files
+from weightsmith.engine.manifest import Manifest
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import BaseIsTarget, DtypeNotStorable
 from weightsmith.formats.tensors import TORCH_ONLY_BITS
-from weightsmith.ops.job import Job, input_plans, target_apart
+from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.sources import label_of, open_source
+from weightsmith.ops.subtract import Loss, measured, subtractions
+from weightsmith.plan.align import NewRows
 from weightsmith.plan.encode import plan_files
 from weightsmith.plan.model import Plan, SidecarPlan
+from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
+
+CodecChoice = Literal["exact", "add"]
+
+
+@dataclass(frozen=True, slots=True)
+class MadeDelta:
+    """What making a delta did."""
+
+    directory: Path
+    manifest: Manifest
+    nbytes: int
+    """Of the delta's weight files."""
+    target_nbytes: int
+    """Of the target's tensors."""
+    loss: Loss | None
+    """What it will not restore; None for an exact delta, which restores every bit."""
+    already_done: bool
+    """It was there, finished by the same plan, and is sound."""
 
 
 def plan_make_delta(
@@ -19,40 +44,45 @@ def plan_make_delta(
     target: str | os.PathLike[str],
     delta: str | os.PathLike[str],
     *,
+    codec: CodecChoice = "exact",
+    new_rows: NewRows = "zero",
     base_id: str = "",
 ) -> Job:
-    """Decide everything about an exact delta, reading headers and sidecars only.
+    """Decide everything about a delta, reading headers and sidecars only.
 
-    `base_id` says what a base of this machine is on the hub, ``ORG/NAME@COMMIT``, for those who
-    will apply the delta; of a base from the hub, it is known.
-    Raises: BaseIsTarget, TargetIsInput; DtypeNotStorable; what opening the sources raises.
+    ``exact`` restores the target bit for bit; ``add`` is FastChat's format, whose sums are rounded,
+    and `new_rows` says what the base's missing vocabulary rows count as in it. `base_id` says what
+    a base of this machine is on the hub, ``ORG/NAME@COMMIT``, for those who will apply the delta.
+    Raises: BaseIsTarget, TargetIsInput; DtypeNotStorable; for ``add`` TensorsDoNotFit,
+    DtypeNotSummable; what opening the sources raises.
     """
     inputs = {"base": open_source(base), "target": open_source(target)}
-    if inputs["base"].directory.samefile(inputs["target"].directory):
+    ground, wanted = inputs["base"], inputs["target"]
+    if ground.directory.samefile(wanted.directory):
         raise BaseIsTarget(source=label_of(base))
     path = target_apart(delta, inputs)
-    for tensor in inputs["target"].tensors.values():
+    for tensor in wanted.tensors.values():
         if tensor.info.dtype in TORCH_ONLY_BITS:
             raise DtypeNotStorable(name=tensor.info.name, dtype=tensor.info.dtype)
-    contents = {
-        name: inputs["target"].read_sidecar(name) for name in sorted(inputs["target"].sidecars)
-    }
-    notes = []
-    if base_id:
-        notes.append(f"the base is {base_id}")
-    if not engine.restorable_files(inputs["target"]):
-        notes.append("tensors will be restored, not the target's files as they are")
+    notes = [f"the base is {base_id or ground.origin}"] if base_id or ground.origin else []
+    if codec == "exact":
+        shards = plan_files(ground, wanted)
+        dropped = tuple(name for name in ground.tensors if name not in wanted.tensors)
+        if not restorable_files(wanted):
+            notes.append("tensors will be restored, not the target's files as they are")
+    else:
+        rules, dropped = subtractions(ground, wanted, new_rows)
+        shards = lay_out(rules, MAX_SHARD_NBYTES)
+    contents = {name: wanted.read_sidecar(name) for name in sorted(wanted.sidecars)}
     plan = Plan(
         verb="make-delta",
         inputs=input_plans(inputs),
-        shards=plan_files(inputs["base"], inputs["target"]),
+        shards=shards,
         sidecars=tuple(
             SidecarPlan(name, "target", len(content), bytes_digest(content))
             for name, content in contents.items()
         ),
-        dropped=tuple(
-            name for name in inputs["base"].tensors if name not in inputs["target"].tensors
-        ),
+        dropped=dropped,
         notes=tuple(notes),
     )
     return Job(plan, Bindings(inputs, contents, path))
@@ -63,16 +93,44 @@ def make_delta(
     target: str | os.PathLike[str],
     delta: str | os.PathLike[str],
     *,
+    codec: CodecChoice = "exact",
+    new_rows: NewRows = "zero",
     base_id: str = "",
     options: Options | None = None,
     progress: Progress = SILENCE,
-) -> engine.Encoded:
-    """Write an exact delta to a new directory, whole or not at all.
+) -> MadeDelta:
+    """Write a delta to a new directory, whole or not at all.
 
-    Every span is read back and decoded before the delta is published; whoever has the base gets the
-    target from it bit for bit, and its safetensors files byte for byte.
+    The arguments before `options` are those of `plan_make_delta`. Of an exact delta every span is
+    read back and decoded before it is published; whoever has the base gets the target from it bit
+    for bit, and its safetensors files byte for byte. Of an additive one it is said what adding it
+    will not give back.
     Memory: some ten spans of 2 MiB a worker; it does not depend on the model.
-    Raises: as `plan_make_delta` and `engine.encode.encode`.
+    Raises: as `plan_make_delta`, `engine.encode.encode` and `job.carry_out`.
     """
-    job = plan_make_delta(base, target, delta, base_id=base_id)
-    return engine.encode(job.plan, job.bindings, base_id, options or Options(), progress)
+    job = plan_make_delta(base, target, delta, codec=codec, new_rows=new_rows, base_id=base_id)
+    return carry_out_delta(job, codec, new_rows, base_id, options or Options(), progress)
+
+
+def carry_out_delta(
+    job: Job,
+    codec: CodecChoice,
+    new_rows: NewRows,
+    base_id: str,
+    options: Options,
+    progress: Progress = SILENCE,
+) -> MadeDelta:
+    """Run what `plan_make_delta` decided, with the same arguments."""
+    bindings = job.bindings
+    named = base_id or bindings.inputs["base"].origin
+    nbytes = bindings.inputs["target"].nbytes
+    if codec == "exact":
+        made = encode(job.plan, bindings, named, options, progress)
+        return MadeDelta(
+            bindings.target, made.manifest, made.nbytes, nbytes, None, made.already_done
+        )
+    record, loss = measured(bindings, job.plan.tensors, named, new_rows, options, progress)
+    plan = replace(job.plan, delta=record.to_document())
+    outcome = carry_out(replace(job, plan=plan), options, progress)
+    size = sum(file.size for file in outcome.manifest.files.values())
+    return MadeDelta(bindings.target, outcome.manifest, size, nbytes, loss, outcome.already_done)

@@ -1,0 +1,108 @@
+"""Make an additive delta, in FastChat's format, and find out what it will not restore."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.codecs.measure import Measure, combine
+from weightsmith.codecs.registry import codec
+from weightsmith.engine.bindings import Bindings, Options
+from weightsmith.engine.derived import Derived
+from weightsmith.engine.losses import sum_up
+from weightsmith.engine.progress import Progress
+from weightsmith.engine.spans import Buffers, digest_tensors
+from weightsmith.errors import DtypeNotSummable, TensorsDoNotFit
+from weightsmith.plan.add_record import AddRecord
+from weightsmith.plan.align import NewRows, Pair, Policy, pair
+from weightsmith.plan.base_record import BaseRecord, BaseTensor
+from weightsmith.plan.model import InputTensor, TensorPlan
+
+_HINT = "an exact delta has no such limits: --codec exact"
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What adding base and delta will not give back."""
+
+    whole: Measure
+    """Of the target, how base + delta differs from it."""
+    tensors: Mapping[str, Measure]
+    """Of the tensors that will differ, by name."""
+
+
+def subtractions(
+    base: Checkpoint, target: Checkpoint, new_rows: NewRows
+) -> tuple[list[TensorPlan], tuple[str, ...]]:
+    """The rules that make the delta's tensors, and the names of the buffers that it leaves out.
+
+    Dtypes: each tensor in the target's own.
+    Raises: TensorsDoNotFit, DtypeNotSummable, with everything that additive deltas cannot hold.
+    """
+    pairing = pair(
+        {name: tensor.info for name, tensor in base.tensors.items()},
+        {name: tensor.info for name, tensor in target.tensors.items()},
+        Policy(new_rows=new_rows),
+        base_vocab=base.vocab_size,
+        delta_vocab=target.vocab_size,
+    )
+    problems = [*pairing.problems, *(f"{info.name} has new rows" for info in pairing.new_rows)]
+    if problems:
+        raise TensorsDoNotFit(
+            base=base.label, delta=target.label, count=len(problems), context=problems, hint=_HINT
+        )
+    try:
+        return [_subtraction(each, new_rows) for each in pairing.pairs], pairing.dropped
+    except DtypeNotSummable as error:
+        raise DtypeNotSummable(**error.values, hint=_HINT) from error
+
+
+def measured(
+    bindings: Bindings,
+    rules: Sequence[TensorPlan],
+    base_id: str,
+    new_rows: NewRows,
+    options: Options,
+    progress: Progress,
+) -> tuple[AddRecord, Loss]:
+    """The record of the delta that `rules` make, for which its sums are worked out beforehand."""
+    base, target = bindings.inputs["base"], bindings.inputs["target"]
+    buffers = [Buffers() for _ in range(options.threads)]
+    delta = _derived(rules, bindings.inputs)
+    sums = sum_up(
+        _derived(map(_addition, rules), {"base": base, "delta": delta}), target, buffers, progress
+    )
+    progress.begin("digesting", base.nbytes)
+    infos = [tensor.info for tensor in base.tensors.values()]
+    digests = digest_tensors(infos, base.read_into, buffers, progress.advance)
+    whole = combine(each.difference for each in sums.values())
+    lost = {name: each.difference for name, each in sums.items() if each.difference.changed}
+    record = AddRecord(
+        base=BaseRecord(base_id, tuple(BaseTensor(info, digests[info.name]) for info in infos)),
+        new_rows=new_rows,
+        sums={name: each.digest for name, each in sums.items() if each.digest},
+        loss={"weights": whole.numel, "changed": whole.changed, "largest": whole.largest},
+    )
+    return record, Loss(whole, lost)
+
+
+def _subtraction(paired: Pair, new_rows: NewRows) -> TensorPlan:
+    """Raises: DtypeNotSummable."""
+    target, base = paired.delta, paired.base
+    inputs = [InputTensor("base", base or target), InputTensor("target", target)]
+    params = {"dtype": target.dtype} | ({"new_rows": new_rows} if paired.grows else {})
+    output = codec("subtract@1", params).signature([each.info for each in inputs])
+    return TensorPlan(output, "subtract@1", params, tuple(inputs))
+
+
+def _addition(rule: TensorPlan) -> TensorPlan:
+    """What undoes a subtraction."""
+    base, target = rule.inputs
+    params = {**rule.params, "compute": rule.params["dtype"]}
+    delta = InputTensor("delta", rule.output)
+    return TensorPlan(target.info, "add@1", params, (base, delta))
+
+
+def _derived(rules: Iterable[TensorPlan], inputs: Mapping[str, Checkpoint]) -> Derived:
+    """What the rules make, as it is read."""
+    directory = next(iter(inputs.values())).directory
+    return Derived(label="", directory=directory, rules=rules, inputs=inputs, sidecars={})
