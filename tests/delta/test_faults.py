@@ -237,7 +237,7 @@ def test_a_span_that_does_not_decode_stops_everything(
         return restores(maker, memoryview(damaged))
 
     monkeypatch.setattr(SpanMaker, "restores", fails_once)
-    with pytest.raises(VerificationFailed, match="up.weight"):
+    with pytest.raises(VerificationFailed, match=r"up\.weight"):
         make_delta(base, target, tmp_path / "delta", options=Options(workers=3))
     assert not (tmp_path / "delta").exists()
 
@@ -277,6 +277,37 @@ def test_a_target_that_changes_meanwhile_is_noticed(
     with pytest.raises(InputChanged):
         make_delta(base, target, tmp_path / "delta")
     assert not (tmp_path / "delta").exists()
+
+
+def test_stopped_at_any_durable_step_there_is_nothing_or_all_and_the_next_run_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, target = write_pair(tmp_path)
+    make_delta(base, target, tmp_path / "sound")
+    sound = contents(tmp_path / "sound")
+    steps = 0
+    stopped = True
+    while stopped:
+        left = [steps]
+
+        def step(left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+
+        delta = tmp_path / f"delta-{steps}"
+        monkeypatch.setattr(fs, "on_durable_step", step)
+        try:
+            make_delta(base, target, delta)
+            stopped = False
+        except KeyboardInterrupt:
+            assert not delta.exists() or contents(delta) == sound
+        monkeypatch.undo()
+        make_delta(base, target, delta)
+        assert contents(delta) == sound
+        assert not delta.with_name(f".{delta.name}.weightsmith-partial").exists()
+        steps += 1
+    assert steps > 8
 
 
 def test_a_finished_delta_is_checked_and_left(pair: tuple[Path, Path, Path]) -> None:

@@ -20,9 +20,15 @@ from tests.delta.models import (
 from tests.engine.folders import load, write_model
 from weightsmith.engine.bindings import Options
 from weightsmith.ops.apply_delta import apply_delta
-from weightsmith.ops.make_delta import make_delta
+from weightsmith.ops.make_delta import MadeDelta, make_delta
+from weightsmith.plan.delta_record import DeltaRecord
 
 DELTA_FILES = {"delta.safetensors.index.json", "weightsmith.json"}
+
+
+def record_of(made: MadeDelta) -> DeltaRecord:
+    assert made.manifest.delta is not None
+    return DeltaRecord.from_document(made.manifest.delta)
 
 
 def bits(tensor: torch.Tensor) -> bytes:
@@ -75,7 +81,7 @@ def test_a_limit_on_shards_lays_the_tensors_out_anew(tmp_path: Path) -> None:
 def test_torch_files_come_back_as_tensors(tmp_path: Path) -> None:
     base, target = write_pair(tmp_path, suffix="bin")
     made = make_delta(base, target, tmp_path / "delta")
-    assert not made.record.files
+    assert not record_of(made).files
     apply_delta(base, tmp_path / "delta", target=tmp_path / "out")
     assert same(load(tmp_path / "out"), target_tensors())
     for name, content in SIDECARS.items():
@@ -131,16 +137,16 @@ def test_the_same_delta_comes_of_any_number_of_workers(tmp_path: Path) -> None:
 def test_the_record_names_hashes_that_anyone_can_check(tmp_path: Path) -> None:
     base, target = write_pair(tmp_path)
     made = make_delta(base, target, tmp_path / "delta", base_id="org/base@abc")
-    for file in made.record.files:
+    for file in record_of(made).files:
         raw = (target / file.name).read_bytes()
         assert file.sha256 == hashlib.sha256(raw).hexdigest()
         assert (file.size, file.header) == (len(raw), raw[: len(file.header)])
     document = json.loads((tmp_path / "delta" / "weightsmith.json").read_bytes())
     assert document["delta"]["base"]["id"] == "org/base@abc"
     assert document["dropped"] == ["model.layers.0.gone"]
-    assert made.record.base.fingerprint == document["delta"]["base"]["fingerprint"]
+    assert record_of(made).base.fingerprint == document["delta"]["base"]["fingerprint"]
     other = make_delta(target, base, tmp_path / "back")
-    assert other.record.base.fingerprint == made.record.fingerprint
+    assert record_of(other).base.fingerprint == record_of(made).fingerprint
 
 
 def test_a_delta_is_never_larger_than_the_target_by_more_than_a_thousandth(tmp_path: Path) -> None:

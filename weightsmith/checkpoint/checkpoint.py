@@ -196,6 +196,10 @@ class Checkpoint:
         """Bytes of disk that reading a file takes until it is released; 0 where it is here."""
         return self._store.nbytes(file)
 
+    def expect(self, file: str) -> None:
+        """Say that a file will be read soon."""
+        self._store.expect(file)
+
     def release(self, file: str) -> None:
         """Say that nothing more will be read from a file."""
         self._store.release(file)

@@ -32,6 +32,10 @@ class Store(Protocol):
         """Bytes of disk that reading the file takes for as long as it is not released."""
         ...
 
+    def expect(self, name: str) -> None:
+        """Say that this file will be read soon."""
+        ...
+
     def release(self, name: str) -> None:
         """Say that nothing more will be read from this file."""
         ...
@@ -75,6 +79,9 @@ class LocalStore:
     def nbytes(self, name: str) -> int:  # noqa: ARG002
         """None: the file is there already."""
         return 0
+
+    def expect(self, name: str) -> None:
+        """Nothing to do: the file is there already."""
 
     def release(self, name: str) -> None:
         """Close the file."""

@@ -52,9 +52,11 @@ class Encoded:
 
 
 def encode(
-    plan: Plan, bindings: Bindings, base_id: str, options: Options, progress: Progress = SILENCE
+    plan: Plan, bindings: Bindings, options: Options, progress: Progress = SILENCE
 ) -> Encoded:
     """Make the planned delta and publish it under its final name, whole or not at all.
+
+    `plan.delta` holds the base's id.
 
     Raises: InTheWay for a directory or staging that is not this plan's; DiskFull;
     VerificationFailed; InputChanged; whatever reading the inputs meets.
@@ -70,7 +72,7 @@ def encode(
     with staging.held():
         staging.claim(plan, restart=options.restart)
         made, files = _encode_files(plan, bindings, staging, options, buffers, progress)
-        record = _record(bindings, base_id, made, files, buffers, progress)
+        record = _record(bindings, plan.delta["base_id"], made, files, buffers, progress)
         require_unchanged(bindings)
         encoded = _complete(plan, bindings, staging, made, record, buffers, progress)
         staging.publish(overwrite=options.overwrite)

@@ -1,46 +1,65 @@
-"""Which input files which shards read, so that each can be dropped as soon as it is read no more."""
+"""Which input files are still read, so that each can be dropped as soon as it is read no more."""
 
+import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.plan.model import ShardPlan
+from weightsmith.plan.model import ShardPlan, TensorPlan
 
 File = tuple[str, str]
 """Role and file name."""
 
 
-def files_read(
-    shards: Sequence[ShardPlan], inputs: Mapping[str, Checkpoint]
-) -> list[frozenset[File]]:
-    """The input files that each shard's tensors come from."""
-    return [
-        frozenset(
-            (each.role, file)
-            for tensor in shard.tensors
-            for each in tensor.inputs
-            for file in inputs[each.role].files_of(each.info.name)
+def files_of(tensor: TensorPlan, inputs: Mapping[str, Checkpoint]) -> frozenset[File]:
+    """The input files that a tensor is made from; none for a tensor without bytes."""
+    if not tensor.output.nbytes:
+        return frozenset()
+    return frozenset(
+        (each.role, file)
+        for each in tensor.inputs
+        for file in inputs[each.role].files_of(each.info.name)
+    )
+
+
+class Countdown:
+    """Counts, by input file, the tensors that are still to be made from it."""
+
+    def __init__(self, shards: Sequence[ShardPlan], inputs: Mapping[str, Checkpoint]) -> None:
+        """Count for `shards`; files that none of them reads are released at once."""
+        self._inputs = inputs
+        self._lock = threading.Lock()
+        self._left = Counter(
+            file for shard in shards for each in shard.tensors for file in files_of(each, inputs)
         )
-        for shard in shards
-    ]
+        for role, checkpoint in inputs.items():
+            for file in checkpoint.files:
+                if (role, file.name) not in self._left:
+                    checkpoint.release(file.name)
 
+    def begin(self, tensor: TensorPlan) -> None:
+        """A tensor is about to be made: its files can be on their way."""
+        for role, name in files_of(tensor, self._inputs):
+            self._inputs[role].expect(name)
 
-def last_reads(reads: Sequence[frozenset[File]]) -> list[frozenset[File]]:
-    """The files that each shard is the last to read."""
-    later: set[File] = set()
-    last: list[frozenset[File]] = []
-    for files in reversed(reads):
-        last.append(files - later)
-        later |= files
-    return last[::-1]
+    def finish(self, tensor: TensorPlan) -> None:
+        """A tensor is made: files that no other wants are released."""
+        with self._lock:
+            files = files_of(tensor, self._inputs)
+            self._left -= Counter(files)  # what comes to nothing is left out
+            done = [file for file in files if file not in self._left]
+        for role, name in done:
+            self._inputs[role].release(name)
 
 
 def streamed_nbytes(shards: Sequence[ShardPlan], inputs: Mapping[str, Checkpoint]) -> int:
-    """The most disk that input files take at a time, each from its first read to its last."""
-    reads = files_read(shards, inputs)
+    """The most disk that input files take at a time, each from its first tensor to its last."""
+    reads = [files_of(each, inputs) for shard in shards for each in shard.tensors]
+    last = {file: number for number, files in enumerate(reads) for file in files}
     held: set[File] = set()
     most = 0
-    for files, dropped in zip(reads, last_reads(reads), strict=True):
+    for number, files in enumerate(reads):
         held |= files
         most = max(most, sum(inputs[role].disk_nbytes(name) for role, name in held))
-        held -= dropped
+        held = {file for file in held if last[file] > number}
     return most

@@ -1,6 +1,6 @@
 """Run a plan: fill each shard, sync it, read it back, leave a receipt; then publish all at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from weightsmith.engine.decoded import (
 )
 from weightsmith.engine.expected import require_expected
 from weightsmith.engine.finished import damage
-from weightsmith.engine.inputs import File, files_read, last_reads
+from weightsmith.engine.inputs import Countdown
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, manifest_of, read_manifest
 from weightsmith.engine.progress import SILENCE, Progress
@@ -86,6 +86,7 @@ def run_shard(
     output: Path,
     options: Options,
     buffers: Sequence[Buffers],
+    countdown: Countdown,
     progress: Progress,
 ) -> tuple[fs.PositionedFile, dict[str, str]]:
     """Write shard `number` into the directory `output`, not yet synced; pure and idempotent.
@@ -95,7 +96,9 @@ def run_shard(
     shard = plan.shards[number]
     file = fs.create(output / shard.name)
     drop_cache = options.low_cpu_mem
-    digests = fill(shard, bindings.inputs, file, buffers, progress.advance, drop_cache=drop_cache)
+    digests = fill(
+        shard, bindings.inputs, file, buffers, progress.advance, countdown, drop_cache=drop_cache
+    )
     return file, digests
 
 
@@ -211,7 +214,8 @@ def _make_shards(
     total = sum(_nbytes_to_do(s, options, kept=s.name in kept) for s in plan.shards)
     progress.begin("writing" if passes == 1 else "writing and checking", total)
     digests: dict[str, str] = {}
-    done_with = last_reads(files_read(plan.shards, bindings.inputs))
+    missing = [shard for shard in plan.shards if shard.name not in kept]
+    countdown = Countdown(missing, bindings.inputs)
     background = ThreadPoolExecutor(1)
     try:
         pending: list[Future[None]] = []
@@ -220,11 +224,10 @@ def _make_shards(
             if shard.name in kept:
                 _check(path, shard, kept[shard.name].digests, options, buffers, progress)
                 digests |= kept[shard.name].digests
-                _release(done_with[number], bindings)
                 continue
             identity = made_from(shard, bindings.inputs)
             file, made = run_shard(
-                plan, bindings, number, staging.output, options, buffers, progress
+                plan, bindings, number, staging.output, options, buffers, countdown, progress
             )
             require_expected(shard, made, bindings.inputs, buffers)
             # Two shards are open at most: this one, and the one before it on its way to the medium.
@@ -237,7 +240,6 @@ def _make_shards(
             require_unchanged(bindings)
             receipt = Receipt(plan.digest, shard.name, machine(plan), identity, made)
             pending.append(background.submit(_leave, receipt, staging.receipts, pending[0]))
-            _release(done_with[number], bindings)
             digests |= made
         _wait(pending)
     finally:
@@ -252,11 +254,6 @@ def _nbytes_to_do(shard: ShardPlan, options: Options, *, kept: bool) -> int:
     read = 0 if options.verify == "no" or isinstance(shard, RestoredPlan) else shard.data_nbytes
     hashed = isinstance(shard, FilePlan | RestoredPlan) and shard.published
     return written + read + (shard.nbytes if hashed else 0)
-
-
-def _release(files: Iterable[File], bindings: Bindings) -> None:
-    for role, name in files:
-        bindings.inputs[role].release(name)
 
 
 def _wait(pending: Sequence[Future[None]]) -> None:

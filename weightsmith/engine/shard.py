@@ -10,6 +10,7 @@ from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
 from weightsmith.codecs.base import Range
 from weightsmith.codecs.registry import codec
 from weightsmith.engine.executors.threads import run_tasks
+from weightsmith.engine.inputs import Countdown
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors, span_range
 from weightsmith.errors import DamagedInput, VerificationFailed
 from weightsmith.formats.safetensors_header import read_header
@@ -21,6 +22,7 @@ class TensorWork:
 
     def __init__(self, tensor: TensorPlan, inputs: Mapping[str, Checkpoint]) -> None:
         """Nothing is read yet."""
+        self.tensor = tensor
         self.output = tensor.output
         self.codec = codec(tensor.codec, tensor.params)
         self.infos = tuple(each.info for each in tensor.inputs)
@@ -57,19 +59,20 @@ class TensorWork:
             self.read(i, source.start, blocks[i])
         self.codec.apply(state, span, blocks, self.infos, self.output, out)
 
-    def finish_span(self, number: int, digest: bytes, *, drop_cache: bool) -> None:
-        """Keep a span's digest; after the last one let go of the state and the inputs' page
-        cache.
-        """
+    def finish_span(self, number: int, digest: bytes) -> bool:
+        """Keep a span's digest; after the last one let go of the state, and return True."""
         with self._lock:
             self.digests[number] = digest
             self._unfinished -= 1
             if self._unfinished:
-                return
+                return False
             self._state = None
-        if drop_cache:
-            for checkpoint, name in self._inputs:
-                checkpoint.drop_cache(name)
+            return True
+
+    def drop_cache(self) -> None:
+        """Give the page cache of all that the tensor was made from back to the system."""
+        for checkpoint, name in self._inputs:
+            checkpoint.drop_cache(name)
 
 
 def fill(
@@ -78,6 +81,7 @@ def fill(
     file: fs.PositionedFile,
     buffers: Sequence[Buffers],
     advance: Advance,
+    countdown: Countdown,
     *,
     drop_cache: bool,
 ) -> dict[str, str]:
@@ -98,12 +102,20 @@ def fill(
             offset = shard.places[work.output.name].offset + span.start
             file.write_from(offset, out)
             file.start_writeback(offset, span.nbytes)
-            work.finish_span(number, span_digest(out), drop_cache=drop_cache)
+            if work.finish_span(number, span_digest(out)):
+                if drop_cache:
+                    work.drop_cache()
+                countdown.finish(work.tensor)
             advance(span.nbytes)
 
         return make_span
 
-    run_tasks((task for work in works for task in work.spans()), [worker(own) for own in buffers])
+    def tasks() -> Iterator[tuple[TensorWork, int]]:
+        for work in works:
+            countdown.begin(work.tensor)
+            yield from work.spans()
+
+    run_tasks(tasks(), [worker(own) for own in buffers])
     return {work.output.name: tensor_digest(work.output, work.digests) for work in works}
 
 

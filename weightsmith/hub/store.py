@@ -1,14 +1,15 @@
 """A hub source's files without the whole of it on disk: headers in ranges, files one at a time."""
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import Final
 
 from weightsmith import fs
-from weightsmith.errors import ShardTruncated
+from weightsmith.errors import ShardTruncated, WeightsmithError
 from weightsmith.hub.connection import Connection, read_range
 from weightsmith.hub.download import Progress
-from weightsmith.hub.fetch import Job, fetch
+from weightsmith.hub.fetch import Job, Stopped, fetch
 from weightsmith.hub.listing import Listing, RepoFile
 from weightsmith.hub.places import FolderPlace, holds
 from weightsmith.hub.resolve import Resolved
@@ -38,6 +39,7 @@ class HubStore:
         )
         self._locks = {name: threading.Lock() for name in self._files}
         self._open: dict[str, fs.PositionedFile] = {}
+        self._expected: set[str] = set()
 
     @property
     def weights(self) -> list[str]:
@@ -64,6 +66,17 @@ class HubStore:
         if holds(self._cached, file) or holds(self._job.place, file):
             return self.open(name)
         return RangedFile(self._job.connection, self._job.listing, file)
+
+    def expect(self, name: str) -> None:
+        """Begin to fetch the file, beside others that are on their way."""
+        if name not in self._expected:
+            self._expected.add(name)
+            threading.Thread(target=self._fetch_early, args=(name,), daemon=True).start()
+
+    def _fetch_early(self, name: str) -> None:
+        # Whoever reads the file asks for it again, and meets what was wrong.
+        with contextlib.suppress(WeightsmithError, Stopped, OSError):
+            self.open(name)
 
     def open(self, name: str) -> fs.PositionedFile:
         """The whole file; the first that asks fetches it, while others who want it wait.

@@ -24,7 +24,7 @@ from weightsmith.ops.decode import plan_decode
 from weightsmith.ops.encoded import find_encoded
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.policy import Decision, NewRowsChoice, decide, require_kinds
-from weightsmith.ops.restore import find_record, plan_restore
+from weightsmith.ops.restore import find_add_record, find_record, plan_restore, require_base
 from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.ops.sources import label_of, locate, open_source
 from weightsmith.plan.align import Pair, Policy
@@ -83,8 +83,14 @@ def plan_apply_delta(
     path = target_apart(path, inputs)
     if not force_kind:
         require_kinds(inputs["base"], inputs["delta"])
+    record = find_add_record(delta)
+    if record is not None and new_rows == "auto" and record.new_rows != "none":
+        new_rows = record.new_rows
     decision = decide(inputs["base"], inputs["delta"], new_rows=new_rows, whole=whole)
     tensors = _tensor_plans(decision, dtype, _common_dtype(inputs["base"]))
+    if record is not None and dtype == "delta" and new_rows in {"auto", record.new_rows}:
+        require_base(record.base, {tensor.output.name for tensor in tensors}, inputs["base"])
+        tensors = [record.expected(tensor) for tensor in tensors]
     outputs = [tensor.output for tensor in tensors]
     sidecars = choose_sidecars(
         {"delta": inputs["delta"], "base": inputs["base"]},

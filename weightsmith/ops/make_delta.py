@@ -15,6 +15,8 @@ from weightsmith.formats.tensors import TORCH_ONLY_BITS
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.sources import label_of, open_source
 from weightsmith.ops.subtract import Loss, measured, subtractions
+from weightsmith.plan import add_record
+from weightsmith.plan import delta_record as exact_record
 from weightsmith.plan.align import NewRows
 from weightsmith.plan.encode import plan_files
 from weightsmith.plan.model import Plan, SidecarPlan
@@ -64,13 +66,15 @@ def plan_make_delta(
     for tensor in wanted.tensors.values():
         if tensor.info.dtype in TORCH_ONLY_BITS:
             raise DtypeNotStorable(name=tensor.info.name, dtype=tensor.info.dtype)
-    notes = [f"the base is {base_id or ground.origin}"] if base_id or ground.origin else []
+    about = {"form": exact_record.FORM, "base_id": base_id or ground.origin}
+    notes = [f"the base is {about['base_id']}"] if about["base_id"] else []
     if codec == "exact":
         shards = plan_files(ground, wanted)
         dropped = tuple(name for name in ground.tensors if name not in wanted.tensors)
         if not restorable_files(wanted):
             notes.append("tensors will be restored, not the target's files as they are")
     else:
+        about |= {"form": add_record.FORM, "new_rows": new_rows}
         rules, dropped = subtractions(ground, wanted, new_rows)
         shards = lay_out(rules, MAX_SHARD_NBYTES)
     contents = {name: wanted.read_sidecar(name) for name in sorted(wanted.sidecars)}
@@ -84,6 +88,7 @@ def plan_make_delta(
         ),
         dropped=dropped,
         notes=tuple(notes),
+        delta=about,
     )
     return Job(plan, Bindings(inputs, contents, path))
 
@@ -109,28 +114,23 @@ def make_delta(
     Raises: as `plan_make_delta`, `engine.encode.encode` and `job.carry_out`.
     """
     job = plan_make_delta(base, target, delta, codec=codec, new_rows=new_rows, base_id=base_id)
-    return carry_out_delta(job, codec, new_rows, base_id, options or Options(), progress)
+    return carry_out_delta(job, options or Options(), progress)
 
 
-def carry_out_delta(
-    job: Job,
-    codec: CodecChoice,
-    new_rows: NewRows,
-    base_id: str,
-    options: Options,
-    progress: Progress = SILENCE,
-) -> MadeDelta:
-    """Run what `plan_make_delta` decided, with the same arguments."""
-    bindings = job.bindings
-    named = base_id or bindings.inputs["base"].origin
+def carry_out_delta(job: Job, options: Options, progress: Progress = SILENCE) -> MadeDelta:
+    """Make the delta that `plan_make_delta` decided on.
+
+    Raises: as `engine.encode.encode` and `job.carry_out`.
+    """
+    plan, bindings = job.plan, job.bindings
     nbytes = bindings.inputs["target"].nbytes
-    if codec == "exact":
-        made = encode(job.plan, bindings, named, options, progress)
+    if plan.delta["form"] == exact_record.FORM:
+        made = encode(plan, bindings, options, progress)
         return MadeDelta(
             bindings.target, made.manifest, made.nbytes, nbytes, None, made.already_done
         )
-    record, loss = measured(bindings, job.plan.tensors, named, new_rows, options, progress)
-    plan = replace(job.plan, delta=record.to_document())
-    outcome = carry_out(replace(job, plan=plan), options, progress)
+    record, loss = measured(plan, bindings, options, progress)
+    full = replace(job, plan=replace(plan, delta=record.to_document()))
+    outcome = carry_out(full, options, progress)
     size = sum(file.size for file in outcome.manifest.files.values())
     return MadeDelta(bindings.target, outcome.manifest, size, nbytes, loss, outcome.already_done)

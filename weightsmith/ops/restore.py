@@ -17,6 +17,7 @@ from weightsmith.errors import BaseIsDelta, DamagedInput, DeltaInvalid, WrongBas
 from weightsmith.formats.safetensors_header import parse_header
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.sources import label_of, open_source
+from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.base_record import BaseRecord
 from weightsmith.plan.delta_record import DeltaRecord
 from weightsmith.plan.model import (
@@ -31,6 +32,17 @@ from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 
 _GLANCE_NBYTES: Final = 32 * SPAN_NBYTES
 """How much of the base is digested while planning: its smallest tensors, up to so many bytes."""
+
+
+def find_add_record(delta: str | os.PathLike[str]) -> AddRecord | None:
+    """The record of an additive delta of ours, or None for any other directory.
+
+    Raises: DeltaInvalid, DeltaUnknown, JsonInvalid, if it is one that cannot be read.
+    """
+    manifest = read_manifest(Path(delta))
+    if manifest is None or manifest.delta is None:
+        return None
+    return AddRecord.from_document(manifest.delta)
 
 
 def find_record(delta: str | os.PathLike[str]) -> tuple[Manifest, DeltaRecord] | None:

@@ -1,6 +1,6 @@
 """Make an additive delta, in FastChat's format, and find out what it will not restore."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
@@ -15,7 +15,7 @@ from weightsmith.errors import DtypeNotSummable, TensorsDoNotFit
 from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.align import NewRows, Pair, Policy, pair
 from weightsmith.plan.base_record import BaseRecord, BaseTensor
-from weightsmith.plan.model import InputTensor, TensorPlan
+from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 
 _HINT = "an exact delta has no such limits: --codec exact"
 
@@ -57,15 +57,10 @@ def subtractions(
 
 
 def measured(
-    bindings: Bindings,
-    rules: Sequence[TensorPlan],
-    base_id: str,
-    new_rows: NewRows,
-    options: Options,
-    progress: Progress,
+    plan: Plan, bindings: Bindings, options: Options, progress: Progress
 ) -> tuple[AddRecord, Loss]:
-    """The record of the delta that `rules` make, for which its sums are worked out beforehand."""
-    base, target = bindings.inputs["base"], bindings.inputs["target"]
+    """The record of the planned delta, for which its sums are worked out before it is written."""
+    base, target, rules = bindings.inputs["base"], bindings.inputs["target"], plan.tensors
     buffers = [Buffers() for _ in range(options.threads)]
     delta = _derived(rules, bindings.inputs)
     sums = sum_up(
@@ -74,12 +69,16 @@ def measured(
     progress.begin("digesting", base.nbytes)
     infos = [tensor.info for tensor in base.tensors.values()]
     digests = digest_tensors(infos, base.read_into, buffers, progress.advance)
+    # A mean is summed in an order that another type of CPU may choose otherwise.
+    averaged = {rule.output.name for rule in rules if rule.params.get("new_rows") == "mean"}
     whole = combine(each.difference for each in sums.values())
     lost = {name: each.difference for name, each in sums.items() if each.difference.changed}
     record = AddRecord(
-        base=BaseRecord(base_id, tuple(BaseTensor(info, digests[info.name]) for info in infos)),
-        new_rows=new_rows,
-        sums={name: each.digest for name, each in sums.items() if each.digest},
+        base=BaseRecord(
+            plan.delta["base_id"], tuple(BaseTensor(i, digests[i.name]) for i in infos)
+        ),
+        new_rows=plan.delta["new_rows"],
+        sums={n: each.digest for n, each in sums.items() if each.digest and n not in averaged},
         loss={"weights": whole.numel, "changed": whole.changed, "largest": whole.largest},
     )
     return record, Loss(whole, lost)

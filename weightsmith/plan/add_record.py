@@ -25,8 +25,8 @@ class AddRecord:
     new_rows: NewRows
     """How vocabulary rows that the base lacks count."""
     sums: Mapping[str, str]
-    """By name, the digest of base + delta in the delta's dtype; a tensor with NaNs has none, for
-    what these carry is no machine's promise.
+    """By name, the digest of base + delta in the delta's dtype, of tensors whose sum has the same
+    bits on every machine: without NaNs, and without rows that count as a mean.
     """
     loss: Mapping[str, Any]
     """What the sums differ by from the target, for people."""
