@@ -560,7 +560,7 @@ class AdapterConfigInvalid(DamagedInput):
 
 
 class AdapterEmpty(DamagedInput):
-    """The adapter's weight file holds no tensor. Some training scripts of 2023 saved it that way."""
+    """The adapter's weight file holds no tensor; some training scripts of 2023 saved it so."""
 
     message = "the adapter {adapter} holds no tensors"
     hint = "nothing was saved in it; get another copy, or train it again"

@@ -153,7 +153,7 @@ def figures(case: Case) -> tuple[float, float, str]:
     """
 
     def encode_all() -> list[bytes]:
-        return [encode(base, target) for base, target in case.tensors]
+        return [encode(base, target, check=False) for base, target in case.tensors]
 
     def xor_all() -> list[bytes]:
         return [xor_planes(base, target) for base, target in case.tensors]

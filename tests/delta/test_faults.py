@@ -285,6 +285,30 @@ def test_stopped_at_any_durable_step_there_is_nothing_or_all_and_the_next_run_fi
     base, target = write_pair(tmp_path)
     make_delta(base, target, tmp_path / "sound")
     sound = contents(tmp_path / "sound")
+    steps = stop_everywhere(
+        monkeypatch, tmp_path, sound, lambda delta: make_delta(base, target, delta)
+    )
+    assert steps > 8
+
+
+def test_stopped_while_it_is_applied_it_is_finished_by_the_next_run(
+    pair: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply_delta(pair[0], pair[2], target=tmp_path / "sound")
+    sound = contents(tmp_path / "sound")
+    steps = stop_everywhere(
+        monkeypatch, tmp_path, sound, lambda out: apply_delta(pair[0], pair[2], target=out)
+    )
+    assert steps > 8
+
+
+def stop_everywhere(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    sound: dict[str, bytes],
+    make: Callable[[Path], object],
+) -> int:
+    """Stop `make` at its first durable step, its second, ..., and run it again each time."""
     steps = 0
     stopped = True
     while stopped:
@@ -295,19 +319,19 @@ def test_stopped_at_any_durable_step_there_is_nothing_or_all_and_the_next_run_fi
             if left[0] < 0:
                 raise KeyboardInterrupt
 
-        delta = tmp_path / f"delta-{steps}"
+        made = folder / f"made-{steps}"
         monkeypatch.setattr(fs, "on_durable_step", step)
         try:
-            make_delta(base, target, delta)
+            make(made)
             stopped = False
         except KeyboardInterrupt:
-            assert not delta.exists() or contents(delta) == sound
+            assert not made.exists() or contents(made) == sound
         monkeypatch.undo()
-        make_delta(base, target, delta)
-        assert contents(delta) == sound
-        assert not delta.with_name(f".{delta.name}.weightsmith-partial").exists()
+        make(made)
+        assert contents(made) == sound
+        assert not made.with_name(f".{made.name}.weightsmith-partial").exists()
         steps += 1
-    assert steps > 8
+    return steps
 
 
 def test_a_finished_delta_is_checked_and_left(pair: tuple[Path, Path, Path]) -> None:

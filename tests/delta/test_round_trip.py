@@ -19,9 +19,10 @@ from tests.delta.models import (
 )
 from tests.engine.folders import load, write_model
 from weightsmith.engine.bindings import Options
-from weightsmith.ops.apply_delta import apply_delta
+from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
 from weightsmith.ops.make_delta import MadeDelta, make_delta
 from weightsmith.plan.delta_record import DeltaRecord
+from weightsmith.plan.model import Plan, RestoredPlan
 
 DELTA_FILES = {"delta.safetensors.index.json", "weightsmith.json"}
 
@@ -53,6 +54,14 @@ def test_the_targets_files_come_back_byte_for_byte(tmp_path: Path, shards: int) 
     restored = contents(tmp_path / "out")
     assert restored.pop("weightsmith.json")
     assert restored == contents(target)
+
+
+def test_the_plan_of_restoring_is_json_in_and_out(tmp_path: Path) -> None:
+    base, target = write_pair(tmp_path)
+    make_delta(base, target, tmp_path / "delta")
+    plan = plan_apply_delta(base, tmp_path / "delta", target=tmp_path / "out").plan
+    assert Plan.from_document(json.loads(plan.to_json())) == plan
+    assert all(isinstance(shard, RestoredPlan) for shard in plan.shards)
 
 
 def test_headers_that_we_would_write_otherwise_come_back(tmp_path: Path) -> None:
@@ -143,7 +152,6 @@ def test_the_record_names_hashes_that_anyone_can_check(tmp_path: Path) -> None:
         assert (file.size, file.header) == (len(raw), raw[: len(file.header)])
     document = json.loads((tmp_path / "delta" / "weightsmith.json").read_bytes())
     assert document["delta"]["base"]["id"] == "org/base@abc"
-    assert document["dropped"] == ["model.layers.0.gone"]
     assert record_of(made).base.fingerprint == document["delta"]["base"]["fingerprint"]
     other = make_delta(target, base, tmp_path / "back")
     assert record_of(other).base.fingerprint == record_of(made).fingerprint

@@ -20,6 +20,7 @@ from weightsmith.cli.run_options import Run, run_options
 from weightsmith.engine.staging import Staging
 from weightsmith.ops import apply_delta as ops
 from weightsmith.ops.policy import NewRowsChoice
+from weightsmith.ops.restore import is_exact_delta
 
 
 @click.command(
@@ -120,7 +121,8 @@ def command(
     Works shard by shard in flat memory, verifies what it wrote, and gives the target its name only
     when it is whole. Run the same command again to continue after an interruption.
     """
-    run.expects_torch()
+    if not is_exact_delta(delta):
+        run.expects_torch()
     path = Path(target) if target is not None else ops.target_name(delta)
     spool = Staging(path.absolute()).inputs if stream else None
     job = ops.plan_apply_delta(

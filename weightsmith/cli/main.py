@@ -26,6 +26,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "weightsmith.cli.apply_delta",
         "Add a published delta to its base model: target = base + delta.",
     ),
+    "make-delta": (
+        "weightsmith.cli.make_delta",
+        "Make a delta: what a model differs by from its base.",
+    ),
     "merge-lora": (
         "weightsmith.cli.merge_lora",
         "Merge LoRA adapters into their base model, on files alone.",
@@ -63,7 +67,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 """Name -> module whose ``command`` it is, and what it does in one line."""
 
 EXAMPLES: Final = (
-    "weightsmith apply-delta --base ./llama-7b --delta ./vicuna-7b-delta-v1.1 --dry-run",
+    "weightsmith apply-delta --base llama-7b --delta lmsys/vicuna-7b-delta-v1.1 --low-cpu-mem",
     "weightsmith apply-delta --base ./llama-7b --delta ./vicuna-7b-delta-v1.1 --target ./vicuna-7b",
 )
 

@@ -15,6 +15,7 @@ from weightsmith.errors import shown
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.job import Job, require_room
 from weightsmith.ops.sums import SumReport
+from weightsmith.plan.model import TensorPlan
 from weightsmith.plan.needs import Needs
 from weightsmith.units import format_duration, format_memory, format_size
 
@@ -25,7 +26,8 @@ def show_plan(output: Output, job: Job, needs: Needs) -> None:
     rows = [_source_row(role, source) for role, source in job.bindings.inputs.items()]
     outputs = [tensor.output for tensor in plan.tensors]
     shards = f"safetensors, {len(plan.shards)} {'shard' if len(plan.shards) == 1 else 'shards'}"
-    rows.append(("target", str(job.bindings.target), *_size(outputs), shards))
+    ours = "delta" if plan.verb == "make-delta" else "target"
+    rows.append((ours, str(job.bindings.target), *_size(outputs), shards))
     if plan.makes_files:  # what lies in them is nobody's business until they are decoded
         rows = [
             (role, name, count.replace("tensor", "file"), size)
@@ -191,11 +193,16 @@ def _detail_rows(job: Job, needs: Needs) -> list[tuple[str, str]]:
     return [*rows, ("disk", disk), ("memory", memory)]
 
 
+def _is_set(rule: TensorPlan) -> bool:
+    """Whether a rule's settings were chosen; those of an exact delta describe the tensor."""
+    return not rule.codec.startswith("exact@")
+
+
 def _rules(job: Job) -> str:
     """How many tensors each rule makes, with its settings."""
     counts = Counter(
-        (tensor.codec.split("@")[0], tuple(sorted(tensor.params.items())))
-        for tensor in job.plan.tensors
+        (rule.codec.split("@")[0], tuple(sorted(rule.params.items())) if _is_set(rule) else ())
+        for rule in job.plan.tensors
     )
     rules = []
     for (name, params), count in counts.most_common():

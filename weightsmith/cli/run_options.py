@@ -143,6 +143,29 @@ def run_options(function: F) -> F:
     return gathered  # type: ignore[return-value]  # click sees the options, the command `run`
 
 
+LOW_CPU_MEM: Final = option(
+    "--low-cpu-mem",
+    group=SPEED,
+    is_flag=True,
+    help="One worker, page cache given back; the same bytes.",
+)
+WORKERS: Final = option(
+    "--workers",
+    group=SPEED,
+    type=click.IntRange(min=1),
+    default=default_workers,
+    help="Threads; default: one a core, four at most.",
+)
+OVERWRITE: Final = option(
+    "--overwrite",
+    group=SAFETY,
+    is_flag=True,
+    help="Replace an existing target, once the new one is whole.",
+)
+RESTART: Final = option(
+    "--restart", group=SAFETY, is_flag=True, help="Discard unfinished work of an earlier run."
+)
+
 _OPTIONS: Final = (
     option(
         "--max-shard-size",
@@ -152,19 +175,8 @@ _OPTIONS: Final = (
         show_default=True,
         help="Largest output file.",
     ),
-    option(
-        "--low-cpu-mem",
-        group=SPEED,
-        is_flag=True,
-        help="One worker, page cache given back; the same bytes.",
-    ),
-    option(
-        "--workers",
-        group=SPEED,
-        type=click.IntRange(min=1),
-        default=default_workers,
-        help="Threads; default: one a core, four at most.",
-    ),
+    LOW_CPU_MEM,
+    WORKERS,
     option(
         "--verify",
         group=SAFETY,
@@ -173,15 +185,8 @@ _OPTIONS: Final = (
         show_default=True,
         help="Read the result back: from the page cache, from disk, or not.",
     ),
-    option(
-        "--overwrite",
-        group=SAFETY,
-        is_flag=True,
-        help="Replace an existing target, once the new one is whole.",
-    ),
-    option(
-        "--restart", group=SAFETY, is_flag=True, help="Discard unfinished work of an earlier run."
-    ),
+    OVERWRITE,
+    RESTART,
     dry_run_option,
     offline_option,
     option(

@@ -58,17 +58,23 @@ class Exact:
             begin = bytes(table[: len(MAGIC)]).decode("ascii", "replace").rstrip()
             if begin.startswith("exact@"):
                 raise DeltaUnknown(what=f"tensor {payload.name}", found=begin)
-            raise DeltaInvalid(name=payload.name, reason="it does not begin as a payload does")
+            raise DeltaInvalid(
+                name=f"tensor {payload.name}", reason="it does not begin as a payload does"
+            )
         lengths = [
             int.from_bytes(table[at : at + _LENGTH_NBYTES], "little")
             for at in range(len(MAGIC), len(table), _LENGTH_NBYTES)
         ]
         edges = list(accumulate(lengths, initial=start))
         if len(table) < start or edges[-1] != payload.nbytes:
-            raise DeltaInvalid(name=payload.name, reason="its spans do not add up to its length")
+            raise DeltaInvalid(
+                name=f"tensor {payload.name}", reason="its spans do not add up to its length"
+            )
         # One more than the span itself is what an incompressible one needs.
         if max(lengths, default=0) > SPAN_NBYTES + 1:
-            raise DeltaInvalid(name=payload.name, reason="a span is longer than the target's")
+            raise DeltaInvalid(
+                name=f"tensor {payload.name}", reason="a span is longer than the target's"
+            )
         return tuple(Range(*edge) for edge in pairwise(edges))
 
     def reads(
@@ -117,7 +123,7 @@ class Exact:
                 known = base_elements(base, inputs[0].dtype, self.dtype)
                 decode_span(payload, known, elements.view(decoded), elements)
             except (ValueError, zstandard.ZstdError) as error:
-                raise DeltaInvalid(name=inputs[-1].name, reason=error) from error
+                raise DeltaInvalid(name=f"tensor {inputs[-1].name}", reason=error) from error
             if not whole:
                 wanted = Range(max(span.start, place.start), min(span.stop, place.stop))
                 _part(out, span, wanted)[:] = _part(decoded, place, wanted)
@@ -147,14 +153,14 @@ class SpanMaker:
         import numpy as np
         import zstandard
 
-        from weightsmith.codecs.exact_span import decode_span
+        from weightsmith.codecs.exact_span import decode_span, same
 
         decoded = np.empty_like(self._target)
         try:
             decode_span(stored, self._base, decoded, self._elements, self._grouping)
         except (ValueError, zstandard.ZstdError):
             return False
-        return bool(np.array_equal(decoded, self._target))
+        return same(decoded, self._target)
 
 
 def _touched(span: Range) -> range:

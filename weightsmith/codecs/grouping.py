@@ -15,7 +15,7 @@ Pairs, because the number of keys is what a sort costs: a stable sort of 8-bit k
 Blocks, because they stay in the processor's cache.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -45,56 +45,83 @@ class Grouping:
         """Where each block stands in the span; the last of an odd number is a block of its own."""
         self._orders: list[npt.NDArray[np.intp]] = []
         """By block, its pairs in their order."""
-        self._edges: list[list[int]] = []
-        """By block, where in that order each key begins, and the end."""
-        for block in self.blocks:
+        edges = np.empty((len(self.blocks), _KEYS.size + 1), np.intp)
+        for block, row in zip(self.blocks, edges, strict=True):
             classes = np.empty(block.stop - block.start, np.uint8)
             np.right_shift(base[block], exponent_shift, out=classes, casting="unsafe")
             classes &= _CLASSES - 1
             both = classes.view("<u2")
             keys = (both | both >> 4).astype(np.uint8)
             order = np.argsort(keys, kind="stable")
-            edges = np.searchsorted(keys, _KEYS, sorter=order)
             self._orders.append(order)
-            self._edges.append([*edges.tolist(), len(keys)])
+            row[:-1] = np.searchsorted(keys, _KEYS, sorter=order)
+            row[-1] = len(keys)
         if paired < len(base):
             self.blocks.append(slice(paired, len(base)))
+        self._runs = _Runs(edges)
 
     def gather(self, blocks: Iterable[Bits]) -> Bits:
         """The stream, from the elements of each of `self.blocks`."""
-        ordered: list[Bits] = []
+        halves: list[Bits] = []
         rest: list[Bits] = []
         for number, elements in enumerate(blocks):
             if number == len(self._orders):
                 rest = [elements]
                 break
             pairs = elements.view(_PAIR[elements.itemsize])
-            taken = np.take(pairs, self._orders[number], mode="clip")
-            ordered.append(taken.view(elements.dtype))
-        return np.concatenate([*self._pieces(ordered), *rest])
+            ordered = np.take(pairs, self._orders[number], mode="clip").view(elements.dtype)
+            halves += [ordered[::2], ordered[1::2]]
+        return np.concatenate([*self._runs.of_blocks(halves), *rest])
 
     def scatter(self, stream: Bits) -> Iterator[Bits]:
         """The elements of each of `self.blocks`, from the stream."""
-        ordered = [np.empty(2 * len(order), stream.dtype) for order in self._orders]
-        at = 0
-        for piece in self._pieces(ordered):
-            end = at + len(piece)
-            piece[:] = stream[at:end]
-            at = end
         pair = _PAIR[stream.itemsize]
-        for order, source in zip(self._orders, ordered, strict=True):
-            elements = np.empty_like(source)
-            elements.view(pair)[order] = source.view(pair)
+        for number, order in enumerate(self._orders):
+            ordered = np.empty(2 * len(order), stream.dtype)
+            first, second = self._runs.of_stream(stream, number)
+            np.concatenate(first, out=ordered[::2])
+            np.concatenate(second, out=ordered[1::2])
+            elements = np.empty_like(ordered)
+            elements.view(pair)[order] = ordered.view(pair)
             yield elements
-        if at < len(stream):
-            yield stream[at:]
+        paired = 2 * sum(map(len, self._orders))
+        if paired < len(stream):
+            yield stream[paired:]
 
-    def _pieces(self, ordered: list[Bits]) -> Iterator[Bits]:
-        """Views of the ordered blocks, piece by piece as they stand in the stream."""
-        for each in range(_CLASSES):
-            for elements, edges in zip(ordered, self._edges, strict=True):
-                first, second = elements[::2], elements[1::2]
-                for key in range(each, _CLASSES**2, _CLASSES):
-                    if edges[key] < edges[key + 1]:
-                        yield first[edges[key] : edges[key + 1]]
-                yield second[edges[each * _CLASSES] : edges[(each + 1) * _CLASSES]]
+
+class _Runs:
+    """Where the stream's runs of equal keys lie: in the stream, and in the ordered blocks.
+
+    Arrays are by class, block, and run: the first elements of that class by the class of their
+    seconds, then the second elements of that class.
+    """
+
+    def __init__(self, edges: npt.NDArray[np.intp]) -> None:
+        """`edges` are by block where each key begins in its order, and the end."""
+        by_key = (len(edges), _CLASSES, _CLASSES)
+        sizes = np.diff(edges).reshape(by_key)
+        places = edges[:, :-1].reshape(by_key)
+        self._sizes = _with_last(sizes.transpose(2, 0, 1), sizes.sum(axis=2).T)
+        self._places = _with_last(places.transpose(2, 0, 1), places[:, :, 0].T)
+        self._ends = np.cumsum(self._sizes).reshape(self._sizes.shape)
+
+    def of_blocks(self, halves: Sequence[Bits]) -> list[Bits]:
+        """The runs of the stream, from the first and second elements of each ordered block."""
+        runs = np.nonzero(self._sizes)
+        numbers = 2 * runs[1] + (runs[2] == _CLASSES)
+        starts, sizes = self._places[runs], self._sizes[runs]
+        each = zip(numbers.tolist(), starts.tolist(), (starts + sizes).tolist(), strict=True)
+        return [halves[number][start:end] for number, start, end in each]
+
+    def of_stream(self, stream: Bits, block: int) -> tuple[list[Bits], list[Bits]]:
+        """The runs of the first and of the second elements of an ordered block."""
+        ends, sizes = self._ends[:, block].T, self._sizes[:, block].T
+        starts = ends - sizes
+        edges = list(zip(starts.ravel().tolist(), ends.ravel().tolist(), strict=True))
+        runs = [stream[start:end] for start, end in edges]
+        return runs[:-_CLASSES], runs[-_CLASSES:]
+
+
+def _with_last(runs: npt.NDArray[np.intp], last: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """`runs` with one more of each class and block."""
+    return np.concatenate([runs, last[:, :, np.newaxis]], axis=2)

@@ -25,7 +25,7 @@ def require_expected(
     suspects = {each.info.name: each for tensor in wrong for each in tensor.inputs if each.digest}
     require_inputs(list(suspects.values()), inputs, buffers)
     raise DeltaInvalid(
-        name=wrong[0].output.name,
+        name=f"tensor {wrong[0].output.name}",
         reason="it decodes to other bytes than it should",
         context=[tensor.output.name for tensor in wrong],
     )

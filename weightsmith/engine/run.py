@@ -236,10 +236,15 @@ def _make_shards(
             pending = [background.submit(_sync, file, drop_cache=drop_cache)]
             if options.verify == "disk":
                 _wait(pending)
-            _check(path, shard, made, options, buffers, progress)
+            check = (path, shard, made, options, buffers, progress)
+            if isinstance(shard, RestoredPlan):  # one hash, one thread: beside the next shard
+                check = (path, shard, made, options, [Buffers()], progress)
+                pending.append(background.submit(_check, *check))
+            else:
+                _check(*check)
             require_unchanged(bindings)
             receipt = Receipt(plan.digest, shard.name, machine(plan), identity, made)
-            pending.append(background.submit(_leave, receipt, staging.receipts, pending[0]))
+            pending.append(background.submit(_leave, receipt, staging.receipts, [*pending]))
             digests |= made
         _wait(pending)
     finally:
@@ -267,9 +272,9 @@ def _sync(file: fs.PositionedFile, *, drop_cache: bool) -> None:
         file.drop_cache()
 
 
-def _leave(receipt: Receipt, directory: Path, synced: Future[None]) -> None:
-    """A shard that failed to reach the medium has no receipt."""
-    synced.result()
+def _leave(receipt: Receipt, directory: Path, before: Sequence[Future[None]]) -> None:
+    """A shard that failed to reach the medium, or to be what it must be, has no receipt."""
+    _wait(before)
     receipt.write(directory)
 
 

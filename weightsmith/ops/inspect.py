@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -11,13 +11,16 @@ from weightsmith import fs
 from weightsmith.catalogue.recognise import named_like, shows_signs
 from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.buffers import is_buffer
-from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.checkpoint import Checkpoint, open_delta
 from weightsmith.checkpoint.kind import guess_kind
 from weightsmith.checkpoint.layout import layout_of
-from weightsmith.engine.manifest import read_manifest
+from weightsmith.engine.manifest import Manifest, read_manifest
 from weightsmith.errors import WeightsmithError
 from weightsmith.ops.encoded import find_encoded
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.ops.restore import find_record
 from weightsmith.ops.sources import label_of, locate, open_source
+from weightsmith.plan.delta_record import DeltaRecord
 from weightsmith.repair.detect import diagnose
 
 Kind = Literal["model", "delta", "adapter", "meta", "keystream-release", "xor-release", "unknown"]
@@ -80,6 +83,8 @@ def inspect(source: str | os.PathLike[str]) -> Inspection:
             release=encoded.release.name if encoded.release else "",
             files=encoded.layout.files,
         )
+    if exact := find_record(source):
+        return _inspect_delta(open_delta(directory, label_of(source)), *exact)
     layout = layout_of(directory)
     if layout is None or layout.kind == "huggingface":
         return _inspect_checkpoint(open_source(source))
@@ -89,11 +94,38 @@ def inspect(source: str | os.PathLike[str]) -> Inspection:
     return Inspection(label_of(source), layout.kind, layout.reason, files=layout.files)
 
 
+def _inspect_delta(delta: Checkpoint, manifest: Manifest, record: DeltaRecord) -> Inspection:
+    """An exact delta, by its record: what applying it makes, and of which base."""
+    made = [tensor.info for tensor in record.tensors]
+    share = delta.nbytes / max(sum(info.nbytes for info in made), 1)
+    base = record.base.id or f"of fingerprint {record.base.fingerprint[:16]}..."
+    return Inspection(
+        source=delta.label,
+        kind="delta",
+        reason=f"weightsmith made it: {share:.1%} of the model that it gives with its base, {base}",
+        architecture=_architecture(delta.config),
+        tensors=len(made),
+        parameters=sum(info.numel for info in made),
+        nbytes=delta.nbytes,
+        dtypes=_held(made),
+        files=tuple(file.name for file in delta.files),
+        sidecars=delta.sidecars,
+        made_by=f"{manifest.made_by}, {manifest.verb}",
+        fingerprint=record.fingerprint,
+        notes=delta.notes,
+    )
+
+
+def _held(infos: Iterable[TensorInfo]) -> tuple[tuple[str, int], ...]:
+    """Bytes by dtype, most first."""
+    held = Counter[str]()
+    for info in infos:
+        held[info.dtype] += info.nbytes
+    return tuple(held.most_common())
+
+
 def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
     guess = guess_kind(checkpoint)
-    held = Counter[str]()
-    for tensor in checkpoint.tensors.values():
-        held[tensor.info.dtype] += tensor.info.nbytes
     notes = list(checkpoint.notes)
     try:
         files = {name: checkpoint.read_sidecar(name) for name in checkpoint.sidecars}
@@ -114,7 +146,7 @@ def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
             t.info.numel for name, t in checkpoint.tensors.items() if not is_buffer(name)
         ),
         nbytes=checkpoint.nbytes,
-        dtypes=tuple(held.most_common()),
+        dtypes=_held(tensor.info for tensor in checkpoint.tensors.values()),
         files=tuple(file.name for file in checkpoint.files),
         sidecars=checkpoint.sidecars,
         made_by=f"{manifest.made_by}, {manifest.verb}" if manifest else "",

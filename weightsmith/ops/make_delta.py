@@ -10,7 +10,7 @@ from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.encode import encode, restorable_files
 from weightsmith.engine.manifest import Manifest
 from weightsmith.engine.progress import SILENCE, Progress
-from weightsmith.errors import BaseIsTarget, DtypeNotStorable
+from weightsmith.errors import BaseIsTarget, DtypeNotStorable, shown
 from weightsmith.formats.tensors import TORCH_ONLY_BITS
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.sources import label_of, open_source
@@ -68,9 +68,13 @@ def plan_make_delta(
             raise DtypeNotStorable(name=tensor.info.name, dtype=tensor.info.dtype)
     about = {"form": exact_record.FORM, "base_id": base_id or ground.origin}
     notes = [f"the base is {about['base_id']}"] if about["base_id"] else []
+    dropped: tuple[str, ...]
     if codec == "exact":
         shards = plan_files(ground, wanted)
-        dropped = tuple(name for name in ground.tensors if name not in wanted.tensors)
+        dropped = ()
+        gone = [name for name in ground.tensors if name not in wanted.tensors]
+        if gone:
+            notes.append(f"the target lacks {len(gone)} of the base's: {', '.join(shown(gone))}")
         if not restorable_files(wanted):
             notes.append("tensors will be restored, not the target's files as they are")
     else:

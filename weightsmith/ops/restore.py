@@ -45,15 +45,19 @@ def find_add_record(delta: str | os.PathLike[str]) -> AddRecord | None:
     return AddRecord.from_document(manifest.delta)
 
 
+def is_exact_delta(delta: str | os.PathLike[str]) -> bool:
+    """Whether a path holds an exact delta, which is applied without torch."""
+    return (Path(delta) / DELTA_INDEX).is_file()
+
+
 def find_record(delta: str | os.PathLike[str]) -> tuple[Manifest, DeltaRecord] | None:
     """The manifest and record of an exact delta, or None for any other directory.
 
     Raises: DeltaInvalid, DeltaUnknown, JsonInvalid, if it is one that cannot be read.
     """
-    directory = Path(delta)
-    if not (directory / DELTA_INDEX).is_file():
+    if not is_exact_delta(delta):
         return None
-    manifest = read_manifest(directory)
+    manifest = read_manifest(Path(delta))
     if manifest is None or manifest.delta is None:
         raise DeltaInvalid(name=MANIFEST, reason="there is none, or no record in it")
     return manifest, DeltaRecord.from_document(manifest.delta)

@@ -79,9 +79,11 @@ class DeltaRecord:
                 continue
             payload = payloads.get(tensor.payload)
             if payload is None or payload.dtype != "U8":
-                raise DeltaInvalid(name=tensor.payload, reason="it is not there, or no payload")
+                raise DeltaInvalid(
+                    name=f"tensor {tensor.payload}", reason="it is not there, or no payload"
+                )
             if payload.nbytes < table_nbytes(info):
-                raise DeltaInvalid(name=tensor.payload, reason="it is too short")
+                raise DeltaInvalid(name=f"tensor {tensor.payload}", reason="it is too short")
             inputs.append(InputTensor("delta", payload))
             yield TensorPlan(info, "exact@1", params_of(info), tuple(inputs), digest)
 

@@ -1,0 +1,82 @@
+"""``weightsmith make-delta`` as people and programs see it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import RunCommand
+from tests.delta.models import contents, write_pair
+
+
+@pytest.fixture
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders ``base`` and ``target`` in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    write_pair(tmp_path)
+
+
+MAKE = ("make-delta", "--base", "base", "--target", "target", "--delta", "delta")
+
+
+def test_there_and_back(weightsmith: RunCommand, pair: None) -> None:
+    made = weightsmith(*MAKE)
+    assert made.code == 0
+    assert "done  " in made.out
+    assert "of the target, in" in made.out
+    assert "read back, decoded and compared" in made.out
+    assert "9 by exact" not in made.err  # of 12: what did not change is known when it was read
+    assert "12 by exact" in made.err
+    applied = weightsmith("apply-delta", "--base", "base", "--delta", "delta", "--target", "out")
+    assert applied.code == 0
+    assert contents(Path("target")).items() <= contents(Path("out")).items()
+    assert "already done: every digest holds" in weightsmith(*MAKE).out
+
+
+def test_a_wrong_base_is_exit_7_and_a_damaged_delta_exit_6(
+    weightsmith: RunCommand, pair: None
+) -> None:
+    assert weightsmith(*MAKE, "--base-id", "org/base@12ab").code == 0
+    wrong = weightsmith("apply-delta", "--base", "target", "--delta", "delta", "--target", "out")
+    assert wrong.code == 7
+    assert "hint: it was made from org/base@12ab" in wrong.err
+    path = Path("delta/config.json")
+    path.write_bytes(path.read_bytes() + b" ")
+    damaged = weightsmith("apply-delta", "--base", "base", "--delta", "delta", "--target", "out")
+    assert damaged.code == 6
+    assert "config.json in the delta is damaged" in damaged.err
+    assert not Path("out").exists()
+
+
+def test_the_document_holds_what_the_human_sees(weightsmith: RunCommand, pair: None) -> None:
+    made = weightsmith(*MAKE, "--json")
+    document = json.loads(made.out)
+    assert document["schema"] == "weightsmith.make-delta/1"
+    assert document["loss"] is None
+    assert document["nbytes"] < document["target_nbytes"]
+    assert set(document["files"]) == {
+        "delta-00001-of-00002.safetensors",
+        "delta-00002-of-00002.safetensors",
+    }
+
+
+def test_an_additive_delta_tells_its_loss(
+    weightsmith: RunCommand, tmp_path: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = vectors / "vicuna_v1_1"
+    shutil.copytree(source / "target", "target")
+    Path("target/expected.safetensors").rename("target/model.safetensors")
+    sides = ("--base-model-path", str(source / "base"), "--target-model-path", "target")
+    made = weightsmith("make-delta", *sides, "--delta-path", "delta", "--codec", "add")
+    assert made.code == 0
+    assert "what this delta will not restore" in made.err
+    assert "3.17% of the weights" in made.err
+    assert "hint: an exact delta restores every bit" in made.err
+
+
+def test_a_dry_run_writes_nothing(weightsmith: RunCommand, pair: None) -> None:
+    said = weightsmith(*MAKE, "--dry-run")
+    assert (said.code, said.out) == (0, "dry run: nothing was written\n")
+    assert not Path("delta").exists()
