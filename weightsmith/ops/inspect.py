@@ -16,8 +16,8 @@ from weightsmith.checkpoint.kind import guess_kind
 from weightsmith.checkpoint.layout import layout_of
 from weightsmith.engine.manifest import Manifest, read_manifest
 from weightsmith.errors import WeightsmithError
-from weightsmith.ops.encoded import find_encoded
 from weightsmith.formats.tensors import TensorInfo
+from weightsmith.ops.encoded import find_encoded
 from weightsmith.ops.restore import find_record
 from weightsmith.ops.sources import label_of, locate, open_source
 from weightsmith.plan.delta_record import DeltaRecord
