@@ -16,7 +16,7 @@ from weightsmith.engine.finished import damage
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import File, Manifest, manifest_of, read_manifest
 from weightsmith.engine.progress import SILENCE, Progress
-from weightsmith.engine.run import newer_inputs, require_unchanged
+from weightsmith.engine.run import made_otherwise, require_unchanged
 from weightsmith.engine.spans import Buffers, digest_tensors
 from weightsmith.engine.staging import Staging, is_vacant
 from weightsmith.errors import (
@@ -97,10 +97,8 @@ def _finished(
         manifest = read_manifest(directory)
         if manifest is None or manifest.delta is None:
             reason = "weightsmith did not finish it"
-        elif manifest.plan != plan.digest:
-            reason = "another plan made it"
-        elif newer := newer_inputs(bindings, directory / MANIFEST):
-            reason = f"{newer[0]} is newer than it"
+        elif otherwise := made_otherwise(plan, bindings, manifest):
+            reason = otherwise
         else:
             record = DeltaRecord.from_document(manifest.delta)
             delta = open_delta(directory)

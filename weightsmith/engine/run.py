@@ -152,10 +152,8 @@ def _finished(
         reason = "it is no directory"
     elif manifest is None:
         reason = "weightsmith did not finish it"
-    elif manifest.plan != plan.digest:
-        reason = "another plan made it"
-    elif newer := newer_inputs(bindings, target / MANIFEST):
-        reason = f"{newer[0]} is newer than it"
+    elif otherwise := made_otherwise(plan, bindings, manifest):
+        reason = otherwise
     else:
         progress.begin("checking", sum(shard.data_nbytes for shard in plan.shards))
         problems = _damage(target, plan, manifest, buffers, progress)
@@ -189,15 +187,19 @@ def _damage(
     return damage(checkpoint, manifest, digests)
 
 
-def newer_inputs(bindings: Bindings, manifest: Path) -> list[str]:
-    """Inputs that were modified after the target was finished, as ``make`` would ask."""
-    finished_ns = manifest.stat().st_mtime_ns
-    return [
-        str(checkpoint.directory / file.name)
-        for checkpoint in bindings.inputs.values()
-        for file in checkpoint.files
-        if file.mtime_ns > finished_ns
-    ]
+def made_otherwise(plan: Plan, bindings: Bindings, manifest: Manifest) -> str:
+    """Why a finished output is not what the plan would make of these inputs; empty if it is.
+
+    Inputs that were modified after it was finished count, as ``make`` would have it.
+    """
+    if manifest.plan != plan.digest:
+        return "another plan made it"
+    finished_ns = (bindings.target / MANIFEST).stat().st_mtime_ns
+    for checkpoint in bindings.inputs.values():
+        for file in checkpoint.files:
+            if file.mtime_ns > finished_ns:
+                return f"{checkpoint.directory / file.name} is newer than it"
+    return ""
 
 
 def _make_shards(

@@ -23,7 +23,7 @@ class Needs:
     where: Path
     """The directory whose file system will hold the output."""
     disk_nbytes: int
-    """Of it, what input files take that are streamed from the hub is `streamed_nbytes`."""
+    """Output, and `streamed_nbytes` of input files beside it."""
     disk_free_nbytes: int
     memory_nbytes: int
     memory_free_nbytes: int | None
