@@ -38,8 +38,8 @@ fix: $(READY) ## Format, and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Time against a plain copy, and measure memory; PEERS=1: other tools too
-	$(BIN)/python -m tests.bench.bench $(if $(PEERS),--peers) $(BENCH)
+bench: $(READY) ## Time and memory beside a plain copy; PEERS=1: other tools too; ONLY=section
+	$(BIN)/python -m tests.bench.bench $(if $(PEERS),--peers) $(if $(ONLY),--only $(ONLY)) $(BENCH)
 
 docs: $(READY) ## Write the generated pages anew
 	$(BIN)/python docs/generate.py

@@ -1,13 +1,18 @@
 """Size and speed of the rule *exact* beside other ways to store one model against another.
 
-    python -m tests.bench.exact
+    python -m tests.bench.exact [--quick] [--zipnn PYTHON] [--json FILE]
 
-Sizes are shares of the target's bytes, speeds GB of target a second of one core's time, the lowest
+Sizes are shares of the target's bytes, speeds GB of target a second of one core's time, the highest
 of several runs. *floor* is the conditional entropy of the target given the base, which no coding of
-independent weights can go below. *XOR* is XOR, byte planes, zstd level 3 (ZipLLM, BitX). *patch* is
-``zstd -3 --patch-from``. Sizes of a whole model are those of all its payloads, tables included.
+independent weights can go below. *XOR* is XOR, byte planes, zstd level 3 (ZipLLM, BitX). *zstd* is
+``zstd -3 --patch-from``, *zipnn* its delta; ``-`` where there is none of it here. Sizes of a whole
+model are those of all its payloads, tables included. What these make of files of a model, and how
+fast, is in the section ``exact`` of `bench`.
 """
 
+import argparse
+import dataclasses
+import json
 import shutil
 import subprocess
 import tempfile
@@ -21,13 +26,15 @@ import torch
 import zstandard
 
 from tests import tiny
-from tests.bench.report import Goal
+from tests.bench.peers import RIVALS
+from tests.bench.report import Goal, verdicts
 from tests.codecs_exact.payloads import Content, content, decode, encode
 from weightsmith.formats.tensors import DTYPE_BITS
 
 SIGMA = 0.02
 WEIGHTS = 1 << 22
 CODES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
+ZIPNN_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 
 
 @dataclass(frozen=True)
@@ -46,16 +53,51 @@ class Case:
         return sum(target.info.nbytes for _, target in self.tensors)
 
 
-def cases() -> Iterator[Case]:
+@dataclass(frozen=True)
+class Row:
+    """What was found of one case."""
+
+    case: str
+    ours: float
+    floor: float | None
+    xor: float
+    zstd: float | None
+    zipnn: float | None
+    encode: float
+    decode: float
+    xor_encode: float
+
+    def __str__(self) -> str:
+        sizes = (self.ours, self.floor, self.xor, self.zstd, self.zipnn)
+        speeds = (self.encode, self.decode, self.xor_encode)
+        shown = "".join(f"{'-' if size is None else f'{size:.4f}':>8}" for size in sizes)
+        return f"{self.case:26}{shown}  " + "".join(f"{speed:8.2f}" for speed in speeds)
+
+
+HEADINGS = " " * 26 + "{:>8}{:>8}{:>8}{:>8}{:>8}  {:>8}{:>8}{:>8}".format(
+    *("size", "floor", "XOR", "zstd", "zipnn", "encode", "decode", "XOR")
+)
+
+
+def cases(weights: int = WEIGHTS) -> Iterator[Case]:
     """What weights go through: training in two precisions, a step of reinforcement learning."""
     for half in (torch.float16, torch.bfloat16):
         for change in (0.05, 0.01):
             floor = conditional_entropy(half, change)
             limits = (("1.08 x its floor", 1.08 * floor),)
-            yield Case(f"{CODES[half]}, change {change}", [trained(half, change)], floor, limits)
-    yield Case("F32, change 0.01", [trained(torch.float32, 0.01)], beats_xor=False)
-    yield Case("BF16, 1 % changed", [few_changed()], None, (("1/30 of raw", 1 / 30),))
-    yield Case("BF16, change 0.00001", [trained(torch.bfloat16, 1e-5, master=True)])
+            pair = trained(half, change, weights=weights)
+            yield Case(f"{CODES[half]}, change {change}", [pair], floor, limits)
+    yield Case("F32, change 0.01", [trained(torch.float32, 0.01, weights=weights)], beats_xor=False)
+    few = few_changed(weights=weights)
+    yield Case("BF16, 1 % changed", [few], None, (("1/30 of raw", 1 / 30),))
+    slight = trained(torch.bfloat16, 1e-5, master=True, weights=weights)
+    yield Case("BF16, change 0.00001", [slight])
+    noise = unrelated(weights=weights)
+    yield Case("BF16, unrelated bits", [noise], None, (("raw + 0.1 %", 1.001),), beats_xor=False)
+
+
+def finetunes() -> Iterator[Case]:
+    """A small LLaMA that was really trained, at a rate for fine-tuning and at one for training."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = Path(folder) / "tokenizer.model"
         tiny.train_sentencepiece(tokenizer)
@@ -91,6 +133,13 @@ def few_changed(*, weights: int = WEIGHTS) -> tuple[Content, Content]:
     return base, content("BF16", bits.tobytes())
 
 
+def unrelated(*, weights: int = WEIGHTS) -> tuple[Content, Content]:
+    """Bits that nothing is known of."""
+    rng = np.random.default_rng(0)
+    base, target = (content("BF16", rng.bytes(2 * weights)) for _ in range(2))
+    return base, target
+
+
 def as_content(tensor: torch.Tensor) -> Content:
     data: bytes = tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     return content(CODES[tensor.dtype], data, tuple(tensor.shape))
@@ -122,18 +171,39 @@ def xor_planes(base: Content, target: Content) -> bytes:
     return b"".join(compressor.compress(plane.data) for plane in planes)
 
 
-def patch(case: Case) -> float | None:
+def zstd_patch(case: Case) -> float | None:
     """The share that ``zstd --patch-from`` leaves, where zstd is installed."""
     program = shutil.which("zstd")
     if program is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        base, target, out = (Path(folder) / name for name in ("base", "target", "out"))
-        base.write_bytes(b"".join(each.data for each, _ in case.tensors))
-        target.write_bytes(b"".join(each.data for _, each in case.tensors))
+        base, target = written(case, Path(folder))
+        out = Path(folder) / "out"
         argv = [program, "-q", "-3", "-T1", f"--patch-from={base}", str(target), "-o", str(out)]
         subprocess.run(argv, check=True, stderr=subprocess.DEVNULL)
         return out.stat().st_size / case.nbytes
+
+
+def zipnn_delta(case: Case, python: str | None) -> float | None:
+    """The share that zipnn leaves, with the interpreter that has it."""
+    if python is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        base, target = written(case, Path(folder))
+        out = Path(folder) / "out"
+        program = [python, "-W", "ignore", str(RIVALS / "zipnn_delta.py"), "compress"]
+        dtype = ZIPNN_NAMES[case.tensors[0][1].info.dtype]
+        subprocess.run([*program, base.parent, target.parent, out, dtype], check=True)
+        return (out / target.name).stat().st_size / case.nbytes
+
+
+def written(case: Case, folder: Path) -> tuple[Path, Path]:
+    """All tensors of base and of target as the bytes of a file each."""
+    paths = [folder / side / "all.safetensors" for side in ("base", "target")]
+    for side, path in enumerate(paths):
+        path.parent.mkdir()
+        path.write_bytes(b"".join(pair[side].data for pair in case.tensors))
+    return paths[0], paths[1]
 
 
 def speed(case: Case, work: Callable[[], object], rounds: int = 5) -> float:
@@ -146,10 +216,10 @@ def speed(case: Case, work: Callable[[], object], rounds: int = 5) -> float:
     return case.nbytes / min(taken) / 1e9
 
 
-def figures(case: Case) -> tuple[float, float, str]:
-    """Our share, that of XOR, and the row of the table.
+def measured(case: Case, zipnn: str | None) -> Row:
+    """Sizes and speeds, once the targets came back.
 
-    Raises: ValueError, if the targets do not come back.
+    Raises: ValueError, if they do not.
     """
 
     def encode_all() -> list[bytes]:
@@ -167,28 +237,43 @@ def figures(case: Case) -> tuple[float, float, str]:
     payloads = encode_all()
     if decode_all() != [target.data for _, target in case.tensors]:
         raise ValueError(f"{case.name} does not come back")
-    ours = sum(map(len, payloads)) / case.nbytes
-    theirs = sum(map(len, xor_all())) / case.nbytes
-    sizes = [ours, case.floor, theirs, patch(case)]
-    speeds = [speed(case, work) for work in (encode_all, decode_all, xor_all)]
-    row = f"{case.name:26}" + "".join(f"{'-' if s is None else f'{s:.4f}':>8}" for s in sizes)
-    return ours, theirs, row + "  " + "".join(f"{each:8.2f}" for each in speeds)
+    return Row(
+        case=case.name,
+        ours=sum(map(len, payloads)) / case.nbytes,
+        floor=case.floor,
+        xor=sum(map(len, xor_all())) / case.nbytes,
+        zstd=zstd_patch(case),
+        zipnn=zipnn_delta(case, zipnn),
+        encode=speed(case, encode_all),
+        decode=speed(case, decode_all),
+        xor_encode=speed(case, xor_all),
+    )
 
 
 def main() -> None:
-    goals = []
-    columns = "".join(f"{name:>8}" for name in ("size", "floor", "XOR", "patch"))
-    print(" " * 26 + columns + "  " + "".join(f"{n:>8}" for n in ("encode", "decode", "XOR")))
-    for case in cases():
-        ours, theirs, row = figures(case)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true", help="few weights, and none of a model")
+    parser.add_argument("--zipnn", metavar="PYTHON", help="an interpreter that has zipnn")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the same as one document")
+    asked = parser.parse_args()
+    rows: list[Row] = []
+    goals: list[Goal] = []
+    print(HEADINGS)
+    for case in cases(1 << 16) if asked.quick else (*cases(), *finetunes()):
+        row = measured(case, asked.zipnn)
         print(row, flush=True)
-        goals += [Goal(f"{case.name}: {what}", ours, limit) for what, limit in case.limits]
+        rows.append(row)
+        goals += [Goal(f"{case.name}: {what}", row.ours, limit) for what, limit in case.limits]
         if case.beats_xor:
-            goals.append(Goal(f"{case.name}: 0.9 x XOR", ours, 0.9 * theirs))
-    print()
-    for goal in goals:
-        verdict = "met" if goal.met else "MISSED"
-        print(f"  {verdict:8}{goal.what:56}{goal.found:.4f}  at most {goal.limit:.4f}")
+            goals.append(Goal(f"{case.name}: 0.9 x XOR", row.ours, 0.9 * row.xor))
+    if asked.json:
+        document = {
+            "cases": [dataclasses.asdict(row) for row in rows],
+            "goals": [dataclasses.asdict(goal) for goal in goals],
+        }
+        asked.json.write_text(json.dumps(document))
+    else:
+        print(f"\n{verdicts(goals)}")
 
 
 if __name__ == "__main__":

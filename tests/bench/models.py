@@ -1,31 +1,27 @@
-"""LLaMA-shaped float16 checkpoints for the benchmark: base and delta, ``.bin`` and safetensors.
+"""LLaMA-shaped float16 checkpoints of the benchmark: their sizes, places and weights.
 
-Made once, kept in the work directory and used again. Runs as a program of its own, so that neither
-torch nor the weights enter the process that measures (see `measure`):
+Each weight follows from its tensor's name, so that nothing but the name is needed to check a
+result. Checking is a program of its own, so that neither torch nor the weights enter the process
+that measures (see `measure`):
 
-    python -m tests.bench.models build DIR SIZE
-    python -m tests.bench.models check BASE DELTA TARGET
+    python -m tests.bench.models check SIZE SIDE DIR
 """
 
-import json
 import math
 import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     import torch
 
-SIDES: Final = ("base", "delta")
-FORMATS: Final = {
-    "bin": ("pytorch_model-{:05}-of-{:05}.bin", "pytorch_model.bin.index.json"),
-    "safetensors": ("model-{:05}-of-{:05}.safetensors", "model.safetensors.index.json"),
-}
-"""Names of shards and of the index, by format."""
-SHARDS: Final = 2
+Side = Literal["base", "delta", "target", "merged"]
+"""``target`` is base + delta, ``merged`` the base with the adapter in it."""
+RANK: Final = 16
+ALPHA: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,154 +46,106 @@ SIZES: Final = {
     for size in (
         Size("full", hidden=4096, intermediate=11008, layers=8, heads=32, vocab=32000),
         Size("quarter", hidden=4096, intermediate=11008, layers=2, heads=32, vocab=8000),
-        Size("quick", hidden=512, intermediate=1376, layers=2, heads=8, vocab=4000),
+        Size("third", hidden=2048, intermediate=5632, layers=13, heads=16, vocab=448),
+        Size("smoke", hidden=512, intermediate=1536, layers=2, heads=8, vocab=448),
     )
 }
-"""``full``: 3.7 GB, a quarter of LLaMA-7B. ``quarter``: a quarter of that, to see memory stay."""
+"""``full``: 3.8 GB, a quarter of LLaMA-7B. ``quarter``: a quarter of that, to see memory stay.
+``third``: 1.3 GB, with all tokens that the tokenizer here has, which Meta's layout wants."""
+
+_BLOCK: Final = {
+    "self_attn.q_proj": ("hidden", "hidden"),
+    "self_attn.k_proj": ("hidden", "hidden"),
+    "self_attn.v_proj": ("hidden", "hidden"),
+    "self_attn.o_proj": ("hidden", "hidden"),
+    "mlp.gate_proj": ("intermediate", "hidden"),
+    "mlp.up_proj": ("intermediate", "hidden"),
+    "mlp.down_proj": ("hidden", "intermediate"),
+    "input_layernorm": ("hidden",),
+    "post_attention_layernorm": ("hidden",),
+}
 
 
 def tensor_shapes(size: Size) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all tensors, in the model's order."""
-    square, wide = (size.hidden, size.hidden), (size.intermediate, size.hidden)
-    block = {
-        "self_attn.q_proj": square,
-        "self_attn.k_proj": square,
-        "self_attn.v_proj": square,
-        "self_attn.o_proj": square,
-        "mlp.gate_proj": wide,
-        "mlp.up_proj": wide,
-        "mlp.down_proj": wide[::-1],
-        "input_layernorm": (size.hidden,),
-        "post_attention_layernorm": (size.hidden,),
-    }
     return {
         "model.embed_tokens.weight": (size.vocab, size.hidden),
         **{
-            f"model.layers.{layer}.{name}.weight": shape
+            f"model.layers.{layer}.{name}.weight": tuple(getattr(size, side) for side in sides)
             for layer in range(size.layers)
-            for name, shape in block.items()
+            for name, sides in _BLOCK.items()
         },
         "model.norm.weight": (size.hidden,),
         "lm_head.weight": (size.vocab, size.hidden),
     }
 
 
-def model_folder(work: Path, size: Size, side: str, file_format: str) -> Path:
-    """Where this checkpoint lies once it is built."""
-    return work / "models" / size.name / f"{side}-{file_format}"
+def folder(work: Path, size: Size, kind: str) -> Path:
+    """Where an input lies once it is built; its kinds are those of `build`."""
+    return work / "models" / size.name / kind
 
 
-def inputs(work: Path, size: Size, file_format: str) -> tuple[Path, Path]:
-    """Base and delta."""
-    return (
-        model_folder(work, size, "base", file_format),
-        model_folder(work, size, "delta", file_format),
-    )
+def is_adapted(name: str) -> bool:
+    """Whether the adapter has a part for this tensor: all linear layers but the output."""
+    return name.endswith("_proj.weight")
 
 
-def missing(work: Path, size: Size) -> list[Path]:
-    """Folders of this size that are not built yet."""
-    folders = [model_folder(work, size, side, kind) for side in SIDES for kind in FORMATS]
-    return [folder for folder in folders if not folder.exists()]
+def tensor(name: str, shape: tuple[int, ...], side: Side) -> "torch.Tensor":
+    """One weight, float16; base weights as after training, deltas forty times smaller."""
+    match side:
+        case "base":
+            return _normal(f"base {name}", shape, 0.02, 1.0 if len(shape) == 1 else 0.0).half()
+        case "delta":
+            return _normal(f"delta {name}", shape, 0.0005).half()
+        case "target":
+            return tensor(name, shape, "base") + tensor(name, shape, "delta")
+        case "merged":
+            base = tensor(name, shape, "base")
+            if not is_adapted(name):
+                return base
+            a, b = factors(name, shape)
+            return (base.float() + ALPHA / RANK * (b @ a)).half()
 
 
-def build(work: Path, size: Size) -> None:
-    """Build what is missing of this size; needs the memory of one shard."""
-    from tests.tiny import llama_config, train_sentencepiece, write_sidecars
-
-    todo = missing(work, size)
-    if not todo:
-        return
-    tokenizer = work / "models" / "tokenizer.model"
-    tokenizer.parent.mkdir(parents=True, exist_ok=True)
-    train_sentencepiece(tokenizer)
-    config = llama_config(
-        hidden=size.hidden,
-        intermediate=size.intermediate,
-        layers=size.layers,
-        heads=size.heads,
-        vocab=size.vocab,
-    )
-    partial = {folder: folder.with_name(f"{folder.name}.partial") for folder in todo}
-    for folder in partial.values():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_sidecars(folder, tokenizer, config)
-    for side in SIDES:
-        places = {kind: model_folder(work, size, side, kind) for kind in FORMATS}
-        wanted = {kind: partial[folder] for kind, folder in places.items() if folder in partial}
-        _write_weights(wanted, tensor_shapes(size), side)
-    for folder, unfinished in partial.items():
-        unfinished.rename(folder)
+def factors(name: str, shape: tuple[int, ...]) -> "tuple[torch.Tensor, torch.Tensor]":
+    """``lora_A`` and ``lora_B`` of an adapted weight, float32."""
+    rows, columns = shape
+    a = _normal(f"lora_A {name}", (RANK, columns), columns**-0.5)
+    return a, _normal(f"lora_B {name}", (rows, RANK), 0.01)
 
 
-def sums_differ(base: Path, delta: Path, target: Path) -> list[str]:
-    """Names, out of a sample, whose tensor in `target` is not torch's base + delta; safetensors."""
-    weights = [_open_all(folder) for folder in (base, delta, target)]
+def _normal(seed: str, shape: tuple[int, ...], spread: float, centre: float = 0) -> "torch.Tensor":
+    import torch
+
+    generator = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
+    return torch.empty(shape).normal_(centre, spread, generator=generator)
+
+
+def differing(made: Path, size: Size, side: Side) -> list[str]:
+    """Names, out of a sample, whose tensor in `made` is not that of `side`; safetensors."""
+    readers, shapes = _open_all(made), tensor_shapes(size)
     sample = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]
-    sample += [name for name in sorted(weights[0]) if name.endswith("mlp.down_proj.weight")][::3]
-    wrong = []
-    for name in sample:
-        of_base, of_delta, of_target = (opened[name](name) for opened in weights)
-        if not (of_base + of_delta).equal(of_target):
-            wrong.append(name)
-    return wrong
+    sample += [name for name in shapes if name.endswith(("q_proj.weight", "down_proj.weight"))][::3]
+    return [
+        name
+        for name in sample
+        if name not in readers or not readers[name](name).equal(tensor(name, shapes[name], side))
+    ]
 
 
-def _open_all(folder: Path) -> "dict[str, Callable[[str], torch.Tensor]]":
+def _open_all(made: Path) -> "dict[str, Callable[[str], torch.Tensor]]":
     """For each tensor, what reads it by name from the file that holds it."""
     from safetensors import safe_open
 
     readers: dict[str, Callable[[str], torch.Tensor]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(made.glob("*.safetensors")):
         file: Any = safe_open(path, framework="pt")
         readers |= dict.fromkeys(file.keys(), file.get_tensor)
     return readers
 
 
-def _write_weights(folders: dict[str, Path], shapes: dict[str, tuple[int, ...]], side: str) -> None:
-    """Write the same random tensors into a folder of each format."""
-    import torch
-    from safetensors.torch import save_file
-
-    names = list(shapes)
-    parts = [
-        names[shard * len(names) // SHARDS : (shard + 1) * len(names) // SHARDS]
-        for shard in range(SHARDS)
-    ]
-    for number, part in enumerate(parts if folders else [], start=1):
-        tensors = {name: _random(name, shapes[name], side) for name in part}
-        for kind, folder in folders.items():
-            path = folder / FORMATS[kind][0].format(number, SHARDS)
-            if kind == "bin":
-                torch.save(tensors, path)
-            else:
-                save_file(tensors, path, metadata={"format": "pt"})
-    total = sum(2 * math.prod(shape) for shape in shapes.values())
-    for kind, folder in folders.items():
-        shard_name, index_name = FORMATS[kind]
-        weight_map = {
-            name: shard_name.format(number, SHARDS)
-            for number, part in enumerate(parts, start=1)
-            for name in part
-        }
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / index_name).write_text(json.dumps(index, indent=2) + "\n")
-
-
-def _random(name: str, shape: tuple[int, ...], side: str) -> "torch.Tensor":
-    """Base weights as after training, N(0, 0.02) and norms near 1; deltas forty times smaller."""
-    import torch
-
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{side} {name}".encode()))
-    spread = 0.02 if side == "base" else 0.0005
-    centre = 1.0 if side == "base" and len(shape) == 1 else 0.0
-    return torch.empty(shape).normal_(centre, spread, generator=generator).half()
-
-
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["build", work_folder, size_name]:
-            build(Path(work_folder), SIZES[size_name])
-        case ["check", *folders]:
-            different = sums_differ(*map(Path, folders))
-            sys.exit(f"not base + delta: {', '.join(different)}" if different else 0)
+        case ["check", size_name, ("base" | "target" | "merged") as wanted, directory]:
+            different = differing(Path(directory), SIZES[size_name], wanted)
+            sys.exit(f"not the {wanted}: {', '.join(different)}" if different else 0)

@@ -1,8 +1,11 @@
-"""The tools that did this job before, each at versions known to work, in its own environment.
+"""The tools that did these jobs before, each at versions known to work, in its own environment.
 
-fschat    0.2.36, its last release: apply_delta, standard and ``--low-cpu-mem``, on transformers
-          4.44, a version of its own time that runs with today's torch and NumPy
-mergekit  0.1.5: a linear merge of base and delta, each with weight 1, which is the same sum
+fschat        0.2.36, its last release, on transformers 4.44, a version of its own time that runs
+              with today's torch and NumPy
+mergekit      0.1.5
+peft          0.21, on today's transformers
+transformers  4.46.3, about the last that came with a converter of Meta's files
+zipnn         0.5.4, which is built from source
 
 torch comes first and by itself, so that a processor-only wheel, where pip is set up to find one,
 is not replaced by what a peer's own requirements would choose.
@@ -10,8 +13,7 @@ is not replaced by what a peer's own requirements would choose.
 
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,45 +29,58 @@ ENVIRONMENTS: Final[dict[str, tuple[str, ...]]] = {
         "protobuf==7.36.2",
     ),
     "mergekit": ("mergekit==0.1.5", "transformers==5.23.0"),
+    "peft": ("peft==0.21.2", "transformers==5.23.0", "accelerate==1.15.0"),
+    "transformers": (
+        "transformers==4.46.3",
+        "accelerate==0.34.2",
+        "sentencepiece==0.2.3",
+        "protobuf==7.36.2",
+    ),
+    "zipnn": ("zipnn==0.5.4", "numpy==2.4.6"),
 }
 """What pip is asked for, by environment."""
+ENVIRONMENT_NBYTES: Final = 1_700_000_000
+"""About what the largest of them takes."""
+RIVALS: Final = Path(__file__).parent / "rivals"
+"""What calls a peer that has no command line of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """One way of getting base + delta from another tool."""
-
-    name: str
-    environment: str
-    file_format: str
-    """Of the inputs that it is given: the one that suits it."""
-    argv: Callable[[Path, Path, Path, Path], list[str]]
-    """From its environment's ``bin``, base, delta and target, the command line."""
+class NotInstalled(Exception):
+    """An environment could not be made."""
 
 
-def command(peer: Peer, work: Path, base: Path, delta: Path) -> Command:
-    """The peer's run, with its temporary files on the same disk as everything else."""
-    target, scratch = work / "out" / peer.name.replace(" ", ""), work / "out" / "tmp"
+def command(name: str, work: Path, environment: str, argv: Sequence[str], made: Path) -> Command:
+    """A peer's run: `argv` begins with a program of its environment.
+
+    Its temporary files lie on the same disk as everything else.
+    """
     return Command(
-        name=peer.name,
-        argv=peer.argv(environment_folder(work, peer.environment) / "bin", base, delta, target),
-        makes=(target,),
-        environment={"TMPDIR": str(scratch), "HF_HUB_OFFLINE": "1"},
+        name=name,
+        argv=[str(_folder(work, environment) / "bin" / argv[0]), *argv[1:]],
+        makes=(made,),
+        environment={"TMPDIR": str(work / "out" / "tmp"), "HF_HUB_OFFLINE": "1"},
     )
 
 
-def environment_folder(work: Path, name: str) -> Path:
-    """Where this environment is installed."""
-    return work / "peers" / name
+def python(work: Path, environment: str) -> str:
+    """The interpreter of an environment."""
+    return str(_folder(work, environment) / "bin" / "python")
+
+
+def is_installed(work: Path, name: str) -> bool:
+    """Whether the environment is there, with the versions wanted."""
+    mark = _mark(work, name)
+    return mark.exists() and mark.read_text() == _wanted(name)
 
 
 def install(work: Path, name: str, log: Path) -> None:
-    """Make the environment with the pinned versions, unless it is there already."""
-    folder = environment_folder(work, name)
-    wanted = "\n".join((TORCH, *ENVIRONMENTS[name]))
-    mark = folder / "installed.txt"
-    if mark.exists() and mark.read_text() == wanted:
+    """Make the environment with the pinned versions, unless it is there already.
+
+    Raises: NotInstalled.
+    """
+    if is_installed(work, name):
         return
+    folder = _folder(work, name)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     with log.open("ab") as output:
         for argv in (
@@ -73,33 +88,18 @@ def install(work: Path, name: str, log: Path) -> None:
             [*pip, TORCH],
             [*pip, TORCH, *ENVIRONMENTS[name]],
         ):
-            subprocess.run(argv, check=True, stdout=output, stderr=output)
-    mark.write_text(wanted)
+            if subprocess.run(argv, check=False, stdout=output, stderr=output).returncode:
+                raise NotInstalled(f"{name} did not install: see {log}")
+    _mark(work, name).write_text(_wanted(name))
 
 
-def _fastchat(programs: Path, base: Path, delta: Path, target: Path) -> list[str]:
-    module = [str(programs / "python"), "-m", "fastchat.model.apply_delta"]
-    paths = ["--base-model-path", base, "--delta-path", delta, "--target-model-path", target]
-    return module + [str(part) for part in paths]
+def _folder(work: Path, name: str) -> Path:
+    return work / "peers" / name
 
 
-def _fastchat_low_memory(programs: Path, base: Path, delta: Path, target: Path) -> list[str]:
-    return [*_fastchat(programs, base, delta, target), "--low-cpu-mem"]
+def _mark(work: Path, name: str) -> Path:
+    return _folder(work, name) / "installed.txt"
 
 
-def _mergekit(programs: Path, base: Path, delta: Path, target: Path) -> list[str]:
-    recipe = target.with_suffix(".yml")
-    models = "".join(
-        f"  - model: {folder}\n    parameters: {{weight: 1.0}}\n" for folder in (base, delta)
-    )
-    recipe.write_text(
-        f"merge_method: linear\nmodels:\n{models}parameters: {{normalize: false}}\ndtype: float16\n"
-    )
-    return [str(programs / "mergekit-yaml"), str(recipe), str(target)]
-
-
-PEERS: Final = (
-    Peer("fschat", "fschat", "bin", _fastchat),
-    Peer("fschat --low-cpu-mem", "fschat", "bin", _fastchat_low_memory),
-    Peer("mergekit linear", "mergekit", "safetensors", _mergekit),
-)
+def _wanted(name: str) -> str:
+    return "\n".join((TORCH, *ENVIRONMENTS[name]))

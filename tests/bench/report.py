@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,15 +27,17 @@ class Goal:
     what: str
     found: float
     limit: float
+    is_floor: bool = False
+    """Whether the figure should be at least that, and not at most."""
 
     @property
     def met(self) -> bool:
         """Whether the figure keeps the bound."""
-        return self.found <= self.limit
+        return self.found >= self.limit if self.is_floor else self.found <= self.limit
 
 
-def table(contests: Sequence[Contest], goals: Sequence[Goal]) -> str:
-    """Each contest's figures as ``median (lowest-highest)``, then the goals."""
+def table(contests: Sequence[Contest]) -> str:
+    """Each contest's figures as ``median (lowest-highest)``."""
     headings = "".join(f"{name:>21}" for name, *_ in COLUMNS)
     lines = [" " * 28 + headings + "".join(f"{name:>12}" for name, _ in MOVED)]
     for contest in contests:
@@ -50,20 +52,31 @@ def table(contests: Sequence[Contest], goals: Sequence[Goal]) -> str:
         if len(contest.names) > 1:
             ratios = [_cell(contest.ratio(quantity), 1.0, 2) for _, quantity, *_ in COLUMNS]
             lines.append(_row("ours / theirs", ratios))
-    if goals:
-        lines += ["", "goals"]
-    for goal in goals:
-        word = "met" if goal.met else "MISSED"
-        lines.append(f"  {word:8}{goal.what:60}{goal.found:8.3g}  at most {goal.limit:g}")
     return "\n".join(lines)
 
 
-def document(machine: str, contests: Sequence[Contest], goals: Sequence[Goal]) -> dict[str, Any]:
+def verdicts(goals: Sequence[Goal]) -> str:
+    """Which goals are met."""
+    width = max((len(goal.what) for goal in goals), default=0)
+    return "\n".join(
+        f"  {'met' if goal.met else 'MISSED':8}{goal.what:{width}}{goal.found:10.3g}"
+        f"  {'at least' if goal.is_floor else 'at most'} {goal.limit:.4g}"
+        for goal in goals
+    )
+
+
+def document(
+    machine: str,
+    contests: Sequence[Contest],
+    goals: Sequence[Goal],
+    figures: Mapping[str, Any],
+) -> dict[str, Any]:
     """All measurements and goals, for ``--json``."""
     return {
         "schema": "weightsmith-bench/1",
         "machine": machine,
         "contests": [dataclasses.asdict(contest) for contest in contests],
+        **figures,
         "goals": [{**dataclasses.asdict(goal), "met": goal.met} for goal in goals],
     }
 

@@ -1,0 +1,15 @@
+"""Merge an adapter the way peft's documentation says, in float16.
+
+python peft_merge.py BASE ADAPTER OUT
+"""
+
+import sys
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+if __name__ == "__main__":
+    base, adapter, out = sys.argv[1:]
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float16)
+    PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(out)
