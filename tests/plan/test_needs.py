@@ -1,6 +1,7 @@
 """What a run needs: counted from the plan, compared with what the machine says."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ MIB = 1024**2
 
 def plan_of(*dtypes: str, output: str = "F16", rows: int = 10) -> Plan:
     inputs = tuple(InputTensor("base", TensorInfo("w", dtype, (rows, 1000))) for dtype in dtypes)
-    tensor = TensorPlan(TensorInfo("w", output, (rows, 1000)), "add@1", {}, inputs)
+    params = {"compute": output, "dtype": output}
+    tensor = TensorPlan(TensorInfo("w", output, (rows, 1000)), "add@1", params, inputs)
     return Plan("apply-delta", (), lay_out([tensor], 10**12), ())
 
 
@@ -38,7 +40,7 @@ def test_memory_grows_with_workers_and_wider_inputs_and_not_with_the_model(tmp_p
 
     one = memory(plan_of("F16", "F16"), 1)
     assert memory(plan_of("F16", "F16"), 4) - one == 3 * 3 * 2 * MIB
-    assert memory(plan_of("F32", "F16"), 1) - one == 2 * MIB
+    assert memory(plan_of("F32", "F16"), 1) - one == needs.TORCH_NBYTES + 2 * MIB
     assert memory(plan_of("F16", "F16", rows=10**6), 1) == one
 
 
@@ -48,11 +50,27 @@ def test_too_little_of_either_is_refused_with_both_figures(
     plan = plan_of("F16", "F16", rows=1_000_000)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**9))
-    with pytest.raises(DiskTooSmall, match=r"has 1\.00 GB free, the target needs 2\.00 GB"):
+    with pytest.raises(DiskTooSmall, match=r"has 1\.00 GB free, the output needs 2\.00 GB"):
         require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**12))
-    monkeypatch.setattr(needs, "available_memory", lambda: 100 * MIB)
-    with pytest.raises(MemoryTooSmall, match="100 MiB of memory available, this needs 246 MiB"):
+    monkeypatch.setattr(needs, "available_memory", lambda: 50 * MIB)
+    with pytest.raises(
+        MemoryTooSmall, match=r"50\.0 MiB of memory available, this needs 66\.0 MiB"
+    ):
         require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))
     monkeypatch.setattr(needs, "available_memory", lambda: None)
     require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))
+
+
+def test_an_exact_delta_is_not_refused_for_what_it_takes_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    plan = plan_of("F16", "F16")
+    with pytest.raises(DiskTooSmall):
+        require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))
+    exact = replace(plan, delta={"form": "exact-delta@1"})
+    found = assess(exact, tmp_path, workers=1, kept_nbytes=0)
+    assert found.is_at_most
+    require_room(found)

@@ -55,8 +55,6 @@ def command(
     it holds. Works in flat memory, verifies what it wrote, and gives DIR its name only when it is
     whole.
     """
-    if dtype != "keep":
-        run.expects_torch()
     here = run.located(output, source)
     job = ops.plan_convert(here, target, dtype=dtype, max_shard_nbytes=run.max_shard_nbytes)
     if check_source:

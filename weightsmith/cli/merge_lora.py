@@ -78,7 +78,6 @@ def command(
     Works shard by shard in flat memory, without a model object, and verifies what it wrote. An
     adapter tensor that finds no place in the base is an error.
     """
-    run.expects_torch()
     job = ops.plan_merge_lora(
         run.located(output, base),
         [run.located(output, lora, kind="adapter") for lora in loras],

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
 import click
+from click.core import ParameterSource
 
 from weightsmith.cli.checks_view import run_smoke
 from weightsmith.cli.options import (
@@ -25,7 +25,6 @@ from weightsmith.cli.options import (
 from weightsmith.cli.output import Output
 from weightsmith.cli.plan_view import show_dry_run, show_outcome, show_plan
 from weightsmith.cli.sources import located, passing_directory
-from weightsmith.codecs.torch_views import import_torch
 from weightsmith.engine.bindings import Options, Verify, default_workers
 from weightsmith.ops.job import Job, carry_out
 from weightsmith.ops.job import needs as assess_needs
@@ -48,15 +47,11 @@ class Run:
 
     options: Options
     max_shard_nbytes: int
+    max_shard_given: bool
     dry_run: bool
     smoke: bool
     offline: bool
     started_s: float = field(default_factory=time.monotonic)
-
-    def expects_torch(self) -> None:
-        """Start importing torch: a second that can pass while headers are read."""
-        if not self.dry_run:
-            threading.Thread(target=import_torch, daemon=True).start()
 
     def located(
         self, output: Output, source: str, *, kind: Kind = "model", spool: Path | None = None
@@ -136,7 +131,17 @@ def run_options(function: F) -> F:
             overwrite=overwrite,
             restart=restart,
         )
-        return function(*args, run=Run(options, max_shard_size, dry_run, smoke, offline), **others)
+        context = click.get_current_context()
+        source = context.get_parameter_source("max_shard_size")
+        run = Run(
+            options=options,
+            max_shard_nbytes=max_shard_size,
+            max_shard_given=source is not ParameterSource.DEFAULT,
+            dry_run=dry_run,
+            smoke=smoke,
+            offline=offline,
+        )
+        return function(*args, run=run, **others)
 
     for decorate in reversed(_OPTIONS):
         gathered = decorate(gathered)

@@ -1,14 +1,16 @@
 """The rule *add*: target = base + delta, with the arithmetic of the tools that published deltas."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from weightsmith.codecs import arithmetic
 from weightsmith.codecs.base import Range, ReadInput
 from weightsmith.codecs.cast import elements_as_bytes
 from weightsmith.codecs.torch_views import import_torch, torch_dtype, view
 from weightsmith.errors import DtypeNotSummable
-from weightsmith.formats.tensors import SUMMABLE, TensorInfo, dtype_bits
+from weightsmith.formats.tensors import SUMMABLE, TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +37,10 @@ class Add:
     dtype: str
     new_rows: str = "none"
     exact: ClassVar[bool] = False
+    of_blocks: ClassVar[Callable[[memoryview, memoryview, memoryview, str], None]] = arithmetic.add
+    """What is done to delta and base, in this order; `Subtract` does another thing."""
+    of_tensors: ClassVar[Callable[["Tensor", "Tensor"], "Tensor"]] = operator.add
+    """The same where dtypes differ."""
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The delta's name and shape in `dtype`.
@@ -48,6 +54,10 @@ class Add:
             ):
                 raise DtypeNotSummable(name=info.name, dtype=info.dtype)
         return replace(delta, dtype=self.dtype)
+
+    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
+        """Where dtypes differ, and for a mean."""
+        return not self._of_one_dtype(inputs, output) or self.new_rows == "mean"
 
     def prepare(
         self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput
@@ -77,23 +87,43 @@ class Add:
         out: memoryview,
     ) -> None:
         """Add the two blocks; past the end of the base, add the mean row or nothing."""
-        torch = import_torch()
-        base, delta = (view(b, info.dtype) for b, info in zip(blocks, inputs, strict=True))
-        target = view(out, output.dtype)
-        if base.dtype == delta.dtype == target.dtype and self.compute == output.dtype:
-            # The sum in place of three casts; the same bits, and what nearly every delta needs.
-            torch.add(base, delta[: len(base)], out=target[: len(base)])
-            target[len(base) :] = delta[len(base) :]
+        if self._of_one_dtype(inputs, output):
+            # The sum in place of three casts: the same bits, and what nearly every delta needs.
+            base, delta = blocks
+            shared = len(base)
+            type(self).of_blocks(delta[:shared], base, out[:shared], output.dtype)
+            out[shared:] = delta[shared:]
         else:
-            compute = torch_dtype(self.compute)
-            target[len(base) :] = delta[len(base) :]
-            for start in range(0, len(base), _PIECE):
-                piece = slice(start, min(start + _PIECE, len(base)))
-                target[piece] = base[piece].to(compute) + delta[piece].to(compute)
-        if state is not None and len(base) < len(delta):
-            first = span.start * 8 // dtype_bits(output.dtype)
-            columns = torch.arange(first + len(base), first + len(delta)) % len(state)
-            target[len(base) :] = state[columns] + delta[len(base) :].to(state.dtype)
+            self._cast_and_add(blocks, inputs, view(out, output.dtype))
+        if state is not None:
+            self._add_rows(state, span, blocks, inputs, view(out, output.dtype))
+
+    def _of_one_dtype(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
+        return {info.dtype for info in inputs} == {output.dtype} == {self.compute}
+
+    def _cast_and_add(
+        self, blocks: Sequence[memoryview], inputs: Sequence[TensorInfo], target: "Tensor"
+    ) -> None:
+        base, delta = (view(b, info.dtype) for b, info in zip(blocks, inputs, strict=True))
+        compute, of = torch_dtype(self.compute), type(self).of_tensors
+        target[len(base) :] = delta[len(base) :]
+        for start in range(0, len(base), _PIECE):
+            piece = slice(start, min(start + _PIECE, len(base)))
+            target[piece] = of(delta[piece].to(compute), base[piece].to(compute))
+
+    def _add_rows(
+        self,
+        row: "Tensor",
+        span: Range,
+        blocks: Sequence[memoryview],
+        inputs: Sequence[TensorInfo],
+        target: "Tensor",
+    ) -> None:
+        """Past the end of the base, the mean `row` is added in its place."""
+        base, delta = (view(b, info.dtype) for b, info in zip(blocks, inputs, strict=True))
+        first = span.start // target.element_size()
+        columns = import_torch().arange(first + len(base), first + len(delta)) % len(row)
+        target[len(base) :] = type(self).of_tensors(delta[len(base) :].to(row.dtype), row[columns])
 
 
 def _mean_row(base: TensorInfo, read: ReadInput) -> "Tensor":

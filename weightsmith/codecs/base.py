@@ -40,6 +40,10 @@ class Codec(Protocol):
         """
         ...
 
+    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
+        """Whether making this output imports torch: a second, and 200 MB of memory."""
+        ...
+
     def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> Any:
         """Small state that all spans of a tensor share; called once per tensor, before all else."""
         ...

@@ -26,6 +26,10 @@ class Cast:
             raise DtypeNotSummable(name=inputs[0].name, dtype=inputs[0].dtype)
         return replace(inputs[0], dtype=self.dtype)
 
+    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
+        """Always."""
+        return True
+
     def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> None:
         """Nothing to prepare."""
 

@@ -18,6 +18,10 @@ class Copy:
         """The input's own."""
         return inputs[0]
 
+    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
+        """Never."""
+        return False
+
     def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> None:
         """Nothing to prepare."""
 

@@ -43,6 +43,10 @@ class Exact:
         shape = tuple(int(size) for size in self.shape.split(",")) if self.shape else ()
         return TensorInfo(inputs[-1].name, self.dtype, shape)
 
+    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
+        """Never."""
+        return False
+
     def prepare(
         self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput
     ) -> tuple[Range, ...]:

@@ -30,6 +30,10 @@ class KeystreamFile:
         encrypted = inputs[1]
         return TensorInfo(encrypted.name, encrypted.dtype, (encrypted.nbytes - HEADER_NBYTES,))
 
+    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
+        """Never."""
+        return False
+
     def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> None:
         """Nothing to prepare."""
 

@@ -53,6 +53,10 @@ class Lora:
         rows = max([start.shape[0], *map(grown_rows, parse_steps(self.steps))])
         return replace(start, dtype=self.dtype, shape=(rows, *start.shape[1:]))
 
+    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
+        """Always."""
+        return True
+
     def prepare(
         self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput
     ) -> "list[_Ready]":

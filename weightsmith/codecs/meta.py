@@ -51,6 +51,10 @@ class Join:
         shape = (joint, first.shape[1]) if along == 0 else (first.shape[0], joint)
         return replace(first, shape=shape)
 
+    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
+        """Never."""
+        return False
+
     def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> None:
         """Nothing to prepare."""
 

@@ -21,6 +21,10 @@ class XorFile:
         """The payload's."""
         return inputs[1]
 
+    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
+        """Never."""
+        return False
+
     def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> None:
         """Nothing to prepare."""
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.tied import without_copy
 from weightsmith.codecs.measure import Measure, combine
 from weightsmith.codecs.registry import codec
 from weightsmith.engine.bindings import Bindings, Options
@@ -39,7 +40,7 @@ def subtractions(
     Raises: TensorsDoNotFit, DtypeNotSummable, with everything that additive deltas cannot hold.
     """
     pairing = pair(
-        {name: tensor.info for name, tensor in base.tensors.items()},
+        without_copy(base, target),
         {name: tensor.info for name, tensor in target.tensors.items()},
         Policy(new_rows=new_rows),
         base_vocab=base.vocab_size,
@@ -88,7 +89,8 @@ def _subtraction(paired: Pair, new_rows: NewRows) -> TensorPlan:
     """Raises: DtypeNotSummable."""
     target, base = paired.delta, paired.base
     inputs = [InputTensor("base", base or target), InputTensor("target", target)]
-    params = {"dtype": target.dtype} | ({"new_rows": new_rows} if paired.grows else {})
+    params = {"compute": target.dtype, "dtype": target.dtype}
+    params |= {"new_rows": new_rows} if paired.grows else {}
     output = codec("subtract@1", params).signature([each.info for each in inputs])
     return TensorPlan(output, "subtract@1", params, tuple(inputs))
 
@@ -96,9 +98,8 @@ def _subtraction(paired: Pair, new_rows: NewRows) -> TensorPlan:
 def _addition(rule: TensorPlan) -> TensorPlan:
     """What undoes a subtraction."""
     base, target = rule.inputs
-    params = {**rule.params, "compute": rule.params["dtype"]}
     delta = InputTensor("delta", rule.output)
-    return TensorPlan(target.info, "add@1", params, (base, delta))
+    return TensorPlan(target.info, "add@1", rule.params, (base, delta))
 
 
 def _derived(rules: Iterable[TensorPlan], inputs: Mapping[str, Checkpoint]) -> Derived:
