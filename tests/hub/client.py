@@ -5,8 +5,10 @@ is therefore a fresh process; the others are forked from one that has imported i
 saves most of the time.
 """
 
+import contextlib
 import functools
 import importlib
+import io
 import json
 import os
 import sys
@@ -39,7 +41,9 @@ class Notes:
 
 
 def outcome_of(task: dict[str, Any]) -> dict[str, Any]:
-    """Plan, and unless the task is only to plan, do it."""
+    """Plan, and unless the task is only to plan, do it; or run a command line."""
+    if task["op"] == "cli":
+        return said_by(*task["args"], cwd=task["options"]["cwd"])
     notes = Notes()
     try:
         if task["op"] == "download":
@@ -60,6 +64,18 @@ def outcome_of(task: dict[str, Any]) -> dict[str, Any]:
             "notes": notes.said,
         }
     return {**value.to_json(), "code": 0, "notes": notes.said, "phases": notes.phases}
+
+
+def said_by(*args: str, cwd: str) -> dict[str, Any]:
+    """What a command line says, and its exit code."""
+    out, err = io.BytesIO(), io.BytesIO()
+    os.chdir(cwd)
+    with (
+        contextlib.redirect_stdout(io.TextIOWrapper(out, encoding="utf-8", write_through=True)),
+        contextlib.redirect_stderr(io.TextIOWrapper(err, encoding="utf-8", write_through=True)),
+    ):
+        code = importlib.import_module("weightsmith.cli.main").run(args)
+        return {"code": code, "out": out.getvalue().decode(), "err": err.getvalue().decode()}
 
 
 def prepare() -> None:
@@ -89,7 +105,13 @@ def do(task: dict[str, Any]) -> None:
 
 def serve() -> None:
     """Fork a client for each line of stdin, a task; print its id, and when it is done."""
-    for module in ("huggingface_hub", "huggingface_hub.file_download", "weightsmith.ops.download"):
+    for module in (
+        "huggingface_hub.hf_api",
+        "huggingface_hub.file_download",
+        "weightsmith.ops.download",
+        "weightsmith.cli.make_delta",
+        "numpy",
+    ):
         importlib.import_module(module)
     for line in sys.stdin:
         child = os.fork()

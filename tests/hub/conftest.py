@@ -65,12 +65,28 @@ class Client:
 
     def fork(self, op: str, *args: Any, dry: bool = False, **options: Any) -> int:
         """Begin an operation in a process forked for it; the process's id."""
+        return self._fork(self.task(op, *args, dry=dry, **{"cache": str(self.cache), **options}))
+
+    def _fork(self, task: dict[str, Any]) -> int:
         assert self.server
         assert self.server.stdin
         assert self.server.stdout
-        task = self.task(op, *args, dry=dry, **{"cache": str(self.cache), **options})
-        print(json.dumps({**task, "env": {}}), file=self.server.stdin, flush=True)
+        print(json.dumps({**task, "env": self.env}), file=self.server.stdin, flush=True)
         return int(self.server.stdout.readline())
+
+    def command(self, *args: str) -> dict[str, Any]:
+        """Run a command line in the directory beside `home`: its exit code, what it says.
+
+        The cache is shared by all who run one.
+        """
+        task = self.task("cli", *args, cwd=str(self.home.parent))
+        if self.server is None:
+            self.start(task).wait(60)
+        else:
+            self._fork(task)
+            self.join()
+        outcome: dict[str, Any] = json.loads(self.out.read_text())
+        return outcome
 
     def join(self) -> None:
         """Wait until the forked process has ended."""

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+from tests.hub.uploads import Refusal, Uploads
+
 LARGE = (".bin", ".safetensors", ".pth", ".gguf", ".model")
 
 
@@ -65,6 +67,7 @@ class Request:
     path: str
     range: str | None
     token: str | None
+    content: bytes = b""
 
 
 class Hub:
@@ -92,6 +95,10 @@ class Hub:
         self.repos: dict[str, Repo] = {}
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
+        self.accounts: dict[str, set[str]] = {}
+        """By token, the organisations in which its owner may write."""
+        self.objects: dict[str, bytes] = {}
+        """Large files that were uploaded, by sha256."""
         self.after_each: Callable[[], object] = lambda: None
         """Called after each request: what moves while somebody reads."""
 
@@ -161,15 +168,23 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._take()
 
+    def do_POST(self) -> None:
+        self._take()
+
+    def do_PUT(self) -> None:
+        self._take()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Say nothing."""
 
     def _take(self) -> None:
         path = unquote(urlsplit(self.path).path)
         token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
-        request = Request(self.command, path, self.headers["Range"], token)
+        request = Request(self.command, path, self.headers["Range"], token, self._content())
         fault = self.hub.fault_for(request)
-        if fault and fault.status:
+        if fault and self.command in {"POST", "PUT"} and not fault.status:
+            self._fall_silent(fault)
+        elif fault and fault.status:
             self._send(fault.status, fault.headers, fault.body)
         else:
             self._answer(request, fault or Fault("", 0))
@@ -177,6 +192,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, request: Request, fault: Fault) -> None:
         raise NotImplementedError
+
+    def _fall_silent(self, fault: Fault) -> None:
+        """Hang up without an answer, at once or when the client has gone."""
+        if fault.hold_after is not None:
+            select.select([self.connection], [], [], 30)
+        self.close_connection = True
+
+    def _content(self) -> bytes:
+        """What came with the request, whole or in chunks."""
+        if self.headers["Transfer-Encoding"] != "chunked":
+            return self.rfile.read(int(self.headers["Content-Length"] or 0))
+        content = b""
+        while size := int(self.rfile.readline(), 16):
+            content += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return content
 
     def _refuse(self, status: int, code: str, message: str = "") -> None:
         said = {"X-Error-Message": message} if message else {}
@@ -187,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)
 
     def _send_file(self, raw: bytes, headers: dict[str, str], fault: Fault) -> None:
@@ -221,9 +253,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-class _Api(_Handler):
+class _Api(_Handler, Uploads):
     def _answer(self, request: Request, fault: Fault) -> None:
-        if request.path.startswith("/api/models/"):
+        if request.method == "POST":
+            try:
+                answer = self.written(request)
+            except Refusal as refusal:
+                self._refuse(*refusal.answer)
+            else:
+                as_json = {"Content-Type": "application/json"}
+                self._send(200, as_json, json.dumps(answer).encode())
+        elif request.path.startswith("/api/models/"):
             self._model(request.path.removeprefix("/api/models/"), request)
         elif "/resolve/" in request.path:
             self._resolve(request, fault)
@@ -247,6 +287,7 @@ class _Api(_Handler):
         siblings = [_sibling(name, raw) for name, raw in repo.commits[commit].items()]
         gated = "auto" if repo.gated else False
         answer = {"id": repo_id, "sha": commit, "gated": gated, "siblings": siblings}
+        answer |= {"private": repo.private}
         self._send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
 
     def _resolve(self, request: Request, fault: Fault) -> None:
@@ -275,6 +316,7 @@ class _Api(_Handler):
         """The repository, if the one who asks may read it; otherwise it has been refused."""
         repo = self.hub.repos.get(repo_id)
         known = {token for other in self.hub.repos.values() for token in other.tokens}
+        known |= self.hub.accounts.keys()
         if request.token and request.token not in known:
             self._refuse(401, "", "Invalid credentials in Authorization header")
             return None
@@ -288,10 +330,17 @@ class _Api(_Handler):
         return repo
 
 
-class _Cdn(_Handler):
+class _Cdn(_Handler, Uploads):
     def _answer(self, request: Request, fault: Fault) -> None:
         if request.token:
             self._send(400, {}, b"a CDN must never see a token")
+            return
+        if request.method == "PUT":
+            try:
+                self.stored(request.path.removeprefix("/upload/"), request.content)
+                self._send(200, {}, b"")
+            except Refusal as refusal:
+                self._refuse(*refusal.answer)
             return
         organisation, repository, commit, name = request.path.removeprefix("/cdn/").split("/", 3)
         raw = self.hub.repos[f"{organisation}/{repository}"].commits[commit][name]

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from tests.engine.folders import assert_same_bits, load
+from tests.engine.folders import assert_same_bits, load, write_model
 from tests.hub.conftest import ROOT, Client, usual_env
 from tests.hub.server import Hub
 
@@ -120,6 +121,30 @@ def test_inspect_reads_headers_and_fetches_nothing(person: Person) -> None:
     assert "DELTA, NOT A MODEL" in out
     assert "Vicuna 7B v1.1" in out
     assert not person.cache.exists() or person.weights_in_cache() == []
+
+
+def test_the_table_of_a_torch_file_takes_a_few_requests(person: Person, tmp_path: Path) -> None:
+    weights = {f"layers.{n}.weight": torch.full((256, 160), float(n)).half() for n in range(40)}
+    person.hub.add("org/model", write_model(tmp_path / "model", weights, suffix="bin"))
+    code, out, err = person.run("inspect", "org/model", "--json")
+    assert code == 0, err
+    assert json.loads(out)["tensors"] == 40
+    assert 0 < len(person.hub.ranges("pytorch_model.bin")) <= 5
+    code, _, err = person.run("convert", "org/model", "./converted")
+    assert code == 0, err
+    assert_same_bits(load(person.place / "converted"), weights)
+
+
+def test_a_difference_is_told_of_sources_on_the_hub(person: Person) -> None:
+    code, out, err = person.run("diff", BASE, f"{BASE}@main")
+    assert (code, "the same" in out) == (0, True), err
+    assert "downloading: 121 kB" in err
+    before = person.hub.requests.copy()
+    code, out, err = person.run("diff", BASE, DELTA, "--offline", "-q")
+    assert code == 3, err
+    code, out, err = person.run("diff", BASE, BASE, "--offline", "-q")
+    assert (code, out) == (0, "same\n"), err
+    assert person.hub.requests == before
 
 
 def test_convert_takes_a_source_from_the_hub(person: Person) -> None:

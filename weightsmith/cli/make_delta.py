@@ -9,20 +9,29 @@ from weightsmith.cli.layout import heading, styled, table
 from weightsmith.cli.options import (
     INPUTS,
     OUTPUT,
+    PUSH,
     SOURCE,
     Command,
     dry_run_option,
     offline_option,
     option,
     output_options,
+    yes_option,
 )
 from weightsmith.cli.output import Output
 from weightsmith.cli.plan_view import show_dry_run, show_plan
+from weightsmith.cli.push_view import pushed_line, require_meaning, run_push, show_push_plan
 from weightsmith.cli.run_options import LOW_CPU_MEM, OVERWRITE, RESTART, WORKERS
 from weightsmith.cli.sources import located
 from weightsmith.engine.bindings import Options
 from weightsmith.ops import make_delta as ops
 from weightsmith.ops.job import needs as assess_needs
+from weightsmith.ops.push import (
+    DEFAULT_REVISION,
+    Pushed,
+    Wish,
+    plan_push,
+)
 from weightsmith.ops.subtract import Loss
 from weightsmith.plan.align import NewRows
 from weightsmith.units import format_duration, format_size
@@ -34,6 +43,7 @@ from weightsmith.units import format_duration, format_size
     examples=[
         "weightsmith make-delta --base ./llama-7b --target ./my-7b --delta ./my-7b-delta",
         "weightsmith make-delta --base ./llama-7b --target ./my-7b --delta ./d --codec add",
+        "weightsmith make-delta --base org/7b --target ./my-7b --delta ./d --hub-repo-id me/d",
     ],
     aliases={
         "base-model-path": "base",
@@ -78,11 +88,31 @@ from weightsmith.units import format_duration, format_size
     default="",
     help="What the base is on the hub; of a base from there, it is known.",
 )
+@option(
+    "--hub-repo-id",
+    group=PUSH,
+    metavar="ORG/NAME",
+    default="",
+    help="Then push the delta there, with a model card; asks first.",
+)
+@option(
+    "--public", group=PUSH, is_flag=True, help="For all to see; else the repository is private."
+)
+@option(
+    "--revision",
+    group=PUSH,
+    metavar="BRANCH",
+    default=DEFAULT_REVISION,
+    show_default=True,
+    help="Branch to push to; made if it is not there.",
+)
+@option("--create-pr", group=PUSH, is_flag=True, help="Offer it there by a pull request.")
 @LOW_CPU_MEM
 @WORKERS
 @OVERWRITE
 @RESTART
 @dry_run_option
+@yes_option
 @offline_option
 @output_options
 @click.pass_obj
@@ -94,20 +124,27 @@ def command(
     codec: ops.CodecChoice,
     new_rows: NewRows,
     base_id: str,
+    hub_repo_id: str,
+    public: bool,
+    revision: str,
+    create_pr: bool,
     low_cpu_mem: bool,
     workers: int,
     overwrite: bool,
     restart: bool,
     dry_run: bool,
+    yes: bool,
     offline: bool,
 ) -> None:
     """Make a delta: what a model differs by from its base.
 
     Whoever has the base gets the model back from it with apply-delta, bit for bit, and its
     safetensors files byte for byte. What was written is read back, decoded and compared before the
-    delta gets its name.
+    delta gets its name. A push that failed is repeated by the same command.
     """
     started_s = time.monotonic()
+    wish = Wish(hub_repo_id, public, revision, create_pr)
+    require_meaning(output, wish, asks=not (yes or dry_run))
     options = Options(
         workers=workers, low_cpu_mem=low_cpu_mem, overwrite=overwrite, restart=restart
     )
@@ -121,28 +158,38 @@ def command(
     )
     needs = assess_needs(job, options)
     show_plan(output, job, needs)
+    to_push = plan_push(job, wish, offline=offline) if hub_repo_id else None
+    if to_push is not None:
+        show_push_plan(output, to_push)
     if dry_run:
-        show_dry_run(output, job, needs)
+        show_dry_run(output, job, needs, {"push": to_push.to_json() if to_push else None})
         return
+    output.kept = "finished files are kept; --restart would discard them"
     with output.progress() as progress:
         made = ops.carry_out_delta(job, options, progress)
-    _show(output, made, time.monotonic() - started_s)
+    elapsed_s = time.monotonic() - started_s
+    pushed = run_push(output, to_push, made, yes=yes) if to_push is not None else None
+    _show(output, made, pushed, elapsed_s)
 
 
-def _show(output: Output, made: ops.MadeDelta, elapsed_s: float) -> None:
+def _show(output: Output, made: ops.MadeDelta, pushed: Pushed | None, elapsed_s: float) -> None:
     share = made.nbytes / made.target_nbytes if made.target_nbytes else 0.0
     said = "already done: every digest holds"
     if not made.already_done:
         said = f"in {format_duration(elapsed_s)}"
+        said += f", {made.kept} kept from before" if made.kept else ""
         said += ", read back, decoded and compared" if made.loss is None else ", read back"
     if made.loss is not None:
         _show_loss(output, made.loss)
     size = f"{format_size(made.nbytes)}, {share:.1%} of the target"
+    lines = [f"{styled('done', 'green')}  {made.directory}", f"      {size}, {said}"]
+    lines += [pushed_line(pushed)] if pushed is not None else []
     output.result(
         {
             "schema": "weightsmith.make-delta/1",
             "delta": str(made.directory),
             "already_done": made.already_done,
+            "files_kept": made.kept,
             "nbytes": made.nbytes,
             "target_nbytes": made.target_nbytes,
             "elapsed_s": round(elapsed_s, 3),
@@ -150,8 +197,9 @@ def _show(output: Output, made: ops.MadeDelta, elapsed_s: float) -> None:
             "files": list(made.manifest.files),
             "sidecars": list(made.manifest.sidecars),
             "loss": None if made.loss is None else _loss_document(made.loss),
+            "pushed": None if pushed is None else pushed.to_json(),
         },
-        human=f"{styled('done', 'green')}  {made.directory}\n      {size}, {said}",
+        human="\n".join(lines),
         quiet=str(made.directory),
     )
 

@@ -187,7 +187,8 @@ def _parse_listing(repo_id: str, revision: str, content: object) -> Listing:
         if not isinstance(nbytes, int) or nbytes < 0 or not isinstance(entry["rfilename"], str):
             raise TypeError(entry)
         files.append(RepoFile(entry["rfilename"], nbytes, digest))
-    return Listing(repo_id, revision, _hex(content["sha"], 40), tuple(files))
+    private = content.get("private") is True
+    return Listing(repo_id, revision, _hex(content["sha"], 40), tuple(files), private)
 
 
 def _hex(text: str, length: int) -> str:

@@ -12,6 +12,7 @@ from weightsmith.errors import (
     HubUnreachable,
     LoginNeeded,
     NotCached,
+    PushRefused,
     RepoChanged,
     RepoGated,
     RepoNotFound,
@@ -90,17 +91,24 @@ def _refusal(error: Any, endpoint: str, repo_id: str) -> WeightsmithError:
     response = error.response
     status: int = response.status_code
     said = response.headers.get("X-Error-Message") or f"HTTP status {status}"
+    writing = response.request.method in {"POST", "PUT"}
+    page = page_of(repo_id)
     match status:
         case 401:
             return LoginNeeded(repo=repo_id, reason=said)
         case 403:
-            return AccessDenied(repo=repo_id, reason=said, page=page_of(repo_id))
+            hint = "check that your token may write there: hf auth whoami" if writing else None
+            return AccessDenied(repo=repo_id, reason=said, page=page, hint=hint)
         case 404:
             return RepoNotFound(repo=repo_id)
+        case 409 | 412:  # it was made, or went on, since we looked
+            return RepoChanged(repo=repo_id, reason=said)
         case 429:
             wait = response.headers.get("Retry-After", "")
             when = f"in {wait} seconds" if wait.isdecimal() else "in some minutes"
             return HubBusy(endpoint=endpoint, reason="it was asked too often", when=when)
         case _ if status >= 500 or status == 408:
             return HubBusy(endpoint=endpoint, reason=f"HTTP status {status}", when="later")
+        case _ if writing:
+            return PushRefused(repo=repo_id, reason=said, page=page)
     return AnswerNotFromHub(endpoint=endpoint, reason=said)

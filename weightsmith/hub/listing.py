@@ -21,3 +21,5 @@ class Listing:
     revision: str
     commit: str
     files: tuple[RepoFile, ...]
+    private: bool = False
+    """Whether only its owners see it, where the hub was asked."""

@@ -155,6 +155,11 @@ def parse_hub_source(text: str, *, revision: str | None = None) -> HubSource:
     return HubSource(text, homes, revision, base.alias)
 
 
+def is_repo_id(text: str) -> bool:
+    """Whether `text` is ``org/name``, without a revision."""
+    return bool(_REPO_ID.fullmatch(text))
+
+
 def _is_path_like(text: str) -> bool:
     """Whether `text` can be no alias and no hub id; a revision may hold slashes, ``refs/pr/1``."""
     return bool(_PATH_LIKE.fullmatch(text.partition("@")[0]))

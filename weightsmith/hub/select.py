@@ -10,8 +10,10 @@ from weightsmith.checkpoint import sidecars
 from weightsmith.checkpoint.discover import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    DELTA_INDEX,
     INDEXES,
     LOOKS_LIKE_WEIGHTS,
+    MANIFEST,
     WEIGHTS,
 )
 from weightsmith.errors import NoWeights, OnlyAdapter, OnlyGguf, ShardMissing, shown
@@ -87,20 +89,36 @@ def _model(
         if weights not in {"auto", format_}:
             continue
         if index_name in top:
-            index = parse_index(read(top[index_name]), Path(index_name))
-            names = tuple(sorted(set(index.weight_map.values())))
-            if missing := [name for name in names if name not in top]:
-                where = f"{index_name} of {listing.repo_id}"
-                hint = f"the repository is not complete: {page_of(listing.repo_id)}"
-                raise ShardMissing(
-                    index=where, count=len(missing), context=shown(missing), hint=hint
-                )
-            return _Chosen(format_, names, also=(index_name,))
+            names = _indexed(listing, top, read, index_name)
+            return _Chosen(format_, names, also=(index_name, MANIFEST))
         if names := tuple(sorted(fnmatch.filter(top, pattern))):
-            return _Chosen(format_, names)
+            return _Chosen(format_, names, also=(MANIFEST,))
+    if weights != "bin" and DELTA_INDEX in top:
+        names = _indexed(listing, top, read, DELTA_INDEX)
+        return _Chosen("safetensors", names, also=(DELTA_INDEX, MANIFEST))
     if weights == "auto" and (names := tuple(sorted(fnmatch.filter(top, META_WEIGHTS)))):
         return _Chosen("pth", names, also=META_SIDECARS)
     raise _nothing(listing, top, weights)
+
+
+def _indexed(
+    listing: Listing,
+    top: dict[str, RepoFile],
+    read: Callable[[RepoFile], bytes],
+    index_name: str,
+) -> tuple[str, ...]:
+    """The files that an index names, all of which must be there.
+
+    Raises: ShardMissing.
+    """
+    may_be_empty = index_name == DELTA_INDEX
+    index = parse_index(read(top[index_name]), Path(index_name), may_be_empty=may_be_empty)
+    names = tuple(sorted(set(index.weight_map.values())))
+    if missing := [name for name in names if name not in top]:
+        where = f"{index_name} of {listing.repo_id}"
+        hint = f"the repository is not complete: {page_of(listing.repo_id)}"
+        raise ShardMissing(index=where, count=len(missing), context=shown(missing), hint=hint)
+    return names
 
 
 def _adapter(listing: Listing, top: dict[str, RepoFile]) -> _Chosen:

@@ -1,0 +1,104 @@
+"""The model card of a delta on the hub: what it is, what it was made from, how to apply it."""
+
+import shlex
+from collections.abc import Mapping
+from string import Template
+from typing import Any, Final
+
+from weightsmith.checkpoint.sidecars import CARD
+from weightsmith.engine.manifest import Manifest, target_card
+from weightsmith.errors import NoTargetName
+from weightsmith.hub.faults import page_of
+from weightsmith.ops.apply_delta import target_name
+from weightsmith.plan.delta_record import FORM as EXACT
+from weightsmith.units import format_size
+
+# The hub knows the relations adapter, finetune, merge and quantized. A finetune is a model that can
+# be loaded; a delta is, as an adapter, something to put onto its base, and no loader takes it. The
+# library is named because the hub would else infer transformers from the config.
+_CARD: Final = Template("""\
+---
+base_model: $base_repo
+base_model_relation: adapter
+library_name: weightsmith
+tags:
+- delta
+- weightsmith
+---
+
+# $name
+
+A delta: what a model differs by from its base, [$base_repo]($base_page)$base_revision.
+It is no model by itself.
+$restores
+
+```sh
+$command
+```
+
+| | size | fingerprint |
+| --- | --- | --- |
+$rows
+
+A fingerprint is a hash of all tensors, whatever files they lie in; `weightsmith verify` prints it.
+`weightsmith.json` holds the digest of every tensor$sha256.
+$target_card""")
+
+_EXACT: Final = (
+    "Put onto its base it gives the model back, every tensor bit for bit; a wrong base is refused."
+)
+_ADD: Final = (
+    "Added to its base it gives the model back up to rounding: $share of the weights come back"
+    " with other bits, off by up to $largest. A wrong base is refused."
+)
+_TARGET_CARD: Final = "`$file` is the model's own card, which comes back as `README.md`.\n"
+
+
+def delta_card(
+    manifest: Manifest, *, repo_id: str, revision: str, nbytes: int, target_nbytes: int
+) -> str:
+    """The card of a delta in the repository where it will be; `nbytes` of its weight files.
+
+    It holds nothing that its reader could not have: no path, no time, no name of a machine.
+    """
+    record: Mapping[str, Any] = manifest.delta or {}
+    base_id = record["base"]["id"]
+    base_repo, _, base_revision = base_id.partition("@")
+    source = repo_id if revision == "main" else f"{repo_id}@{revision}"
+    command = ["weightsmith", "apply-delta", "--base", base_id, "--delta", source]
+    command += ["--target", _target(repo_id)]
+    exact = record["form"] == EXACT
+    rows = [
+        ("base", "", record["base"]["fingerprint"]),
+        ("delta", format_size(nbytes), manifest.fingerprint),
+        ("model", format_size(target_nbytes), record["target"]["fingerprint"] if exact else ""),
+    ]
+    files = record["target"]["files"] if exact else []
+    card, has_card = target_card(manifest.sidecars), CARD in manifest.sidecars
+    return _CARD.substitute(
+        base_repo=base_repo,
+        base_page=page_of(base_repo),
+        base_revision=f" at `{base_revision}`" if base_revision else "",
+        name=repo_id.partition("/")[2],
+        restores=_EXACT if exact else _sum_of(record["loss"]),
+        command=shlex.join(command),
+        rows="\n".join(
+            f"| {what} | {size} | `{digest}` |" for what, size, digest in rows if digest
+        ),
+        sha256=" and the sha256 of every file that it restores byte for byte" if files else "",
+        target_card=Template(_TARGET_CARD).substitute(file=card) if has_card else "",
+    )
+
+
+def _sum_of(loss: Mapping[str, Any]) -> str:
+    """What an additive delta gives back, and what it does not."""
+    share = loss["changed"] / loss["weights"] if loss["weights"] else 0.0
+    return Template(_ADD).substitute(share=f"{share:.2%}", largest=f"{loss['largest']:.2g}")
+
+
+def _target(repo_id: str) -> str:
+    """What the card's command calls the model that it makes."""
+    try:
+        return f"./{target_name(repo_id)}"
+    except NoTargetName:
+        return f"./{repo_id.partition('/')[2]}"

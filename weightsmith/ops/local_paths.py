@@ -1,0 +1,63 @@
+"""Keep paths of this machine out of what others will read."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from weightsmith.checkpoint.discover import INDEXES
+from weightsmith.engine.manifest import Manifest
+from weightsmith.errors import LocalPathInside
+from weightsmith.ops.job import Job
+from weightsmith.plan.delta_record import FORM as EXACT
+from weightsmith.plan.delta_record import DeltaRecord
+
+_LOADED_FROM: Final = re.compile(rb'"_?name_or_path"\s*:\s*"((?:/|~|[A-Za-z]:)(?:[^"\\]|\\.)*)"')
+"""Where transformers notes which directory a config or tokenizer was loaded from."""
+
+
+def paths_of(job: Job) -> frozenset[str]:
+    """Where the inputs, the delta and the user are at home on this machine, as texts.
+
+    A directory right below the root is left out: ``/data`` stands in many a file by chance.
+    """
+    places = [source.directory for source in job.bindings.inputs.values()]
+    places += [job.bindings.target, Path(os.path.expanduser("~"))]  # noqa: PTH111  (never raises)
+    texts = {spelt(place) for place in places for spelt in (os.path.abspath, os.path.realpath)}
+    return frozenset(text for text in texts if len(Path(text).parts) > 2)
+
+
+def require_no_paths(contents: Mapping[str, bytes], paths: Iterable[str]) -> None:
+    """Raises: LocalPathInside, with each file and what it tells."""
+    told: dict[str, str] = {}
+    for path in sorted(paths, key=len, reverse=True):
+        # As it is, and as JSON spells it.
+        forms = {path, json.dumps(path)[1:-1], json.dumps(path, ensure_ascii=False)[1:-1]}
+        either = b"|".join(re.escape(form.encode(errors="surrogateescape")) for form in forms)
+        pattern = re.compile(b"(?:" + either + rb")(?![\w.-])")
+        for name, content in contents.items():
+            if name not in told and pattern.search(content):
+                told[name] = path
+    if told:
+        context = [f"{name} tells {path}" for name, path in told.items()]
+        raise LocalPathInside(count=len(told), context=context)
+
+
+def hidden_texts(manifest: Manifest) -> dict[str, bytes]:
+    """What stands in an exact delta's manifest in another form: headers in base64, the index."""
+    if manifest.delta is None or manifest.delta["form"] != EXACT:
+        return {}
+    record = DeltaRecord.from_document(manifest.delta)
+    headers = {f"the header of {file.name}": file.header for file in record.files}
+    return headers | ({INDEXES[0]: record.index} if record.index is not None else {})
+
+
+def loaded_from(sidecars: Mapping[str, bytes]) -> list[str]:
+    """Directories of whatever machine that files of the target name as where they came from."""
+    return [
+        f"{name} says that it was loaded from {told.decode(errors='replace')}, and goes up as it is"
+        for name, content in sidecars.items()
+        for told in dict.fromkeys(_LOADED_FROM.findall(content))
+    ]
