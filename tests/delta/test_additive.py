@@ -1,5 +1,6 @@
 """Additive deltas: the format of 2023, made honestly, with its losses said and its base known."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -8,9 +9,17 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.engine.folders import load, write_model
+from tests.engine.folders import contents, load, write_model
+from weightsmith import fs
 from weightsmith.engine.bindings import Options
-from weightsmith.errors import DamagedInput, DtypeNotSummable, Mismatch, TensorsDoNotFit, WrongBase
+from weightsmith.errors import (
+    DamagedInput,
+    DtypeNotSummable,
+    Mismatch,
+    StagingOfAnotherPlan,
+    TensorsDoNotFit,
+    WrongBase,
+)
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.make_delta import make_delta
 
@@ -148,3 +157,33 @@ def test_what_additive_deltas_cannot_hold_is_refused_with_a_way_out(tmp_path: Pa
     with pytest.raises(DtypeNotSummable) as refused:
         make_delta(flags, other, tmp_path / "delta", codec="add")
     assert "--codec exact" in refused.value.hint_text
+
+
+def test_interrupted_it_goes_on_with_the_files_that_are_done(
+    release: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, target = release
+    monkeypatch.setattr("weightsmith.ops.make_delta.MAX_SHARD_NBYTES", 30_000)
+    make_delta(base, target, tmp_path / "straight", codec="add")
+    left = [9]  # three for the plan, and three for each of two files
+
+    def step() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fs, "on_durable_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            make_delta(base, target, tmp_path / "delta", codec="add")
+    assert not (tmp_path / "delta").exists()
+    path = min(base.glob("*.bin"))
+    stat = path.stat()
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(StagingOfAnotherPlan, match="an input changed since"):
+        make_delta(base, target, tmp_path / "delta", codec="add")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert make_delta(base, target, tmp_path / "delta", codec="add").kept == 2
+    made, straight = contents(tmp_path / "delta"), contents(tmp_path / "straight")
+    assert made == straight
+    assert len([name for name in made if name.endswith(".safetensors")]) > 3

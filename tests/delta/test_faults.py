@@ -24,6 +24,7 @@ from weightsmith.errors import (
     DtypeNotStorable,
     InputChanged,
     Mismatch,
+    NoWeights,
     OptionMeaningless,
     TargetExists,
     TargetIsInput,
@@ -33,6 +34,7 @@ from weightsmith.errors import (
 )
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.make_delta import make_delta
+from weightsmith.ops.sources import open_source
 
 
 @pytest.fixture
@@ -114,6 +116,10 @@ def test_the_hint_names_the_base_where_the_delta_does(tmp_path: Path) -> None:
     error = refused(target, tmp_path / "delta")
     assert isinstance(error, Mismatch)
     assert "meta/llama@0123abc" in error.hint_text
+    flip(next(base.glob("*.safetensors")), -1)
+    error = refused(base, tmp_path / "delta")
+    assert isinstance(error, WrongBase)
+    assert "meta/llama@0123abc" in error.hint_text
 
 
 # --- damaged deltas ------------------------------------------------------------------------------
@@ -179,6 +185,10 @@ def edited(delta: Path, edit: Callable[[Any], object]) -> None:
         lambda d: d["target"]["files"].pop(),
         lambda d: d["target"].update(files={}),
         lambda d: d["target"].update(index=7),
+        lambda d: d["target"].update(index="garbage"),
+        lambda d: d["target"].update(
+            index='{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'
+        ),
         lambda d: d["target"].update(fingerprint="00" * 32),
         lambda d: d["target"]["tensors"][0].update(digest="00" * 32),
         lambda d: d["target"]["tensors"][0].update(digest="x"),
@@ -206,6 +216,20 @@ def test_a_record_that_contradicts_itself_or_the_files_is_refused(
     assert isinstance(refused(pair[0], pair[2]), DeltaInvalid)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"delta": [1]}, {"delta": "x"}, {"dropped": [{}]}, {"repairs": 3}, {"files": {"a": 1}}],
+)
+def test_a_manifest_that_is_none_of_ours_is_a_damaged_input(
+    pair: tuple[Path, Path, Path], wrong: dict[str, object]
+) -> None:
+    path = pair[2] / "weightsmith.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | wrong))
+    error = refused(pair[0], pair[2])
+    assert isinstance(error, DamagedInput)
+    assert "weightsmith.json" in str(error)
+
+
 def test_a_record_of_another_version_is_refused_by_name(pair: tuple[Path, Path, Path]) -> None:
     edited(pair[2], lambda d: d.update(form="exact-delta@2"))
     error = refused(pair[0], pair[2])
@@ -213,7 +237,14 @@ def test_a_record_of_another_version_is_refused_by_name(pair: tuple[Path, Path, 
     assert "exact-delta@2" in str(error)
 
 
-@pytest.mark.parametrize("options", [{"dtype": "float16"}, {"new_rows": "zero"}, {"whole": ["a"]}])
+def test_a_delta_given_as_a_model_is_told_with_what_to_do(pair: tuple[Path, Path, Path]) -> None:
+    with pytest.raises(NoWeights) as caught:
+        open_source(pair[2])
+    assert caught.value.context[0] == "it holds an exact delta, which is no model without its base"
+    assert f"weightsmith apply-delta --base SOURCE --delta {pair[2]}" in caught.value.hint_text
+
+
+@pytest.mark.parametrize("options", [{"new_rows": "zero"}, {"whole": ["a"]}])
 def test_options_that_only_a_sum_could_heed_are_refused(
     pair: tuple[Path, Path, Path], tmp_path: Path, options: dict[str, Any]
 ) -> None:

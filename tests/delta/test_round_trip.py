@@ -23,6 +23,7 @@ from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
 from weightsmith.ops.make_delta import MadeDelta, make_delta
 from weightsmith.plan.delta_record import DeltaRecord
 from weightsmith.plan.model import Plan, RestoredPlan
+from weightsmith.plan.shards import MAX_SHARD_NBYTES
 
 DELTA_FILES = {"delta.safetensors.index.json", "weightsmith.json"}
 
@@ -85,6 +86,15 @@ def test_a_limit_on_shards_lays_the_tensors_out_anew(tmp_path: Path) -> None:
     apply_delta(base, tmp_path / "delta", target=tmp_path / "out", max_shard_nbytes=1_000_000)
     assert len([*(tmp_path / "out").glob("model-*.safetensors")]) > 1
     assert same(load(tmp_path / "out"), target_tensors())
+
+
+def test_the_usual_limit_lays_them_out_anew_too_where_it_is_given(tmp_path: Path) -> None:
+    base, target = write_pair(tmp_path, shards=3)
+    make_delta(base, target, tmp_path / "delta")
+    out = tmp_path / "out"
+    apply_delta(base, tmp_path / "delta", target=out, max_shard_nbytes=MAX_SHARD_NBYTES)
+    assert [path.name for path in out.glob("*.safetensors")] == ["model.safetensors"]
+    assert same(load(out), target_tensors())
 
 
 def test_torch_files_come_back_as_tensors(tmp_path: Path) -> None:

@@ -67,9 +67,19 @@ class Children:
         ``fcntl``. `no_exchange`: as with a C library that lacks it. `fail_sync`: the so-manieth
         sync finds the medium broken. `file_size_limit`: in bytes. `uid`: to run as.
         """
+        return self._ask("apply", base, delta, target, request)
+
+    def make(self, base: Path, target: Path, delta: Path, **request: Any) -> Answer:
+        """Make a delta in a child; `plan` holds keywords of `plan_make_delta`, else as `apply`."""
+        return self._ask("make", base, delta, target, request)
+
+    def _ask(
+        self, verb: str, base: Path, delta: Path, target: Path, request: dict[str, Any]
+    ) -> Answer:
         if self._process.stdin is None or self._process.stdout is None:
             raise RuntimeError
-        request |= {"base": str(base), "delta": str(delta), "target": str(target)}
+        paths = {"base": str(base), "delta": str(delta), "target": str(target)}
+        request = {"verb": verb, **request, **paths}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Answer(**json.loads(self._process.stdout.readline()))
@@ -82,12 +92,14 @@ class Children:
 def serve() -> None:
     """Fork a child for each request."""
     from weightsmith.ops.apply_delta import apply_delta
+    from weightsmith.ops.make_delta import make_delta
 
     # One run here imports all that a child would import anew, or, as somebody else, could not.
     vector = Path(__file__).parents[1] / "vectors" / "vicuna_v1_1"
     with tempfile.TemporaryDirectory() as home:
         for _ in range(2):
             apply_delta(vector / "base", vector / "delta", target=Path(home) / "out")
+        make_delta(vector / "base", Path(home) / "out", Path(home) / "delta")
     for thread in threading.enumerate():
         if thread is not threading.main_thread():
             thread.join()
@@ -108,16 +120,22 @@ def serve() -> None:
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
     from weightsmith.engine.bindings import Options
+    from weightsmith.engine.run import Outcome
     from weightsmith.errors import WeightsmithError
     from weightsmith.ops.apply_delta import apply_delta
+    from weightsmith.ops.make_delta import MadeDelta, make_delta
 
     counts = _prepare(request)
     options = Options(**{"workers": 2, **request.get("options", {})})
-    kwargs: dict[str, Any] = {"repair": False, **request.get("plan", {})}
+    base, delta, target = request["base"], request["delta"], request["target"]
+    kwargs: dict[str, Any] = request.get("plan", {})
+    outcome: Outcome | MadeDelta
     try:
-        outcome = apply_delta(
-            request["base"], request["delta"], target=request["target"], options=options, **kwargs
-        )
+        if request["verb"] == "make":
+            outcome = make_delta(base, target, delta, options=options, **kwargs)
+        else:
+            kwargs = {"repair": False, **kwargs}
+            outcome = apply_delta(base, delta, target=target, options=options, **kwargs)
     except WeightsmithError as error:
         told = {"error": error.reference, "exit_code": error.exit_code, "message": str(error)}
         return {**counts, **told}

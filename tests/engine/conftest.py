@@ -9,7 +9,7 @@ from tests.engine.children import Children
 
 @pytest.fixture(scope="session")
 def children() -> Iterator[Children]:
-    """A process that runs apply-delta in forks of itself."""
+    """A process that runs commands in forks of itself."""
     started = Children()
     yield started
     started.close()

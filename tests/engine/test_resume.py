@@ -184,6 +184,10 @@ def _garble_receipt(world: Interrupted) -> None:
     world.receipts[0].write_bytes(b'{"plan_digest"')
 
 
+def _deep_receipt(world: Interrupted) -> None:
+    world.receipts[0].write_bytes(b"[" * 100_000)
+
+
 def _strange_receipt(world: Interrupted) -> None:
     world.receipts[0].write_bytes(b"[1, 2]")
 
@@ -194,7 +198,10 @@ def _other_fields(world: Interrupted) -> None:
 
 @pytest.mark.parametrize(
     "harm",
-    [_cut, _delete_shard, _delete_receipt, _garble_receipt, _strange_receipt, _other_fields],
+    [
+        *(_cut, _delete_shard, _delete_receipt, _garble_receipt, _deep_receipt),
+        *(_strange_receipt, _other_fields),
+    ],
 )
 def test_a_shard_without_a_sound_receipt_is_made_again(
     harm: Any, interrupted: Interrupted, expected: dict[str, bytes]

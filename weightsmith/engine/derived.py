@@ -5,9 +5,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
-from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
+from weightsmith.checkpoint.digest import (
+    SPAN_NBYTES,
+    span_count,
+    span_digest,
+    tensor_digest,
+)
 from weightsmith.checkpoint.store import LocalStore
 from weightsmith.codecs.base import Range
+from weightsmith.engine.expected import raise_fault
 from weightsmith.engine.shard import TensorWork
 from weightsmith.engine.spans import Buffers, span_range
 from weightsmith.errors import ShardTruncated
@@ -88,11 +94,55 @@ class Derived(Checkpoint):
         """Paths of weight files of any input that are no longer what they were when opened."""
         return [path for each in self._inputs.values() for path in each.changed_files()]
 
+    def disk_nbytes(self, file: str) -> int:
+        """Bytes of disk that reading a file takes until it is released; 0 where it is here."""
+        return sum(each.disk_nbytes(file) for each in self._holders(file))
+
+    def expect(self, file: str) -> None:
+        """Say that a file will be read soon."""
+        for each in self._holders(file):
+            each.expect(file)
+
+    def release(self, file: str) -> None:
+        """Say that nothing more will be read from a file."""
+        for each in self._holders(file):
+            each.release(file)
+
+    def _holders(self, file: str) -> list[Checkpoint]:
+        """The inputs that have a file of this name."""
+        named = (each for each in self._inputs.values() if file in {f.name for f in each.files})
+        return list(named)
+
     def _buffers(self) -> Buffers:
         own: Buffers | None = getattr(self._own, "buffers", None)
         if own is None:
             own = self._own.buffers = Buffers()
         return own
+
+
+class Proved(Derived):
+    """A derived checkpoint that is read once, every tensor held against the digest that its rule
+    promises.
+    """
+
+    def read_into(self, name: str, start: int, buffer: memoryview) -> None:
+        """Fill `buffer` with bytes of a tensor; a span of which a part is asked for is made whole.
+
+        Raises: WrongBase, DeltaInvalid, when all of a tensor was made, and is not what it must be.
+        """
+        work, own = self._works[name], self._buffers()
+        stop = start + len(buffer)
+        for number in range(start // SPAN_NBYTES, span_count(stop)):
+            span = span_range(number, work.output.nbytes)
+            whole = own.block(0, span.nbytes)
+            work.make(span, own, whole)
+            part = Range(max(span.start, start), min(span.stop, stop))
+            buffer[part.start - start : part.stop - start] = whole[
+                part.start - span.start : part.stop - span.start
+            ]
+            work.digests[number] = span_digest(whole)
+        if all(work.digests) and tensor_digest(work.output, work.digests) != work.tensor.digest:
+            raise_fault([work.tensor], self._inputs, [Buffers()])
 
 
 class DerivedFile:

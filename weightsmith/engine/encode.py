@@ -1,165 +1,44 @@
 """Make an exact delta: encode file by file, prove that it decodes, record, publish."""
 
-import threading
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
+from threading import Event
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint, open_delta
 from weightsmith.checkpoint.discover import DELTA_INDEX, INDEXES
 from weightsmith.codecs.registry import codec
 from weightsmith.engine.bindings import Bindings, Options
-from weightsmith.engine.encode_file import EncodedFile, encode_file
+from weightsmith.engine.encode_file import EncodedFile, encode_file, header_of
 from weightsmith.engine.file_hashes import hash_files
-from weightsmith.engine.finished import damage
-from weightsmith.engine.manifest import NAME as MANIFEST
-from weightsmith.engine.manifest import File, Manifest, manifest_of, read_manifest
+from weightsmith.engine.inputs import require_unchanged
+from weightsmith.engine.making import Background, Making, Outcome, require_same
+from weightsmith.engine.manifest import File, Manifest, manifest_of
 from weightsmith.engine.progress import SILENCE, Progress
-from weightsmith.engine.run import made_otherwise, require_unchanged
-from weightsmith.engine.spans import Buffers, digest_tensors
-from weightsmith.engine.staging import Staging, is_vacant
-from weightsmith.errors import (
-    DamagedInput,
-    SourceFault,
-    TargetExists,
-    VerificationFailed,
-    shown,
-)
+from weightsmith.engine.receipts import Receipt, machine, made_from
+from weightsmith.engine.shard import read_back
+from weightsmith.engine.spans import Advance, Buffers
+from weightsmith.errors import DamagedInput, VerificationFailed
 from weightsmith.formats.index import build_index
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES, read_header
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.base_record import BaseRecord, BaseTensor
-from weightsmith.plan.delta_record import (
-    DeltaRecord,
-    TargetFile,
-    TargetTensor,
-    is_file_name,
-)
-from weightsmith.plan.model import Plan
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """What making a delta did."""
-
-    record: DeltaRecord
-    manifest: Manifest
-    nbytes: int
-    """Of the delta's payload files."""
-    already_done: bool
-    """The delta was there, finished by the same plan, and is sound."""
+from weightsmith.plan.delta_record import DeltaRecord, TargetFile, TargetTensor, is_file_name
+from weightsmith.plan.model import Plan, RestoredPlan, ShardPlan, TensorPlan
 
 
 def encode(
     plan: Plan, bindings: Bindings, options: Options, progress: Progress = SILENCE
-) -> Encoded:
+) -> Outcome:
     """Make the planned delta and publish it under its final name, whole or not at all.
 
     `plan.delta` holds the base's id.
-
-    Raises: InTheWay for a directory or staging that is not this plan's; DiskFull;
-    VerificationFailed; InputChanged; whatever reading the inputs meets.
+    Raises: as `Making.run`.
     """
-    staging = Staging(bindings.target)
-    staging.recover()
-    in_order = any(each.sequential for each in bindings.inputs.values())
-    buffers = [Buffers() for _ in range(1 if in_order else options.threads)]
-    finished = _finished(plan, bindings, options, buffers, progress)
-    if finished is not None:
-        staging.discard_leftovers(plan)
-        return finished
-    with staging.held():
-        staging.claim(plan, restart=options.restart)
-        made, files = _encode_files(plan, bindings, staging, options, buffers, progress)
-        record = _record(bindings, plan.delta["base_id"], made, files, buffers, progress)
-        require_unchanged(bindings)
-        encoded = _complete(plan, bindings, staging, made, record, buffers, progress)
-        staging.publish(overwrite=options.overwrite)
-    return encoded
-
-
-def _finished(
-    plan: Plan,
-    bindings: Bindings,
-    options: Options,
-    buffers: Sequence[Buffers],
-    progress: Progress,
-) -> Encoded | None:
-    """A sound delta of the same plan; None where there is work to do.
-
-    Raises: TargetExists, if anything else is in the way and may not be replaced.
-    """
-    directory = bindings.target
-    if is_vacant(directory):
-        return None
-    try:
-        manifest = read_manifest(directory)
-        if manifest is None or manifest.delta is None:
-            reason = "weightsmith did not finish it"
-        elif otherwise := made_otherwise(plan, bindings, manifest):
-            reason = otherwise
-        else:
-            record = DeltaRecord.from_document(manifest.delta)
-            delta = open_delta(directory)
-            progress.begin("checking", delta.nbytes)
-            problems = damage(delta, manifest, _digests(delta, delta.tensors, buffers, progress))
-            if not problems:
-                return Encoded(record, manifest, _nbytes(delta), already_done=True)
-            reason = f"it is damaged: {'; '.join(shown(problems))}"
-    except (DamagedInput, SourceFault) as error:
-        reason = f"it is damaged: {error}"
-    if not options.overwrite:
-        raise TargetExists(target=directory, reason=reason)
-    return None
-
-
-def _encode_files(
-    plan: Plan,
-    bindings: Bindings,
-    staging: Staging,
-    options: Options,
-    buffers: Sequence[Buffers],
-    progress: Progress,
-) -> tuple[dict[str, EncodedFile], list[TargetFile]]:
-    """Write all files of the delta; returns by name what each holds, and the target's own files."""
-    target = bindings.inputs["target"]
-    names = restorable_files(target)
-    progress.begin("encoding and checking", sum(shard.data_nbytes for shard in plan.shards))
-    made: dict[str, EncodedFile] = {}
-    files: list[TargetFile] = []
-    seen: dict[str, TargetTensor] = {}
-    stop = threading.Event()
-    background = ThreadPoolExecutor(1)
-    try:
-        synced: list[Future[None]] = []
-        for number, shard in enumerate(plan.shards):
-            described = [
-                background.submit(_describe, target, name, stop)
-                for name in names[number : number + 1]
-            ]
-            file = fs.create(staging.output / shard.name)
-            encoded = encode_file(
-                shard,
-                bindings.inputs,
-                file,
-                seen,
-                buffers,
-                progress.advance,
-                drop_cache=options.low_cpu_mem,
-            )
-            if encoded.payloads:
-                synced.append(background.submit(file.sync))
-            else:
-                file.path.unlink()
-            made[shard.name] = encoded
-            files += [each.result() for each in described]
-        for each in synced:
-            each.result()
-    finally:
-        stop.set()
-        background.shutdown(cancel_futures=True)
-    return made, files
+    return _ExactDelta(plan, bindings, options, progress).run()
 
 
 def restorable_files(target: Checkpoint) -> list[str]:
@@ -179,83 +58,174 @@ def restorable_files(target: Checkpoint) -> list[str]:
     return names
 
 
-def _describe(target: Checkpoint, name: str, stop: threading.Event) -> TargetFile:
+class _ExactDelta(Making):
+    """A delta, one file for each weight file of the target."""
+
+    def make(self, kept: Mapping[str, Receipt]) -> Manifest:
+        """Encode the files, record what they hold, and open all of it as a reader will.
+
+        Raises: VerificationFailed, if a reader would find anything but what was made.
+        """
+        made, digests = self._encode_files(kept)
+        record = self._record(made)
+        require_unchanged(self.bindings.inputs)
+        payloads: dict[str, TensorInfo] = {}
+        holders: dict[str, str] = {}
+        for shard, file in zip(self.plan.shards, made, strict=True):
+            payloads |= {info.name: info for info in file.payloads}
+            holders |= dict.fromkeys((info.name for info in file.payloads), shard.name)
+        index = build_index(holders, sum(info.nbytes for info in payloads.values()))
+        self.write_beside({DELTA_INDEX: index})
+        output = self.staging.output
+        try:
+            delta = self.open(output)
+            if {name: each.info for name, each in delta.tensors.items()} != payloads:
+                raise VerificationFailed(file=output / DELTA_INDEX, reason="other payloads")
+            _require_tables(record, delta)
+        except DamagedInput as error:
+            raise VerificationFailed(file=output, reason=error) from error
+        return self._manifest(digests, delta, index, record)
+
+    def open(self, directory: Path) -> Checkpoint:
+        """As a delta."""
+        return open_delta(directory)
+
+    def expected(self, manifest: Manifest) -> Manifest:
+        """All of it follows from plan, files and record."""
+        directory = self.bindings.target
+        record = DeltaRecord.from_document(manifest.delta or {})
+        index = fs.read_small(directory / DELTA_INDEX, MAX_HEADER_NBYTES)
+        return self._manifest(manifest.tensors, self.open(directory), index, record)
+
+    def kept(self) -> Mapping[str, Receipt]:
+        """Up to the first file that has to be made again: those after it may lean on it, for a
+        tensor that is the same as one of its own.
+        """
+        found = super().kept()
+        names = [shard.name for shard in self.plan.shards]
+        return {name: found[name] for name in takewhile(found.__contains__, names)}
+
+    def _manifest(
+        self, digests: Mapping[str, str], delta: Checkpoint, index: bytes, record: DeltaRecord
+    ) -> Manifest:
+        return replace(
+            manifest_of(self.plan, digests, {DELTA_INDEX: index}),
+            files={file.name: File(file.size, file.header_digest) for file in delta.files},
+            delta=record.to_document(),
+        )
+
+    def _encode_files(
+        self, kept: Mapping[str, Receipt]
+    ) -> tuple[list[EncodedFile], dict[str, str]]:
+        """Make every file that is not kept; returns what each holds, and the digests of all
+        payloads.
+        """
+        shards = self.plan.shards
+        known = {name: EncodedFile.from_document(each.encoded) for name, each in kept.items()}
+        to_read = sum(info.nbytes for file in known.values() for info in file.payloads)
+        to_make = sum(shard.data_nbytes for shard in shards if shard.name not in kept)
+        self.progress.begin("encoding and checking", to_read + to_make)
+        originals = restorable_files(self.bindings.inputs["target"])
+        made: list[EncodedFile] = []
+        digests: dict[str, str] = {}
+        seen: dict[str, TargetTensor] = {}
+        with Background() as background:
+            for number, shard in enumerate(shards):
+                if shard.name in kept:
+                    encoded = known[shard.name]
+                    found = self._read_back(shard, encoded.payloads, self.progress.advance)
+                    path = self.staging.output / shard.name
+                    require_same(path, found, kept[shard.name].digests)
+                    for tensor in encoded.tensors.values():
+                        seen.setdefault(tensor.digest, tensor)
+                else:
+                    original = originals[number] if originals else None
+                    encoded, found = self._encode_file(shard, original, seen, background)
+                made.append(encoded)
+                digests |= found
+            background.wait()
+        return made, digests
+
+    def _encode_file(
+        self,
+        shard: ShardPlan,
+        original: str | None,
+        seen: dict[str, TargetTensor],
+        background: Background,
+    ) -> tuple[EncodedFile, dict[str, str]]:
+        """Make one file, and the digests of its payloads; some time later it has a receipt."""
+        plan, inputs, drop_cache = self.plan, self.bindings.inputs, self.options.low_cpu_mem
+        identity = made_from(shard, inputs)
+        described = None
+        if original is not None:
+            stopped = background.stopped
+            described = background.submit(partial(_describe, inputs["target"], original, stopped))
+        file = fs.create(self.staging.output / shard.name)
+        advance = self.progress.advance
+        encoded = encode_file(
+            shard, inputs, file, seen, self.buffers, advance, drop_cache=drop_cache
+        )
+        if described is not None:
+            encoded = replace(encoded, original=described.result())
+        if encoded.payloads:
+            background.sync(file, drop_cache=drop_cache)
+        else:
+            file.path.unlink()
+        digests = self._read_back(shard, encoded.payloads, lambda _: None)
+        require_unchanged(inputs)
+        nbytes = file.size if encoded.payloads else None
+        receipt = Receipt(plan.digest, shard.name, nbytes, machine(plan), identity, digests)
+        receipt = replace(receipt, encoded=encoded.to_document())
+        background.leave(receipt, self.staging.receipts)
+        return encoded, digests
+
+    def _read_back(
+        self, shard: ShardPlan, payloads: Sequence[TensorInfo], advance: Advance
+    ) -> dict[str, str]:
+        """The digests of a file's payloads, by name.
+
+        Raises: VerificationFailed, if its header is not the one that belongs to them.
+        """
+        if not payloads:
+            return {}
+        tensors = tuple(TensorPlan(info, "copy@1", {}, ()) for info in payloads)
+        written = RestoredPlan(shard.name, tensors, header_of(shard, payloads))
+        return read_back(self.staging.output / shard.name, written, self.buffers, advance)
+
+    def _record(self, files: Sequence[EncodedFile]) -> DeltaRecord:
+        """The record, for which the rest of the base is digested too."""
+        base, target = self.bindings.inputs["base"], self.bindings.inputs["target"]
+        digests = {name: digest for file in files for name, digest in file.base_digests.items()}
+        rest = [name for name in base.tensors if name not in digests]
+        if rest:
+            self.progress.begin("digesting", sum(base.tensors[n].info.nbytes for n in rest))
+            digests |= self.digests(base, rest)
+        restored = {name: each for file in files for name, each in file.tensors.items()}
+        originals = tuple(file.original for file in files if file.original is not None)
+        index = target.directory / INDEXES[0]
+        has_index = bool(originals) and index.is_file()
+        return DeltaRecord(
+            base=BaseRecord(
+                self.plan.delta["base_id"],
+                tuple(BaseTensor(each.info, digests[name]) for name, each in base.tensors.items()),
+            ),
+            tensors=tuple(restored[name] for name in target.tensors),
+            files=originals,
+            index=fs.read_small(index, MAX_HEADER_NBYTES) if has_index else None,
+        )
+
+
+def _describe(target: Checkpoint, name: str, stopped: Event) -> TargetFile:
     """All that restoring a file needs beside its tensors; reads the whole file for its hash."""
 
     def go_on(_: int) -> None:
-        if stop.is_set():
+        if stopped.is_set():
             raise InterruptedError
 
     path = target.directory / name
     file = fs.open_for_reading(path)
     sha256 = hash_files({path: {"sha256"}}, [Buffers()], go_on)[path]["sha256"]
     return TargetFile(name, file.size, sha256, read_header(file)[1])
-
-
-def _record(
-    bindings: Bindings,
-    base_id: str,
-    made: Mapping[str, EncodedFile],
-    files: Sequence[TargetFile],
-    buffers: Sequence[Buffers],
-    progress: Progress,
-) -> DeltaRecord:
-    """The record, for which the rest of the base is digested too."""
-    base, target = bindings.inputs["base"], bindings.inputs["target"]
-    digests = {name: digest for file in made.values() for name, digest in file.base_digests.items()}
-    rest = [name for name in base.tensors if name not in digests]
-    if rest:
-        progress.begin("digesting", sum(base.tensors[name].info.nbytes for name in rest))
-        digests |= _digests(base, rest, buffers, progress)
-    restored = {name: each for file in made.values() for name, each in file.tensors.items()}
-    index = target.directory / INDEXES[0]
-    return DeltaRecord(
-        base=BaseRecord(
-            base_id,
-            tuple(BaseTensor(each.info, digests[name]) for name, each in base.tensors.items()),
-        ),
-        tensors=tuple(restored[name] for name in target.tensors),
-        files=tuple(files),
-        index=fs.read_small(index, MAX_HEADER_NBYTES) if files and index.is_file() else None,
-    )
-
-
-def _complete(
-    plan: Plan,
-    bindings: Bindings,
-    staging: Staging,
-    made: Mapping[str, EncodedFile],
-    record: DeltaRecord,
-    buffers: Sequence[Buffers],
-    progress: Progress,
-) -> Encoded:
-    """Write sidecars and index, open what is there as a reader will, and write the manifest.
-
-    Raises: VerificationFailed, if a reader would find anything but what was made.
-    """
-    weight_map = {info.name: name for name, file in made.items() for info in file.payloads}
-    payloads = {info.name: info for file in made.values() for info in file.payloads}
-    index = build_index(weight_map, sum(info.nbytes for info in payloads.values()))
-    small = {each.name: bindings.sidecars[each.name] for each in plan.sidecars}
-    for name, content in {**small, DELTA_INDEX: index}.items():
-        fs.write_durably(staging.output / name, content)
-    fs.sync_directory(staging.output)
-    try:
-        delta = open_delta(staging.output)
-        if {name: each.info for name, each in delta.tensors.items()} != payloads:
-            raise VerificationFailed(file=staging.output / DELTA_INDEX, reason="other payloads")
-        _require_tables(record, delta)
-    except DamagedInput as error:
-        raise VerificationFailed(file=staging.output, reason=error) from error
-    progress.begin("digesting", delta.nbytes)
-    manifest = replace(
-        manifest_of(plan, _digests(delta, delta.tensors, buffers, progress), {DELTA_INDEX: index}),
-        files={file.name: File(file.size, file.header_digest) for file in delta.files},
-        delta=DeltaRecord.from_document(record.to_document()).to_document(),
-    )
-    fs.write_durably(staging.output / MANIFEST, manifest.to_json())
-    fs.sync_directory(staging.output)
-    return Encoded(record, manifest, _nbytes(delta), already_done=False)
 
 
 def _require_tables(record: DeltaRecord, delta: Checkpoint) -> None:
@@ -270,14 +240,3 @@ def _require_tables(record: DeltaRecord, delta: Checkpoint) -> None:
             delta.read_into(own[number].name, start, buffer)
 
         codec(rule.codec, rule.params).prepare(own, rule.output, read)
-
-
-def _digests(
-    checkpoint: Checkpoint, names: Iterable[str], buffers: Sequence[Buffers], progress: Progress
-) -> dict[str, str]:
-    infos = [checkpoint.tensors[name].info for name in names]
-    return digest_tensors(infos, checkpoint.read_into, buffers, progress.advance)
-
-
-def _nbytes(delta: Checkpoint) -> int:
-    return sum(file.size for file in delta.files)

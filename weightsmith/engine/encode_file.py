@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
@@ -23,7 +23,7 @@ from weightsmith.engine.spans import Advance, Buffers, span_range
 from weightsmith.errors import VerificationFailed
 from weightsmith.formats.safetensors_header import layout
 from weightsmith.formats.tensors import TensorInfo
-from weightsmith.plan.delta_record import TargetTensor
+from weightsmith.plan.delta_record import TargetFile, TargetTensor
 from weightsmith.plan.model import ShardPlan, TensorPlan
 
 METADATA: Final = {"format": "weightsmith-delta"}
@@ -41,6 +41,32 @@ class EncodedFile:
     """Of the base's tensors that were read whole, by name."""
     payloads: tuple[TensorInfo, ...]
     """What the file holds; nothing, if the base has it all."""
+    original: TargetFile | None = None
+    """The target's file that it stands for; None where tensors are restored and files are not."""
+
+    def to_document(self) -> dict[str, Any]:
+        """The same as JSON values, for a receipt."""
+        return {
+            "tensors": [each.to_document() for each in self.tensors.values()],
+            "base_digests": dict(self.base_digests),
+            "payloads": [[each.name, each.nbytes] for each in self.payloads],
+            "original": None if self.original is None else self.original.to_document(),
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "EncodedFile":
+        """The inverse of `to_document`.
+
+        Raises: KeyError, TypeError, ValueError, if it is no such document.
+        """
+        tensors = map(TargetTensor.from_document, document["tensors"])
+        original = document["original"]
+        return cls(
+            tensors={each.info.name: each for each in tensors},
+            base_digests=dict(document["base_digests"]),
+            payloads=tuple(_payload(name, nbytes) for name, nbytes in document["payloads"]),
+            original=None if original is None else TargetFile.from_document(original),
+        )
 
 
 def encode_file(
@@ -62,9 +88,7 @@ def encode_file(
     """
     works = [_Work(plan, inputs) for plan in shard.tensors]
     works.sort(key=lambda work: work.output.name.encode("utf-8"))  # as `layout` orders them
-    limits = [TensorInfo(w.output.name, "U8", (payload_limit(w.output),)) for w in works]
-    header_nbytes = len(layout(limits, METADATA)[0])
-    tail = _Tail(file, header_nbytes, seen)
+    tail = _Tail(file, _header_nbytes(shard), seen)
 
     def worker(own: Buffers) -> Callable[[tuple[int, _Work, int]], None]:
         def encode(task: tuple[int, _Work, int]) -> None:
@@ -93,13 +117,30 @@ def encode_file(
     tasks = ((turn, *span) for turn, span in enumerate(spans))
     run_tasks(tasks, [worker(own) for own in buffers])
     file.reserve(tail.at)
-    text = layout(tail.payloads, METADATA)[0][_LENGTH_NBYTES:].ljust(header_nbytes - _LENGTH_NBYTES)
-    file.write_from(0, memoryview(len(text).to_bytes(_LENGTH_NBYTES, "little") + text))
+    file.write_from(0, memoryview(header_of(shard, tail.payloads)))
     return EncodedFile(
         tensors={work.output.name: work.made for work in works},
         base_digests=dict(each for work in works for each in work.base_digest()),
         payloads=tuple(tail.payloads),
     )
+
+
+def header_of(shard: ShardPlan, payloads: Sequence[TensorInfo]) -> bytes:
+    """The first bytes of a shard's file that holds these payloads, filled up with spaces."""
+    room = _header_nbytes(shard) - _LENGTH_NBYTES
+    text = layout(payloads, METADATA)[0][_LENGTH_NBYTES:].ljust(room)
+    return len(text).to_bytes(_LENGTH_NBYTES, "little") + text
+
+
+def _header_nbytes(shard: ShardPlan) -> int:
+    """The most that a shard's header can need, whatever its payloads come to."""
+    outputs = [tensor.output for tensor in shard.tensors]
+    limits = [_payload(output.name, payload_limit(output)) for output in outputs]
+    return len(layout(limits, METADATA)[0])
+
+
+def _payload(name: str, nbytes: int) -> TensorInfo:
+    return TensorInfo(name, "U8", (nbytes,))
 
 
 class _Work:
@@ -212,7 +253,7 @@ class _Tail:
             work.made = TargetTensor(work.output, digest, base, name)
             lengths = work.lengths[: work.span_count]
             self._file.write_from(work.start, memoryview(table_of(lengths)))
-            self.payloads.append(TensorInfo(name, "U8", (self.at - work.start,)))
+            self.payloads.append(_payload(name, self.at - work.start))
         self._seen.setdefault(digest, work.made)
         if work.made.payload != name:
             self.at = work.start

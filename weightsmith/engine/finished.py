@@ -1,11 +1,29 @@
-"""Hold a finished output against its own manifest."""
+"""Hold a finished output against its own manifest, and its manifest against a plan."""
 
 from collections.abc import Mapping
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.engine.bindings import Bindings
 from weightsmith.engine.file_hashes import file_digest
-from weightsmith.engine.manifest import Manifest
+from weightsmith.engine.manifest import NAME as MANIFEST
+from weightsmith.engine.manifest import Manifest, own_sidecars
 from weightsmith.errors import WeightsmithError
+from weightsmith.plan.model import Plan
+
+
+def made_otherwise(plan: Plan, bindings: Bindings, manifest: Manifest) -> str:
+    """Why a finished output is not what the plan would make of these inputs; empty if it is.
+
+    Inputs that were modified after it was finished count, as ``make`` would have it.
+    """
+    if manifest.plan != plan.digest:
+        return "another plan made it"
+    finished_ns = (bindings.target / MANIFEST).stat().st_mtime_ns
+    for checkpoint in bindings.inputs.values():
+        for file in checkpoint.files:
+            if file.mtime_ns > finished_ns:
+                return f"{checkpoint.directory / file.name} is newer than it"
+    return ""
 
 
 def damage(checkpoint: Checkpoint, manifest: Manifest, digests: Mapping[str, str]) -> list[str]:
@@ -20,9 +38,10 @@ def damage(checkpoint: Checkpoint, manifest: Manifest, digests: Mapping[str, str
             problems.append(f"{name} is missing")
         elif files[name] != (file.size, file.header_digest):
             problems.append(f"{name}: size or header differ")
+    held = {} if manifest.delta is None else own_sidecars(manifest, checkpoint.sidecars)
     for name, sidecar in manifest.sidecars.items():
         try:
-            found = file_digest(checkpoint.directory / name)
+            found = file_digest(checkpoint.directory / held.get(name, name))
         except WeightsmithError as error:
             problems.append(str(error))
             continue

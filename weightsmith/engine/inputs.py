@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.errors import InputChanged
 from weightsmith.plan.model import ShardPlan, TensorPlan
 
 File = tuple[str, str]
@@ -50,6 +51,13 @@ class Countdown:
             done = [file for file in files if file not in self._left]
         for role, name in done:
             self._inputs[role].release(name)
+
+
+def require_unchanged(inputs: Mapping[str, Checkpoint]) -> None:
+    """Raises: InputChanged, if an input file was written to while the run read it."""
+    for checkpoint in inputs.values():
+        for path in checkpoint.changed_files():
+            raise InputChanged(file=path)
 
 
 def streamed_nbytes(shards: Sequence[ShardPlan], inputs: Mapping[str, Checkpoint]) -> int:

@@ -3,20 +3,23 @@ byte.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from weightsmith import __version__, fs
 from weightsmith.checkpoint.digest import bytes_digest, fingerprint
+from weightsmith.checkpoint.discover import MANIFEST
+from weightsmith.checkpoint.sidecars import CARD
 from weightsmith.errors import JsonInvalid, SourceNotFound
 from weightsmith.formats.strict_json import parse_json
+from weightsmith.plan.base_record import text
 from weightsmith.plan.model import Plan
 
-NAME: Final = "weightsmith.json"
+NAME: Final = MANIFEST
 SCHEMA: Final = "weightsmith/manifest@1"
-_LIMIT_NBYTES: Final = 500_000_000
+LIMIT_NBYTES: Final = 500_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +98,49 @@ def read_manifest(directory: Path) -> Manifest | None:
     """
     path = directory / NAME
     try:
-        document = parse_json(fs.read_small(path, _LIMIT_NBYTES), path)
+        raw = fs.read_small(path, LIMIT_NBYTES)
     except SourceNotFound:
         return None
+    return parse_manifest(raw, path)
+
+
+def parse_manifest(raw: bytes, path: Path) -> Manifest:
+    """The manifest of these bytes; `path` is for messages.
+
+    Raises: JsonInvalid, if weightsmith did not write it in this version's form.
+    """
+    document = parse_json(raw, path)
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise JsonInvalid(file=path, reason=f"its schema is not {SCHEMA}")
+    if not isinstance(document.get("delta"), dict | None):
+        raise JsonInvalid(file=path, reason="not a manifest: its record of a delta is no map")
     try:
         fields = dict(document)
         fields["files"] = {name: File(**each) for name, each in fields["files"].items()}
         fields["sidecars"] = {n: Sidecar(**each) for n, each in fields["sidecars"].items()}
-        fields |= {key: tuple(fields[key]) for key in ("dropped", "repairs")}
+        fields |= {key: tuple(map(text, fields[key])) for key in ("dropped", "repairs")}
         return Manifest(**fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise JsonInvalid(file=path, reason=f"not a manifest: {error}") from error
+
+
+def target_card(sidecars: Collection[str]) -> str:
+    """What the ``README.md`` among a target's sidecars is called in a delta on the hub, where a
+    repository's ``README.md`` is its own card.
+    """
+    name = "README.target.md"
+    while name in sidecars:
+        name = name.replace(".md", ".target.md")
+    return name
+
+
+def own_sidecars(manifest: Manifest, there: Collection[str]) -> dict[str, str]:
+    """By name, which of the files `there` holds each sidecar of a delta's target.
+
+    A delta that went over the hub has a card of its own beside the target's.
+    """
+    renamed = target_card(manifest.sidecars)
+    files = {name: name for name in there if name not in {CARD, renamed}}
+    if CARD in manifest.sidecars and (held := [n for n in (renamed, CARD) if n in there]):
+        files[CARD] = held[0]
+    return files

@@ -5,12 +5,16 @@ again.
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.engine.bindings import Bindings
+from weightsmith.engine.staging import Staging
+from weightsmith.errors import StagingOfAnotherPlan
 from weightsmith.plan.model import Plan, ShardPlan
 
 _CPU_FIELDS: Final = (
@@ -31,17 +35,27 @@ class Receipt:
 
     plan_digest: str
     shard: str
+    nbytes: int | None
+    """Size of the file; None where there is none to publish, as of a delta that changes nothing."""
     machine: str
     """Type of CPU; matrix products may differ between types."""
     made_from: Mapping[str, list[list[object]]]
     """By role: name, size, mtime and header digest of every file the shard's tensors came from."""
     digests: Mapping[str, str]
     """Tensor digests by name."""
+    encoded: Mapping[str, Any] = field(default_factory=dict)
+    """Of a delta's file, what the record will say of it (`encode_file.EncodedFile`)."""
 
     def write(self, directory: Path) -> None:
         """Store it durably under the shard's name (two durable steps)."""
-        content = json.dumps(asdict(self), sort_keys=True).encode()
-        fs.write_durably(directory / f"{self.shard}.json", content)
+        document = asdict(self)
+        sealed = json.dumps({**document, "seal": _seal(document)}).encode()
+        fs.write_durably(directory / f"{self.shard}.json", sealed)
+
+
+def _seal(document: Mapping[str, Any]) -> str:
+    """A digest of all that a receipt says: some of it nothing else would contradict."""
+    return bytes_digest(json.dumps(document, sort_keys=True).encode())
 
 
 def made_from(shard: ShardPlan, inputs: Mapping[str, Checkpoint]) -> dict[str, list[list[object]]]:
@@ -60,12 +74,43 @@ def made_from(shard: ShardPlan, inputs: Mapping[str, Checkpoint]) -> dict[str, l
     }
 
 
+def kept_receipts(plan: Plan, bindings: Bindings, staging: Staging) -> dict[str, Receipt]:
+    """The receipts that an earlier run of the same plan left and that still hold, by shard.
+
+    Raises: StagingOfAnotherPlan, if an input changed since: its old and new bytes must not mix.
+    """
+    kept = {}
+    for shard in plan.shards:
+        receipt = read_receipt(staging.receipts, shard)
+        path = staging.output / shard.name
+        nbytes = path.stat().st_size if path.is_file() else None
+        if receipt is None or nbytes != receipt.nbytes:
+            continue
+        now = made_from(shard, bindings.inputs)
+        if (receipt.plan_digest, receipt.machine) != (plan.digest, machine(plan)):
+            raise StagingOfAnotherPlan(staging=staging.path, reason="it was made elsewhere")
+        if receipt.made_from != now:
+            changed = [
+                f"{role}: {file[0]}"
+                for role, files in now.items()
+                for file in files
+                if file not in receipt.made_from.get(role, [])
+            ]
+            raise StagingOfAnotherPlan(
+                staging=staging.path, reason="an input changed since", context=changed
+            )
+        kept[shard.name] = receipt
+    return kept
+
+
 def read_receipt(directory: Path, shard: ShardPlan) -> Receipt | None:
     """The receipt of a shard, or None where there is none that can be read."""
     path = directory / f"{shard.name}.json"
     try:
-        return Receipt(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        document = json.loads(path.read_bytes())
+        seal = document.pop("seal")
+        return Receipt(**document) if seal == _seal(document) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

@@ -1,0 +1,224 @@
+"""What making any output has in common: work that is finished is recognised or kept, the rest is
+done, and all of it is published at once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from typing import Any, Self, TypeVar
+
+from weightsmith import fs
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.engine.bindings import Bindings, Options
+from weightsmith.engine.finished import damage, made_otherwise
+from weightsmith.engine.manifest import NAME as MANIFEST
+from weightsmith.engine.manifest import Manifest, read_manifest
+from weightsmith.engine.progress import Progress
+from weightsmith.engine.receipts import Receipt, kept_receipts
+from weightsmith.engine.spans import Buffers, digest_tensors
+from weightsmith.engine.staging import Staging, is_vacant
+from weightsmith.errors import (
+    DamagedInput,
+    SourceFault,
+    TargetExists,
+    VerificationFailed,
+    WeightsmithError,
+    shown,
+)
+from weightsmith.plan.model import Plan
+
+Done = TypeVar("Done")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did."""
+
+    target: Path
+    manifest: Manifest
+    kept: int
+    """Files that an earlier, interrupted run had finished."""
+    already_done: bool
+    """The target was there, finished by the same plan, and is sound."""
+
+
+def require_same(path: Path, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Compare the digests of a written file's tensors with those that they must have.
+
+    Raises: VerificationFailed.
+    """
+    differing = [name for name in expected if found.get(name) != expected[name]]
+    if differing:
+        reason = f"{len(differing)} tensor(s)"
+        raise VerificationFailed(file=path, reason=reason, context=differing)
+
+
+class Making(ABC):
+    """An output in the making; its kinds differ in how files are made, opened and recorded."""
+
+    def __init__(
+        self, plan: Plan, bindings: Bindings, options: Options, progress: Progress
+    ) -> None:
+        """Nothing is touched yet."""
+        self.plan = plan
+        self.bindings = bindings
+        self.options = options
+        self.progress = progress
+        self.staging = Staging(bindings.target)
+        in_order = any(each.sequential for each in bindings.inputs.values())
+        self.buffers = [Buffers() for _ in range(1 if in_order else options.threads)]
+
+    @abstractmethod
+    def make(self, kept: Mapping[str, Receipt]) -> Manifest:
+        """Make all files but the `kept`, and what lies beside them; returns the manifest to
+        write.
+        """
+
+    @abstractmethod
+    def open(self, directory: Path) -> Checkpoint:
+        """Open a finished output, as its readers will."""
+
+    @abstractmethod
+    def expected(self, manifest: Manifest) -> Manifest:
+        """What `manifest` must be where all that it vouches for was found to be so."""
+
+    def kept(self) -> Mapping[str, Receipt]:
+        """The receipts of an earlier run that still hold, by file.
+
+        Raises: StagingOfAnotherPlan.
+        """
+        return kept_receipts(self.plan, self.bindings, self.staging)
+
+    def run(self) -> Outcome:
+        """Make the output and publish it under its final name, whole or not at all.
+
+        The same plan again continues what was interrupted, and keeps what was finished.
+        Raises: InTheWay for a target or staging that is not this plan's; DiskFull;
+        VerificationFailed; InputChanged; whatever reading the inputs meets.
+        """
+        total = len(self.plan.shards)
+        self.staging.recover()
+        finished = self._finished()
+        if finished is not None:
+            self.staging.discard_leftovers(self.plan)
+            return Outcome(self.bindings.target, finished, kept=total, already_done=True)
+        with self.staging.held():
+            self.staging.claim(self.plan, restart=self.options.restart)
+            kept = self.kept()
+            if kept:
+                self.progress.note(f"continuing: {len(kept)} of {total} file(s) kept")
+            manifest = self.make(kept)
+            fs.write_durably(self.staging.output / MANIFEST, manifest.to_json())
+            fs.sync_directory(self.staging.output)
+            self.staging.publish(overwrite=self.options.overwrite)
+        return Outcome(self.bindings.target, manifest, kept=len(kept), already_done=False)
+
+    def write_beside(self, index: Mapping[str, bytes]) -> None:
+        """Make the sidecars and the index, its content by its name, durable in the output."""
+        small = {each.name: self.bindings.sidecars[each.name] for each in self.plan.sidecars}
+        for name, content in {**small, **index}.items():
+            fs.write_durably(self.staging.output / name, content)
+        fs.sync_directory(self.staging.output)
+
+    def digests(self, checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, str]:
+        """Of its tensors of these names."""
+        infos = [checkpoint.tensors[name].info for name in names]
+        return digest_tensors(infos, checkpoint.read_into, self.buffers, self.progress.advance)
+
+    def _finished(self) -> Manifest | None:
+        """The manifest of a sound target of the same plan; None where the run has work to do.
+
+        Raises: TargetExists, if anything else is in the way and may not be replaced.
+        """
+        target = self.bindings.target
+        if is_vacant(target):
+            return None
+        try:
+            manifest = read_manifest(target) if target.is_dir() else None
+        except (DamagedInput, SourceFault):
+            manifest = None
+        if not target.is_dir():
+            reason = "it is no directory"
+        elif manifest is None:
+            reason = "weightsmith did not finish it"
+        elif otherwise := made_otherwise(self.plan, self.bindings, manifest):
+            reason = otherwise
+        else:
+            problems = self._damage(manifest)
+            if not problems:
+                return manifest
+            reason = f"it is damaged: {'; '.join(shown(problems))}"
+        if not self.options.overwrite:
+            raise TargetExists(target=target, reason=reason)
+        return None
+
+    def _damage(self, manifest: Manifest) -> list[str]:
+        """What is wrong with the finished target, as sentences; reads all of it."""
+        target = self.bindings.target
+        try:
+            checkpoint = self.open(target)
+            self.progress.begin("checking", checkpoint.nbytes)
+            problems = damage(checkpoint, manifest, self.digests(checkpoint, checkpoint.tensors))
+            if not problems:
+                expected = replace(self.expected(manifest), made_by=manifest.made_by)
+                if (target / MANIFEST).read_bytes() != expected.to_json():
+                    problems.append(f"{MANIFEST} was changed")
+        except WeightsmithError as error:
+            return [str(error)]
+        return problems
+
+
+class Background:
+    """One thread beside the workers that brings finished files to the medium, in order."""
+
+    def __init__(self) -> None:
+        """Nothing to do yet."""
+        self.stopped = Event()
+        """Set when nothing of it is wanted any more."""
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: list[Future[Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # An interrupt does not wait for the medium; what was not synced has no receipt.
+        self.stopped.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def submit(self, work: Callable[[], Done]) -> Future[Done]:
+        """Do this after all that was submitted before."""
+        future = self._pool.submit(work)
+        self._pending.append(future)
+        return future
+
+    def wait(self) -> None:
+        """Until all is done; raises what was met."""
+        for each in self._pending:
+            each.result()
+        self._pending.clear()
+
+    def sync(self, file: fs.PositionedFile, *, drop_cache: bool) -> None:
+        """Bring a file to the medium, once the one before has arrived: two are open at most."""
+
+        def sync() -> None:
+            file.sync()
+            if drop_cache:
+                file.drop_cache()
+
+        self.wait()
+        self.submit(sync)
+
+    def leave(self, receipt: Receipt, directory: Path) -> None:
+        """Leave a receipt, unless the file failed to reach the medium or to be what it must be."""
+        before = [*self._pending]
+
+        def leave() -> None:
+            for each in before:
+                each.result()
+            receipt.write(directory)
+
+        self.submit(leave)
