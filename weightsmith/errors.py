@@ -152,8 +152,8 @@ class PatternUnused(UsageFault):
 class TargetIsInput(UsageFault):
     """The target is one of the inputs, lies inside one, or holds one."""
 
-    message = "the target {target} would overwrite or mix with the input {source}"
-    hint = "choose another directory: --target DIR"
+    message = "the output {target} would overwrite or mix with the input {source}"
+    hint = "choose another directory for the output"
 
 
 class BaseIsTarget(UsageFault):
@@ -184,6 +184,49 @@ class LastUsedUnknown(UsageFault):
     hint = "go by when they were downloaded instead: --by modified"
 
 
+class BaseUnnamed(UsageFault):
+    """A delta is to be pushed, and its base is a directory of this machine, which nobody else can
+    find.
+    """
+
+    message = "nobody can find the base of {repo}: {base} is a directory of this machine"
+    hint = "say what it is on the hub: --base-id ORG/NAME@COMMIT"
+
+
+class LocalPathInside(UsageFault):
+    """Something that would be pushed tells a path of this machine. Nothing was pushed.
+
+    Most often it is ``_name_or_path`` in the target's config. The delta gives the target's files
+    back byte for byte, so they are not changed on the way.
+    """
+
+    message = "{count} file(s) that would be pushed tell a path of this machine"
+    hint = "take it out of the target's own file, then make the delta again: --overwrite"
+
+
+class RepoIsPublic(UsageFault):
+    """A delta is pushed privately unless ``--public`` says otherwise, and the repository is public.
+    Nothing was pushed.
+    """
+
+    message = "{repo} is public already: all would see what is pushed there"
+    hint = "if they may, say so: --public; else choose another --hub-repo-id"
+
+
+class PushOffline(UsageFault):
+    """Something is to be pushed, and the network is switched off."""
+
+    message = "nothing can be pushed to {repo}: the network is switched off"
+    hint = "leave out --offline and unset HF_HUB_OFFLINE"
+
+
+class PushRefused(UsageFault):
+    """The hub understood what was asked of it, and will not do it. The local delta is untouched."""
+
+    message = "the hub refuses what was pushed to {repo}: {reason}"
+    hint = "see {page}, and run the same command again: the delta is not made anew"
+
+
 class NoCuda(UsageFault):
     """``--device cuda`` was asked for, and torch finds no CUDA device."""
 
@@ -205,6 +248,15 @@ class ArchitectureUnknown(UsageFault):
 
     message = "transformers has no causal language model for {model_type}"
     hint = "what verify checks without --smoke holds for models of any kind"
+
+
+class ArchitectureConverted(UsageFault):
+    """A smoke test in little memory was asked for, and transformers keeps some of the weights in
+    another form than the files: all experts of a layer in one tensor, for example.
+    """
+
+    message = "{count} tensor(s) have another form in transformers than in the files: {names}"
+    hint = "leave out --low-cpu-mem"
 
 
 # --- 3: missing or unreadable
@@ -414,6 +466,13 @@ class AnswerNotFromHub(TemporaryFault):
 
     message = "{endpoint} does not answer like a hub: {reason}"
     hint = "a proxy or a login page may stand in between; check those, and HF_ENDPOINT"
+
+
+class UploadBroken(TemporaryFault):
+    """A file did not get through to the hub. The local delta is untouched."""
+
+    message = "the upload to {repo} broke off: {reason}"
+    hint = "run the same command again; what has arrived is not sent twice"
 
 
 class RepoChanged(TemporaryFault):
@@ -841,8 +900,8 @@ class NoRoom(WeightsmithError):
 class DiskTooSmall(NoRoom):
     """The plan needs more space than the file system has free."""
 
-    message = "{where} has {free} free, the target needs {needed}"
-    hint = "free some space or choose another disk: --target DIR"
+    message = "{where} has {free} free, the output needs {needed}"
+    hint = "free some space, or choose a directory on another disk for the output"
 
 
 class DownloadTooLarge(NoRoom):
@@ -887,7 +946,7 @@ class TargetExists(InTheWay):
     """Something that this plan did not make has the target's name."""
 
     message = "{target} exists: {reason}"
-    hint = "choose another --target, or replace it once the new one is whole: --overwrite"
+    hint = "choose another name, or replace it once the new one is whole: --overwrite"
 
 
 class StagingOfAnotherPlan(InTheWay):
@@ -901,14 +960,23 @@ class StagingBusy(InTheWay):
     """Another run is writing this target right now."""
 
     message = "another run is writing {target}"
-    hint = "wait for it, or choose another --target"
+    hint = "wait for it, or choose another name for the output"
 
 
 class TargetUnwritable(InTheWay):
     """The directory that should hold the target cannot be written to."""
 
     message = "cannot write to {where}: {reason}"
-    hint = "choose another directory: --target DIR"
+    hint = "choose another directory for the output"
+
+
+class RepoHoldsModel(InTheWay):
+    """The repository holds a model; a delta beside it would be taken for it, or it for the delta.
+    Nothing was pushed.
+    """
+
+    message = "{repo} holds a model already: {file}"
+    hint = "give the delta a repository of its own: --hub-repo-id {repo}-delta"
 
 
 class BehindLink(InTheWay):
@@ -937,6 +1005,13 @@ class VerificationFailed(DamagedOutput):
 
     message = "{file} reads back different from what was written: {reason}"
     hint = "check disk and memory of this machine, then run the same command with --restart"
+
+
+class PushedWrong(DamagedOutput):
+    """The hub has other bytes than were pushed, or lacks some of them; the commit stands there."""
+
+    message = "{count} file(s) of {repo} at {commit} are not what was pushed"
+    hint = "run the same command again; do not use that commit"
 
 
 class TokenizerUnproved(DamagedOutput):

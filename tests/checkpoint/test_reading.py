@@ -13,7 +13,7 @@ from tests.engine.folders import load, save, write_model
 from weightsmith.checkpoint import store
 from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from weightsmith.engine.bindings import Options
-from weightsmith.errors import JsonInvalid, ShardTruncated
+from weightsmith.errors import JsonInvalid, ShardTruncated, ZipInvalid
 from weightsmith.ops.apply_delta import apply_delta
 
 SPAN = "weightsmith.{}.SPAN_NBYTES"
@@ -49,6 +49,34 @@ def test_views_of_any_stride_and_offset_read_as_torch_shows_them(tmp_path: Path)
     for name, tensor in tensors.items():
         assert checkpoint.tensors[name].info.shape == tuple(tensor.shape)
         assert _bytes(checkpoint, name, 0, tensor.numel() * 2) == raw(tensor), name
+
+
+class Afar(store.LocalStore):
+    """A directory whose files are not here yet."""
+
+    def nbytes(self, name: str) -> int:
+        return self.identity(name)[0]
+
+
+def test_what_was_assumed_of_a_torch_file_is_proved_before_a_byte_of_it_is_read(
+    tmp_path: Path,
+) -> None:
+    tensors = {name: random_tensor("F16", 30, 30, seed=seed) for seed, name in enumerate("ab")}
+    save(tmp_path / "pytorch_model.bin", tensors)
+    checkpoint = open_checkpoint(tmp_path, store=Afar(tmp_path))
+    assert all(_bytes(checkpoint, n, 0, 1800) == raw(each) for n, each in tensors.items())
+    # The header of a member says otherwise than its place: torch would read from four bytes before.
+    path = tmp_path / "pytorch_model.bin"
+    content = bytearray(path.read_bytes())
+    start = content.index(b"PK\3\4", checkpoint.tensors["a"].stored.offset - 128)
+    padding = int.from_bytes(content[start + 28 : start + 30], "little")
+    content[start + 28 : start + 30] = (padding - 4).to_bytes(2, "little")
+    path.write_bytes(content)
+    assert _bytes(open_checkpoint(tmp_path), "a", 0, 1800) != raw(tensors["a"])
+    checkpoint = open_checkpoint(tmp_path, store=Afar(tmp_path))
+    for name in tensors:
+        with pytest.raises(ZipInvalid, match="elsewhere"):
+            _bytes(checkpoint, name, 0, 1800)
 
 
 @settings(max_examples=60)

@@ -49,6 +49,29 @@ def test_a_wrong_base_is_exit_7_and_a_damaged_delta_exit_6(
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize("as_variable", [False, True])
+def test_a_shard_size_that_is_given_counts_though_it_is_the_usual_one(
+    weightsmith: RunCommand, pair: None, monkeypatch: pytest.MonkeyPatch, as_variable: bool
+) -> None:
+    assert weightsmith(*MAKE).code == 0
+    apply = ("apply-delta", "--base", "base", "--delta", "delta", "--target", "out")
+    if as_variable:
+        monkeypatch.setenv("WEIGHTSMITH_APPLY_DELTA_MAX_SHARD_SIZE", "5GB")
+        assert weightsmith(*apply).code == 0
+    else:
+        assert weightsmith(*apply, "--max-shard-size", "5GB").code == 0
+    assert [path.name for path in Path("out").glob("*.safetensors")] == ["model.safetensors"]
+
+
+def test_the_dtype_of_what_is_restored_can_be_chosen(weightsmith: RunCommand, pair: None) -> None:
+    assert weightsmith(*MAKE).code == 0
+    apply = ("apply-delta", "--base", "base", "--delta", "delta", "--target", "out")
+    applied = weightsmith(*apply, "--dtype", "float32")
+    assert applied.code == 0
+    assert "delta on base" in applied.err
+    assert "by cast (dtype=F32)" in applied.err
+
+
 def test_the_document_holds_what_the_human_sees(weightsmith: RunCommand, pair: None) -> None:
     made = weightsmith(*MAKE, "--json")
     document = json.loads(made.out)

@@ -172,6 +172,7 @@ def assert_table(path: Path, content: Mapping[str, object]) -> TorchTable:
     assert len(table.tensors) == len(expected)
     offsets = [stored.offset for stored in table.tensors]
     assert offsets == sorted(offsets)
+    assert read_table(open_for_reading(path), far=True).tensors == table.tensors
     return table
 
 
@@ -281,6 +282,42 @@ def test_the_directory_tells_files_apart_by_their_checksums(opened: Opened) -> N
     )
     assert first == again
     assert first != other
+
+
+class Counting:
+    """A file that counts what is read of it."""
+
+    def __init__(self, file: PositionedFile) -> None:
+        self.path, self.size, self._file = file.path, file.size, file
+        self.offsets: list[int] = []
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        self.offsets.append(offset)
+        self._file.read_into(offset, buffer)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        self.offsets.append(offset)
+        return self._file.read(offset, nbytes)
+
+
+def test_of_a_far_file_no_tensor_is_looked_at(tmp_path: Path) -> None:
+    content = {f"layer.{number}": torch.ones(number + 1, 7) for number in range(100)}
+    torch.save(content, tmp_path / "model.bin")
+    near, far = (Counting(open_for_reading(tmp_path / "model.bin")) for _ in range(2))
+    assert read_table(near).tensors == read_table(far, far=True).tensors
+    assert len(near.offsets) == len(far.offsets) + 100
+
+
+def test_where_torch_did_not_write_the_archive_its_headers_tell(tmp_path: Path) -> None:
+    content = {f"layer.{number}": torch.ones(number + 1, 7) for number in range(9)}
+    (tmp_path / "in.bin").write_bytes(saved(content))
+    with (
+        zipfile.ZipFile(tmp_path / "in.bin") as old,
+        zipfile.ZipFile(tmp_path / "out.bin", "w", zipfile.ZIP_STORED) as new,
+    ):
+        for name in reversed(old.namelist()):
+            new.writestr("archive/" + name.partition("/")[2], old.read(name))
+    assert assert_table(tmp_path / "out.bin", content).tensors
 
 
 def test_the_vectors_are_read_as_torch_reads_them() -> None:

@@ -1,6 +1,8 @@
 """With ``rounding="peft"`` every kind of adapter gives the bits that peft's merge gives."""
 
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,15 @@ from safetensors.torch import load_file
 from tests.engine.folders import bits, load
 from tests.lora.adapters import (
     VOCABULARY,
+    as_stored,
     differing,
+    in_old_style,
+    load_model,
     make_adapter,
+    make_falcon,
     make_gpt2,
     make_llama,
+    make_mixtral,
     merged_by_peft,
 )
 from weightsmith.ops.merge_lora import merge_lora
@@ -50,11 +57,13 @@ CONV1D: dict[str, dict[str, Any]] = {
     },
 }
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+EXAMPLES = 4
+"""Random cases a model."""
 
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, torch.dtype], Path]:
-    """A LLaMA with biases, one with tied embeddings, and a GPT-2, in each dtype."""
+    """A LLaMA with biases, one with tied embeddings, and other families, in each dtype."""
     root = tmp_path_factory.mktemp("bases")
     found = {}
     for dtype in DTYPES:
@@ -67,6 +76,8 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, torch.dty
                 tie_word_embeddings=tied,
             )
         found["gpt2", dtype] = make_gpt2(root / f"gpt2 {dtype}", dtype=dtype)
+        found["falcon", dtype] = make_falcon(root / f"falcon {dtype}", dtype=dtype)
+        found["experts", dtype] = make_mixtral(root / f"experts {dtype}", dtype=dtype)
     return found
 
 
@@ -95,61 +106,129 @@ def test_one_adapter_and_two_give_the_bits_of_peft(
     assert differing(target, merged_by_peft(base, [first]))
 
 
+@dataclass(frozen=True)
+class Model:
+    """What a model calls its layers."""
+
+    layers: list[str]
+    embedding: str
+    norm: str
+    load: Callable[[Path], Any] = load_model
+    biases: bool = True
+    resizable: bool = True
+
+
+MODELS = {
+    "llama": Model(LINEAR, "embed_tokens", "norm"),
+    "tied": Model(LINEAR, "embed_tokens", "norm"),
+    "gpt2": Model(["c_attn", "c_proj", "c_fc"], "wte", "ln_f"),
+    "falcon": Model(
+        ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"], "word_embeddings", "ln_f"
+    ),
+    "experts": Model(
+        ["q_proj", "k_proj", "gate", "w1", "w2", "w3"],
+        *("embed_tokens", "norm", as_stored),
+        biases=False,
+        resizable=False,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Adapters to be made, and how they are stored."""
+
+    configs: list[dict[str, Any]]
+    tokens: int | None
+    """Rows of the vocabulary that they were trained with, where there are more than the base's."""
+    base_dtype: torch.dtype
+    dtype: torch.dtype
+    style: str
+    as_bin: bool
+    seed: int
+
+
 @st.composite
-def configs(draw: st.DrawFn) -> dict[str, Any]:
+def configs(draw: st.DrawFn, model: Model, *, grown: bool) -> dict[str, Any]:
     """Settings of an adapter that peft can train, of every kind that can be merged."""
-    matrices = ["embed_tokens", "lm_head"]
-    targets = draw(st.sets(st.sampled_from([*LINEAR, *matrices]), min_size=1))
-    whole = draw(st.sets(st.sampled_from(["norm", *matrices])) | st.none())
+    matrices = [model.embedding, "lm_head"]
+    targets = draw(st.sets(st.sampled_from([*model.layers, *matrices]), min_size=1))
+    whole = draw(st.sets(st.sampled_from([model.norm, *matrices])) | st.none())
+    if grown and len(targets & set(matrices)) == 1:  # else peft would not save the other's new rows
+        whole = {*(whole or ()), *matrices}
+    layers = st.sampled_from(model.layers)
     config: dict[str, Any] = {
         "r": draw(st.integers(1, 20)),
         "lora_alpha": draw(st.integers(1, 64)),
         "target_modules": sorted(targets),
-        "rank_pattern": draw(st.dictionaries(st.sampled_from(LINEAR), st.integers(1, 9))),
-        "alpha_pattern": draw(st.dictionaries(st.sampled_from(LINEAR), st.integers(1, 99))),
+        "rank_pattern": draw(st.dictionaries(layers, st.integers(1, 9))),
+        "alpha_pattern": draw(st.dictionaries(layers, st.integers(1, 99))),
         "use_rslora": draw(st.booleans()),
         "use_dora": draw(st.booleans()),
         "bias": draw(st.sampled_from(["none", "all", "lora_only"])),
+        "fan_in_fan_out": draw(st.booleans()),  # which peft corrects
         "modules_to_save": sorted(whole - targets) if whole and whole - targets else None,
     }
     # Beside a change of the output layer peft cannot merge token rows where both are tied.
-    if not (targets | (whole or set())) & set(matrices) and draw(st.booleans()):
+    if not grown and not (targets | (whole or set())) & set(matrices) and draw(st.booleans()):
         rows = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=9, unique=True)
-        config["trainable_token_indices"] = draw(rows)
-    if not config["use_dora"] and not targets & set(matrices):
+        config["trainable_token_indices"] = {model.embedding: draw(rows)}
+    if model.biases and not config["use_dora"] and not targets & set(matrices):
         config["lora_bias"] = draw(st.booleans())
     return config
 
 
-@settings(
-    max_examples=12,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    model=st.sampled_from(["llama", "tied"]),
-    configs=st.lists(configs(), min_size=1, max_size=2),
-    base_dtype=st.sampled_from(DTYPES),
-    dtype=st.sampled_from(DTYPES),
-    seed=st.integers(0, 1000),
-)
+@st.composite
+def cases(draw: st.DrawFn, model: Model) -> Case:
+    """Adapters in order, of any dtypes, under any names that peft has given their tensors."""
+    tokens = draw(st.none() | st.integers(VOCABULARY + 1, VOCABULARY + 9))
+    tokens = tokens if model.resizable else None
+    return Case(
+        configs=draw(st.lists(configs(model, grown=bool(tokens)), min_size=1, max_size=2)),
+        tokens=tokens,
+        base_dtype=draw(st.sampled_from(DTYPES)),
+        dtype=draw(st.sampled_from(DTYPES)),
+        style=draw(st.sampled_from(["today", "named", "twice", "bare"])),
+        as_bin=draw(st.booleans()),
+        seed=draw(st.integers(0, 1000)),
+    )
+
+
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("name", MODELS)
+@given(data=st.data())
 def test_random_adapters_give_the_bits_of_peft(
-    model: str,
-    configs: list[dict[str, Any]],
-    base_dtype: torch.dtype,
-    dtype: torch.dtype,
-    seed: int,
-    bases: dict[tuple[str, torch.dtype], Path],
-    tmp_path: Path,
+    name: str, data: st.DataObject, bases: dict[tuple[str, torch.dtype], Path], tmp_path: Path
 ) -> None:
-    base = bases[model, base_dtype]
+    model = MODELS[name]
+    case = data.draw(cases(model))
+    base = bases[name, case.base_dtype]
     shutil.rmtree(tmp_path)
     adapters = [
-        make_adapter(tmp_path / str(number), base, dtype=dtype, seed=seed + number, **config)
-        for number, config in enumerate(configs)
+        make_adapter(
+            tmp_path / str(number),
+            base,
+            dtype=case.dtype,
+            seed=case.seed + number,
+            as_bin=case.as_bin,
+            save={"save_embedding_layers": True} if case.tokens else None,
+            tokens=case.tokens,
+            load_base=model.load,
+            **config,
+        )
+        for number, config in enumerate(case.configs)
     ]
+    expected = merged_by_peft(base, adapters, tokens=case.tokens, load_base=model.load)
+    for adapter in adapters:
+        in_old_style(adapter, case.style)
     merge_lora(base, adapters, tmp_path / "merged", rounding="peft")
-    assert not differing(tmp_path / "merged", merged_by_peft(base, adapters))
+    assert not differing(tmp_path / "merged", expected)
+    # Rounded once is what float32 gives, rounded.
+    merge_lora(base, adapters, tmp_path / "once")
+    merge_lora(base, adapters, tmp_path / "wide", dtype="float32")
+    wide = load(tmp_path / "wide")
+    for each, tensor in load(tmp_path / "once").items():
+        assert torch.equal(bits(tensor), bits(wide[each].to(tensor.dtype))), each
 
 
 @pytest.mark.parametrize("name", ["plain_fp16", "rslora_pattern_fp32", "dora_fp32"])

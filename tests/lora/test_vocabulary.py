@@ -195,6 +195,28 @@ def test_rounding_peft_does_with_tied_matrices_what_peft_does(
     assert config_of(tmp_path / "out")["tie_word_embeddings"] == model.config.tie_word_embeddings
 
 
+@pytest.mark.parametrize(
+    "config",
+    [{"target_modules": ["wte"]}, {"target_modules": ["wte", "c_attn"], "use_dora": True}],
+    ids=str,
+)
+def test_a_product_for_resized_tied_matrices_goes_to_both_as_in_peft(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    """Peft saves what the product starts from twice, and its magnitudes under two names."""
+    base = make_gpt2(tmp_path / "base", dtype=torch.bfloat16)
+    adapter = make_adapter(tmp_path / "adapter", base, tokens=GROWN, **config)
+    assert {f"base_model.model.{H}", "base_model.model.transformer.wte.base_layer.weight"} <= (
+        load(adapter).keys()
+    )
+    merge_lora(base, [adapter], tmp_path / "out", rounding="peft")
+    assert not differing(tmp_path / "out", merged_by_peft(base, [adapter], tokens=GROWN))
+    merge_lora(base, [adapter], tmp_path / "parted")
+    found = load(tmp_path / "parted")
+    assert torch.equal(found[H], load(adapter)[f"base_model.model.{H}"])
+    assert not torch.equal(found[H], found["transformer.wte.weight"])
+
+
 def test_token_rows_of_tied_matrices_leave_them_tied(tmp_path: Path) -> None:
     base = make_llama(tmp_path / "base", **TIED)
     adapter = make_adapter(tmp_path / "adapter", base, trainable_token_indices=[1, 5])

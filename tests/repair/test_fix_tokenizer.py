@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from tests.families import byte_level
 from tests.repair.folders import Files, document, read, write
 from weightsmith import fs
 from weightsmith.checkpoint.digest import bytes_digest
@@ -126,21 +126,6 @@ def test_unreadable_weights_are_no_reason_to_stop(folder: Path) -> None:
 # --- other families -------------------------------------------------------------------------------
 
 
-def byte_level(special: list[str]) -> Tokenizer:
-    """A tokenizer trained on the spot, of the kind of GPT-2, Falcon, Llama 3 and Qwen."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["the quick brown fox", "over the lazy dog"] * 5, trainer)
-    return tokenizer
-
-
 FAMILIES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "gpt2": (
         {"architectures": ["GPT2LMHeadModel"], "bos_token_id": 0, "eos_token_id": 0},
@@ -157,6 +142,20 @@ FAMILIES: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "qwen2": (
         {"architectures": ["Qwen2ForCausalLM"], "bos_token_id": 0, "eos_token_id": 2},
         {"tokenizer_class": "Qwen2Tokenizer", "bos_token": None, "unk_token": None},
+    ),
+    # Of bytes since Nemo, and some of its folders keep the old name of the class.
+    "mistral": (
+        {"architectures": ["MistralForCausalLM"], "bos_token_id": 1, "eos_token_id": 2},
+        {"tokenizer_class": "LlamaTokenizer", "bos_token": "<|begin|>", "legacy": True},
+    ),
+    "qwen3_moe": (
+        {"architectures": ["Qwen3MoeForCausalLM"], "eos_token_id": 2},
+        {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>"},
+    ),
+    # As transformers 5 names the class of most tokenizers when it saves one.
+    "mixtral": (
+        {"architectures": ["MixtralForCausalLM"], "bos_token_id": 1, "eos_token_id": 2},
+        {"tokenizer_class": "TokenizersBackend", "backend": "tokenizers"},
     ),
 }
 

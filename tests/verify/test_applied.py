@@ -192,18 +192,58 @@ def test_wrong_base_that_planning_overlooks_is_found_by_what_comes_out(
     assert (said.code, said.verdict("base")) == (1, "FAIL")
 
 
-def test_exact_delta_alone_is_no_model_but_its_own_digests_hold(
-    exact: Path, copy: Copy, weightsmith: Weightsmith
+def test_exact_delta_alone_passes_what_can_be_checked_without_its_base(
+    exact: Path, models: Models, weightsmith: Weightsmith
 ) -> None:
-    said = weightsmith("verify", exact)
-    assert (said.code, said.verdict("kind"), said.verdict("digests")) == (1, "FAIL", "pass")
-    assert "this is a delta, not a model" in said.words
+    said = weightsmith("verify", exact, "--smoke", "--against", models.tuned, "--json")
+    assert said.code == 0, said.out
+    checks = {check["name"]: check for check in json.loads(said.out)["checks"]}
+    verdicts = {name: check["verdict"] for name, check in checks.items()}
+    assert verdicts == {
+        **dict.fromkeys(("files", "kind", "shapes", "tokenizer", "leftovers", "digests"), "pass"),
+        **dict.fromkeys(("base", "against", "smoke"), "not checked"),
+    }
+    assert "an exact delta, no model" in checks["kind"]["details"][0]
+    assert "names and shapes are those of the config" in checks["shapes"]["details"][0]
+    assert f"weightsmith verify {exact} --base BASE" in checks["base"]["hint"]
+    assert weightsmith("verify", exact, "--strict").code == 1
+
+
+@pytest.mark.parametrize("at", [-100, 9])
+def test_exact_delta_alone_fails_when_a_byte_of_it_is_wrong(
+    exact: Path, copy: Copy, weightsmith: Weightsmith, at: int
+) -> None:
     folder = copy(exact)
     (path,) = folder.glob("*.safetensors")
     raw = bytearray(path.read_bytes())
-    raw[-100] ^= 1
+    raw[at] ^= 1
     path.write_bytes(raw)
-    assert weightsmith("verify", folder).verdict("digests") == "FAIL"
+    said = weightsmith("verify", folder)
+    assert said.code == 1
+    assert "FAIL" in {said.verdict("digests"), said.verdict("files")}
+
+
+def test_exact_delta_whose_model_would_not_be_that_of_its_config_fails(
+    exact: Path, copy: Copy, weightsmith: Weightsmith
+) -> None:
+    folder = copy(exact)
+    edit(folder / "config.json", hidden_size=96)
+    said = weightsmith("verify", folder)
+    assert (said.code, said.verdict("shapes"), said.verdict("digests")) == (1, "FAIL", "FAIL")
+    assert "config.json was changed" in said.words
+
+
+def test_exact_delta_whose_record_names_a_payload_that_is_not_there_fails(
+    exact: Path, copy: Copy, weightsmith: Weightsmith
+) -> None:
+    folder = copy(exact)
+    path = folder / "weightsmith.json"
+    document = json.loads(path.read_bytes())
+    document["delta"]["target"]["tensors"][0]["payload"] = "elsewhere"
+    path.write_text(json.dumps(document))
+    said = weightsmith("verify", folder)
+    assert (said.code, said.verdict("files")) == (1, "FAIL")
+    assert "tensor elsewhere in the delta is damaged" in said.words
 
 
 def test_each_flipped_bit_in_an_exact_delta_is_found_by_what_comes_out(

@@ -53,6 +53,16 @@ def test_config_without_optional_numbers_has_those_of_the_first_llama() -> None:
     assert expected_tensors({**sizes, "num_key_value_heads": None}) == full
 
 
+@pytest.mark.parametrize(
+    "name, has_head",
+    [("MistralModel", False), ("MistralForCausalLM", True), ("MistralLMHeadModel", True)],
+)
+def test_a_model_without_its_head_is_promised_none(name: str, has_head: bool) -> None:
+    expected = expected_tensors({"model_type": "mistral", **SIZES, "architectures": [name]})
+    assert expected is not None
+    assert ("lm_head.weight" in expected.shapes) == has_head
+
+
 def test_config_of_several_models_and_of_an_unknown_one_promises_nothing() -> None:
     assert expected_tensors({"model_type": "llava", "text_config": {}}) is None
     assert expected_tensors({"model_type": "rwkv9", **SIZES}) is None

@@ -30,7 +30,7 @@ class Architecture:
     layer: Mapping[str, str]
     """Once a layer, with ``{}`` for its number."""
     untied: Mapping[str, str] = field(default_factory=dict)
-    """Only where ``tie_word_embeddings`` is not true."""
+    """Only where ``tie_word_embeddings`` is not true, and the model has a head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def expected_tensors(config: Mapping[str, Any]) -> Expected | None:
     numbers["kv_heads"] = _count(config, "num_key_value_heads", numbers["heads"])
     numbers["head"] = _count(config, "head_dim", numbers["hidden"] // numbers["heads"])
     tied = config.get("tie_word_embeddings") is True
-    wanted = dict(known.once) if tied else {**known.once, **known.untied}
+    wanted = dict(known.once) if tied or _headless(config) else {**known.once, **known.untied}
     for number in range(layers):
         wanted |= {name.format(number): shape for name, shape in known.layer.items()}
     shapes = {
@@ -91,6 +91,13 @@ def expected_tensors(config: Mapping[str, Any]) -> Expected | None:
         for name, shape in wanted.items()
     }
     return Expected(shapes, layers, frozenset(known.layer), tied)
+
+
+def _headless(config: Mapping[str, Any]) -> bool:
+    """Whether the config is that of a model without an output layer, ``MistralModel``."""
+    names = config.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else ""
+    return name.endswith("Model") and not name.endswith("LMHeadModel")
 
 
 def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:

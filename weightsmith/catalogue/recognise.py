@@ -204,7 +204,7 @@ def _of_this_size(releases: Sequence[Release], config: Mapping[str, object]) -> 
 
 
 def _delta_only(delta: Shapes, base: Shapes) -> list[str]:
-    return [name for name in delta if name not in base and not is_buffer(name)]
+    return [name for name in delta if name not in base and not is_buffer(name, delta[name])]
 
 
 def _new_rows(delta: Shapes, base: Shapes) -> int | None:

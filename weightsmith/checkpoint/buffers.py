@@ -12,8 +12,19 @@ BUFFERS: Final = (
 
 Source: transformers 4.32 release notes, which made them non-persistent.
 """
+_MASKS: Final = ("attn.bias", "attention.bias", ".causal_mask")
+"""What attention may look at, in GPT-2 and its kin; (1, 1, n, n), a shape that no bias has.
+
+Source: transformers 4.30 ``modeling_gpt2.py``, ``modeling_gpt_neox.py``, ``modeling_codegen.py``.
+"""
+_MASKED: Final = ".masked_bias"
+"""What stands for minus infinity there, one number."""
 
 
-def is_buffer(name: str) -> bool:
-    """Whether a tensor is one of `BUFFERS`."""
+def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is one of `BUFFERS`, or belongs to a causal mask."""
+    if name.endswith(_MASKS):
+        return len(shape) == 4 and shape == (1, 1, shape[-1], shape[-1])
+    if name.endswith(_MASKED):
+        return shape in {(), (1,)}
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in BUFFERS)

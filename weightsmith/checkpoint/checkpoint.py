@@ -1,6 +1,8 @@
 """Open a model directory into tensors by name, reading headers only."""
 
 import os
+import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +20,7 @@ from weightsmith.errors import (
     NoTensors,
     TensorMissing,
     TensorTwice,
+    ZipInvalid,
     shown,
 )
 from weightsmith.formats import safetensors_header, torch_zip
@@ -28,6 +31,7 @@ MAX_SIDECAR_NBYTES: Final = 100_000_000
 """Largest sidecar that is read."""
 MAX_CONFIG_NBYTES: Final = 10_000_000
 """Largest config that is parsed: what parsing makes of it may be fifty times as large."""
+_SAFE: Final = ".safetensors"
 INPUT_EMBEDDINGS: Final = (
     "embed_tokens.weight",
     "wte.weight",
@@ -75,6 +79,7 @@ class Checkpoint:
         tensors: Mapping[str, Tensor],
         sidecars: tuple[str, ...],
         notes: tuple[str, ...],
+        assumed: Iterable[str] = (),
     ) -> None:
         """Use `open_checkpoint`."""
         self.label = label
@@ -89,7 +94,10 @@ class Checkpoint:
         """What was taken or left and why, sentences for the plan."""
         self.origin = ""
         """``org/name@commit`` of a source on the hub; empty for a directory."""
+        self._sidecar_files: Mapping[str, str] = {}
         self._store = store
+        self._assumed = set(assumed)
+        self._proving = threading.Lock()
 
     @property
     def known_as(self) -> str:
@@ -111,6 +119,14 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(tensor.info.nbytes for tensor in self.tensors.values())
+
+    @property
+    def common_dtype(self) -> str:
+        """The dtype that holds most of the bytes."""
+        held = Counter[str]()
+        for tensor in self.tensors.values():
+            held[tensor.info.dtype] += tensor.info.nbytes
+        return held.most_common(1)[0][0]
 
     @cached_property
     def config(self) -> dict[str, object]:
@@ -144,15 +160,22 @@ class Checkpoint:
 
     def read_sidecar(self, name: str) -> bytes:
         """The content of one of `sidecars`."""
-        return fs.read_small(self.directory / name, MAX_SIDECAR_NBYTES)
+        file = self._sidecar_files.get(name, name)
+        return fs.read_small(self.directory / file, MAX_SIDECAR_NBYTES)
+
+    def take_sidecars(self, files: Mapping[str, str]) -> None:
+        """Let `sidecars` be these and no others: by name, the file that holds each."""
+        self.sidecars = tuple(sorted(files))
+        self._sidecar_files = files
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with bytes of a tensor, counted from its first byte; for any thread.
 
-        Raises: ShardTruncated, SourceUnreadable.
+        Raises: ShardTruncated, SourceUnreadable; ZipInvalid, if a torch file from the hub is not
+        what its directory made of it.
         """
         tensor = self.tensors[name]
-        file = self._store.open(tensor.file)
+        file = self._proved(tensor.file)
         if tensor.stored.strides is None:
             file.read_into(tensor.stored.offset + start, buffer)
         else:
@@ -168,6 +191,19 @@ class Checkpoint:
         else:
             self.read_into(name, 0, memoryview(buffer))
         return bytes(buffer)
+
+    def _proved(self, name: str) -> fs.PositionedFile:
+        """An open weight file, once what was assumed of it from afar has been seen to be so."""
+        file = self._store.open(name)
+        if name in self._assumed:
+            with self._proving:
+                if name in self._assumed:
+                    held = [each.stored for each in self.tensors.values() if each.file == name]
+                    if not {*map(_extent, held)} <= {*map(_extent, _read_table(file, [])[0])}:
+                        reason = "its tensors lie elsewhere than its directory lets one expect"
+                        raise ZipInvalid(file=file.path, reason=reason)
+                    self._assumed.discard(name)
+        return file
 
     def files_of(self, name: str) -> frozenset[str]:
         """Names of the files that a tensor's bytes come from."""
@@ -203,6 +239,11 @@ class Checkpoint:
     def release(self, file: str) -> None:
         """Say that nothing more will be read from a file."""
         self._store.release(file)
+
+
+def _extent(stored: StoredTensor) -> tuple[object, ...]:
+    """What of a file a tensor is, whatever it is called."""
+    return stored.offset, stored.strides, stored.info.dtype, stored.info.shape
 
 
 def embedding_rows(infos: Iterable[TensorInfo]) -> int | None:
@@ -245,12 +286,19 @@ def open_adapter(
     return _open(source, label, discover_adapter(source, elsewhere), store)
 
 
-def open_delta(source: Path, label: str | None = None) -> Checkpoint:
+def open_delta(
+    source: Path,
+    label: str | None = None,
+    *,
+    store: Store | None = None,
+    elsewhere: Iterable[str] = (),
+) -> Checkpoint:
     """Open a local directory that holds an exact delta: its payloads, as tensors of bytes.
 
+    `store` and `elsewhere` are those of `open_checkpoint`.
     Raises: SourceFault for what is missing, DamagedInput for what is broken.
     """
-    return _open(source, label, discover_delta(source))
+    return _open(source, label, discover_delta(source, elsewhere), store)
 
 
 def _open(source: Path, label: str | None, found: Found, store: Store | None = None) -> Checkpoint:
@@ -260,8 +308,9 @@ def _open(source: Path, label: str | None, found: Found, store: Store | None = N
     twice: list[str] = []
     unlisted = 0
     notes: list[str] = []
+    far = {name for name in found.weights if store.nbytes(name) and not name.endswith(_SAFE)}
     for name in found.weights:
-        tensors, identity = _read_table(store.peek(name), notes)
+        tensors, identity = _read_table(store.peek(name), notes, far=name in far)
         files.append(WeightFile(name, *store.identity(name), bytes_digest(identity)))
         for stored in tensors:
             tensor_name = stored.info.name
@@ -290,6 +339,7 @@ def _open(source: Path, label: str | None, found: Found, store: Store | None = N
         tensors=holders,
         sidecars=found.sidecars,
         notes=tuple(notes),
+        assumed=far,
     )
 
 
@@ -312,12 +362,14 @@ def open_weight_file(directory: Path, name: str) -> Checkpoint:
     )
 
 
-def _read_table(file: fs.Readable, notes: list[str]) -> tuple[tuple[StoredTensor, ...], bytes]:
-    """The tensors of one file and the bytes that identify its table."""
-    if file.path.suffix == ".safetensors":
+def _read_table(
+    file: fs.Readable, notes: list[str], *, far: bool = False
+) -> tuple[tuple[StoredTensor, ...], bytes]:
+    """The tensors of one file and the bytes that identify its table; `far` as torch_zip has it."""
+    if file.path.suffix == _SAFE:
         header, raw = safetensors_header.read_header(file)
         return header.tensors, raw
-    table = torch_zip.read_table(file)
+    table = torch_zip.read_table(file, far=far)
     if table.left:
         notes.append(f"{file.path.name}: not tensors, left: " + ", ".join(shown(table.left)))
     return table.tensors, table.directory

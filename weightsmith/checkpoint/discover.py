@@ -33,6 +33,8 @@ LLAVA_EXTRA: Final = "non_lora_trainables.bin"
 """Whole tensors that LLaVA's training keeps beside its adapters."""
 DELTA_INDEX: Final = "delta.safetensors.index.json"
 """What an exact delta has instead of weights; no loader knows it."""
+MANIFEST: Final = "weightsmith.json"
+"""The record inside an output of ours."""
 LOOKS_LIKE_WEIGHTS: Final = (
     "*.safetensors",
     "*.bin",
@@ -119,13 +121,15 @@ def discover_adapter(directory: Path, elsewhere: Iterable[str] = ()) -> Found:
     )
 
 
-def discover_delta(directory: Path) -> Found:
+def discover_delta(directory: Path, elsewhere: Iterable[str] = ()) -> Found:
     """Choose the payload files and sidecars of an exact delta's directory by name alone.
 
+    Files named `elsewhere` count as if they were there.
     Raises: SourceNotFound, SourceUnreadable, ShardMissing; JsonInvalid, IndexInvalid, IndexEscapes
     for the index.
     """
     files, directories = list_directory(directory)
+    files = sorted({*files, *elsewhere})
     path = directory / DELTA_INDEX
     index = parse_index(fs.read_small(path, MAX_HEADER_NBYTES), path, may_be_empty=True)
     payloads = tuple(sorted({*index.weight_map.values()}))

@@ -11,6 +11,11 @@ _KNOWN: Final = (
         "put it onto its base: weightsmith merge-lora --base SOURCE --lora {source} --target DIR",
     ),
     (
+        ("delta.safetensors.index.json",),
+        "it holds an exact delta, which is no model without its base",
+        "put it onto its base: weightsmith apply-delta --base SOURCE --delta {source}",
+    ),
+    (
         ("consolidated.*.pth",),
         "it holds Meta's weights without their params.json",
         "copy params.json there; it lies beside the weights in Meta's download",

@@ -15,7 +15,7 @@ NEAR_ONE: Final = 0.2
 """A model's final norm weights lie around 1 and above."""
 _SAMPLED: Final = 8
 _LARGEST_NUMEL: Final = 1_000_000
-_CENTRED_AT_ZERO: Final = ("gemma", "recurrent_gemma", "qwen3_next", "qwen3_5")
+_CENTRED_AT_ZERO: Final = ("gemma", "recurrent_gemma", "nemotron", "qwen3_next", "qwen3_5")
 """Model types, by their first letters, whose norms multiply by one plus the weight."""
 
 

@@ -25,6 +25,8 @@ TOKENIZER_SETTINGS: Final = (
     "chat_template.jinja",
 )
 """Files that say how the vocabulary is used."""
+CARD: Final = "README.md"
+"""What the hub shows of a repository."""
 OTHERS: Final = (
     "preprocessor_config.json",
     "processor_config.json",

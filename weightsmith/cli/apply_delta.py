@@ -20,7 +20,6 @@ from weightsmith.cli.run_options import Run, run_options
 from weightsmith.engine.staging import Staging
 from weightsmith.ops import apply_delta as ops
 from weightsmith.ops.policy import NewRowsChoice
-from weightsmith.ops.restore import is_exact_delta
 
 
 @click.command(
@@ -121,8 +120,6 @@ def command(
     Works shard by shard in flat memory, verifies what it wrote, and gives the target its name only
     when it is whole. Run the same command again to continue after an interruption.
     """
-    if not is_exact_delta(delta):
-        run.expects_torch()
     path = Path(target) if target is not None else ops.target_name(delta)
     spool = Staging(path.absolute()).inputs if stream else None
     job = ops.plan_apply_delta(
@@ -135,6 +132,6 @@ def command(
         whole=whole,
         force_kind=force_kind,
         repair=not no_repair,
-        max_shard_nbytes=run.max_shard_nbytes,
+        max_shard_nbytes=run.max_shard_nbytes if run.max_shard_given else None,
     )
     return run.perform(output, job)

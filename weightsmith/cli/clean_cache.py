@@ -141,8 +141,7 @@ def command(
     selecting = bool(sources or older_than or max_size or duplicates) or keep_last is not None
     for problem in plan.cache.unreadable:
         output.warning(f"left alone: {problem}")
-    asks = output.is_human and sys.stdin.isatty() and sys.stderr.isatty()
-    if plan.rows and asks and not (selecting or yes or dry_run):
+    if plan.rows and output.can_ask and not (selecting or yes or dry_run):
         _show(output, plan, numbered=True)
         plan = ops.choose(plan, _ask(output, plan.rows))
     else:

@@ -8,8 +8,17 @@ import click
 from weightsmith import fs
 from weightsmith.cli.diff_page import render_page
 from weightsmith.cli.diff_text import render_diff
-from weightsmith.cli.options import OUTPUT, SOURCE, SPEED, Command, option, output_options
+from weightsmith.cli.options import (
+    OUTPUT,
+    SOURCE,
+    SPEED,
+    Command,
+    offline_option,
+    option,
+    output_options,
+)
 from weightsmith.cli.output import Output
+from weightsmith.cli.sources import located
 from weightsmith.engine.bindings import Options, default_workers
 from weightsmith.errors import TargetUnwritable
 from weightsmith.ops import diff as ops
@@ -56,16 +65,18 @@ class PagePath(click.ParamType[Path]):
     default=default_workers,
     help="Threads; default: one a core, four at most.",
 )
+@offline_option
 @output_options
 @click.pass_obj
-def command(output: Output, a: str, b: str, html: Path | None, workers: int) -> int:
+def command(output: Output, a: str, b: str, html: Path | None, workers: int, offline: bool) -> int:
     """Say what changed between two models, tensor by tensor.
 
     Tensors alone are compared, whatever files they lie in. Exit code 0 when all are the same, bit
     for bit, and 1 when not.
     """
+    before, after = (located(output, source, offline=offline) for source in (a, b))
     with output.progress() as progress:
-        found = ops.diff(a, b, options=Options(workers=workers), progress=progress)
+        found = ops.diff(before, after, options=Options(workers=workers), progress=progress)
     document = {"schema": "weightsmith.diff/1", **found.to_json()}
     if html is not None:
         try:

@@ -47,6 +47,11 @@ class Output:
         return not self.json and not self.quiet
 
     @property
+    def can_ask(self) -> bool:
+        """Whether a person is there to answer."""
+        return self.is_human and sys.stdin.isatty() and sys.stderr.isatty()
+
+    @property
     def width(self) -> int:
         """Columns to fill: those of the terminal, at most 100."""
         return min(shutil.get_terminal_size((100, 24)).columns, 100)
@@ -118,7 +123,7 @@ class Output:
         """
         if yes:
             return True
-        if not self.is_human or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not self.can_ask:
             raise ConfirmationNeeded(question=question)
         self._write(sys.stderr, f"{question} [y/N] ", end="")
         return sys.stdin.readline().strip().lower() in {"y", "yes"}

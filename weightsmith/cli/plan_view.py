@@ -3,10 +3,11 @@ write a model.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.places import places
 from weightsmith.cli.checks_view import Smoked, checks_page
 from weightsmith.cli.layout import heading, styled, table
 from weightsmith.cli.output import Output
@@ -56,6 +57,7 @@ def plan_document(job: Job, needs: Needs) -> dict[str, Any]:
         },
         "needs": {
             "disk_nbytes": needs.disk_nbytes,
+            "disk_is_at_most": needs.is_at_most,
             "disk_free_nbytes": needs.disk_free_nbytes,
             "streamed_nbytes": needs.streamed_nbytes,
             "memory_nbytes": needs.memory_nbytes,
@@ -67,13 +69,15 @@ def plan_document(job: Job, needs: Needs) -> dict[str, Any]:
     }
 
 
-def show_dry_run(output: Output, job: Job, needs: Needs) -> None:
-    """The outcome of a dry run.
+def show_dry_run(
+    output: Output, job: Job, needs: Needs, more: Mapping[str, Any] | None = None
+) -> None:
+    """The outcome of a dry run; `more` goes into its document.
 
     Raises: DiskTooSmall, MemoryTooSmall, as the run would.
     """
     output.result(
-        {"schema": "weightsmith.plan/1", **plan_document(job, needs)},
+        {"schema": "weightsmith.plan/1", **plan_document(job, needs), **(more or {})},
         human="dry run: nothing was written",
         quiet=str(job.bindings.target),
     )
@@ -169,7 +173,7 @@ def _detail_rows(job: Job, needs: Needs) -> list[tuple[str, str]]:
     plan = job.plan
     rows = [("rule", _rules(job))]
     if plan.dropped:
-        names = sorted({name.rsplit(".layers.")[-1].split(".", 1)[-1] for name in plan.dropped})
+        names = sorted({place.kind for place in places(plan.dropped).values()})
         rows.append(
             ("dropped", f"{len(plan.dropped)} buffers that no loader reads: {', '.join(names)}")
         )
@@ -188,6 +192,7 @@ def _detail_rows(job: Job, needs: Needs) -> list[tuple[str, str]]:
     if needs.memory_free_nbytes is not None:
         memory += f" of {format_memory(needs.memory_free_nbytes)} available"
     disk = f"{format_size(needs.disk_nbytes)} of {format_size(needs.disk_free_nbytes)} free"
+    disk = f"at most {disk}" if needs.is_at_most else disk
     if needs.streamed_nbytes:
         disk += f"; {format_size(needs.streamed_nbytes)} of it for inputs while they stream"
     return [*rows, ("disk", disk), ("memory", memory)]

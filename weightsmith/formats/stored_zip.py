@@ -23,6 +23,13 @@ _COMMENT_NBYTES: Final = 2**16 - 1
 _LOCAL_HEADER: Final = struct.Struct("<4s5H3L2H")
 _LOCAL_MAGIC: Final = b"PK\3\4"
 _ENCRYPTED: Final = 1
+_DESCRIBED: Final = 8
+"""Flag of a member whose sizes follow its bytes, for the writer did not know them before."""
+_DESCRIPTORS: Final = (16, 24)
+"""Bytes that follow then, by the width of the sizes."""
+_ALIGNMENT: Final = 64
+_MOST_PADDING: Final = 128
+"""More than torch puts between a member's name and its aligned bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,8 @@ class StoredZip:
         try:
             with zipfile.ZipFile(_Reader(file)) as archive:
                 members = archive.infolist()
+                starts = sorted({member.header_offset for member in members})
+                self._ends = dict(zip(starts, [*starts[1:], archive.start_dir], strict=False))
         except (
             zipfile.BadZipFile,
             NotImplementedError,
@@ -80,13 +89,7 @@ class StoredZip:
 
         Raises: ZipInvalid, if it is absent, compressed, encrypted or reaches out of the file.
         """
-        member = self._members.get(name)
-        if member is None:
-            raise self.invalid(f"it has no {name}")
-        if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-            raise self.invalid(f"{name} is compressed")
-        if member.flag_bits & _ENCRYPTED:
-            raise self.invalid(f"{name} is encrypted")
+        member = self._stored(name)
         start = member.header_offset + _LOCAL_HEADER.size
         if member.header_offset < 0 or start > self._size:
             raise self.invalid(f"{name} begins outside the file")
@@ -99,6 +102,35 @@ class StoredZip:
         if offset + member.file_size > self._size:
             raise self.invalid(f"{name} ends outside the file")
         return Member(offset, member.file_size)
+
+    def expect(self, name: str) -> Member | None:
+        """Where a member's bytes lie if torch wrote the archive, without looking at its header;
+        None where it did not.
+
+        Torch begins them at a multiple of 64, and lets no gap between one member and the next.
+        Raises: ZipInvalid, if it is absent, compressed or encrypted.
+        """
+        member = self._stored(name)
+        named = member.header_offset + _LOCAL_HEADER.size + len(name)
+        for nbytes in _DESCRIPTORS if member.flag_bits & _DESCRIBED else (0,):
+            offset = self._ends[member.header_offset] - nbytes - member.file_size
+            if offset % _ALIGNMENT == 0 and 0 <= offset - named < _MOST_PADDING:
+                return Member(offset, member.file_size)
+        return None
+
+    def _stored(self, name: str) -> zipfile.ZipInfo:
+        """What the directory says of a member.
+
+        Raises: ZipInvalid, if it is absent, compressed or encrypted.
+        """
+        member = self._members.get(name)
+        if member is None:
+            raise self.invalid(f"it has no {name}")
+        if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+            raise self.invalid(f"{name} is compressed")
+        if member.flag_bits & _ENCRYPTED:
+            raise self.invalid(f"{name} is encrypted")
+        return member
 
     def read(self, name: str) -> bytes:
         """A small member whole.

@@ -5,6 +5,7 @@ reference to a storage for each tensor, and ``<root>/data/<key>``, the bytes of 
 Several tensors may be views of one storage.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeGuard
@@ -17,7 +18,7 @@ from weightsmith.errors import (
     ZipInvalid,
 )
 from weightsmith.formats.sniff import read_start
-from weightsmith.formats.stored_zip import StoredZip
+from weightsmith.formats.stored_zip import Member, StoredZip
 from weightsmith.formats.tensors import StoredTensor, TensorInfo, dtype_bits
 from weightsmith.formats.torch_pickle import DTYPES, Storage, Symbol, View, record_pickle
 from weightsmith.fs import Readable
@@ -45,9 +46,11 @@ class TorchTable:
     """The file's header, for digests: the pickle, and each member's place, size and checksum."""
 
 
-def read_table(file: Readable) -> TorchTable:
+def read_table(file: Readable, *, far: bool = False) -> TorchTable:
     """The table of tensors of a torch file; nothing in it is run and no tensor is read.
 
+    Of a file that is `far` only beginning, directory and pickle are read: where tensors lie is what
+    torch's way of writing makes of the directory, and to be proved once the file is here.
     Raises: PickleForbidden, PickleInvalid, ZipInvalid, ExpandedTensor, LegacyTorchFile,
     TorchScriptArchive, ShardTruncated, ShardEmpty, LfsPointer, WebPage.
     """
@@ -56,11 +59,15 @@ def read_table(file: Readable) -> TorchTable:
     root = archive.names[0].partition("/")[0] if archive.names else ""  # as torch finds it
     if f"{root}/constants.pkl" in archive.names:
         raise TorchScriptArchive(file=file.path)
+    pickled = archive.read(f"{root}/data.pkl")
     if f"{root}/byteorder" in archive.names and archive.read(f"{root}/byteorder") != b"little":
         raise archive.invalid("its numbers are not little-endian")
-    pickled = archive.read(f"{root}/data.pkl")
     views, left = _find_views(record_pickle(pickled, file.path), file.path)
-    tensors = [_stored(name, view, archive, f"{root}/data", file.path) for name, view in views]
+
+    def find(member: str) -> Member:
+        return (archive.expect(member) if far else None) or archive.find(member)
+
+    tensors = [_stored(name, view, find, f"{root}/data", file.path) for name, view in views]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.info.name))
     return TorchTable(tuple(tensors), left, pickled + archive.listing)
 
@@ -113,7 +120,9 @@ def _is_name(key: object) -> TypeGuard[str]:
     return True
 
 
-def _stored(name: str, view: View, archive: StoredZip, folder: str, path: Path) -> StoredTensor:
+def _stored(
+    name: str, view: View, find: Callable[[str], Member], folder: str, path: Path
+) -> StoredTensor:
     """Where the bytes of one tensor lie, once all of them are known to lie inside its storage."""
 
     def invalid(reason: str) -> PickleInvalid:
@@ -131,11 +140,11 @@ def _stored(name: str, view: View, archive: StoredZip, folder: str, path: Path) 
         raise invalid("has sizes, strides or an offset that are no counts")
     if len(shape) != len(strides):
         raise invalid(f"has {len(shape)} sizes and {len(strides)} strides")
-    place = archive.find(f"{folder}/{storage.key}")
+    place = find(f"{folder}/{storage.key}")
     nbytes = storage.numel * dtype_bits(storage.dtype) // 8
     if not 0 <= nbytes <= place.nbytes:
         fault = f"has {place.nbytes} bytes where the pickle says {nbytes}"
-        raise archive.invalid(f"{folder}/{storage.key} {fault}")
+        raise ZipInvalid(file=path, reason=f"{folder}/{storage.key} {fault}")
     info = TensorInfo(name, dtype, shape)
     if 0 in shape:  # torch lets the offset of an empty tensor lie anywhere
         return StoredTensor(info, place.offset)

@@ -2,15 +2,15 @@
 
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.renamed import named_like
 from weightsmith.codecs.registry import codec
 from weightsmith.engine import run as engine
 from weightsmith.engine.bindings import Bindings, Options
+from weightsmith.engine.manifest import own_sidecars
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import (
     BaseIsDelta,
@@ -47,7 +47,7 @@ def plan_apply_delta(
     whole: Sequence[str] = (),
     force_kind: bool = False,
     repair: bool = True,
-    max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    max_shard_nbytes: int | None = None,
 ) -> Job:
     """Decide everything about target = base + delta, reading headers, sidecars and a few norm
     weights.
@@ -55,7 +55,9 @@ def plan_apply_delta(
     `new_rows` says how the base's missing vocabulary rows count, `whole` which tensors (name
     patterns) the delta stores whole; the catalogue knows both for releases that it recognises.
     Dtypes: ``delta`` and ``base`` cast both sides to that side's dtype and add there, as the
-    published tools do; a named dtype sums in the widest of the three and rounds once.
+    published tools do; a named dtype sums in the widest of the three and rounds once. What an
+    exact delta restores is ``delta``, bit for bit, and else rounded once.
+    `max_shard_nbytes`: 5 GB if none are given; of an exact delta, the target's own files.
     A release of whole files is decoded: XOR with those of `base`, or encrypted, with `key` alone.
     Raises: the Mismatch errors, each with every reason; NoTargetName, TargetIsInput, BaseIsDelta;
     what opening the sources raises.
@@ -70,9 +72,8 @@ def plan_apply_delta(
         return plan_decode(encoded, base=base, key=key, target=path)
     if base is not None and find_record(delta) is not None:
         reason = "an exact delta restores its target as it is"
-        _require_plain(reason, dtype=dtype, new_rows=new_rows, whole=whole)
-        given = None if max_shard_nbytes == MAX_SHARD_NBYTES else max_shard_nbytes
-        return plan_restore(base, delta, path, max_shard_nbytes=given)
+        _require_plain(reason, new_rows=new_rows, whole=whole)
+        return plan_restore(base, delta, path, dtype=dtype, max_shard_nbytes=max_shard_nbytes)
     if key is not None:
         raise OptionMeaningless(options="--key", reason=f"{delta} is not encrypted")
     if base is None:
@@ -81,13 +82,16 @@ def plan_apply_delta(
     if inputs["base"].directory.samefile(inputs["delta"].directory):
         raise BaseIsDelta(source=label_of(base))
     path = target_apart(path, inputs)
+    inputs["base"] = named_like(inputs["base"], inputs["delta"].tensors)
     if not force_kind:
         require_kinds(inputs["base"], inputs["delta"])
-    record = find_add_record(delta)
+    manifest, record = find_add_record(delta) or (None, None)
+    if manifest is not None:
+        inputs["delta"].take_sidecars(own_sidecars(manifest, inputs["delta"].sidecars))
     if record is not None and new_rows == "auto" and record.new_rows != "none":
         new_rows = record.new_rows
     decision = decide(inputs["base"], inputs["delta"], new_rows=new_rows, whole=whole)
-    tensors = _tensor_plans(decision, dtype, _common_dtype(inputs["base"]))
+    tensors = _tensor_plans(decision, dtype, inputs["base"].common_dtype)
     if record is not None and dtype == "delta" and new_rows in {"auto", record.new_rows}:
         require_base(record.base, {tensor.output.name for tensor in tensors}, inputs["base"])
         tensors = [record.expected(tensor) for tensor in tensors]
@@ -100,7 +104,7 @@ def plan_apply_delta(
     plan = Plan(
         verb="apply-delta",
         inputs=input_plans(inputs),
-        shards=lay_out(tensors, max_shard_nbytes),
+        shards=lay_out(tensors, max_shard_nbytes or MAX_SHARD_NBYTES),
         sidecars=sidecars.plans,
         dropped=decision.pairing.dropped,
         notes=(*decision.notes, *sidecars.notes),
@@ -122,14 +126,15 @@ def apply_delta(
     whole: Sequence[str] = (),
     force_kind: bool = False,
     repair: bool = True,
-    max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    max_shard_nbytes: int | None = None,
     options: Options | None = None,
     progress: Progress = SILENCE,
 ) -> engine.Outcome:
     """Write target = base + delta to a new directory, whole or not at all.
 
     The arguments before `options` are those of `plan_apply_delta`.
-    Memory: a few spans of 2 MiB a worker, beside torch itself; it does not depend on the model.
+    Memory: a few spans of 2 MiB a worker, and torch where dtypes differ; it does not depend on the
+    model.
     Raises: as `plan_apply_delta` and `job.carry_out`.
     """
     job = plan_apply_delta(
@@ -222,11 +227,3 @@ def _tensor_plan(pair: Pair, dtype: DTypeChoice, policy: Policy, base_dtype: str
         rule, params = "cast@1", {"dtype": out}
     output = codec(rule, params).signature([each.info for each in inputs])
     return TensorPlan(output, rule, params, inputs)
-
-
-def _common_dtype(checkpoint: Checkpoint) -> str:
-    """The dtype that holds most of the bytes."""
-    held = Counter[str]()
-    for tensor in checkpoint.tensors.values():
-        held[tensor.info.dtype] += tensor.info.nbytes
-    return held.most_common(1)[0][0]

@@ -1,13 +1,12 @@
 """Write a model anew: as safetensors, in other shards, another dtype, Hugging Face's layout."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Literal
 
 from weightsmith.checkpoint.buffers import is_buffer
-from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint, Tensor
 from weightsmith.checkpoint.layout import PARAMS
+from weightsmith.checkpoint.tied import tied_copies
 from weightsmith.codecs.registry import codec
 from weightsmith.engine import run as engine
 from weightsmith.engine.bindings import Bindings, Options
@@ -25,7 +24,6 @@ from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 DTypeChoice = Literal["keep", "float16", "bfloat16", "float32"]
 _CODES: Final = {name: code for code, name in TORCH_NAMES.items()}
 _ROLE: Final = "source"
-_OUTPUT_MATRICES: Final = ("lm_head.weight", "embed_out.weight")
 
 
 def plan_convert(
@@ -44,22 +42,26 @@ def plan_convert(
     checkpoint = open_source(source)
     inputs = {_ROLE: checkpoint}
     path = target_apart(target, inputs)
-    copies = _tied_copies(checkpoint)
-    ties = (f"{name} is not written: the config ties it to {kept}" for name, kept in copies.items())
-    dropped = [name for name in checkpoint.tensors if is_buffer(name)]
-    tensors = [
+    ties = checkpoint.config.get("tie_word_embeddings") is True  # else a loader would need them
+    copies = tied_copies(checkpoint, compare=False) if ties else {}
+    tensors = checkpoint.tensors.items()
+    dropped = [name for name, tensor in tensors if is_buffer(name, tensor.info.shape)]
+    plans = [
         _tensor_plan(tensor.info, dtype)
-        for name, tensor in checkpoint.tensors.items()
+        for name, tensor in tensors
         if name not in dropped and name not in copies
     ]
-    sidecars = choose_sidecars(inputs, [tensor.output for tensor in tensors], repair=False)
+    sidecars = choose_sidecars(inputs, [each.output for each in plans], repair=False)
     plan = Plan(
         verb="convert",
         inputs=input_plans(inputs),
-        shards=lay_out(tensors, max_shard_nbytes),
+        shards=lay_out(plans, max_shard_nbytes),
         sidecars=sidecars.plans,
         dropped=tuple(dropped),
-        notes=(*ties, *sidecars.notes),
+        notes=(
+            *(f"{name} is not written: the config ties it to {copies[name]}" for name in copies),
+            *sidecars.notes,
+        ),
         repairs=sidecars.repairs,
     )
     return Job(plan, Bindings(inputs, sidecars.contents, path), faults=sidecars.faults)
@@ -109,27 +111,3 @@ def _tensor_plan(info: TensorInfo, dtype: DTypeChoice) -> TensorPlan:
         rule, params = "cast@1", {"dtype": wanted}
     output = codec(rule, params).signature([info])
     return TensorPlan(output, rule, params, (InputTensor(_ROLE, info),))
-
-
-def _tied_copies(checkpoint: Checkpoint) -> Mapping[str, str]:
-    """Output matrices that are the input embedding's very bytes, by name, where the config ties
-    them; a torch file names both, a loader makes the one from the other.
-    """
-    if checkpoint.rules or checkpoint.config.get("tie_word_embeddings") is not True:
-        return {}
-    places: dict[object, str] = {
-        _place(tensor): name
-        for name, tensor in checkpoint.tensors.items()
-        if name.endswith(INPUT_EMBEDDINGS)
-    }
-    return {
-        name: places[_place(tensor)]
-        for name, tensor in checkpoint.tensors.items()
-        if places.get(_place(tensor), name) != name and name.endswith(_OUTPUT_MATRICES)
-    }
-
-
-def _place(tensor: Tensor) -> tuple[object, ...]:
-    """Where a tensor's bytes lie, and how they are read."""
-    stored = tensor.stored
-    return tensor.file, stored.offset, stored.strides, stored.info.dtype, stored.info.shape

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar, get_args
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.places import Place, name_order, places
+from weightsmith.checkpoint.renamed import named_like
 from weightsmith.codecs.measure import FLOATS, Measure, combine
 from weightsmith.engine.bindings import Options
 from weightsmith.engine.pairs import Pair, measure_pairs
@@ -164,6 +165,7 @@ def diff(
     Raises: as `open_source`.
     """
     before, after = open_source(a), open_source(b)
+    before = named_like(before, after.tensors)
     ours, theirs = _infos(before), _infos(after)
     names = sorted(ours.keys() | theirs.keys(), key=name_order)
     matched = [_pair(ours[name], theirs[name]) for name in names if name in ours and name in theirs]
@@ -199,7 +201,8 @@ def _together(tensors: Iterable[TensorDifference]) -> Group:
 
 
 def _infos(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
-    return {n: tensor.info for n, tensor in checkpoint.tensors.items() if not is_buffer(n)}
+    infos = {name: tensor.info for name, tensor in checkpoint.tensors.items()}
+    return {name: info for name, info in infos.items() if not is_buffer(name, info.shape)}
 
 
 def _pair(a: TensorInfo, b: TensorInfo) -> Pair | None:
@@ -216,7 +219,7 @@ def _pair(a: TensorInfo, b: TensorInfo) -> Pair | None:
 
 def _notes(a: Checkpoint, b: Checkpoint, tensors: Iterable[TensorDifference]) -> Iterator[str]:
     """What a reader of the numbers should know."""
-    buffers = sorted({name for name in (*a.tensors, *b.tensors) if is_buffer(name)})
+    buffers = sorted({*a.tensors} - {*_infos(a)} | {*b.tensors} - {*_infos(b)})
     if buffers:
         kinds = sorted({".".join(name.split(".")[-2:]) for name in buffers})
         yield f"{len(buffers)} buffers that no loader reads are left out: {', '.join(kinds)}"

@@ -11,7 +11,7 @@ from weightsmith import fs
 from weightsmith.catalogue.recognise import named_like, shows_signs
 from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.buffers import is_buffer
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_delta
+from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.kind import guess_kind
 from weightsmith.checkpoint.layout import layout_of
 from weightsmith.engine.manifest import Manifest, read_manifest
@@ -19,7 +19,7 @@ from weightsmith.errors import WeightsmithError
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.encoded import find_encoded
 from weightsmith.ops.restore import find_record
-from weightsmith.ops.sources import label_of, locate, open_source
+from weightsmith.ops.sources import label_of, locate, open_payloads, open_source
 from weightsmith.plan.delta_record import DeltaRecord
 from weightsmith.repair.detect import diagnose
 
@@ -84,7 +84,7 @@ def inspect(source: str | os.PathLike[str]) -> Inspection:
             files=encoded.layout.files,
         )
     if exact := find_record(source):
-        return _inspect_delta(open_delta(directory, label_of(source)), *exact)
+        return _inspect_delta(open_payloads(source), *exact)
     layout = layout_of(directory)
     if layout is None or layout.kind == "huggingface":
         return _inspect_checkpoint(open_source(source))
@@ -143,7 +143,9 @@ def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
         architecture=_architecture(checkpoint.config),
         tensors=len(checkpoint.tensors),
         parameters=sum(
-            t.info.numel for name, t in checkpoint.tensors.items() if not is_buffer(name)
+            t.info.numel
+            for name, t in checkpoint.tensors.items()
+            if not is_buffer(name, t.info.shape)
         ),
         nbytes=checkpoint.nbytes,
         dtypes=_held(tensor.info for tensor in checkpoint.tensors.values()),

@@ -72,7 +72,7 @@ def target_apart(target: str | os.PathLike[str], inputs: Mapping[str, Checkpoint
     Raises: TargetIsInput; TargetUnwritable for a mount point; CommandLineInvalid for no name.
     """
     if not os.fspath(target):  # an unset variable, say; as a path it would be the working directory
-        raise CommandLineInvalid(reason="the target has no name", hint="--target DIR")
+        raise CommandLineInvalid(reason="the output has no name", hint="name a directory for it")
     path = Path(os.path.abspath(target))  # noqa: PTH100  (a link as target is refused, not followed)
     ours = Path(os.path.realpath(path))
     for checkpoint in inputs.values():
@@ -104,8 +104,8 @@ def needs(job: Job, options: Options) -> Needs:
 
 
 def require_room(found: Needs) -> None:
-    """Raises: DiskTooSmall, MemoryTooSmall."""
-    if found.disk_nbytes > found.disk_free_nbytes:
+    """Raises: DiskTooSmall, unless the output may turn out smaller; MemoryTooSmall."""
+    if found.disk_nbytes > found.disk_free_nbytes and not found.is_at_most:
         raise DiskTooSmall(
             where=found.where,
             free=format_size(found.disk_free_nbytes),

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Literal
 
 from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.encode import encode, restorable_files
 from weightsmith.engine.manifest import Manifest
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import BaseIsTarget, DtypeNotStorable, shown
 from weightsmith.formats.tensors import TORCH_ONLY_BITS
-from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
+from weightsmith.hub.resolve import parse_hub_source
+from weightsmith.ops.job import Job, carry_out, input_plans, needs, require_room, target_apart
 from weightsmith.ops.sources import label_of, open_source
 from weightsmith.ops.subtract import Loss, measured, subtractions
 from weightsmith.plan import add_record
@@ -37,6 +39,8 @@ class MadeDelta:
     """Of the target's tensors."""
     loss: Loss | None
     """What it will not restore; None for an exact delta, which restores every bit."""
+    kept: int
+    """Files that an earlier, interrupted run had finished."""
     already_done: bool
     """It was there, finished by the same plan, and is sound."""
 
@@ -56,10 +60,14 @@ def plan_make_delta(
     and `new_rows` says what the base's missing vocabulary rows count as in it. `base_id` says what
     a base of this machine is on the hub, ``ORG/NAME@COMMIT``, for those who will apply the delta.
     Raises: BaseIsTarget, TargetIsInput; DtypeNotStorable; for ``add`` TensorsDoNotFit,
-    DtypeNotSummable; what opening the sources raises.
+    DtypeNotSummable; as `parse_hub_source` for `base_id`; what opening the sources raises.
     """
+    if base_id:
+        named = parse_hub_source(base_id)  # never a path: it is for others to read
+        base_id = "@".join(filter(None, (named.homes[0], named.revision)))
     inputs = {"base": open_source(base), "target": open_source(target)}
-    ground, wanted = inputs["base"], inputs["target"]
+    wanted = inputs["target"]
+    ground = inputs["base"] = named_like(inputs["base"], wanted.tensors)
     if ground.directory.samefile(wanted.directory):
         raise BaseIsTarget(source=label_of(base))
     path = target_apart(delta, inputs)
@@ -127,14 +135,19 @@ def carry_out_delta(job: Job, options: Options, progress: Progress = SILENCE) ->
     Raises: as `engine.encode.encode` and `job.carry_out`.
     """
     plan, bindings = job.plan, job.bindings
-    nbytes = bindings.inputs["target"].nbytes
     if plan.delta["form"] == exact_record.FORM:
-        made = encode(plan, bindings, options, progress)
-        return MadeDelta(
-            bindings.target, made.manifest, made.nbytes, nbytes, None, made.already_done
-        )
-    record, loss = measured(plan, bindings, options, progress)
-    full = replace(job, plan=replace(plan, delta=record.to_document()))
-    outcome = carry_out(full, options, progress)
-    size = sum(file.size for file in outcome.manifest.files.values())
-    return MadeDelta(bindings.target, outcome.manifest, size, nbytes, loss, outcome.already_done)
+        require_room(needs(job, options))
+        outcome, loss = encode(plan, bindings, options, progress), None
+    else:
+        record, loss = measured(plan, bindings, options, progress)
+        full = replace(job, plan=replace(plan, delta=record.to_document()))
+        outcome = carry_out(full, options, progress)
+    return MadeDelta(
+        directory=bindings.target,
+        manifest=outcome.manifest,
+        nbytes=sum(file.size for file in outcome.manifest.files.values()),
+        target_nbytes=bindings.inputs["target"].nbytes,
+        loss=loss,
+        kept=outcome.kept,
+        already_done=outcome.already_done,
+    )

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
-from weightsmith.checkpoint.digest import SPAN_NBYTES
 from weightsmith.checkpoint.discover import ADAPTER_CONFIG
+from weightsmith.checkpoint.tied import HEADS, OUTPUT_MATRICES, same_bytes, tied_copies, ties_head
 from weightsmith.codecs.lora_steps import format_steps
 from weightsmith.codecs.registry import codec
 from weightsmith.engine import run as engine
@@ -21,7 +21,7 @@ from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, TensorInfo
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.merged_sidecars import merged_sidecars
 from weightsmith.ops.sources import open_lora, open_source
-from weightsmith.plan.adapters import HEADS, Adapter, Chain, Merging, add, begin
+from weightsmith.plan.adapters import Adapter, Chain, Merging, add, begin
 from weightsmith.plan.model import Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 
@@ -30,6 +30,11 @@ MergedDType = Literal["base", "float16", "bfloat16", "float32"]
 _QUANTISED: Final = re.compile(r"(-unsloth)?-bnb-4bit$")
 """The end of the name of a base that was quantised for training, and is otherwise the same."""
 _CODES: Final = {name: code for code, name in TORCH_NAMES.items()}
+_TRANSPOSED: Final = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
+"""Model types whose layers store their weight as (in, out).
+
+Peft goes by each layer's class, and leaves in the config what was right for the last one.
+"""
 
 
 def plan_merge_lora(
@@ -101,11 +106,14 @@ def _merged(
 
     Raises: AdapterDoesNotFit, AdapterEmpty, and what `parse_adapter_config` raises.
     """
-    merging = begin(_infos(base), tied=_is_tied(base))
+    # Read only where it matters: an output layer that is stored though it is the input embedding.
+    changed = any(map(_changes_vocabulary, adapters.values()))
+    copies = tied_copies(base, compare=True) if changed else {}
+    infos = {name: info for name, info in _infos(base).items() if name not in copies}
+    merging = begin(infos, tied=bool(copies) or ties_head(base), head=next(iter(copies), ""))
     notes = []
     for role, lora in adapters.items():
-        raw, file = lora.read_sidecar(ADAPTER_CONFIG), lora.directory / ADAPTER_CONFIG
-        config = parse_adapter_config(raw, file, lora.label)
+        config = _adapter_config(lora, base)
         if not lora.tensors:
             raise AdapterEmpty(adapter=lora.label)
         same_head = merging.tied is not None and _has_same_head(lora)
@@ -118,7 +126,27 @@ def _merged(
                 context=[*_quantised(base), *problems],
             )
         notes += [f"{role} {note}" for note in _doubts(lora, config, base)]
+    for name, kept in copies.items():
+        chain = merging.chains[kept]
+        merging.chains.setdefault(name, replace(chain, output=replace(chain.output, name=name)))
     return merging, [*notes, *merging.notes]
+
+
+def _changes_vocabulary(lora: Checkpoint) -> bool:
+    """Whether an adapter changes the input embedding or the output layer."""
+    return any(parse_part(n).tensor.endswith((*INPUT_EMBEDDINGS, *HEADS)) for n in lora.tensors)
+
+
+def _adapter_config(lora: Checkpoint, base: Checkpoint) -> AdapterConfig:
+    """An adapter's settings, what peft corrects by the base's layers corrected by its model type.
+
+    Raises: as `parse_adapter_config`.
+    """
+    raw, file = lora.read_sidecar(ADAPTER_CONFIG), lora.directory / ADAPTER_CONFIG
+    config = parse_adapter_config(raw, file, lora.label)
+    if "model_type" not in base.config or "auto_map" in base.config:  # layers of its own code
+        return config
+    return replace(config, fan_in_fan_out=base.config["model_type"] in _TRANSPOSED)
 
 
 def _tensor_plan(chain: Chain, dtype: MergedDType, rounding: Rounding) -> TensorPlan:
@@ -140,43 +168,19 @@ def _infos(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
     return {name: tensor.info for name, tensor in checkpoint.tensors.items()}
 
 
-def _is_tied(base: Checkpoint) -> bool:
-    """Whether the output layer of a base that stores none is its input embedding.
-
-    Many configs leave out what is their model type's default, so that only a plain no counts.
-    """
-    names = base.config.get("architectures")
-    architecture = str(names[0]) if isinstance(names, list) and names else "ForCausalLM"
-    return (
-        architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
-        and base.config.get("tie_word_embeddings") is not False
-        and not any(name.endswith(HEADS) for name in base.tensors)
-    )
-
-
 # --- what only the adapters' values tell ----------------------------------------------------------
 
 
 def _has_same_head(lora: Checkpoint) -> bool:
     """Whether the adapter stores input embedding and output layer, both whole and equal."""
-    wholes = {part.tensor: n for n in lora.tensors if (part := parse_part(n)).kind == "whole"}
+    whole = ("whole", "base_layer")
+    wholes = {part.tensor: n for n in lora.tensors if (part := parse_part(n)).kind in whole}
     pair = [
         next((name for tensor, name in wholes.items() if tensor.endswith(names)), None)
-        for names in (INPUT_EMBEDDINGS, HEADS[:1])
+        for names in (INPUT_EMBEDDINGS, OUTPUT_MATRICES)
     ]
     left, right = pair
-    if left is None or right is None:
-        return False
-    infos = [lora.tensors[name].info for name in (left, right)]
-    if (infos[0].dtype, infos[0].shape) != (infos[1].dtype, infos[1].shape):
-        return False
-    nbytes = infos[0].nbytes
-    starts = range(0, nbytes, SPAN_NBYTES)
-    return all(
-        _bytes(lora, left, start, min(start + SPAN_NBYTES, nbytes))
-        == _bytes(lora, right, start, min(start + SPAN_NBYTES, nbytes))
-        for start in starts
-    )
+    return left is not None and right is not None and same_bytes(lora, left, right)
 
 
 def _doubts(lora: Checkpoint, config: AdapterConfig, base: Checkpoint) -> Iterator[str]:
@@ -209,12 +213,6 @@ def _is_zero(lora: Checkpoint) -> bool:
 
 def _is_zero_tensor(lora: Checkpoint, name: str) -> bool:
     return not lora.read_small(name).strip(b"\0")
-
-
-def _bytes(lora: Checkpoint, name: str, start: int, stop: int) -> bytearray:
-    raw = bytearray(stop - start)
-    lora.read_into(name, start, memoryview(raw))
-    return raw
 
 
 def _quantised(base: Checkpoint) -> list[str]:

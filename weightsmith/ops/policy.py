@@ -8,6 +8,7 @@ from typing import Final, Literal
 from weightsmith.catalogue.recognise import Recognition, contradictions, recognise
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.kind import guess_kind
+from weightsmith.checkpoint.tied import without_copy
 from weightsmith.errors import (
     CatalogueContradicted,
     DeltaGivenAsBase,
@@ -31,6 +32,8 @@ class Decision:
     pairing: Pairing
     policy: Policy
     recognition: Recognition
+    copies: tuple[str, ...] = ()
+    """Tensors of one side that are left, for they are the input embedding once more."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -40,6 +43,7 @@ class Decision:
             notes.append(self.recognition.reason)
         if any(each.grows for each in self.pairing.pairs):
             notes.append(f"rows that the base lacks count as {self.policy.new_rows}")
+        notes += [f"{name} is not written: it is the input embedding" for name in self.copies]
         return tuple(notes)
 
 
@@ -50,8 +54,7 @@ def decide(
 
     Raises: PatternUnused; CatalogueContradicted; TensorsDoNotFit with every problem; RowsUndecided.
     """
-    bases = {name: tensor.info for name, tensor in base.tensors.items()}
-    deltas = {name: tensor.info for name, tensor in delta.tensors.items()}
+    bases, deltas = without_copy(base, delta), without_copy(delta, base)
     for pattern in whole:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in deltas):
             raise PatternUnused(pattern=pattern, delta=delta.label, context=list(deltas))
@@ -81,7 +84,8 @@ def decide(
         )
     if pairing.new_rows:
         raise RowsUndecided(count=len(pairing.new_rows), context=_choices(pairing, recognition))
-    return Decision(pairing, policy, recognition)
+    copies = {*base.tensors, *delta.tensors} - {*bases, *deltas}
+    return Decision(pairing, policy, recognition, tuple(sorted(copies)))
 
 
 def require_kinds(base: Checkpoint, delta: Checkpoint) -> None:

@@ -2,23 +2,30 @@
 
 import os
 from collections.abc import Container, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_delta
-from weightsmith.checkpoint.digest import SPAN_NBYTES, bytes_digest
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.digest import SPAN_NBYTES, bytes_digest, span_digest, tensor_digest
 from weightsmith.checkpoint.discover import DELTA_INDEX, INDEXES
+from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.bindings import Bindings
+from weightsmith.engine.derived import Proved
 from weightsmith.engine.expected import require_inputs
 from weightsmith.engine.manifest import NAME as MANIFEST
-from weightsmith.engine.manifest import Manifest, read_manifest
+from weightsmith.engine.manifest import Manifest, own_sidecars, read_manifest
 from weightsmith.engine.spans import Buffers
 from weightsmith.errors import BaseIsDelta, DamagedInput, DeltaInvalid, WrongBase
+from weightsmith.formats.index import parse_index
 from weightsmith.formats.safetensors_header import parse_header
+from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, TensorInfo
 from weightsmith.ops.job import Job, input_plans, target_apart
-from weightsmith.ops.sources import label_of, open_source
+from weightsmith.ops.sidecars import publish_sidecars
+from weightsmith.ops.sources import label_of, open_payloads, open_source
 from weightsmith.plan.add_record import AddRecord
-from weightsmith.plan.base_record import BaseRecord
+from weightsmith.plan.base_record import BaseRecord, BaseTensor
 from weightsmith.plan.delta_record import DeltaRecord
 from weightsmith.plan.model import (
     InputTensor,
@@ -32,17 +39,20 @@ from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 
 _GLANCE_NBYTES: Final = 32 * SPAN_NBYTES
 """How much of the base is digested while planning: its smallest tensors, up to so many bytes."""
+_GLANCE_AFAR: Final = 8
+"""How many of them, where the base's files would have to be fetched."""
+_CODES: Final = {name: code for code, name in TORCH_NAMES.items()}
 
 
-def find_add_record(delta: str | os.PathLike[str]) -> AddRecord | None:
-    """The record of an additive delta of ours, or None for any other directory.
+def find_add_record(delta: str | os.PathLike[str]) -> tuple[Manifest, AddRecord] | None:
+    """The manifest and record of an additive delta of ours, or None for any other directory.
 
     Raises: DeltaInvalid, DeltaUnknown, JsonInvalid, if it is one that cannot be read.
     """
     manifest = read_manifest(Path(delta))
     if manifest is None or manifest.delta is None:
         return None
-    return AddRecord.from_document(manifest.delta)
+    return manifest, AddRecord.from_document(manifest.delta)
 
 
 def is_exact_delta(delta: str | os.PathLike[str]) -> bool:
@@ -68,43 +78,92 @@ def plan_restore(
     delta: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
+    dtype: str = "delta",
     max_shard_nbytes: int | None = None,
 ) -> Job:
     """Decide how to restore a target, reading headers, sidecars and small tensors of the base.
 
     With `max_shard_nbytes`, and for a target of torch files, the tensors are laid out anew; else
     the target's files are restored byte for byte.
+    Dtypes: ``delta`` is the target's own; ``base``, or a named one, is what its floats of 16 bits
+    and more become once they are restored, each value rounded once.
     Raises: WrongBase; DeltaInvalid, DeltaUnknown; TargetIsInput, BaseIsDelta; what opening raises.
     """
     found = find_record(delta)
     if found is None:
         raise DeltaInvalid(name=DELTA_INDEX, reason="there is none")
     manifest, record = found
-    ground = open_source(base)
-    if ground.directory.samefile(delta):
+    ground, payloads = open_source(base), open_payloads(delta)
+    if ground.directory.samefile(payloads.directory):
         raise BaseIsDelta(source=label_of(base))
-    inputs = {"base": ground, "delta": open_delta(Path(delta), label_of(delta))}
+    ground = named_like(ground, [each.info.name for each in record.base.tensors])
+    inputs = {"base": ground, "delta": payloads}
     path = target_apart(target, inputs)
     require_base(record.base, {tensor.base for tensor in record.tensors}, ground)
-    rules = tuple(record.rules({n: each.info for n, each in inputs["delta"].tensors.items()}))
-    contents = _sidecars(manifest, inputs["delta"])
-    if record.files and max_shard_nbytes is None:
-        shards = _files(record, rules)
-        if record.index is not None:
-            contents[INDEXES[0]] = record.index
-    else:
+    rules = tuple(record.rules({n: each.info for n, each in payloads.tensors.items()}))
+    payloads.take_sidecars(own_sidecars(manifest, payloads.sidecars))
+    contents = _sidecars(manifest, payloads)
+    faults: tuple[str, ...] = ()
+    casts = {rule.output.name: _wanted(rule.output, dtype, ground) for rule in rules}
+    if any(casts[rule.output.name] != rule.output.dtype for rule in rules):
+        inputs = {"model": _restored(ground, payloads, rules)}
+        rules = tuple(_cast(rule, casts[rule.output.name]) for rule in rules)
+        origins = dict.fromkeys(contents, "delta")
+        published = publish_sidecars({"delta": payloads}, origins, [rule.output for rule in rules])
+        sidecars, contents, faults = published.plans, published.contents, published.faults
         shards = lay_out(rules, max_shard_nbytes or MAX_SHARD_NBYTES)
+    else:
+        if record.files and max_shard_nbytes is None:
+            shards = _files(record, rules)
+            if record.index is not None:
+                _require_index(record.index, shards)
+                contents[INDEXES[0]] = record.index
+        else:
+            shards = lay_out(rules, max_shard_nbytes or MAX_SHARD_NBYTES)
+        sidecars = tuple(
+            SidecarPlan(name, "delta", len(content), bytes_digest(content))
+            for name, content in contents.items()
+        )
     plan = Plan(
         verb="apply-delta",
         inputs=input_plans(inputs),
         shards=shards,
-        sidecars=tuple(
-            SidecarPlan(name, "delta", len(content), bytes_digest(content))
-            for name, content in contents.items()
-        ),
+        sidecars=sidecars,
         dropped=manifest.dropped,
     )
-    return Job(plan, Bindings(inputs, contents, path))
+    return Job(plan, Bindings(inputs, contents, path), faults=faults)
+
+
+def _wanted(info: TensorInfo, dtype: str, base: Checkpoint) -> str:
+    """The dtype that a tensor of the target is to have."""
+    if info.dtype not in SUMMABLE or dtype == "delta":
+        return info.dtype
+    if dtype != "base":
+        return _CODES[dtype]
+    there = base.tensors.get(info.name)
+    ours = base.common_dtype if there is None else there.info.dtype
+    return ours if ours in SUMMABLE else info.dtype
+
+
+def _restored(base: Checkpoint, delta: Checkpoint, rules: Sequence[TensorPlan]) -> Checkpoint:
+    """The target, restored as it is read, and held against its digests."""
+    restored = Proved(
+        label=f"{delta.label} on {base.label}",
+        directory=delta.directory,
+        rules=rules,
+        inputs={"base": base, "delta": delta},
+        sidecars={},
+    )
+    restored.origin = " on ".join(each.origin for each in (delta, base) if each.origin)
+    return restored
+
+
+def _cast(rule: TensorPlan, dtype: str) -> TensorPlan:
+    """What becomes of a tensor once it is restored."""
+    restored = (InputTensor("model", rule.output),)
+    if dtype == rule.output.dtype:
+        return TensorPlan(rule.output, "copy@1", {}, restored, rule.digest)
+    return TensorPlan(replace(rule.output, dtype=dtype), "cast@1", {"dtype": dtype}, restored)
 
 
 def require_base(record: BaseRecord, needed: Container[str | None], base: Checkpoint) -> None:
@@ -120,16 +179,33 @@ def require_base(record: BaseRecord, needed: Container[str | None], base: Checkp
             problems.append(f"{name} is missing")
         elif there.info != each.info:
             problems.append(f"{name} is {there.info}, not {each.info}")
+    smallest = sorted(known.values(), key=lambda each: each.info.nbytes)
+    far = any(base.disk_nbytes(file.name) for file in base.files)
+    if far and not problems:
+        problems = [each.info.name for each in _glance_afar(smallest) if _differs(each, base)]
     hint = f"it was made from {record.id}" if record.id else None
     if problems:
         raise WrongBase(base=base.label, count=len(problems), context=problems, hint=hint)
-    glance, left = [], _GLANCE_NBYTES
-    for each in sorted(known.values(), key=lambda each: each.info.nbytes):
-        left -= each.info.nbytes
-        if left < 0:
-            break
-        glance.append(InputTensor("base", each.info, each.digest))
-    require_inputs(glance, {"base": base}, [Buffers()])
+    if not far:
+        glance = [InputTensor("base", each.info, each.digest) for each in _glance(smallest)]
+        require_inputs(glance, {"base": base}, [Buffers()], hint=hint)
+
+
+def _glance(smallest: Sequence[BaseTensor]) -> list[BaseTensor]:
+    """The first that are not too large together."""
+    ends = accumulate(each.info.nbytes for each in smallest)
+    return [each for each, end in zip(smallest, ends, strict=True) if end <= _GLANCE_NBYTES]
+
+
+def _glance_afar(smallest: Sequence[BaseTensor]) -> list[BaseTensor]:
+    """A few that fit into a span, each of which is a request to the hub."""
+    return [each for each in smallest if 0 < each.info.nbytes <= SPAN_NBYTES][:_GLANCE_AFAR]
+
+
+def _differs(tensor: BaseTensor, base: Checkpoint) -> bool:
+    """Whether a tensor of one span is another in the base."""
+    digest = span_digest(base.read_small(tensor.info.name))
+    return tensor_digest(tensor.info, [digest]) != tensor.digest
 
 
 def _sidecars(manifest: Manifest, delta: Checkpoint) -> dict[str, bytes]:
@@ -175,3 +251,13 @@ def _files(record: DeltaRecord, rules: Sequence[TensorPlan]) -> tuple[ShardPlan,
     if by_name:
         raise DeltaInvalid(name=MANIFEST, reason=f"no file holds {next(iter(by_name))}")
     return tuple(shards)
+
+
+def _require_index(raw: bytes, shards: Sequence[ShardPlan]) -> None:
+    """Raises: DeltaInvalid, if it is not the index of these files."""
+    try:
+        weight_map = parse_index(raw, Path(INDEXES[0])).weight_map
+    except DamagedInput as error:
+        raise DeltaInvalid(name=INDEXES[0], reason=error) from error
+    if weight_map != {t.output.name: shard.name for shard in shards for t in shard.tensors}:
+        raise DeltaInvalid(name=INDEXES[0], reason="it names other tensors or files")

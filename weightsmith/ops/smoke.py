@@ -9,10 +9,15 @@ from typing import Final
 from weightsmith.catalogue.load import find_prompt
 from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.errors import ArchitectureUnknown, DamagedInput, MemoryTooSmall
+from weightsmith.errors import (
+    ArchitectureConverted,
+    ArchitectureUnknown,
+    DamagedInput,
+    MemoryTooSmall,
+)
 from weightsmith.ops.report import Check, judged
 from weightsmith.ops.subject import open_subject
-from weightsmith.plan.needs import RUNTIME_NBYTES, available_memory
+from weightsmith.plan.needs import RUNTIME_NBYTES, TORCH_NBYTES, available_memory
 from weightsmith.smoke.generate import Smoke, generate
 from weightsmith.smoke.load import Device, choose_device
 from weightsmith.units import format_memory
@@ -57,12 +62,15 @@ def smoke(
     where = choose_device(settings.device, low_cpu_mem=settings.low_cpu_mem)
     subject = open_subject(source, base)
     checkpoint = subject.checkpoint
+    if subject.promise is not None:
+        reason = "a delta is no model without its base: --base BASE"
+        return None, (Check("smoke", "not checked", (reason,)),)
     if where == "cpu" and not settings.low_cpu_mem:
         _require_memory(checkpoint)
     try:
         did = _generate(checkpoint, subject.release, settings, where, on_text)
-    except ArchitectureUnknown as error:
-        return None, (Check("smoke", "not checked", (str(error),)),)
+    except (ArchitectureUnknown, ArchitectureConverted) as error:
+        return None, (Check("smoke", "not checked", (str(error),), error.hint_text),)
     except DamagedInput as error:
         return None, (Check("smoke", "FAIL", (str(error), *error.context)),)
     return did, tuple(_judge(did, _limit(did, settings, where, subject.base)))
@@ -92,7 +100,7 @@ def _require_memory(checkpoint: Checkpoint) -> None:
 
     Raises: MemoryTooSmall.
     """
-    free, needed = available_memory(), checkpoint.nbytes + RUNTIME_NBYTES
+    free, needed = available_memory(), checkpoint.nbytes + RUNTIME_NBYTES + TORCH_NBYTES
     if free is not None and needed > free:
         raise MemoryTooSmall(free=format_memory(free), needed=format_memory(needed))
 
@@ -119,7 +127,7 @@ def _limit(did: Smoke, settings: Settings, where: str, base: Checkpoint | None) 
     one = Settings(max_new_tokens=1, low_cpu_mem=settings.low_cpu_mem)
     try:
         theirs = _generate(base, None, one, where)
-    except (ArchitectureUnknown, DamagedInput) as error:
+    except (ArchitectureUnknown, ArchitectureConverted, DamagedInput) as error:
         return _Limit(half, f"{why}; {error}")
     limit = _TIMES_THE_BASE * theirs.perplexity
     if not limit <= half:

@@ -1,11 +1,17 @@
 """Open what a user names."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_adapter, open_checkpoint
+from weightsmith.checkpoint.checkpoint import (
+    Checkpoint,
+    open_adapter,
+    open_checkpoint,
+    open_delta,
+)
 from weightsmith.checkpoint.layout import layout_of
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import EncodedRelease, SourceNotFound
@@ -17,7 +23,15 @@ from weightsmith.ops.download import download, plan_download
 from weightsmith.ops.meta import open_meta
 from weightsmith.units import format_size
 
-__all__ = ["Kind", "Located", "label_of", "locate", "open_lora", "open_source"]
+__all__ = [
+    "Kind",
+    "Located",
+    "label_of",
+    "locate",
+    "open_lora",
+    "open_payloads",
+    "open_source",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +99,35 @@ def open_source(source: str | os.PathLike[str]) -> Checkpoint:
     they are decoded; and what `open_checkpoint` and `open_meta` raise.
     """
     source = locate(source)
+    far = isinstance(source, Located) and source.store is not None
+    return _opened(source, open_checkpoint if far else _open)
+
+
+def open_payloads(source: str | os.PathLike[str]) -> Checkpoint:
+    """Open a SOURCE that is an exact delta, a directory or on the hub, as the tensors of bytes that
+    it holds.
+
+    Raises: SourceNotFound, SourceUnreadable, and what `open_delta` raises.
+    """
+    return _opened(locate(source), open_delta)
+
+
+def open_lora(source: str | os.PathLike[str]) -> Checkpoint:
+    """Open a SOURCE that is a LoRA adapter: a directory, or on the hub.
+
+    Raises: SourceNotFound, SourceUnreadable, and what `open_adapter` raises.
+    """
+    return _opened(locate(source, kind="adapter"), open_adapter)
+
+
+def _opened(source: str | os.PathLike[str], opener: Callable[..., Checkpoint]) -> Checkpoint:
+    """A located source, its weight files brought by its store where it has one."""
     path, text = _directory(source)
-    if not isinstance(source, Located):
-        return _open(path, text)
-    if source.store is None:
-        checkpoint = _open(path, text)
+    if not isinstance(source, Located) or source.store is None:
+        checkpoint = opener(path, text)
     else:
-        far = source.store.weights
-        checkpoint = open_checkpoint(path, text, store=source.store, elsewhere=far)
-    checkpoint.origin = source.origin
+        checkpoint = opener(path, text, store=source.store, elsewhere=source.store.weights)
+    checkpoint.origin = source.origin if isinstance(source, Located) else ""
     return checkpoint
 
 
@@ -107,21 +141,6 @@ def _open(path: Path, label: str) -> Checkpoint:
         hint = f"decode it first: weightsmith apply-delta {needed} --delta {label}"
         raise EncodedRelease(source=label, reason=layout.reason, hint=hint)
     return open_checkpoint(path, label=label)
-
-
-def open_lora(source: str | os.PathLike[str]) -> Checkpoint:
-    """Open a SOURCE that is a LoRA adapter: a directory, or on the hub.
-
-    Raises: SourceNotFound, SourceUnreadable, and what `open_adapter` raises.
-    """
-    source = locate(source, kind="adapter")
-    path, text = _directory(source)
-    if not isinstance(source, Located):
-        return open_adapter(path, text)
-    far = source.store.weights if source.store is not None else ()
-    checkpoint = open_adapter(path, text, store=source.store, elsewhere=far)
-    checkpoint.origin = source.origin
-    return checkpoint
 
 
 def _directory(source: str | os.PathLike[str]) -> tuple[Path, str]:

@@ -8,6 +8,7 @@ from weightsmith.catalogue.architectures import Expected, expected_tensors
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint, open_weight_file
 from weightsmith.checkpoint.discover import discover
+from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.staging import Staging
 from weightsmith.errors import WeightsmithError, shown
 from weightsmith.ops.report import Check, judged
@@ -51,6 +52,8 @@ def check_structure(subject: Subject) -> list[Check]:
 
 def _kind(subject: Subject) -> Check:
     kind = subject.kind
+    if subject.promise is not None:
+        return Check("kind", "pass", (f"an exact delta, no model: {kind.reason}",))
     if kind.kind == "unknown":
         return Check("kind", "not checked", (kind.reason,))
     problems = [f"this is a delta, not a model: {kind.reason}"] * (kind.kind == "delta")
@@ -69,7 +72,12 @@ def _shapes(checkpoint: Checkpoint) -> Check:
     if expected is None:
         said = f"for {config['model_type']}" if "model_type" in config else "without a model_type"
         return Check("shapes", "not checked", (f"there is no table of tensors {said}",))
-    extra = [n for n in checkpoint.tensors if n not in expected.shapes and not is_buffer(n)]
+    checkpoint = named_like(checkpoint, expected.shapes)
+    extra = [
+        name
+        for name, tensor in checkpoint.tensors.items()
+        if name not in expected.shapes and not is_buffer(name, tensor.info.shape)
+    ]
     beyond = expected.beyond(extra)
     problems = _misshapen(checkpoint, expected)
     problems += [f"{n} lies beyond the {expected.layers} layers of the config" for n in beyond]

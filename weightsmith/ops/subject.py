@@ -9,16 +9,19 @@ from typing import Final
 
 from weightsmith.catalogue.load import load_releases
 from weightsmith.catalogue.schema import Release
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_delta
+from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
 from weightsmith.checkpoint.kind import Guess, guess_kind
+from weightsmith.checkpoint.store import LocalStore
 from weightsmith.engine.decoded import open_output
 from weightsmith.engine.derived import Derived
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, read_manifest
 from weightsmith.errors import NoWeights, WeightsmithError
+from weightsmith.formats.tensors import StoredTensor
 from weightsmith.ops.apply_delta import plan_apply_delta
 from weightsmith.ops.restore import find_record
-from weightsmith.ops.sources import label_of, locate, open_source
+from weightsmith.ops.sources import label_of, locate, open_payloads, open_source
+from weightsmith.plan.delta_record import DeltaRecord
 from weightsmith.plan.model import TensorPlan
 
 _NOWHERE: Final = Path(tempfile.gettempdir(), "weightsmith-nowhere")
@@ -43,6 +46,10 @@ class Subject:
     """The model that it was made from, where the user names it."""
     rules: tuple[TensorPlan, ...] = ()
     """Of a delta on its base: how its tensors follow from theirs."""
+    promise: DeltaRecord | None = None
+    """Of an exact delta without its base: what it says that it makes, which no tensor of
+    `checkpoint` can be read for.
+    """
 
 
 def open_subject(
@@ -54,10 +61,10 @@ def open_subject(
     `plan_apply_delta`.
     """
     source = locate(source)
-    exact = find_record(source) is not None
-    checkpoint = _open(source, exact=exact)
-    reason = "it holds what to change in its base, tensor by tensor"
-    kind = Guess("delta", reason) if exact else guess_kind(checkpoint)
+    if exact := find_record(source):
+        return _promised(source, *exact) if base is None else _applied(source, base)
+    checkpoint = _open(source)
+    kind = guess_kind(checkpoint)
     if base is not None and kind.kind == "delta":
         return _applied(source, base)
     manifest, fault = None, ""
@@ -77,16 +84,35 @@ def open_subject(
     )
 
 
-def _open(source: str | os.PathLike[str], *, exact: bool) -> Checkpoint:
-    """Also what is no model: an exact delta, and an output of ours without weights."""
-    if exact:
-        return open_delta(Path(source), label_of(source))
+def _open(source: str | os.PathLike[str]) -> Checkpoint:
+    """Also an output of ours without weights."""
     try:
         return open_source(source)
     except NoWeights:
         if not os.path.lexists(Path(source, MANIFEST)):
             raise
         return open_output(Path(source))
+
+
+def _promised(source: str | os.PathLike[str], manifest: Manifest, record: DeltaRecord) -> Subject:
+    """An exact delta by itself, as the model that it says it makes.
+
+    Raises: DeltaInvalid, if record and payloads do not belong together.
+    """
+    payloads = open_payloads(source)
+    rules = record.rules({name: tensor.info for name, tensor in payloads.tensors.items()})
+    model = Checkpoint(
+        label=payloads.label,
+        directory=payloads.directory,
+        store=LocalStore(payloads.directory),
+        files=payloads.files,
+        tensors={each.output.name: Tensor(StoredTensor(each.output, 0), "") for each in rules},
+        sidecars=payloads.sidecars,
+        notes=payloads.notes,
+    )
+    base = record.base.id or f"of fingerprint {record.base.fingerprint[:16]}..."
+    kind = Guess("delta", f"it holds what to change in its base, {base}")
+    return Subject(model, {"delta": payloads}, kind, manifest, promise=record)
 
 
 def _applied(source: str | os.PathLike[str], base: str | os.PathLike[str]) -> Subject:

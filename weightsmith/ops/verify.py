@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith.checkpoint.buffers import is_buffer
-from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
 from weightsmith.checkpoint.digest import fingerprint
+from weightsmith.checkpoint.renamed import named_like
+from weightsmith.checkpoint.tied import OUTPUT_MATRICES
 from weightsmith.engine.bindings import Options
 from weightsmith.engine.checksums import check_torch_files
 from weightsmith.engine.content import TensorContent, read_content
@@ -27,6 +29,7 @@ from weightsmith.ops.sources import label_of, open_source
 from weightsmith.ops.structure import check_structure, check_unreadable
 from weightsmith.ops.subject import Subject, open_subject
 from weightsmith.ops.sums import sum_checkpoint
+from weightsmith.plan.delta_record import DeltaRecord
 from weightsmith.plan.model import TensorPlan
 
 _TORCH_FILES: Final = (".bin", ".pt", ".pth")
@@ -42,7 +45,8 @@ def verify(
 ) -> Report:
     """Check a model's structure, then every byte of it; `against` compares with another checkpoint.
 
-    A delta with its `base` is checked as the model that it makes, which is written nowhere.
+    A delta with its `base` is checked as the model that it makes, which is written nowhere; an
+    exact one without it as far as that goes.
     Nothing is believed that the writer may have thought: all files are opened anew.
     Memory: one span a worker, and what it is made from. No torch, but for arithmetic and for a
     release that published the sum of its weights.
@@ -64,13 +68,21 @@ def verify(
     digest = ""
     try:
         checks += _checksums(subject, buffers, progress)
-        other = open_source(against) if against is not None else None
+        if subject.promise is not None:
+            questions = ["base", "against"] if against is not None else ["base"]
+            payloads = _payload_digests(subject, buffers, progress)
+            checks.append(_digests(subject, payloads, buffers))
+            checks += [_unanswered(name, subject.promise, checkpoint) for name in questions]
+            return Report(checkpoint.label, tuple(checks), fingerprint(payloads))
+        other = None
+        if against is not None:
+            other = named_like(open_source(against), checkpoint.tensors)
         nbytes = checkpoint.nbytes + (other.nbytes if other else 0)
         progress.begin("applying" if subject.rules else "reading", nbytes)
         content = read_content(checkpoint, buffers, progress.advance)
         digests = {name: each.digest for name, each in content.items()}
         digest = fingerprint(digests)
-        checks += [_numbers(content), *_tied(checkpoint, digests)]
+        checks += [_numbers(checkpoint, content), *_tied(checkpoint, digests)]
         checks.append(_digests(subject, digests, buffers))
         if other is not None:
             infos = [tensor.info for tensor in other.tensors.values()]
@@ -102,27 +114,44 @@ def _checksums(subject: Subject, buffers: Sequence[Buffers], progress: Progress)
     return [Check("checksums", "not checked", (lacking,))]
 
 
-def _numbers(content: Mapping[str, TensorContent]) -> Check:
+def _numbers(checkpoint: Checkpoint, content: Mapping[str, TensorContent]) -> Check:
     problems = [
         f"{name} holds {each.nans} NaN and {each.infinities} infinite values"
         for name, each in content.items()
-        if each.nans or each.infinities
+        if (each.nans or each.infinities)
+        and not is_buffer(name, checkpoint.tensors[name].info.shape)
     ]
     return judged("numbers", problems, "no NaN, no infinity")
 
 
 def _tied(checkpoint: Checkpoint, digests: Mapping[str, str]) -> list[Check]:
     """Whether an output layer that the config calls tied is the embedding, where both are there."""
-    head, embedding = (digests.get(f"{n}.weight") for n in ("lm_head", "model.embed_tokens"))
-    if (
-        head is None
-        or embedding is None
-        or checkpoint.config.get("tie_word_embeddings") is not True
-    ):
+    head, embedding = (
+        next((name for name in digests if name.endswith(names)), None)
+        for names in (OUTPUT_MATRICES, INPUT_EMBEDDINGS)
+    )
+    if not head or not embedding or checkpoint.config.get("tie_word_embeddings") is not True:
         return []
-    problem = "lm_head.weight is not model.embed_tokens.weight, though the config ties them"
-    fine = "lm_head.weight is model.embed_tokens.weight, as the config says"
-    return [judged("tied", [problem] * (head != embedding), fine)]
+    problem = f"{head} is not {embedding}, though the config ties them"
+    fine = f"{head} is {embedding}, as the config says"
+    return [judged("tied", [problem] * (digests[head] != digests[embedding]), fine)]
+
+
+def _payload_digests(
+    subject: Subject, buffers: Sequence[Buffers], progress: Progress
+) -> dict[str, str]:
+    """Of what an exact delta holds, by name."""
+    delta = subject.parts["delta"]
+    progress.begin("reading", delta.nbytes)
+    infos = [tensor.info for tensor in delta.tensors.values()]
+    return digest_tensors(infos, delta.read_into, buffers, progress.advance)
+
+
+def _unanswered(name: str, promise: DeltaRecord, delta: Checkpoint) -> Check:
+    """What only the base could answer."""
+    base = promise.base.id or "BASE"
+    hint = f"check it with its base: weightsmith verify {delta.label} --base {base}"
+    return Check(name, "not checked", ("only with its base it shows what the delta makes",), hint)
 
 
 def _digests(subject: Subject, digests: Mapping[str, str], buffers: Sequence[Buffers]) -> Check:
@@ -171,7 +200,8 @@ def _same(
 ) -> Check:
     problems = []
     for name in sorted(digests.keys() | others.keys()):
-        if is_buffer(name):
+        held = checkpoint if name in digests else other
+        if is_buffer(name, held.tensors[name].info.shape):
             continue
         if name not in others:
             problems.append(f"{name} is not in {other.label}")

@@ -58,8 +58,7 @@ def _orientation(
 ) -> StepKind | None:
     """How the product lies in the tensor; None where it does not fit.
 
-    Shapes decide, and for a square the config: peft corrects its ``fan_in_fan_out`` by the layer's
-    class, which files do not tell.
+    Shapes decide, and for a square, which shows nothing, ``fan_in_fan_out``.
     """
     if is_embedding:
         return "embedding" if shape == product[::-1] else None

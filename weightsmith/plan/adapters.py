@@ -6,6 +6,7 @@ from typing import Final
 
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS
+from weightsmith.checkpoint.tied import HEADS
 from weightsmith.codecs.lora_steps import Step, grown_rows
 from weightsmith.formats.adapter import AdapterConfig
 from weightsmith.formats.adapter_parts import parse_part
@@ -13,8 +14,6 @@ from weightsmith.formats.tensors import SUMMABLE, TensorInfo
 from weightsmith.plan.adapter_steps import FINDERS, Change
 from weightsmith.plan.model import InputTensor
 
-HEADS: Final = ("lm_head.weight", "lm_head.bias", "embed_out.weight")
-"""How architectures name what has one row a token at the output, as the input embedding has."""
 RENAMED: Final = (
     ("", ""),
     ("model.", ""),
@@ -24,12 +23,18 @@ RENAMED: Final = (
     ("model.language_model.", "language_model.model."),
     ("model.language_model.", "model."),
     ("", "language_model."),
+    ("lm_head.", "embed_out."),
 )
 """How a module's name in memory (first) may begin otherwise in the base's files (second).
 
 A base saved without its head lacks the first word (``h.0.attn`` for ``transformer.h.0.attn``), an
-adapter trained without it too; models of several modalities were renamed in transformers 5.
+adapter trained without it too; models of several modalities, and GPT-NeoX's output layer, were
+renamed in transformers 5.
 """
+_TWICE: Final = ("whole", "lora_magnitude_vector")
+"""What peft itself may save under two names: as what was trained, and with the layer as it is."""
+_ROUTER: Final = (".mlp.gate.", ".block_sparse_moe.gate.")
+"""Mixtral's router, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,9 @@ class Adapter:
     config: AdapterConfig
     tensors: Mapping[str, TensorInfo]
     same_head: bool = False
-    """Whether it holds input embedding and output layer whole, and both are the same bytes."""
+    """Whether it holds input embedding and output layer whole, or what a product for the embedding
+    starts from, and both are the same bytes.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +90,14 @@ class Merging:
         return [f"{name} would have {count} rows" for name, count in sorted(rows.items())]
 
 
-def begin(base: Mapping[str, TensorInfo], *, tied: bool) -> Merging:
-    """The base as it is; `tied` says that its output layer is its input embedding."""
+def begin(base: Mapping[str, TensorInfo], *, tied: bool, head: str = "") -> Merging:
+    """The base as it is; `tied` says that its output layer, which is not among these tensors, is
+    its input embedding, and `head` what it is called, where its files say that.
+    """
     chains = {
         name: Chain(info, InputTensor("base", info))
         for name, info in base.items()
-        if not is_buffer(name)
+        if not is_buffer(name, info.shape)
     }
     matrices = [name for name, chain in chains.items() if len(chain.output.shape) == 2]
     embedding = next((name for name in matrices if name.endswith(INPUT_EMBEDDINGS)), "")
@@ -101,8 +110,8 @@ def begin(base: Mapping[str, TensorInfo], *, tied: bool) -> Merging:
             for name, chain in chains.items()
             if name.endswith((*INPUT_EMBEDDINGS, *HEADS)) and chain.output.shape[:1] == rows
         ),
-        tied=(embedding, f"{prefix}{HEADS[0]}") if embedding and tied else None,
-        dropped=tuple(sorted(name for name in base if is_buffer(name))),
+        tied=(embedding, head or f"{prefix}{HEADS[0]}") if embedding and tied else None,
+        dropped=tuple(sorted(base.keys() - chains.keys())),
     )
 
 
@@ -139,7 +148,7 @@ def _placed(merging: Merging, adapter: Adapter) -> dict[str, Change]:
         parts = changes.setdefault(target, Change(part.module, {})).parts
         if part.kind not in parts:
             parts[part.kind] = info
-        elif part.kind == "whole":
+        elif part.kind in _TWICE:
             copies += 1
         else:
             problems.append(f"{part.kind} of {part.tensor} is there twice, once as {name}")
@@ -153,8 +162,9 @@ def _place(name: str, merging: Merging) -> str | None:
     for memory, files in RENAMED:
         if name.startswith(memory):
             target = files + name.removeprefix(memory)
-            if target in merging.chains or (merging.tied and target == merging.tied[1]):
-                return target
+            for each in (target, target.replace(*_ROUTER)):
+                if each in merging.chains or (merging.tied and each == merging.tied[1]):
+                    return each
     return None
 
 
@@ -173,6 +183,8 @@ def _parted(
     stored = [each.parts.pop("base_layer", None) for each in (ours, heads)]
     matrix = stored[0] or stored[1]
     start = Change(ours.module, {"base_layer": matrix} if matrix else {})
+    if adapter.same_head and stored[0] and heads.parts.keys() == {"whole"}:
+        heads.parts.clear()
     wholes = [each.parts.get("whole") for each in (ours, heads)]
     resized = wholes[0] is not None and wholes[0].shape != merging.chains[embedding].output.shape
     if ours.parts and heads.parts and "token_rows" in ours.parts.keys() | heads.parts.keys():

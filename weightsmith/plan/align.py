@@ -67,9 +67,9 @@ def pair(
     extra: list[TensorInfo] = []
     unfit: list[tuple[TensorInfo, TensorInfo]] = []
     undecided: list[TensorInfo] = []
-    dropped = sorted({name for name in (*base, *delta) if is_buffer(name)})
+    dropped = {name for side in (base, delta) for name in side if is_buffer(name, side[name].shape)}
     for name, info in delta.items():
-        if is_buffer(name):
+        if name in dropped:
             continue
         ours = base.get(name)
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in policy.whole):
@@ -84,13 +84,13 @@ def pair(
                 undecided.append(info)
         else:
             unfit.append((ours, info))
-    lacking = [info for name, info in base.items() if name not in delta and not is_buffer(name)]
+    lacking = [info for name, info in base.items() if name not in delta and name not in dropped]
     problems = [
         *(f"only the delta has {info.name}, {info}" for info in extra),
         *(f"only the base has {info.name}, {info}" for info in lacking),
         *(_shapes_differ(ours, info) for ours, info in unfit),
     ]
-    return Pairing(tuple(pairs), tuple(dropped), tuple(problems), tuple(undecided))
+    return Pairing(tuple(pairs), tuple(sorted(dropped)), tuple(problems), tuple(undecided))
 
 
 def _grows(

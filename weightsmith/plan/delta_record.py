@@ -5,7 +5,6 @@ record (`base_record`).
 """
 
 import base64
-import binascii
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +32,31 @@ class TargetTensor:
     payload: str | None
     """The delta's tensor that holds its payload; None, if it is the base's tensor itself."""
 
+    def to_document(self) -> dict[str, Any]:
+        """The tensor as JSON values."""
+        return {
+            "name": self.info.name,
+            "dtype": self.info.dtype,
+            "shape": list(self.info.shape),
+            "digest": self.digest,
+            "base": self.base,
+            "payload": self.payload,
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "TargetTensor":
+        """The inverse of `to_document`.
+
+        Raises: KeyError, TypeError, ValueError, if it is no such document.
+        """
+        base, payload = document["base"], document["payload"]
+        return cls(
+            info=info_of(document["name"], document["dtype"], document["shape"]),
+            digest=digest_of(document["digest"]),
+            base=None if base is None else text(base),
+            payload=None if payload is None else text(payload),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TargetFile:
@@ -43,6 +67,28 @@ class TargetFile:
     sha256: str
     header: bytes
     """Its first bytes, up to the first tensor."""
+
+    def to_document(self) -> dict[str, Any]:
+        """The file as JSON values."""
+        return {
+            "name": self.name,
+            "size": self.size,
+            "sha256": self.sha256,
+            "header": base64.b64encode(self.header).decode("ascii"),
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "TargetFile":
+        """The inverse of `to_document`.
+
+        Raises: KeyError, TypeError, ValueError, if it is no such document.
+        """
+        return cls(
+            name=_file_name(document["name"]),
+            size=count_of(document["size"]),
+            sha256=digest_of(document["sha256"]),
+            header=base64.b64decode(document["header"], validate=True),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +140,8 @@ class DeltaRecord:
             "base": self.base.to_document(),
             "target": {
                 "fingerprint": self.fingerprint,
-                "tensors": [
-                    {
-                        "name": each.info.name,
-                        "dtype": each.info.dtype,
-                        "shape": list(each.info.shape),
-                        "digest": each.digest,
-                        "base": each.base,
-                        "payload": each.payload,
-                    }
-                    for each in self.tensors
-                ],
-                "files": [
-                    {
-                        "name": each.name,
-                        "size": each.size,
-                        "sha256": each.sha256,
-                        "header": base64.b64encode(each.header).decode("ascii"),
-                    }
-                    for each in self.files
-                ],
+                "tensors": [each.to_document() for each in self.tensors],
+                "files": [each.to_document() for each in self.files],
                 "index": None if self.index is None else self.index.decode(),
             },
         }
@@ -130,28 +158,12 @@ class DeltaRecord:
             target = document["target"]
             record = cls(
                 base=BaseRecord.from_document(document["base"]),
-                tensors=tuple(
-                    TargetTensor(
-                        info=info_of(each["name"], each["dtype"], each["shape"]),
-                        digest=digest_of(each["digest"]),
-                        base=None if each["base"] is None else text(each["base"]),
-                        payload=None if each["payload"] is None else text(each["payload"]),
-                    )
-                    for each in items(target["tensors"])
-                ),
-                files=tuple(
-                    TargetFile(
-                        name=_file_name(each["name"]),
-                        size=count_of(each["size"]),
-                        sha256=digest_of(each["sha256"]),
-                        header=base64.b64decode(each["header"], validate=True),
-                    )
-                    for each in items(target["files"])
-                ),
+                tensors=tuple(map(TargetTensor.from_document, items(target["tensors"]))),
+                files=tuple(map(TargetFile.from_document, items(target["files"]))),
                 index=None if target["index"] is None else text(target["index"]).encode(),
             )
             _require_consistent(record, target["fingerprint"])
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DeltaInvalid(name="record", reason=error) from error
         return record
 

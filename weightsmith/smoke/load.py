@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.errors import (
+    ArchitectureConverted,
     ArchitectureUnknown,
     ModelNotRunnable,
     NoCuda,
@@ -64,8 +66,8 @@ def load(checkpoint: Checkpoint, where: str, *, low_cpu_mem: bool) -> Loaded:
 
     Memory: the model; with `low_cpu_mem`, for as long as it computes, one tensor at a time, each
     read anew whenever it is needed.
-    Raises: ArchitectureUnknown; ModelNotRunnable, if files or tensors are not what transformers
-    wants; OutOfMemory; what reading the checkpoint meets.
+    Raises: ArchitectureUnknown, ArchitectureConverted; ModelNotRunnable, if files or tensors are
+    not what transformers wants; OutOfMemory; what reading the checkpoint meets.
     """
     import transformers
 
@@ -158,7 +160,7 @@ def _whole(model_class: Any, config: Any, checkpoint: Checkpoint, where: str) ->
 def _offloaded(config: Any, checkpoint: Checkpoint, where: str) -> Any:
     """The model without its weights; accelerate asks for each when it is needed.
 
-    Raises: ModelNotRunnable.
+    Raises: ModelNotRunnable, ArchitectureConverted.
     """
     import accelerate
     import transformers
@@ -171,11 +173,17 @@ def _offloaded(config: Any, checkpoint: Checkpoint, where: str) -> Any:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     copies: dict[str, str] = {}
+    prefix = f"{model.base_model_prefix}."  # what a model that was saved without its head lacks
     for tied in names.values():
-        held = next((name for name in tied if name in checkpoint.tensors), tied[0])
+        known = [each for name in tied for each in (name, name.removeprefix(prefix))]
+        held = next((name for name in known if name in checkpoint.tensors), tied[0])
         copies |= {name: held for name in tied if name not in checkpoint.tensors and name != held}
     weights = Weights(checkpoint, copies)
-    _require_all(checkpoint, [name for name in model.state_dict() if name not in weights])
+    lacking = [name for name in model.state_dict() if name not in weights]
+    unused = checkpoint.tensors.keys() - model.state_dict().keys() - {*copies.values()}
+    if lacking and any(not is_buffer(each, checkpoint.tensors[each].info.shape) for each in unused):
+        raise ArchitectureConverted(count=len(lacking), names=", ".join(shown(lacking)))
+    _require_all(checkpoint, lacking)
     accelerate.cpu_offload(model, execution_device=where, state_dict=weights)
     return model
 

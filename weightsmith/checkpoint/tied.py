@@ -1,0 +1,77 @@
+"""Output layers that are the model's input embedding, stored once or, all the same, twice."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint, Tensor
+from weightsmith.checkpoint.digest import SPAN_NBYTES
+from weightsmith.formats.tensors import TensorInfo
+
+OUTPUT_MATRICES: Final = ("lm_head.weight", "embed_out.weight")
+HEADS: Final = (*OUTPUT_MATRICES, "lm_head.bias")
+"""How architectures name what has one row a token at the output, as the input embedding has."""
+
+
+def ties_head(checkpoint: Checkpoint) -> bool:
+    """Whether the output layer of a model that stores none is its input embedding.
+
+    Many configs leave out what is their model type's default, so that only a plain no counts.
+    """
+    names = checkpoint.config.get("architectures")
+    architecture = str(names[0]) if isinstance(names, list) and names else "ForCausalLM"
+    return (
+        architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
+        and checkpoint.config.get("tie_word_embeddings") is not False
+        and not any(name.endswith(HEADS) for name in checkpoint.tensors)
+    )
+
+
+def tied_copies(checkpoint: Checkpoint, *, compare: bool) -> Mapping[str, str]:
+    """Output matrices that are the input embedding, by name, unless the config says otherwise.
+
+    They lie in the same bytes of a torch file that names both; with `compare`, those that do not
+    are read, and count where every byte is equal.
+    """
+    if checkpoint.config.get("tie_word_embeddings") is False:
+        return {}
+    tensors = checkpoint.tensors.items()
+    return {
+        name: kept
+        for name, copy in tensors
+        if name.endswith(OUTPUT_MATRICES)
+        for kept, embedding in tensors
+        if kept.endswith(INPUT_EMBEDDINGS)
+        and (
+            (not checkpoint.rules and _place(copy) == _place(embedding))
+            or (compare and same_bytes(checkpoint, name, kept))
+        )
+    }
+
+
+def without_copy(checkpoint: Checkpoint, other: Checkpoint) -> dict[str, TensorInfo]:
+    """All tensors but a second copy of the input embedding, where the other's output layer is tied
+    to it and not stored.
+    """
+    copies = tied_copies(checkpoint, compare=True) if ties_head(other) else {}
+    return {name: each.info for name, each in checkpoint.tensors.items() if name not in copies}
+
+
+def same_bytes(checkpoint: Checkpoint, left: str, right: str) -> bool:
+    """Whether two tensors have one dtype, one shape and the same bytes, which are read."""
+    infos = [checkpoint.tensors[name].info for name in (left, right)]
+    if (infos[0].dtype, infos[0].shape) != (infos[1].dtype, infos[1].shape):
+        return False
+    nbytes = infos[0].nbytes
+    for start in range(0, nbytes, SPAN_NBYTES):
+        blocks = [bytearray(min(SPAN_NBYTES, nbytes - start)) for _ in infos]
+        for info, block in zip(infos, blocks, strict=True):
+            checkpoint.read_into(info.name, start, memoryview(block))
+        if blocks[0] != blocks[1]:
+            return False
+    return True
+
+
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    """Where a tensor's bytes lie, and how they are read."""
+    stored = tensor.stored
+    return tensor.file, stored.offset, stored.strides, stored.info.dtype, stored.info.shape
