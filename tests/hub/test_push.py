@@ -524,6 +524,20 @@ def test_interrupted_it_keeps_the_delta_and_sends_the_rest(hub: Hub, me: Client)
     assert "weightsmith.json" in there(hub)
 
 
+def test_small_files_that_the_hub_leaves_waiting_do_not_hold_up_an_interrupt(
+    hub: Hub, me: Client
+) -> None:
+    person = Person(hub, me)
+    person.env["HF_TOKEN"] = ME
+    hub.fail("PUT /upload/*", hold_after=0)
+    process = person.start(*PUSH, "--yes", stderr=subprocess.PIPE)
+    until(lambda: hub.count("PUT *") > 0)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert there(hub) == {}
+
+
 def test_at_a_terminal_it_shows_the_card_and_asks(hub: Hub, me: Client) -> None:
     person = Person(hub, me)
     person.env["HF_TOKEN"] = ME

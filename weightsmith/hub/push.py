@@ -27,7 +27,7 @@ from weightsmith.hub.voice import library_heard
 from weightsmith.units import format_size
 
 _LARGE_NBYTES: Final = 1_000_000
-"""From this size on, a file is uploaded by itself, and worth a word."""
+"""From this size on, a file is worth a word when it is uploaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +140,11 @@ def push(
         progress.begin("uploading", sum(sizes.values()))
         additions = [CommitOperationAdd(name, file) for name, file in commit.files.items()]
         for addition in additions:
+            # One by one: what has arrived is not sent again after an interruption, which the
+            # library's threads, that it has for several, would not heed before all have ended.
             name = addition.path_in_repo
-            if sizes[name] < _LARGE_NBYTES:
-                continue
-            # One by one: what has arrived is not sent again after an interruption.
-            progress.note(f"uploading {name}, {format_size(sizes[name])}")
+            if sizes[name] >= _LARGE_NBYTES:
+                progress.note(f"uploading {name}, {format_size(sizes[name])}")
             api.preupload_lfs_files(
                 repo_id,
                 [addition],
