@@ -8,19 +8,18 @@ import zstandard
 
 SPAN = 2 * 1024 * 1024
 BLOCK = 262144
-WIDTHS = {"F16": 2, "BF16": 2, "F32": 4, "C64": 4, "F64": 8}
+WIDTHS = {"F16": 2, "BF16": 2, "F32": 4, "C64": 4, "F64": 8, "C128": 8}
 EXPONENTS = {
-    "F8_E5M2": 2,
-    "F8_E5M2FNUZ": 2,
-    "F8_E4M3": 3,
-    "F8_E4M3FNUZ": 3,
-    "F16": 10,
-    "BF16": 7,
-    "F32": 23,
-    "C64": 23,
-    "F64": 52,
+    "F8_E5M2": (2, 5),
+    "F8_E5M2FNUZ": (2, 5),
+    "F8_E4M3": (3, 4),
+    "F8_E4M3FNUZ": (3, 4),
+    "F16": (10, 5),
+    "BF16": (7, 8),
+    "F32": (23, 8),
+    "C64": (23, 8),
 }
-"""The place of the exponent's lowest bit."""
+"""The place of the exponent's lowest bit, and how many bits it has."""
 
 
 def read_payload(payload: bytes, base: bytes, dtype: str, nbytes: int) -> bytes:
@@ -45,9 +44,10 @@ def read_span(span: bytes, base: bytes, dtype: str, nbytes: int) -> bytes:
     known = elements(base, width) + [0] * (size - len(base) // width)
     if not span:
         return in_bytes(known, width)
-    kind, content = span[0], span[1:]
-    if kind == 3:
-        return content
+    if span[0] == 3:
+        return span[1:]
+    kind, ceiling, content = span[0], span[1], span[2:]
+    centre = int("80" * (width - 1) or "0", 16) if base else 0
     if kind == 1:
         stream, content = read_planes(content, size, width)
     else:
@@ -55,7 +55,7 @@ def read_span(span: bytes, base: bytes, dtype: str, nbytes: int) -> bytes:
         changes, content = number(content[:4]), content[4:]
         gaps, content = read_planes(content, changes, 4)
         values, content = read_planes(content, changes, width)
-        stream, at = [0] * size, 0
+        stream, at = [centre] * size, 0
         for gap, value in zip(gaps, values, strict=True):
             stream[at + gap] = value
             at += gap + 1
@@ -64,24 +64,25 @@ def read_span(span: bytes, base: bytes, dtype: str, nbytes: int) -> bytes:
     if not base:
         return in_bytes([value >> 1 | (value & 1) << bits - 1 for value in stream], width)
     target = known.copy()
-    for place, value in zip(order(known, dtype), stream, strict=True):
-        distance = -(value // 2) - 1 if value % 2 else value // 2
-        target[place] = (known[place] + distance) % 2**bits
+    for place, value in zip(order(known, dtype, ceiling), stream, strict=True):
+        target[place] = (known[place] + value - centre) % 2**bits
     return in_bytes(target, width)
 
 
-def order(known: list[int], dtype: str) -> list[int]:
+def order(known: list[int], dtype: str, ceiling: int) -> list[int]:
     """Places of a span's elements as the stream has them."""
     if dtype not in EXPONENTS:
+        assert ceiling == 0
         return list(range(len(known)))
-    classes = [bits >> EXPONENTS[dtype] & 15 for bits in known]
+    shift, length = EXPONENTS[dtype]
+    classes = [min(max(ceiling - (bits >> shift) % 2**length, 0), 7) for bits in known]
     even = len(known) // 2 * 2
     blocks = []
     for start in range(0, even, BLOCK):
         pairs = range(start, min(start + BLOCK, even), 2)
         blocks.append(sorted(pairs, key=lambda i: (classes[i + 1], classes[i])))
     places: list[int] = []
-    for each in range(16):
+    for each in range(8):
         for block in blocks:
             places += [i for i in block if classes[i] == each]
             places += [i + 1 for i in block if classes[i + 1] == each]

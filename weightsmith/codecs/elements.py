@@ -11,13 +11,23 @@ Bits = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True)
+class Exponents:
+    """Where an element's exponent is."""
+
+    shift: int
+    """Position of its lowest bit."""
+    mask: int
+    """Its bits, once shifted down."""
+
+
+@dataclass(frozen=True, slots=True)
 class Elements:
     """How the bytes of a dtype are taken apart."""
 
     nbytes: int = 1
     """Width of an element."""
-    exponent_shift: int | None = None
-    """Position of the exponent's lowest bit; None for what has no exponent."""
+    exponents: Exponents | None = None
+    """None for what has no exponent, and for F64, of which models hold little."""
 
     def view(self, block: memoryview) -> Bits:
         """The block's elements, sharing its memory."""
@@ -26,16 +36,16 @@ class Elements:
 
 _BYTES: Final = Elements()
 _FLOATS: Final = {
-    "F8_E5M2": Elements(1, 2),
-    "F8_E5M2FNUZ": Elements(1, 2),
-    "F8_E4M3": Elements(1, 3),
-    "F8_E4M3FNUZ": Elements(1, 3),
-    "F16": Elements(2, 10),
-    "BF16": Elements(2, 7),
-    "F32": Elements(4, 23),
-    "C64": Elements(4, 23),
-    "F64": Elements(8, 52),
-    "C128": Elements(8, 52),
+    "F8_E5M2": Elements(1, Exponents(2, 0x1F)),
+    "F8_E5M2FNUZ": Elements(1, Exponents(2, 0x1F)),
+    "F8_E4M3": Elements(1, Exponents(3, 0x0F)),
+    "F8_E4M3FNUZ": Elements(1, Exponents(3, 0x0F)),
+    "F16": Elements(2, Exponents(10, 0x1F)),
+    "BF16": Elements(2, Exponents(7, 0xFF)),
+    "F32": Elements(4, Exponents(23, 0xFF)),
+    "C64": Elements(4, Exponents(23, 0xFF)),
+    "F64": Elements(8),
+    "C128": Elements(8),
 }
 
 

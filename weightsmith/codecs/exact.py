@@ -141,13 +141,12 @@ class SpanMaker:
     ) -> None:
         """Make the payload; `base` holds the elements that the target's span has too."""
         from weightsmith.codecs.elements import elements_of
-        from weightsmith.codecs.exact_span import encode_span, group
+        from weightsmith.codecs.exact_span import encode_span
 
         self._elements = elements_of(dtype)
         self._base = base_elements(base, base_dtype, dtype)
         self._target = self._elements.view(target)
-        self._grouping = group(self._base, len(self._target), self._elements)
-        self.payload = encode_span(self._base, self._target, self._grouping)
+        self.payload, self._grouping = encode_span(self._base, self._target, self._elements)
 
     def restores(self, stored: memoryview) -> bool:
         """Whether what was stored decodes to the target.

@@ -1,31 +1,37 @@
 """One span of an exact delta: the target's bytes from the base's and a payload, and back.
 
-    span := nothing                                    the target is the base
-          | 1, planes of the stream
-          | 2, u32 changes, planes of gaps, planes of the changed distances, both in the stream
+    span := nothing                                            the target is the base
+          | 1, ceiling, planes of the stream
+          | 2, ceiling, u32 changes, planes of gaps, planes of the changed numbers of the stream
           | 3, the target's bytes
 
-The stream holds one distance an element. Bit patterns are taken as integers, so that the difference
-of two floats of one sign is their distance in units in the last place. The difference target -
-base, modulo the element's width, is folded (0, -1, 1, -2, ... -> 0, 1, 2, 3, ...), so that a small
-step either way has zeros in all its upper bytes. A gap is the number of unchanged elements before a
+The stream holds one number an element. Bit patterns are taken as integers, so that the difference
+of two floats of one sign is their distance in units in the last place. The number is target - base,
+modulo the element's width, plus 128 in every byte but the highest: so a small step leaves the upper
+bytes as they are, whether it goes up or down. A gap is the number of unchanged elements before a
 changed one.
 
 Where the base ends inside a span it goes on with zero bits. A span past its end, or of a tensor
-without one, has the patterns themselves for distances, rotated left by one bit: a float's exponent
-then fills a byte, and its sign is the lowest bit.
+without one, has the patterns themselves for numbers, rotated left by one bit: a float's exponent
+then fills a byte, and its sign is the lowest bit; zero counts as unchanged. For `ceiling`, 0 where
+it means nothing, see `grouping`.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from weightsmith.codecs import planes
 from weightsmith.codecs.elements import Bits, Elements
-from weightsmith.codecs.grouping import Grouping
+from weightsmith.codecs.grouping import Grouping, ceiling_of
+from weightsmith.codecs.planes import Plane
 
 _PLANES, _SPARSE, _STORED = 1, 2, 3
+_UNCHANGED: Final = {1: 0, 2: 0x80, 4: 0x80_80_80, 8: 0x80_80_80_80_80_80_80}
+"""By width, what stands in the stream for an element that is the base's."""
+_NOWHERE: Final = np.uint32(0xFFFF_FFFF)
+"""The place before the first."""
 _GLANCE: Final = 1024
 """Elements that are compared first: most spans differ early, or nowhere."""
 
@@ -45,36 +51,50 @@ def _keep_freed_memory() -> None:
 _keep_freed_memory()
 
 
-def group(base: Bits, size: int, elements: Elements) -> Grouping | None:
-    """The order in which a span of `size` elements is coded; None for the order they stand in."""
-    if elements.exponent_shift is None or not len(base):
-        return None
-    return Grouping(_padded(base, size), elements.exponent_shift)
-
-
-def encode_span(base: Bits, target: Bits, grouping: Grouping | None) -> bytes:
-    """The span's payload, the smallest of its kinds; `grouping` is what `group` gives.
+def encode_span(base: Bits, target: Bits, elements: Elements) -> tuple[bytes, Grouping | None]:
+    """The span's payload, the smallest of its kinds, and the order in which it is coded.
 
     The base may be shorter than the target.
     """
     padded = _padded(base, len(target))
     if same(padded[:_GLANCE], target[:_GLANCE]) and same(padded, target):
-        return b""
+        return b"", None
+    grouping = _grouping(base, padded, elements)
+    changes = 0
+
+    def distances(block: slice) -> Bits:
+        nonlocal changes
+        difference = target[block] - padded[block]
+        changes += int(np.count_nonzero(difference))
+        difference += _unchanged(base, target.dtype)
+        return difference
+
     if grouping is not None:
-        stream = grouping.gather(_distances(padded[b], target[b]) for b in grouping.blocks)
+        stream = grouping.gather(map(distances, grouping.blocks))
+    elif len(base):
+        stream = planes.split(distances(slice(None)))
     else:
-        stream = _distances(padded, target) if len(base) else _rotated_left(target)
-    if np.count_nonzero(stream) * 2 < len(stream):
-        content = bytes([_SPARSE]) + _encode_sparse(stream)
+        changes = int(np.count_nonzero(target))
+        stream = planes.split(_rotated_left(target))
+    ceiling = _ceiling(grouping)
+    if changes * 2 < len(target):
+        packed = _pack_sparse(stream, _unchanged(base, target.dtype))
+        parts = [bytes([_SPARSE, ceiling]), *packed]
     else:
-        content = bytes([_PLANES]) + planes.pack(stream)
-    return content if len(content) <= target.nbytes else bytes([_STORED]) + target.tobytes()
+        parts = [bytes([_PLANES, ceiling]), *planes.pack(stream)]
+    if sum(map(len, parts)) > target.nbytes:
+        parts = [bytes([_STORED]), target.data.cast("B")]
+    return b"".join(parts), grouping
 
 
 def decode_span(
-    payload: memoryview, base: Bits, out: Bits, elements: Elements, grouping: Grouping | None = None
+    payload: memoryview,
+    base: Bits,
+    out: Bits,
+    elements: Elements,
+    grouping: Grouping | None = None,
 ) -> None:
-    """Fill `out` with the target's elements.
+    """Fill `out` with the target's elements; `grouping` is the encoder's, if it is at hand.
 
     Memory: a few times the span, whatever the payload holds.
     Raises: ValueError, zstandard.ZstdError, if the payload is damaged.
@@ -89,22 +109,34 @@ def decode_span(
             raise ValueError("a span has another length than the target's")
         out[:] = elements.view(content)
         return
-    if kind == _PLANES:
-        stream, rest = planes.unpack(content, len(out), out.dtype)
-    elif kind == _SPARSE:
-        stream, rest = _decode_sparse(content, len(out), out.dtype)
-    else:
+    if kind not in {_PLANES, _SPARSE}:
         raise ValueError(f"a span of the unknown kind {kind}")
+    if not content:
+        raise ValueError("a span is cut short")
+    ceiling, content = content[0], content[1:]
+    unchanged = _unchanged(base, out.dtype)
+    stream: Sequence[Plane | None]
+    if kind == _PLANES:
+        stream, rest = planes.unpack(content, len(out), out.itemsize)
+    else:
+        stream, rest = _unpack_sparse(content, len(out), unchanged)
     if rest:
         raise ValueError("a span is longer than its content")
-    grouping = grouping or group(base, len(out), elements)
+    grouping = grouping or _grouping(base, padded, elements, ceiling)
+    if ceiling != _ceiling(grouping):
+        raise ValueError("a span of other groups than its base has")
     if grouping is not None:
-        for block, distances in zip(grouping.blocks, grouping.scatter(stream), strict=True):
-            _move(padded[block], distances, out[block])
-    elif len(base):
-        _move(padded, stream, out)
+        numbers = grouping.scatter(stream, out.dtype)
+        for block, each in zip(grouping.blocks, numbers, strict=True):
+            np.add(padded[block], each, out=out[block])
+            out[block] -= unchanged
+        return
+    whole = planes.merge(stream, len(out), out.dtype)
+    if len(base):
+        np.add(padded, whole, out=out)
+        out -= unchanged
     else:
-        out[:] = _rotated_right(stream)
+        out[:] = _rotated_right(whole)
 
 
 def same(a: Bits, b: Bits) -> bool:
@@ -124,22 +156,28 @@ def _padded(base: Bits, size: int) -> Bits:
     return padded
 
 
-def _distances(base: Bits, target: Bits) -> Bits:
-    """The folded differences."""
-    distances = target - base
-    signs = distances.view(f"<i{distances.itemsize}") >> (8 * distances.itemsize - 1)
-    distances <<= 1
-    distances ^= signs.view(distances.dtype)
-    return distances
+def _grouping(
+    base: Bits, padded: Bits, elements: Elements, ceiling: int | None = None
+) -> Grouping | None:
+    """The order in which a span is coded; None for the order in which its elements stand.
+
+    Without a `ceiling`, one that suits the base.
+    """
+    if elements.exponents is None or not len(base):
+        return None
+    if ceiling is None:
+        ceiling = ceiling_of(padded, elements.exponents)
+    return Grouping(padded, elements.exponents, ceiling)
 
 
-def _move(base: Bits, distances: Bits, out: Bits) -> None:
-    """The inverse of `_distances`; uses up `distances`."""
-    signs = distances & 1
-    np.negative(signs, out=signs)
-    distances >>= 1
-    distances ^= signs
-    np.add(base, distances, out=out)
+def _ceiling(grouping: Grouping | None) -> int:
+    return 0 if grouping is None else grouping.ceiling
+
+
+def _unchanged(base: Bits, dtype: np.dtype[Any]) -> np.integer[Any]:
+    """What stands for an element that is the base's, or has no bits where there is none."""
+    number: np.integer[Any] = dtype.type(_UNCHANGED[dtype.itemsize] if len(base) else 0)
+    return number
 
 
 def _rotated_left(elements: Bits) -> Bits:
@@ -152,22 +190,37 @@ def _rotated_right(elements: Bits) -> Bits:
     return elements >> 1 | elements << (8 * elements.itemsize - 1)
 
 
-def _encode_sparse(stream: Bits) -> bytes:
-    positions = np.flatnonzero(stream != 0)  # of a mask, twice as fast as of the numbers
-    gaps = np.diff(positions, prepend=-1) - 1
-    count = len(positions).to_bytes(planes.NUMBER_NBYTES, "little")
-    return count + planes.pack(gaps.astype("<u4")) + planes.pack(stream[positions])
+def _pack_sparse(stream: Sequence[Plane], unchanged: np.integer[Any]) -> list[bytes | memoryview]:
+    changed = np.zeros(len(stream[0]), np.bool_)
+    for plane, byte in zip(stream, _bytes_of(unchanged), strict=True):
+        changed |= plane != byte
+    positions = np.flatnonzero(changed)
+    gaps = np.diff(positions.astype("<u4"), prepend=_NOWHERE) - 1
+    return [
+        len(positions).to_bytes(planes.NUMBER_NBYTES, "little"),
+        *planes.pack(planes.split(gaps)),
+        *planes.pack([np.take(plane, positions) for plane in stream]),
+    ]
 
 
-def _decode_sparse(content: memoryview, size: int, dtype: npt.DTypeLike) -> tuple[Bits, memoryview]:
+def _unpack_sparse(
+    content: memoryview, size: int, unchanged: np.integer[Any]
+) -> tuple[list[Plane], memoryview]:
     count, content = planes.take_number(content)
     if count > size:
         raise ValueError("more changes than elements")
-    gaps, content = planes.unpack(content, count, "<u4")
-    values, content = planes.unpack(content, count, dtype)
-    positions = np.cumsum(gaps, dtype=np.int64) + np.arange(count)
+    packed, content = planes.unpack(content, count, planes.NUMBER_NBYTES)
+    steps = planes.merge(packed, count, "<u4").astype(np.int64) + 1
+    positions = np.cumsum(steps, out=steps) - 1
     if count and positions[-1] >= size:
         raise ValueError("a change lies outside its span")
-    stream = np.zeros(size, dtype)
-    stream[positions] = values
+    changed, content = planes.unpack(content, count, unchanged.itemsize)
+    stream = [np.full(size, byte, np.uint8) for byte in _bytes_of(unchanged)]
+    for plane, values in zip(stream, changed, strict=True):
+        plane[positions] = 0 if values is None else values
     return stream, content
+
+
+def _bytes_of(number: np.integer[Any]) -> bytes:
+    """Its bytes, the most significant first."""
+    return int(number).to_bytes(number.itemsize, "big")

@@ -2,17 +2,18 @@
 
 How far a weight moves, in units in the last place, depends on its exponent: in a group of one
 exponent the distances have one spread, and compress well. Encoder and decoder know the base, so the
-order costs nothing to store.
+order costs nothing to store but one number, the exponent of the first group.
 
-The order, which is part of the format: a span's elements are cut into blocks of `BLOCK`, a block
-into pairs of neighbours; an element's class is the low four bits of its base's exponent. In each
-block the pairs are put in the order of (class of the second, class of the first), equal ones as
-they stood. The stream is then, for each class and within it for each block, the first elements of
-that class in this order, then the second elements of that class. The last of an odd number of
-elements ends the stream.
+The order, which is part of the format: an element's class is how far its base's exponent is below
+that ceiling, from 0 to 7. A span's elements are cut into blocks of `BLOCK`, a block into pairs of
+neighbours. In each block the pairs are put in the order of (class of the second, class of the
+first), equal ones as they stood. The stream is then, for each class and within it for each block,
+the first elements of that class in this order, then the second elements of that class. The last of
+an odd number of elements ends the stream.
 
 Pairs, because the number of keys is what a sort costs: a stable sort of 8-bit keys is a radix sort.
-Blocks, because they stay in the processor's cache.
+Blocks, because they stay in the processor's cache. The stream is put together plane by plane, and
+never as numbers: that would be one more pass over memory each way.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,72 +22,103 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from weightsmith.codecs.elements import Bits
+from weightsmith.codecs.elements import Bits, Exponents
+from weightsmith.codecs.planes import Plane, merge, split
 
 BLOCK: Final = 1 << 18
 """Elements in a block."""
 
-_CLASSES: Final = 16
+_CLASSES: Final = 8
+_CLASS_BITS: Final = 3
 _KEYS: Final = np.arange(_CLASSES**2, dtype=np.uint8)
-_PAIR: Final = {1: "<u2", 2: "<u4", 4: "<u8", 8: "<c16"}
+_PAIR: Final = {1: "<u2", 2: "<u4", 4: "<u8"}
 """A dtype as wide as two elements of this width, to move pairs as one."""
+_SAMPLED: Final = 64
+"""A sample is so many neighbours, for the sake of the cache, of each stretch of its square."""
+
+Run = list[int]
+"""Where a run of elements of one class starts and stops."""
+
+
+def ceiling_of(base: Bits, exponents: Exponents) -> int:
+    """The exponent that about one element in a hundred is above."""
+    stretch = _SAMPLED**2
+    if count := len(base) // stretch:
+        base = base[: count * stretch].reshape(count, stretch)[:, :_SAMPLED].ravel()
+    found = np.cumsum(np.bincount(_exponents(base, exponents)))
+    return int(np.searchsorted(found, 0.99 * found[-1]))
+
+
+def _exponents(base: Bits, exponents: Exponents) -> Plane:
+    found = np.empty(len(base), np.uint8)
+    np.right_shift(base, exponents.shift, out=found, casting="unsafe")
+    found &= exponents.mask
+    return found
 
 
 class Grouping:
     """The order of one span, worked out from its base."""
 
-    def __init__(self, base: Bits, exponent_shift: int) -> None:
-        """`exponent_shift` is the position of the exponent's lowest bit in an element.
+    def __init__(self, base: Bits, exponents: Exponents, ceiling: int) -> None:
+        """`ceiling` is the exponent of the first class; what is above it counts as it.
 
         Memory: four bytes an element.
         """
-        paired = len(base) // 2 * 2
-        self.blocks = [slice(at, min(at + BLOCK, paired)) for at in range(0, paired, BLOCK)]
+        self.ceiling = ceiling
+        self._paired = len(base) // 2 * 2
+        starts = range(0, self._paired, BLOCK)
+        self.blocks = [slice(start, min(start + BLOCK, self._paired)) for start in starts]
         """Where each block stands in the span; the last of an odd number is a block of its own."""
         self._orders: list[npt.NDArray[np.intp]] = []
         """By block, its pairs in their order."""
         edges = np.empty((len(self.blocks), _KEYS.size + 1), np.intp)
+        floor = max(ceiling - _CLASSES + 1, 0)
         for block, row in zip(self.blocks, edges, strict=True):
-            classes = np.empty(block.stop - block.start, np.uint8)
-            np.right_shift(base[block], exponent_shift, out=classes, casting="unsafe")
-            classes &= _CLASSES - 1
+            classes = _exponents(base[block], exponents)
+            np.clip(classes, floor, ceiling, out=classes)
+            np.subtract(ceiling, classes, out=classes)
             both = classes.view("<u2")
-            keys = (both | both >> 4).astype(np.uint8)
+            keys = (both | both >> (8 - _CLASS_BITS)).astype(np.uint8)
             order = np.argsort(keys, kind="stable")
             self._orders.append(order)
             row[:-1] = np.searchsorted(keys, _KEYS, sorter=order)
             row[-1] = len(keys)
-        if paired < len(base):
-            self.blocks.append(slice(paired, len(base)))
+        if self._paired < len(base):
+            self.blocks.append(slice(self._paired, len(base)))
         self._runs = _Runs(edges)
 
-    def gather(self, blocks: Iterable[Bits]) -> Bits:
-        """The stream, from the elements of each of `self.blocks`."""
-        halves: list[Bits] = []
-        rest: list[Bits] = []
+    def gather(self, blocks: Iterable[Bits]) -> list[Plane]:
+        """The stream's planes, from the elements of each of `self.blocks`."""
+        halves: list[list[Plane]] = []
         for number, elements in enumerate(blocks):
             if number == len(self._orders):
-                rest = [elements]
+                halves.append(split(elements))
                 break
             pairs = elements.view(_PAIR[elements.itemsize])
-            ordered = np.take(pairs, self._orders[number], mode="clip").view(elements.dtype)
-            halves += [ordered[::2], ordered[1::2]]
-        return np.concatenate([*self._runs.of_blocks(halves), *rest])
+            ordered = split(np.take(pairs, self._orders[number], mode="clip"))
+            halves += [ordered[elements.itemsize :], ordered[: elements.itemsize]]
+        runs = self._runs.of_blocks()
+        if len(halves) > 2 * len(self._orders):
+            runs.append([len(halves) - 1, 0, 1])
+        planes = []
+        for plane in zip(*halves, strict=True):
+            parts = [half.data for half in plane]
+            stream = b"".join([parts[number][start:stop] for number, start, stop in runs])
+            planes.append(np.frombuffer(stream, np.uint8))
+        return planes
 
-    def scatter(self, stream: Bits) -> Iterator[Bits]:
-        """The elements of each of `self.blocks`, from the stream."""
-        pair = _PAIR[stream.itemsize]
+    def scatter(self, planes: Sequence[Plane | None], dtype: npt.DTypeLike) -> Iterator[Bits]:
+        """The elements of each of `self.blocks`, from the stream's planes."""
+        parts = [None if plane is None else plane.data for plane in planes]
+        pair = _PAIR[np.dtype(dtype).itemsize]
         for number, order in enumerate(self._orders):
-            ordered = np.empty(2 * len(order), stream.dtype)
-            first, second = self._runs.of_stream(stream, number)
-            np.concatenate(first, out=ordered[::2])
-            np.concatenate(second, out=ordered[1::2])
-            elements = np.empty_like(ordered)
-            elements.view(pair)[order] = ordered.view(pair)
+            first, second = self._runs.of_stream(number)
+            ordered = [_joined(plane, runs) for runs in (second, first) for plane in parts]
+            elements = np.empty(2 * len(order), dtype)
+            elements.view(pair)[order] = merge(ordered, len(order), pair)
             yield elements
-        paired = 2 * sum(map(len, self._orders))
-        if paired < len(stream):
-            yield stream[paired:]
+        if len(self.blocks) > len(self._orders):
+            yield merge([plane if plane is None else plane[-1:] for plane in planes], 1, dtype)
 
 
 class _Runs:
@@ -105,21 +137,30 @@ class _Runs:
         self._places = _with_last(places.transpose(2, 0, 1), places[:, :, 0].T)
         self._ends = np.cumsum(self._sizes).reshape(self._sizes.shape)
 
-    def of_blocks(self, halves: Sequence[Bits]) -> list[Bits]:
-        """The runs of the stream, from the first and second elements of each ordered block."""
+    def of_blocks(self) -> list[list[int]]:
+        """The runs of the stream: in which half of which ordered block each lies, and where.
+
+        Halves are numbered: a block's first elements, its second ones, the next block's first, ...
+        """
         runs = np.nonzero(self._sizes)
         numbers = 2 * runs[1] + (runs[2] == _CLASSES)
         starts, sizes = self._places[runs], self._sizes[runs]
-        each = zip(numbers.tolist(), starts.tolist(), (starts + sizes).tolist(), strict=True)
-        return [halves[number][start:end] for number, start, end in each]
+        found: list[list[int]] = np.stack([numbers, starts, starts + sizes], axis=1).tolist()
+        return found
 
-    def of_stream(self, stream: Bits, block: int) -> tuple[list[Bits], list[Bits]]:
-        """The runs of the first and of the second elements of an ordered block."""
+    def of_stream(self, block: int) -> tuple[list[Run], list[Run]]:
+        """Where in the stream an ordered block's first elements lie, and its second ones."""
         ends, sizes = self._ends[:, block].T, self._sizes[:, block].T
-        starts = ends - sizes
-        edges = list(zip(starts.ravel().tolist(), ends.ravel().tolist(), strict=True))
-        runs = [stream[start:end] for start, end in edges]
-        return runs[:-_CLASSES], runs[-_CLASSES:]
+        runs = np.stack([ends - sizes, ends], axis=2)
+        first, second = (half.reshape(-1, 2).tolist() for half in np.split(runs, [_CLASSES]))
+        return first, second
+
+
+def _joined(plane: memoryview | None, runs: Sequence[Run]) -> Plane | None:
+    """These runs of a plane, one behind the other."""
+    if plane is None:
+        return None
+    return np.frombuffer(b"".join([plane[start:stop] for start, stop in runs]), np.uint8)
 
 
 def _with_last(runs: npt.NDArray[np.intp], last: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from weightsmith.checkpoint.store import LocalStore
 from weightsmith.engine.file_hashes import file_digest, hash_files
+from weightsmith.engine.front import Wait, no_wait
 from weightsmith.engine.manifest import File, Manifest, Sidecar, manifest_of
 from weightsmith.engine.progress import Progress
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors
@@ -15,13 +16,18 @@ from weightsmith.plan.model import FilePlan, Plan, RestoredPlan
 
 
 def require_published(
-    path: Path, plan: FilePlan | RestoredPlan, buffers: Sequence[Buffers], advance: Advance
+    path: Path,
+    plan: FilePlan | RestoredPlan,
+    buffers: Sequence[Buffers],
+    advance: Advance,
+    wait: Wait = no_wait,
 ) -> None:
-    """Hold a written file against the hashes that its release gives for it.
+    """Hold a file, with the `wait` of its front one in the making, against the hashes that its
+    release gives for it.
 
     Raises: DecodedWrong.
     """
-    found = hash_files({path: plan.published.keys()}, buffers[:1], advance)[path]
+    found = hash_files({path: plan.published.keys()}, buffers[:1], advance, wait)[path]
     for algorithm, digest in plan.published.items():
         if found[algorithm] != digest:
             raise DecodedWrong(file=plan.name, algorithm=algorithm)

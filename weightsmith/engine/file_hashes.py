@@ -10,6 +10,7 @@ from blake3 import blake3
 from weightsmith import fs
 from weightsmith.checkpoint.digest import SPAN_NBYTES
 from weightsmith.engine.executors.threads import run_tasks
+from weightsmith.engine.front import Wait, no_wait
 from weightsmith.engine.spans import Advance, Buffers
 
 Hashes = Mapping[str, str]
@@ -26,12 +27,16 @@ def file_digest(path: Path) -> str:
 
 
 def hash_files(
-    wanted: Mapping[Path, Collection[str]], buffers: Sequence[Buffers], advance: Advance
+    wanted: Mapping[Path, Collection[str]],
+    buffers: Sequence[Buffers],
+    advance: Advance,
+    wait: Wait = no_wait,
 ) -> dict[Path, Hashes]:
     """Hash files by the algorithms that are named for each, reading every file once.
 
     A hash goes through its file from front to back, so that files are what is shared out among the
-    workers, one for each set of buffers. Memory: one span a worker.
+    workers, one for each set of buffers. With the `wait` of its front, one file may still be in the
+    making. Memory: one span a worker.
     Raises: SourceFault, where one cannot be read.
     """
     found: dict[Path, Hashes] = {}
@@ -39,10 +44,12 @@ def hash_files(
     def worker(own: Buffers) -> Callable[[Path], None]:
         def hash_file(path: Path) -> None:
             hashers = {name: _hasher(name) for name in wanted[path]}
+            wait(1)
             file = fs.open_for_reading(path)
             size = file.size
             for start in range(0, size, SPAN_NBYTES):
                 block = own.block(0, min(SPAN_NBYTES, size - start))
+                wait(start + len(block))
                 file.read_into(start, block)
                 for hasher in hashers.values():
                     hasher.update(block)

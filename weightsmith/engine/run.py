@@ -15,6 +15,7 @@ from weightsmith.engine.decoded import (
     require_published,
 )
 from weightsmith.engine.expected import require_expected
+from weightsmith.engine.front import Front, Wait, no_wait
 from weightsmith.engine.inputs import Countdown, require_unchanged
 from weightsmith.engine.making import Background, Making, Outcome, require_same
 from weightsmith.engine.manifest import Manifest, manifest_of
@@ -46,6 +47,7 @@ def run_shard(
     options: Options,
     buffers: Sequence[Buffers],
     countdown: Countdown,
+    front: Front,
     progress: Progress,
 ) -> tuple[fs.PositionedFile, dict[str, str]]:
     """Write shard `number` into the directory `output`, not yet synced; pure and idempotent.
@@ -56,7 +58,14 @@ def run_shard(
     file = fs.create(output / shard.name)
     drop_cache = options.low_cpu_mem
     digests = fill(
-        shard, bindings.inputs, file, buffers, progress.advance, countdown, drop_cache=drop_cache
+        shard,
+        bindings.inputs,
+        file,
+        buffers,
+        progress.advance,
+        countdown,
+        front,
+        drop_cache=drop_cache,
     )
     return file, digests
 
@@ -95,24 +104,33 @@ class _Model(Making):
                     digests |= kept[shard.name].digests
                     continue
                 identity = made_from(shard, inputs)
-                file, made = run_shard(
-                    plan,
-                    self.bindings,
-                    number,
-                    self.staging.output,
-                    options,
-                    self.buffers,
-                    countdown,
-                    self.progress,
-                )
+                front = Front()
+                restored = isinstance(shard, RestoredPlan)  # one hash, one thread: in background
+                if restored and options.verify != "disk":
+                    check = partial(self._check, shard, {}, [Buffers()], front.wait)
+                    background.submit(check)
+                try:
+                    file, made = run_shard(
+                        plan,
+                        self.bindings,
+                        number,
+                        self.staging.output,
+                        options,
+                        self.buffers,
+                        countdown,
+                        front,
+                        self.progress,
+                    )
+                finally:
+                    front.close()
                 require_expected(shard, made, inputs, self.buffers)
                 background.sync(file, drop_cache=options.low_cpu_mem or options.verify == "disk")
                 if options.verify == "disk":
                     background.wait()
-                if isinstance(shard, RestoredPlan):  # one hash, one thread: beside the next shard
-                    background.submit(partial(self._check, shard, made, [Buffers()]))
-                else:
+                if not restored:
                     self._check(shard, made, self.buffers)
+                elif options.verify == "disk":
+                    background.submit(partial(self._check, shard, made, [Buffers()]))
                 require_unchanged(inputs)
                 receipt = Receipt(
                     plan.digest, shard.name, shard.nbytes, machine(plan), identity, made
@@ -123,7 +141,11 @@ class _Model(Making):
         return digests
 
     def _check(
-        self, shard: ShardPlan, expected: Mapping[str, str], buffers: Sequence[Buffers]
+        self,
+        shard: ShardPlan,
+        expected: Mapping[str, str],
+        buffers: Sequence[Buffers],
+        wait: Wait = no_wait,
     ) -> None:
         """Read a shard back and compare; with the release's own hashes, however little is verified.
 
@@ -133,7 +155,7 @@ class _Model(Making):
         if _is_read_back(shard, self.options):
             require_same(path, read_back(path, shard, buffers, advance), expected)
         if isinstance(shard, FilePlan | RestoredPlan) and shard.published:
-            require_published(path, shard, buffers, advance)
+            require_published(path, shard, buffers, advance, wait)
 
 
 def _nbytes_to_do(shard: ShardPlan, options: Options, *, kept: bool) -> int:

@@ -10,6 +10,7 @@ from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
 from weightsmith.codecs.base import Range
 from weightsmith.codecs.registry import codec
 from weightsmith.engine.executors.threads import run_tasks
+from weightsmith.engine.front import Front
 from weightsmith.engine.inputs import Countdown
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors, span_range
 from weightsmith.errors import DamagedInput, VerificationFailed
@@ -82,15 +83,19 @@ def fill(
     buffers: Sequence[Buffers],
     advance: Advance,
     countdown: Countdown,
+    front: Front,
     *,
     drop_cache: bool,
 ) -> dict[str, str]:
     """Write a shard's header and data, one worker a set of buffers; returns tensor digests by name.
 
+    How far it is written, `front` is told.
+
     Memory: one span of output and what it is made from, a worker.
     """
     file.reserve(shard.nbytes)
     file.write_from(0, memoryview(shard.header))
+    front.written(0, len(shard.header))
     works = [TensorWork(tensor, inputs) for tensor in shard.tensors]
 
     def worker(own: Buffers) -> Callable[[tuple[TensorWork, int]], None]:
@@ -101,6 +106,7 @@ def fill(
             work.make(span, own, out)
             offset = shard.places[work.output.name].offset + span.start
             file.write_from(offset, out)
+            front.written(offset, offset + span.nbytes)
             file.start_writeback(offset, span.nbytes)
             if work.finish_span(number, span_digest(out)):
                 if drop_cache:
