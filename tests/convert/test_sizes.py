@@ -1,20 +1,18 @@
 """Large models: planned from headers in a moment, converted in the memory of a small one."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.memory import HAS_PEAK, MIB, peak_nbytes
 from weightsmith.formats.meta_params import Params
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.meta import plan_meta
 from weightsmith.plan.model import Plan
 from weightsmith.plan.shards import lay_out
 
-MIB = 1024 * 1024
 LLAMA_2_70B = Params(
     dim=8192,
     n_heads=64,
@@ -64,14 +62,11 @@ def test_70b_in_eight_files_is_planned_in_a_moment_and_comes_to_its_published_si
 
 MEASURE = """
 import sys
-from pathlib import Path
 from weightsmith.engine.bindings import Options
 from weightsmith.ops.convert import convert
 source, target, mode = sys.argv[1:]
 convert(source, target, options=Options(workers=2, low_cpu_mem=mode == "low"))
 assert "torch" not in sys.modules
-status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-print(int(status["VmHWM"].split()[0]) * 1024)
 """
 
 
@@ -99,17 +94,11 @@ def meta_of(folder: Path, layers: int) -> Path:
 
 def peak(home: Path, layers: int, mode: str) -> int:
     """Peak resident bytes of a process that converts so many layers."""
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, meta_of(home / "meta", layers), home / "out", mode],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(done.stdout)
+    return peak_nbytes(MEASURE, meta_of(home / "meta", layers), home / "out", mode)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to ask for the peak")
+@HAS_PEAK
 @pytest.mark.parametrize("mode", ["default", "low"])
 def test_four_times_the_model_needs_the_same_memory_and_no_torch(mode: str, tmp_path: Path) -> None:
     small, large = (peak(tmp_path / str(n), n, mode) for n in (3, 12))

@@ -1,22 +1,18 @@
 """Decoding needs the memory of a few spans, however large the files: a real process's real peak."""
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-MIB = 1024 * 1024
+from tests.memory import HAS_PEAK, MIB, peak_nbytes
+
 MEASURE = """
 import sys
-from pathlib import Path
 from weightsmith.ops.apply_delta import apply_delta
 delta, key, target = sys.argv[1:]
 apply_delta(None, delta, key=key, target=target)
 assert "torch" not in sys.modules
-status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-print(int(status["VmHWM"].split()[0]) * 1024)
 """
 
 
@@ -28,17 +24,11 @@ def peak(home: Path, mib: int) -> int:
     with (home / "delta" / f"model.dat.{digest.hexdigest()}.enc").open("wb") as file:
         file.write(digest.digest())
         file.truncate(32 + mib * MIB)
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, home / "delta", home / "key", home / "target"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(done.stdout)
+    return peak_nbytes(MEASURE, home / "delta", home / "key", home / "target")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to ask for the peak")
+@HAS_PEAK
 def test_four_times_the_file_needs_the_same_memory_and_no_torch(tmp_path: Path) -> None:
     small, large = (peak(tmp_path / str(mib), mib) for mib in (80, 320))
     print(f"{small / MIB:.0f} and {large / MIB:.0f} MiB")

@@ -1,17 +1,15 @@
 """An exact delta takes little: no torch, and a memory that does not know the model's size."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.delta.models import write_pair
+from tests.memory import HAS_PEAK, MIB, peak_nbytes
 from weightsmith.formats.safetensors_header import layout
 from weightsmith.formats.tensors import TensorInfo
 
-MIB = 1024 * 1024
 WORK = """
 import sys
 from pathlib import Path
@@ -22,18 +20,13 @@ folder = Path(sys.argv[1])
 options = Options(workers=2)
 make_delta(folder / "base", folder / "target", folder / "delta", options=options)
 apply_delta(folder / "base", folder / "delta", target=folder / "out", options=options)
-status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-print(int(status["VmHWM"].split()[0]) * 1024, "torch" in sys.modules)
+assert "torch" not in sys.modules
 """
 
 
 def peak(folder: Path) -> int:
     """Peak resident bytes of a process that makes a delta and applies it."""
-    argv = [sys.executable, "-c", WORK, str(folder)]
-    done = subprocess.run(argv, check=True, capture_output=True, text=True)
-    nbytes, torch = done.stdout.split()
-    assert torch == "False"
-    return int(nbytes)
+    return peak_nbytes(WORK, folder)
 
 
 def write(path: Path, seed: int, count: int) -> None:
@@ -55,7 +48,7 @@ def test_an_exact_delta_is_made_and_applied_without_torch(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@HAS_PEAK
 def test_memory_does_not_depend_on_the_model(tmp_path: Path) -> None:
     found = {}
     for count in (4, 24):

@@ -1,25 +1,20 @@
 """Memory is a few spans, whatever the model: a real process, its real peak."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.memory import HAS_PEAK, MIB, peak_nbytes
 from weightsmith.formats.safetensors_header import layout
 from weightsmith.formats.tensors import TensorInfo
 
-MIB = 1024 * 1024
 MEASURE = """
 import sys
-from pathlib import Path
 from weightsmith.engine.bindings import Options
 from weightsmith.ops.apply_delta import apply_delta
 base, delta, target, mode = sys.argv[1:]
 options = Options(workers=2, low_cpu_mem=mode == "low")
 apply_delta(base, delta, target=target, options=options, max_shard_nbytes=100_000_000)
-status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-print(int(status["VmHWM"].split()[0]) * 1024)
 """
 
 
@@ -38,23 +33,17 @@ def sparse_model(folder: Path, nbytes: int, *, dtype: str) -> Path:
 
 def peak(home: Path, nbytes: int, *, base: str, mode: str) -> int:
     """Peak resident bytes of a process that applies a delta of so many bytes."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-c", MEASURE),
-            sparse_model(home / "base", nbytes * (2 if base == "F32" else 1), dtype=base),
-            sparse_model(home / "delta", nbytes, dtype="F16"),
-            home / "target",
-            mode,
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
+    return peak_nbytes(
+        MEASURE,
+        sparse_model(home / "base", nbytes * (2 if base == "F32" else 1), dtype=base),
+        sparse_model(home / "delta", nbytes, dtype="F16"),
+        home / "target",
+        mode,
     )
-    return int(done.stdout)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to ask for the peak")
+@HAS_PEAK
 @pytest.mark.parametrize(
     "base, mode, limit", [("F16", "default", 320), ("F16", "low", 280), ("F32", "default", 320)]
 )

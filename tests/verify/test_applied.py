@@ -156,16 +156,21 @@ def test_exact_delta_with_its_base_has_all_digests_checked(
     assert found["fingerprint"] == verify(models.tuned).fingerprint
 
 
+def with_another_number(folder: Path, name: str) -> Path:
+    """The folder, one number of a matrix changed in it."""
+    weights = read(folder)
+    weights[name][5, 5] += 0.5
+    change_weights(folder, lambda _: weights)
+    return folder
+
+
 def test_wrong_base_is_found_by_the_manifest_of_the_delta(
     models: Models, exact: Path, copy: Copy, weightsmith: Weightsmith
 ) -> None:
     said = weightsmith("verify", exact, "--base", models.tuned)
     assert (said.code, said.verdict("base")) == (1, "FAIL")
-    other = copy(models.base)
     name = "model.layers.0.mlp.gate_proj.weight"
-    weights = read(other)
-    weights[name][5, 5] += 0.5
-    change_weights(other, lambda _: weights)
+    other = with_another_number(copy(models.base), name)
     said = weightsmith("verify", exact, "--base", other)
     assert (said.code, said.verdict("base")) == (1, "FAIL")
     assert name in said.words
@@ -179,11 +184,8 @@ def test_wrong_base_that_planning_overlooks_is_found_by_what_comes_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("weightsmith.ops.restore._GLANCE_NBYTES", 0)  # as with large tensors
-    other = copy(models.base)
     name = "model.layers.0.mlp.gate_proj.weight"
-    weights = read(other)
-    weights[name][5, 5] += 0.5
-    change_weights(other, lambda _: weights)
+    other = with_another_number(copy(models.base), name)
     said = weightsmith("verify", exact, "--base", other)
     assert (said.code, said.verdict("base")) == (1, "FAIL")
     assert "is not what the delta was made from: 1 tensor(s) differ" in said.words

@@ -65,6 +65,14 @@ class Tensor:
         """Name, dtype and shape."""
         return self.stored.info
 
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Where its bytes lie, and how they are read: tensors of one place are tied."""
+        if not self.file:  # it is made as it is read
+            return (self.info.name,)
+        stored = self.stored
+        return self.file, stored.offset, stored.strides, stored.info.dtype, stored.info.shape
+
 
 class Checkpoint:
     """An opened source: tensors by name, each read lazily as a range of bytes."""
@@ -198,8 +206,9 @@ class Checkpoint:
         if name in self._assumed:
             with self._proving:
                 if name in self._assumed:
-                    held = [each.stored for each in self.tensors.values() if each.file == name]
-                    if not {*map(_extent, held)} <= {*map(_extent, _read_table(file, [])[0])}:
+                    held = {each.place for each in self.tensors.values() if each.file == name}
+                    tensors, _ = _read_table(file, [])
+                    if not held <= {Tensor(stored, name).place for stored in tensors}:
                         reason = "its tensors lie elsewhere than its directory lets one expect"
                         raise ZipInvalid(file=file.path, reason=reason)
                     self._assumed.discard(name)
@@ -239,11 +248,6 @@ class Checkpoint:
     def release(self, file: str) -> None:
         """Say that nothing more will be read from a file."""
         self._store.release(file)
-
-
-def _extent(stored: StoredTensor) -> tuple[object, ...]:
-    """What of a file a tensor is, whatever it is called."""
-    return stored.offset, stored.strides, stored.info.dtype, stored.info.shape
 
 
 def embedding_rows(infos: Iterable[TensorInfo]) -> int | None:
@@ -348,18 +352,8 @@ def open_weight_file(directory: Path, name: str) -> Checkpoint:
 
     Raises: SourceFault for what is missing, DamagedInput for what is broken.
     """
-    store = LocalStore(directory)
-    notes: list[str] = []
-    tensors, identity = _read_table(store.peek(name), notes)
-    return Checkpoint(
-        label=str(directory / name),
-        directory=directory,
-        store=store,
-        files=(WeightFile(name, *store.identity(name), bytes_digest(identity)),),
-        tensors={stored.info.name: Tensor(stored, name) for stored in tensors},
-        sidecars=(),
-        notes=tuple(notes),
-    )
+    found = Found(weights=(name,), index=None, index_name=None, sidecars=(), left=())
+    return _open(directory, str(directory / name), found)
 
 
 def _read_table(

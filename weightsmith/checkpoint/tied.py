@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint, Tensor
+from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
 from weightsmith.checkpoint.digest import SPAN_NBYTES
 from weightsmith.formats.tensors import TensorInfo
 
@@ -41,10 +41,7 @@ def tied_copies(checkpoint: Checkpoint, *, compare: bool) -> Mapping[str, str]:
         if name.endswith(OUTPUT_MATRICES)
         for kept, embedding in tensors
         if kept.endswith(INPUT_EMBEDDINGS)
-        and (
-            (not checkpoint.rules and _place(copy) == _place(embedding))
-            or (compare and same_bytes(checkpoint, name, kept))
-        )
+        and (copy.place == embedding.place or (compare and same_bytes(checkpoint, name, kept)))
     }
 
 
@@ -69,9 +66,3 @@ def same_bytes(checkpoint: Checkpoint, left: str, right: str) -> bool:
         if blocks[0] != blocks[1]:
             return False
     return True
-
-
-def _place(tensor: Tensor) -> tuple[object, ...]:
-    """Where a tensor's bytes lie, and how they are read."""
-    stored = tensor.stored
-    return tensor.file, stored.offset, stored.strides, stored.info.dtype, stored.info.shape

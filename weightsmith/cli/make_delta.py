@@ -13,6 +13,7 @@ from weightsmith.cli.options import (
     SOURCE,
     Command,
     dry_run_option,
+    new_directory_option,
     offline_option,
     option,
     output_options,
@@ -54,17 +55,7 @@ from weightsmith.units import format_duration, format_size
 )
 @option("--base", group=INPUTS, type=SOURCE, required=True, help="The model it was made from.")
 @option("--target", group=INPUTS, type=SOURCE, required=True, help="The model it became.")
-@option(
-    "-o",
-    "--output",
-    "--delta",
-    "delta",
-    group=OUTPUT,
-    type=click.Path(),
-    metavar="DIR",
-    required=True,
-    help="Directory to make.",
-)
+@new_directory_option("--output", "--delta", "delta")
 @option(
     "--codec",
     group=OUTPUT,

@@ -4,7 +4,15 @@ from typing import get_args
 
 import click
 
-from weightsmith.cli.options import INPUTS, OUTPUT, SOURCE, Command, option, output_options
+from weightsmith.cli.options import (
+    INPUTS,
+    OUTPUT,
+    SOURCE,
+    Command,
+    new_directory_option,
+    option,
+    output_options,
+)
 from weightsmith.cli.output import Output
 from weightsmith.cli.run_options import Run, run_options
 from weightsmith.ops import merge_lora as ops
@@ -34,17 +42,7 @@ from weightsmith.ops import merge_lora as ops
     required=True,
     help="An adapter; repeatable, each applied to the result of the one before.",
 )
-@option(
-    "-o",
-    "--target",
-    "--output",
-    "target",
-    group=OUTPUT,
-    type=click.Path(),
-    metavar="DIR",
-    required=True,
-    help="Directory to make.",
-)
+@new_directory_option("--target", "--output", "target")
 @option(
     "--rounding",
     group=OUTPUT,

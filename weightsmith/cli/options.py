@@ -154,6 +154,12 @@ def option(*names: str, group: str, **attrs: Any) -> Callable[[F], F]:
     return click.option(*names, cls=Option, group=group, **attrs)
 
 
+def new_directory_option(*names: str) -> Callable[[F], F]:
+    """The directory that a command makes, under its names, where it must be given."""
+    attrs = {"type": click.Path(), "metavar": "DIR", "required": True, "help": "Directory to make."}
+    return option("-o", *names, group=OUTPUT, **attrs)
+
+
 def output_options(function: F) -> F:
     """Add ``--json``, ``-q``, ``-v`` and ``--color``, which set up the `Output` before all else."""
     for decorate in (

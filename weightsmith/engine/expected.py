@@ -32,13 +32,20 @@ def raise_fault(
     Only now the inputs are digested: a right output proves them right.
     Raises: WrongBase, if an input is not what it must be; else DeltaInvalid.
     """
-    suspects = {each.info.name: each for tensor in wrong for each in tensor.inputs if each.digest}
-    require_inputs(list(suspects.values()), inputs, buffers)
+    require_inputs_of(wrong, inputs, buffers)
     raise DeltaInvalid(
         name=f"tensor {wrong[0].output.name}",
         reason="it decodes to other bytes than it should",
         context=[tensor.output.name for tensor in wrong],
     )
+
+
+def require_inputs_of(
+    tensors: Sequence[TensorPlan], inputs: Mapping[str, Checkpoint], buffers: Sequence[Buffers]
+) -> None:
+    """As `require_inputs`, of all that these are made from and whose digest is known."""
+    suspects = {each.info.name: each for tensor in tensors for each in tensor.inputs if each.digest}
+    require_inputs(list(suspects.values()), inputs, buffers)
 
 
 def require_inputs(

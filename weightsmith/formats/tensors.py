@@ -47,6 +47,8 @@ TORCH_NAMES: Final[dict[str, str]] = {
     "F64": "float64",
 }
 """Config and command-line spelling of the summable dtypes."""
+DTYPES: Final = {name: dtype for dtype, name in TORCH_NAMES.items()}
+"""The summable dtypes by that spelling."""
 
 
 def dtype_bits(dtype: str) -> int:

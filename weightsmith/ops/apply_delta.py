@@ -19,12 +19,12 @@ from weightsmith.errors import (
     NoTargetName,
     OptionMeaningless,
 )
-from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, dtype_bits
+from weightsmith.formats.tensors import DTYPES, SUMMABLE, dtype_bits
 from weightsmith.ops.decode import plan_decode
 from weightsmith.ops.encoded import find_encoded
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.policy import Decision, NewRowsChoice, decide, require_kinds
-from weightsmith.ops.restore import find_add_record, find_record, plan_restore, require_base
+from weightsmith.ops.restore import find_add_record, is_exact_delta, plan_restore, require_base
 from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.ops.sources import label_of, locate, open_source
 from weightsmith.plan.align import Pair, Policy
@@ -32,7 +32,6 @@ from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 
 DTypeChoice = Literal["delta", "base", "float16", "bfloat16", "float32"]
-_CODES: Final = {name: code for code, name in TORCH_NAMES.items()}
 _DELTA_WORD: Final = re.compile(r"[-_.](?:w?diff|delta|xor|enc)(?=[-_.]|$)", re.IGNORECASE)
 
 
@@ -70,7 +69,7 @@ def plan_apply_delta(
         reason = "the release is decoded file by file, byte by byte"
         _require_plain(reason, dtype=dtype, new_rows=new_rows, whole=whole)
         return plan_decode(encoded, base=base, key=key, target=path)
-    if base is not None and find_record(delta) is not None:
+    if base is not None and is_exact_delta(delta):
         reason = "an exact delta restores its target as it is"
         _require_plain(reason, new_rows=new_rows, whole=whole)
         return plan_restore(base, delta, path, dtype=dtype, max_shard_nbytes=max_shard_nbytes)
@@ -213,7 +212,7 @@ def _tensor_plan(pair: Pair, dtype: DTypeChoice, policy: Policy, base_dtype: str
     elif dtype in {"delta", "base"}:
         compute = out = delta.dtype if dtype == "delta" else ours
     else:
-        out = _CODES[dtype]
+        out = DTYPES[dtype]
         compute = promoted(ours, delta.dtype, out)
     rule, params = "add@1", {"compute": compute, "dtype": out}
     inputs: tuple[InputTensor, ...] = (InputTensor("delta", delta),)

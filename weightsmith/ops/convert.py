@@ -12,7 +12,7 @@ from weightsmith.engine import run as engine
 from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import DtypeNotStorable
-from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, TORCH_ONLY_BITS, TensorInfo
+from weightsmith.formats.tensors import DTYPES, SUMMABLE, TORCH_ONLY_BITS, TensorInfo
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.known_files import check_known
 from weightsmith.ops.meta import find_tokenizer
@@ -22,7 +22,6 @@ from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 
 DTypeChoice = Literal["keep", "float16", "bfloat16", "float32"]
-_CODES: Final = {name: code for code, name in TORCH_NAMES.items()}
 _ROLE: Final = "source"
 
 
@@ -103,7 +102,7 @@ def check_source(job: Job, options: Options, progress: Progress = SILENCE) -> Jo
 
 
 def _tensor_plan(info: TensorInfo, dtype: DTypeChoice) -> TensorPlan:
-    wanted = _CODES.get(dtype, info.dtype)
+    wanted = DTYPES.get(dtype, info.dtype)
     if info.dtype in TORCH_ONLY_BITS:
         raise DtypeNotStorable(name=info.name, dtype=info.dtype)
     rule, params = "copy@1", {}

@@ -17,7 +17,7 @@ from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import AdapterDoesNotFit, AdapterEmpty
 from weightsmith.formats.adapter import AdapterConfig, parse_adapter_config
 from weightsmith.formats.adapter_parts import parse_part
-from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, TensorInfo
+from weightsmith.formats.tensors import DTYPES, SUMMABLE, TensorInfo
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.merged_sidecars import merged_sidecars
 from weightsmith.ops.sources import open_lora, open_source
@@ -29,7 +29,6 @@ Rounding = Literal["once", "peft"]
 MergedDType = Literal["base", "float16", "bfloat16", "float32"]
 _QUANTISED: Final = re.compile(r"(-unsloth)?-bnb-4bit$")
 """The end of the name of a base that was quantised for training, and is otherwise the same."""
-_CODES: Final = {name: code for code, name in TORCH_NAMES.items()}
 _TRANSPOSED: Final = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 """Model types whose layers store their weight as (in, out).
 
@@ -152,7 +151,7 @@ def _adapter_config(lora: Checkpoint, base: Checkpoint) -> AdapterConfig:
 def _tensor_plan(chain: Chain, dtype: MergedDType, rounding: Rounding) -> TensorPlan:
     """The rule for one tensor; without a step it is copied, or cast where it has another dtype."""
     start, ours = chain.start.info, chain.output.dtype
-    out = ours if dtype == "base" or ours not in SUMMABLE else _CODES[dtype]
+    out = ours if dtype == "base" or ours not in SUMMABLE else DTYPES[dtype]
     rule, params = "copy@1", {}
     if chain.steps:
         rule = "lora@1"

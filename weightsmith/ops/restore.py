@@ -20,7 +20,7 @@ from weightsmith.engine.spans import Buffers
 from weightsmith.errors import BaseIsDelta, DamagedInput, DeltaInvalid, WrongBase
 from weightsmith.formats.index import parse_index
 from weightsmith.formats.safetensors_header import parse_header
-from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, TensorInfo
+from weightsmith.formats.tensors import DTYPES, SUMMABLE, TensorInfo
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.sidecars import publish_sidecars
 from weightsmith.ops.sources import label_of, open_payloads, open_source
@@ -41,7 +41,6 @@ _GLANCE_NBYTES: Final = 32 * SPAN_NBYTES
 """How much of the base is digested while planning: its smallest tensors, up to so many bytes."""
 _GLANCE_AFAR: Final = 8
 """How many of them, where the base's files would have to be fetched."""
-_CODES: Final = {name: code for code, name in TORCH_NAMES.items()}
 
 
 def find_add_record(delta: str | os.PathLike[str]) -> tuple[Manifest, AddRecord] | None:
@@ -56,7 +55,7 @@ def find_add_record(delta: str | os.PathLike[str]) -> tuple[Manifest, AddRecord]
 
 
 def is_exact_delta(delta: str | os.PathLike[str]) -> bool:
-    """Whether a path holds an exact delta, which is applied without torch."""
+    """Whether a path holds an exact delta, by its index; nothing is read."""
     return (Path(delta) / DELTA_INDEX).is_file()
 
 
@@ -139,7 +138,7 @@ def _wanted(info: TensorInfo, dtype: str, base: Checkpoint) -> str:
     if info.dtype not in SUMMABLE or dtype == "delta":
         return info.dtype
     if dtype != "base":
-        return _CODES[dtype]
+        return DTYPES[dtype]
     there = base.tensors.get(info.name)
     ours = base.common_dtype if there is None else there.info.dtype
     return ours if ours in SUMMABLE else info.dtype

@@ -13,7 +13,7 @@ from weightsmith.checkpoint.tied import OUTPUT_MATRICES
 from weightsmith.engine.bindings import Options
 from weightsmith.engine.checksums import check_torch_files
 from weightsmith.engine.content import TensorContent, read_content
-from weightsmith.engine.expected import require_inputs
+from weightsmith.engine.expected import require_inputs_of
 from weightsmith.engine.finished import damage
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.engine.spans import Buffers, digest_tensors
@@ -184,9 +184,8 @@ def _wrong_base(
     subject: Subject, rules: Sequence[TensorPlan], buffers: Sequence[Buffers]
 ) -> Check | None:
     """What is wrong with the tensors that these rules read, where their digests are known."""
-    suspects = {each.info.name: each for rule in rules for each in rule.inputs if each.digest}
     try:
-        require_inputs(list(suspects.values()), subject.parts, buffers)
+        require_inputs_of(rules, subject.parts, buffers)
     except WrongBase as error:
         return Check("base", "FAIL", (str(error), *error.context), error.hint_text)
     return None

@@ -1,6 +1,6 @@
 """Plan an exact delta: which tensor of the base each tensor of the target is coded against."""
 
-from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
+from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.codecs.exact import params_of, serves_as_base
 from weightsmith.plan.model import InputTensor, ShardPlan, TensorPlan
 
@@ -12,12 +12,12 @@ def plan_files(base: Checkpoint, target: Checkpoint) -> tuple[ShardPlan, ...]:
     that it is tied to.
     """
     bases = {name: tensor.info for name, tensor in base.tensors.items()}
-    tied = {_place(each): bases[name] for name, each in target.tensors.items() if name in bases}
+    tied = {each.place: bases[name] for name, each in target.tensors.items() if name in bases}
     shards: dict[str, list[TensorPlan]] = {}
     if not target.rules:  # of a derived target, no tensor lies in a file
         shards = {file.name: [] for file in target.files}
     for name, tensor in target.tensors.items():
-        known = bases.get(name) or tied.get(_place(tensor))
+        known = bases.get(name) or tied.get(tensor.place)
         inputs = [InputTensor("target", tensor.info)]
         if known is not None and serves_as_base(known, tensor.info):
             inputs.insert(0, InputTensor("base", known))
@@ -27,11 +27,3 @@ def plan_files(base: Checkpoint, target: Checkpoint) -> tuple[ShardPlan, ...]:
         ShardPlan(f"delta-{number:05d}-of-{len(shards):05d}.safetensors", tuple(tensors))
         for number, tensors in enumerate(shards.values(), start=1)
     )
-
-
-def _place(tensor: Tensor) -> tuple[object, ...]:
-    """Where a tensor's bytes lie, and how they are read; two that share it are tied."""
-    stored = tensor.stored
-    if not tensor.file:
-        return (tensor.info.name,)
-    return tensor.file, stored.offset, stored.strides, stored.info.dtype, stored.info.shape
