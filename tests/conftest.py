@@ -1,6 +1,7 @@
 """The same small world for every test: no network, no colours, no settings of whoever runs them."""
 
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -32,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "TOKENIZERS_PARALLELISM": "false",
     }
     os.umask(0o022)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell starts with "&"
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # A busy machine is no failure of the code under test.
     settings.register_profile("weightsmith", deadline=None)
     settings.load_profile("weightsmith")

@@ -925,6 +925,13 @@ class MemoryTooSmall(NoRoom):
     hint = "try --low-cpu-mem"
 
 
+class MemoryRanOut(NoRoom):
+    """The system refused memory in the middle of the work."""
+
+    message = "memory ran out: {reason}"
+    hint = "let other programs go, or take less: --workers 1"
+
+
 class OutOfMemory(NoRoom):
     """The model does not fit into the memory of the device."""
 
@@ -964,7 +971,7 @@ class StagingBusy(InTheWay):
 
 
 class TargetUnwritable(InTheWay):
-    """The directory that should hold the target cannot be written to."""
+    """The directory that should hold the target cannot be written to, or the medium fails."""
 
     message = "cannot write to {where}: {reason}"
     hint = "choose another directory for the output"

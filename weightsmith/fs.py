@@ -18,9 +18,10 @@ import os
 import stat
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from weightsmith.errors import (
     DiskFull,
@@ -32,12 +33,15 @@ from weightsmith.errors import (
     SourceIsFile,
     SourceNotFound,
     SourceUnreadable,
+    TargetUnwritable,
 )
 
 _BINARY: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _LISTED: Final = 1000
 """Names of a directory among which a misspelt one is looked for."""
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FAILING: Final = {errno.EIO, errno.EROFS}
+"""A medium that fails; a file system that met that is made read-only."""
 
 
 def on_durable_step() -> None:
@@ -48,29 +52,29 @@ def _durable() -> None:
     on_durable_step()
 
 
-class Readable(Protocol):
+class Readable(ABC):
     """Bytes at explicit offsets: a file, or what stands for one."""
 
-    @property
-    def path(self) -> Path:
-        """Its name, for messages."""
-        ...
+    path: Path
+    """Its name, for messages."""
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """Bytes in it."""
-        ...
 
+    @abstractmethod
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset`."""
-        ...
 
     def read(self, offset: int, nbytes: int) -> bytes:
-        """`nbytes` from `offset`."""
-        ...
+        """`nbytes` from `offset`; for headers and other small things."""
+        buffer = bytearray(nbytes)
+        self.read_into(offset, memoryview(buffer))
+        return bytes(buffer)
 
 
-class PositionedFile:
+class PositionedFile(Readable):
     """An open file that threads read or write at explicit offsets.
 
     The descriptor closes with the last reference, so a reader may drop it from a table while
@@ -117,12 +121,6 @@ class PositionedFile:
                 done += count
         except OSError as error:
             raise SourceUnreadable(file=self.path, reason=error.strerror) from error
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """`nbytes` from `offset`; for headers and other small things."""
-        buffer = bytearray(nbytes)
-        self.read_into(offset, memoryview(buffer))
-        return bytes(buffer)
 
     def write_from(self, offset: int, buffer: memoryview) -> None:
         """Write all of `buffer` at `offset`.
@@ -171,6 +169,24 @@ class PositionedFile:
         if sync_file_range := _libc_function("sync_file_range"):
             begin_writing = 2
             sync_file_range(self._fd, ctypes.c_int64(offset), ctypes.c_int64(nbytes), begin_writing)
+
+    def give_back(self, offset: int, nbytes: int) -> None:
+        """Wait until this range is written out, and let the page cache forget it.
+
+        The memory serves what is written next: that is faster than taking fresh memory for a whole
+        file, and pushes nothing of others out of the cache.
+        Source: Linux sync_file_range(2), which may be the one that is told of an error; elsewhere
+        the system is only advised to forget.
+        """
+        if sync_file_range := _libc_function("sync_file_range"):
+            write_and_wait = 1 | 2 | 4
+            span = (ctypes.c_int64(offset), ctypes.c_int64(nbytes))
+            with translated_write_errors(self.path):
+                if sync_file_range(self._fd, *span, write_and_wait) != 0:
+                    code = ctypes.get_errno()
+                    if code in _FULL | _FAILING:
+                        raise OSError(code, os.strerror(code), str(self.path))
+        self.drop_cache(offset, nbytes)
 
     def drop_cache(self, offset: int = 0, nbytes: int = 0) -> None:
         """Tell the system that this range (0: to the end) need not stay in its page cache."""
@@ -351,10 +367,14 @@ def translated_read_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translated_write_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, quota or size limit into DiskFull; let other errors of writing through."""
+    """Turn a full disk, quota or size limit into DiskFull, a failing one into TargetUnwritable;
+    let other errors of writing through.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise DiskFull(file=path, reason=error.strerror) from error
+        if error.errno in _FAILING:
+            raise TargetUnwritable(where=path, reason=error.strerror) from error
         raise

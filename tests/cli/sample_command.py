@@ -61,6 +61,8 @@ def command(
             raise ShardMissing(index="x\x1b[2J.json", count=9, context=context)
         case "defect":
             raise KeyError(base)
+        case "memory":
+            raise MemoryError
         case "interrupt":
             raise KeyboardInterrupt
         case "no":

@@ -114,6 +114,16 @@ def test_a_defect_shows_its_traceback_and_asks_for_a_report(weightsmith: RunComm
     )
 
 
+def test_memory_that_ran_out_is_no_defect(weightsmith: RunCommand) -> None:
+    said = weightsmith(*BASE, "--end", "memory")
+    assert said.code == 8
+    assert said.err.splitlines()[-3:] == [
+        "error: memory ran out: an allocation failed [memory-ran-out]",
+        "  2 finished shards are kept",
+        "hint: let other programs go, or take less: --workers 1",
+    ]
+
+
 def test_an_interrupt_says_what_is_kept_and_how_to_go_on(weightsmith: RunCommand) -> None:
     said = weightsmith("sample", "--base", "./my llama", "--end", "interrupt")
     assert said.code == 130

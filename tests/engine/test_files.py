@@ -16,6 +16,7 @@ from weightsmith.errors import (
     ShardTruncated,
     SourceNotFound,
     SourceUnreadable,
+    TargetUnwritable,
 )
 
 CONTENT = bytes(range(256)) * 20
@@ -108,7 +109,7 @@ def test_fsync_that_is_not_supported_is_no_fault_and_any_other_is(
     monkeypatch.setattr(os, "fsync", failing)
     file.sync()
     fs.sync_directory(path.parent)
-    with pytest.raises(OSError, match="as told"):
+    with pytest.raises(TargetUnwritable, match="as told"):
         file.sync()
 
 

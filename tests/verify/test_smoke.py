@@ -379,8 +379,16 @@ import resource, sys
 import torch, transformers
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from weightsmith.cli.main import run
-held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (held + 100_000_000,) * 2)
+from weightsmith.smoke import generate
+
+load = generate.load
+
+def load_with_little_memory(*args, **options):
+    held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + 100_000_000,) * 2)
+    return load(*args, **options)
+
+generate.load = load_with_little_memory
 sys.exit(run(["verify", sys.argv[1], "--smoke", "--device", "cpu"]))
 """
 

@@ -19,7 +19,7 @@ from weightsmith import __version__
 from weightsmith.cli.options import Context, dashed, write_examples
 from weightsmith.cli.output import Output, command_line
 from weightsmith.cli.usage import usage_error
-from weightsmith.errors import InternalError, Interrupted, WeightsmithError
+from weightsmith.errors import InternalError, Interrupted, MemoryRanOut, WeightsmithError
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "apply-delta": (
@@ -151,13 +151,20 @@ def run(args: Sequence[str]) -> int:
         except WeightsmithError as error:
             return _fail(output, error)
         except KeyboardInterrupt:
-            kept = [output.kept] if output.kept else []
             again = command_line(["weightsmith", *args])
-            return _fail(output, Interrupted(context=kept, hint=f"to go on: {again}"))
+            return _fail(output, Interrupted(context=_kept(output), hint=f"to go on: {again}"))
+        except MemoryError as error:
+            reason = str(error) or "an allocation failed"
+            return _fail(output, MemoryRanOut(reason=reason, context=_kept(output)))
         except Exception as error:  # noqa: BLE001  the one place that may
             return _fail(output, _internal_error(error))
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
+
+
+def _kept(output: Output) -> list[str]:
+    """What a run that ends in the middle of its work leaves for the next."""
+    return [output.kept] if output.kept else []
 
 
 def _fail(output: Output, error: WeightsmithError) -> int:

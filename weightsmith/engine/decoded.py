@@ -4,30 +4,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from weightsmith.checkpoint.store import LocalStore
-from weightsmith.engine.file_hashes import file_digest, hash_files
-from weightsmith.engine.front import Wait, no_wait
+from weightsmith.engine.file_hashes import file_digest, hash_file
 from weightsmith.engine.manifest import File, Manifest, Sidecar, manifest_of
 from weightsmith.engine.progress import Progress
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors
 from weightsmith.errors import DecodedUnreadable, DecodedWrong, NoWeights, WeightsmithError
-from weightsmith.plan.model import FilePlan, Plan, RestoredPlan
+from weightsmith.plan.model import Plan, ShardPlan
 
 
-def require_published(
-    path: Path,
-    plan: FilePlan | RestoredPlan,
-    buffers: Sequence[Buffers],
-    advance: Advance,
-    wait: Wait = no_wait,
-) -> None:
-    """Hold a file, with the `wait` of its front one in the making, against the hashes that its
-    release gives for it.
+def require_published(file: fs.Readable, plan: ShardPlan, own: Buffers, advance: Advance) -> None:
+    """Hold a file against the hashes that its release gives for it.
 
     Raises: DecodedWrong.
     """
-    found = hash_files({path: plan.published.keys()}, buffers[:1], advance, wait)[path]
+    found = hash_file(file, plan.published.keys(), own, advance)
     for algorithm, digest in plan.published.items():
         if found[algorithm] != digest:
             raise DecodedWrong(file=plan.name, algorithm=algorithm)

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
 from weightsmith.checkpoint.digest import (
     SPAN_NBYTES,
@@ -145,7 +146,7 @@ class Proved(Derived):
             raise_fault([work.tensor], self._inputs, [Buffers()])
 
 
-class DerivedFile:
+class DerivedFile(fs.Readable):
     """A file of a derived checkpoint of whole files, to be read before it is written anywhere."""
 
     def __init__(self, checkpoint: Checkpoint, name: str) -> None:
@@ -164,9 +165,3 @@ class DerivedFile:
         if offset + len(buffer) > self.size:
             raise ShardTruncated(file=self.path, reason=f"it ends at byte {self.size}")
         self._checkpoint.read_into(self._name, offset, buffer)
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """`nbytes` from `offset`."""
-        buffer = bytearray(nbytes)
-        self.read_into(offset, memoryview(buffer))
-        return bytes(buffer)

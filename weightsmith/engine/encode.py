@@ -13,7 +13,7 @@ from weightsmith.checkpoint.discover import DELTA_INDEX, INDEXES
 from weightsmith.codecs.registry import codec
 from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.encode_file import EncodedFile, encode_file, header_of
-from weightsmith.engine.file_hashes import hash_files
+from weightsmith.engine.file_hashes import hash_file
 from weightsmith.engine.inputs import require_unchanged
 from weightsmith.engine.making import Background, Making, Outcome, require_same
 from weightsmith.engine.manifest import File, Manifest, manifest_of
@@ -189,7 +189,7 @@ class _ExactDelta(Making):
         if not payloads:
             return {}
         tensors = tuple(TensorPlan(info, "copy@1", {}, ()) for info in payloads)
-        written = RestoredPlan(shard.name, tensors, header_of(shard, payloads))
+        written = RestoredPlan(shard.name, tensors, given=header_of(shard, payloads))
         return read_back(self.staging.output / shard.name, written, self.buffers, advance)
 
     def _record(self, files: Sequence[EncodedFile]) -> DeltaRecord:
@@ -224,7 +224,7 @@ def _describe(target: Checkpoint, name: str, stopped: Event) -> TargetFile:
 
     path = target.directory / name
     file = fs.open_for_reading(path)
-    sha256 = hash_files({path: {"sha256"}}, [Buffers()], go_on)[path]["sha256"]
+    sha256 = hash_file(file, {"sha256"}, Buffers(), go_on)["sha256"]
     return TargetFile(name, file.size, sha256, read_header(file)[1])
 
 

@@ -10,7 +10,6 @@ from blake3 import blake3
 from weightsmith import fs
 from weightsmith.checkpoint.digest import SPAN_NBYTES
 from weightsmith.engine.executors.threads import run_tasks
-from weightsmith.engine.front import Wait, no_wait
 from weightsmith.engine.spans import Advance, Buffers
 
 Hashes = Mapping[str, str]
@@ -22,44 +21,44 @@ def file_digest(path: Path) -> str:
 
     Memory: one span.
     """
-    found = hash_files({path: {"blake3"}}, [Buffers()], lambda _: None)
-    return found[path]["blake3"]
+    file = fs.open_for_reading(path)
+    return hash_file(file, {"blake3"}, Buffers(), lambda _: None)["blake3"]
 
 
 def hash_files(
-    wanted: Mapping[Path, Collection[str]],
-    buffers: Sequence[Buffers],
-    advance: Advance,
-    wait: Wait = no_wait,
+    wanted: Mapping[Path, Collection[str]], buffers: Sequence[Buffers], advance: Advance
 ) -> dict[Path, Hashes]:
     """Hash files by the algorithms that are named for each, reading every file once.
 
     A hash goes through its file from front to back, so that files are what is shared out among the
-    workers, one for each set of buffers. With the `wait` of its front, one file may still be in the
-    making. Memory: one span a worker.
+    workers, one for each set of buffers. Memory: one span a worker.
     Raises: SourceFault, where one cannot be read.
     """
     found: dict[Path, Hashes] = {}
 
     def worker(own: Buffers) -> Callable[[Path], None]:
-        def hash_file(path: Path) -> None:
-            hashers = {name: _hasher(name) for name in wanted[path]}
-            wait(1)
-            file = fs.open_for_reading(path)
-            size = file.size
-            for start in range(0, size, SPAN_NBYTES):
-                block = own.block(0, min(SPAN_NBYTES, size - start))
-                wait(start + len(block))
-                file.read_into(start, block)
-                for hasher in hashers.values():
-                    hasher.update(block)
-                advance(len(block))
-            found[path] = {name: hasher.hexdigest() for name, hasher in hashers.items()}
+        def hash_one(path: Path) -> None:
+            found[path] = hash_file(fs.open_for_reading(path), wanted[path], own, advance)
 
-        return hash_file
+        return hash_one
 
     run_tasks(wanted, [worker(own) for own in buffers])
     return found
+
+
+def hash_file(
+    file: fs.Readable, algorithms: Collection[str], own: Buffers, advance: Advance
+) -> Hashes:
+    """Hash one file by these algorithms, reading it once from front to back."""
+    hashers = {name: _hasher(name) for name in algorithms}
+    size = file.size
+    for start in range(0, size, SPAN_NBYTES):
+        block = own.block(0, min(SPAN_NBYTES, size - start))
+        file.read_into(start, block)
+        for hasher in hashers.values():
+            hasher.update(block)
+        advance(len(block))
+    return {name: hasher.hexdigest() for name, hasher in hashers.items()}
 
 
 def _hasher(name: str) -> Any:

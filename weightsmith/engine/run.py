@@ -15,16 +15,16 @@ from weightsmith.engine.decoded import (
     require_published,
 )
 from weightsmith.engine.expected import require_expected
-from weightsmith.engine.front import Front, Wait, no_wait
 from weightsmith.engine.inputs import Countdown, require_unchanged
 from weightsmith.engine.making import Background, Making, Outcome, require_same
 from weightsmith.engine.manifest import Manifest, manifest_of
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.engine.receipts import Receipt, machine, made_from
-from weightsmith.engine.shard import fill, read_back
+from weightsmith.engine.shard import begin, fill, read_back, reopen
 from weightsmith.engine.spans import Buffers
+from weightsmith.engine.trail import Follower, Front, Trail
 from weightsmith.formats.index import build_index
-from weightsmith.plan.model import FilePlan, Plan, RestoredPlan, ShardPlan
+from weightsmith.plan.model import Plan, ShardPlan
 
 __all__ = ["Outcome", "run", "run_shard"]
 
@@ -47,26 +47,39 @@ def run_shard(
     options: Options,
     buffers: Sequence[Buffers],
     countdown: Countdown,
-    front: Front,
+    background: Background,
     progress: Progress,
 ) -> tuple[fs.PositionedFile, dict[str, str]]:
     """Write shard `number` into the directory `output`, not yet synced; pure and idempotent.
 
-    Returns the open file and the digests of its tensors by name.
+    Returns the open file and the digests of its tensors by name. What was written is checked: it
+    is read back here, or hashed in the background where the release gives a hash of the file.
+    Raises: VerificationFailed; WrongBase, DeltaInvalid.
     """
-    shard = plan.shards[number]
-    file = fs.create(output / shard.name)
-    drop_cache = options.low_cpu_mem
-    digests = fill(
+    shard, verify, advance = plan.shards[number], options.verify, progress.advance
+    file = begin(shard, output)
+    filled = partial(
+        fill,
         shard,
         bindings.inputs,
         file,
         buffers,
-        progress.advance,
+        advance,
         countdown,
-        front,
-        drop_cache=drop_cache,
+        drop_cache=options.low_cpu_mem,
     )
+    if shard.published:
+        with Front(len(shard.header)) as front:
+            follower = Follower(file, shard.nbytes, front, from_medium=verify == "disk")
+            background.submit(partial(require_published, follower, shard, Buffers(), advance))
+            digests = filled(front.follow)
+    else:
+        trail = Trail(file, verify, advance)
+        digests = filled(trail.follow)
+        trail.finish(buffers)
+        if verify != "no":
+            reopen(file.path, shard)
+    require_expected(shard, digests, bindings.inputs, buffers)
     return file, digests
 
 
@@ -100,37 +113,22 @@ class _Model(Making):
         with Background() as background:
             for number, shard in enumerate(plan.shards):
                 if shard.name in kept:
-                    self._check(shard, kept[shard.name].digests, self.buffers)
+                    self._check_kept(shard, kept[shard.name].digests)
                     digests |= kept[shard.name].digests
                     continue
                 identity = made_from(shard, inputs)
-                front = Front()
-                restored = isinstance(shard, RestoredPlan)  # one hash, one thread: in background
-                if restored and options.verify != "disk":
-                    check = partial(self._check, shard, {}, [Buffers()], front.wait)
-                    background.submit(check)
-                try:
-                    file, made = run_shard(
-                        plan,
-                        self.bindings,
-                        number,
-                        self.staging.output,
-                        options,
-                        self.buffers,
-                        countdown,
-                        front,
-                        self.progress,
-                    )
-                finally:
-                    front.close()
-                require_expected(shard, made, inputs, self.buffers)
-                background.sync(file, drop_cache=options.low_cpu_mem or options.verify == "disk")
-                if options.verify == "disk":
-                    background.wait()
-                if not restored:
-                    self._check(shard, made, self.buffers)
-                elif options.verify == "disk":
-                    background.submit(partial(self._check, shard, made, [Buffers()]))
+                file, made = run_shard(
+                    plan,
+                    self.bindings,
+                    number,
+                    self.staging.output,
+                    options,
+                    self.buffers,
+                    countdown,
+                    background,
+                    self.progress,
+                )
+                background.sync(file, drop_cache=True)
                 require_unchanged(inputs)
                 receipt = Receipt(
                     plan.digest, shard.name, shard.nbytes, machine(plan), identity, made
@@ -140,35 +138,26 @@ class _Model(Making):
             background.wait()
         return digests
 
-    def _check(
-        self,
-        shard: ShardPlan,
-        expected: Mapping[str, str],
-        buffers: Sequence[Buffers],
-        wait: Wait = no_wait,
-    ) -> None:
-        """Read a shard back and compare; with the release's own hashes, however little is verified.
+    def _check_kept(self, shard: ShardPlan, expected: Mapping[str, str]) -> None:
+        """Hold what an earlier run wrote against its receipt.
 
         Raises: VerificationFailed, DecodedWrong.
         """
         path, advance = self.staging.output / shard.name, self.progress.advance
-        if _is_read_back(shard, self.options):
-            require_same(path, read_back(path, shard, buffers, advance), expected)
-        if isinstance(shard, FilePlan | RestoredPlan) and shard.published:
-            require_published(path, shard, buffers, advance, wait)
+        if shard.published:
+            require_published(fs.open_for_reading(path), shard, self.buffers[0], advance)
+        elif self.options.verify != "no":
+            require_same(path, read_back(path, shard, self.buffers, advance), expected)
 
 
 def _nbytes_to_do(shard: ShardPlan, options: Options, *, kept: bool) -> int:
-    """What filling a shard, reading it back and hashing it goes through."""
+    """What filling a shard and reading it back goes through; the hash of a whole file, where the
+    release gives one, says it all, however little is to be verified.
+    """
     written = 0 if kept else shard.data_nbytes
-    read = shard.data_nbytes if _is_read_back(shard, options) else 0
-    hashed = isinstance(shard, FilePlan | RestoredPlan) and shard.published
-    return written + read + (shard.nbytes if hashed else 0)
-
-
-def _is_read_back(shard: ShardPlan, options: Options) -> bool:
-    """Whether its tensors are digested again; the hash of a restored file says it all."""
-    return options.verify != "no" and not isinstance(shard, RestoredPlan)
+    if shard.published:
+        return written + shard.nbytes
+    return written + (shard.data_nbytes if options.verify != "no" else 0)
 
 
 def _manifest(plan: Plan, digests: Mapping[str, str], directory: Path) -> Manifest:

@@ -1,4 +1,4 @@
-"""Fill one output file span by span, and read it back."""
+"""Fill one output file span by span, and open it again."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,9 +10,9 @@ from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
 from weightsmith.codecs.base import Range
 from weightsmith.codecs.registry import codec
 from weightsmith.engine.executors.threads import run_tasks
-from weightsmith.engine.front import Front
 from weightsmith.engine.inputs import Countdown
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors, span_range
+from weightsmith.engine.trail import Follow, Piece
 from weightsmith.errors import DamagedInput, VerificationFailed
 from weightsmith.formats.safetensors_header import read_header
 from weightsmith.plan.model import FilePlan, ShardPlan, TensorPlan
@@ -76,6 +76,17 @@ class TensorWork:
             checkpoint.drop_cache(name)
 
 
+def begin(shard: ShardPlan, directory: Path) -> fs.PositionedFile:
+    """Create a shard's file at its full size, with its header.
+
+    Raises: DiskFull.
+    """
+    file = fs.create(directory / shard.name)
+    file.reserve(shard.nbytes)
+    file.write_from(0, memoryview(shard.header))
+    return file
+
+
 def fill(
     shard: ShardPlan,
     inputs: Mapping[str, Checkpoint],
@@ -83,19 +94,14 @@ def fill(
     buffers: Sequence[Buffers],
     advance: Advance,
     countdown: Countdown,
-    front: Front,
+    follow: Follow,
     *,
     drop_cache: bool,
 ) -> dict[str, str]:
-    """Write a shard's header and data, one worker a set of buffers; returns tensor digests by name.
-
-    How far it is written, `front` is told.
+    """Write a shard's data, one worker a set of buffers; returns tensor digests by name.
 
     Memory: one span of output and what it is made from, a worker.
     """
-    file.reserve(shard.nbytes)
-    file.write_from(0, memoryview(shard.header))
-    front.written(0, len(shard.header))
     works = [TensorWork(tensor, inputs) for tensor in shard.tensors]
 
     def worker(own: Buffers) -> Callable[[tuple[TensorWork, int]], None]:
@@ -106,13 +112,14 @@ def fill(
             work.make(span, own, out)
             offset = shard.places[work.output.name].offset + span.start
             file.write_from(offset, out)
-            front.written(offset, offset + span.nbytes)
             file.start_writeback(offset, span.nbytes)
-            if work.finish_span(number, span_digest(out)):
+            digest = span_digest(out)
+            if work.finish_span(number, digest):
                 if drop_cache:
                     work.drop_cache()
                 countdown.finish(work.tensor)
             advance(span.nbytes)
+            follow(Piece(work.output.name, offset, span.nbytes, digest), own)
 
         return make_span
 
@@ -130,23 +137,29 @@ def read_back(
 ) -> dict[str, str]:
     """Open a written shard through the reader and digest its tensors again, by name.
 
+    Raises: VerificationFailed, as `reopen`.
+    """
+    file = reopen(path, shard)
+
+    def read(name: str, start: int, buffer: memoryview) -> None:
+        file.read_into(shard.places[name].offset + start, buffer)
+
+    return digest_tensors((tensor.output for tensor in shard.tensors), read, buffers, advance)
+
+
+def reopen(path: Path, shard: ShardPlan) -> fs.PositionedFile:
+    """Open a written shard as a reader does, whom its header tells where the tensors are.
+
     Raises: VerificationFailed, if its header, or a file's size, is not the planned one.
     """
     file = fs.open_for_reading(path)
-    if isinstance(shard, FilePlan):
-        if file.size != shard.nbytes:
-            raise VerificationFailed(file=path, reason=f"it has {file.size} bytes")
-        infos = [tensor.output for tensor in shard.tensors]
-        return digest_tensors(infos, lambda _, *at: file.read_into(*at), buffers, advance)
-    try:
-        header, raw = read_header(file)
-    except DamagedInput as error:
-        raise VerificationFailed(file=path, reason="its header is damaged") from error
-    if raw != shard.header:
-        raise VerificationFailed(file=path, reason="its header differs")
-    places = {stored.info.name: stored for stored in header.tensors}
-
-    def read(name: str, start: int, buffer: memoryview) -> None:
-        file.read_into(places[name].offset + start, buffer)
-
-    return digest_tensors((stored.info for stored in header.tensors), read, buffers, advance)
+    if file.size != shard.nbytes:
+        raise VerificationFailed(file=path, reason=f"it has {file.size} bytes")
+    if not isinstance(shard, FilePlan):
+        try:
+            _, raw = read_header(file)
+        except DamagedInput as error:
+            raise VerificationFailed(file=path, reason="its header is damaged") from error
+        if raw != shard.header:
+            raise VerificationFailed(file=path, reason="its header differs")
+    return file

@@ -89,21 +89,22 @@ def parse_header(raw: bytes, size: int, file: Path) -> Header:
     return header
 
 
-@dataclass(slots=True)
-class _Beginning:
+class _Beginning(Readable):
     """What is known of a file that is not there: its first bytes and its size."""
 
-    path: Path
-    raw: bytes
-    size: int
+    def __init__(self, path: Path, raw: bytes, size: int) -> None:
+        self.path = path
+        self._raw = raw
+        self._size = size
 
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """Zeros where nothing is known."""
-        return self.raw[offset : offset + nbytes].ljust(nbytes, b"\0")
+    @property
+    def size(self) -> int:
+        """Bytes that the file has."""
+        return self._size
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """As `read`."""
-        buffer[:] = self.read(offset, len(buffer))
+        """Zeros where nothing is known."""
+        buffer[:] = self._raw[offset : offset + len(buffer)].ljust(len(buffer), b"\0")
 
 
 def layout(

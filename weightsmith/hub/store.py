@@ -103,15 +103,19 @@ class HubStore:
         return self.folder / file.name
 
 
-class RangedFile:
+class RangedFile(fs.Readable):
     """A file on the hub, read in ranges and never whole; for headers."""
 
     def __init__(self, connection: Connection, listing: Listing, file: RepoFile) -> None:
         """Nothing is asked for yet."""
         self.path = Path(file.name)
-        self.size = file.nbytes
         self._ask = (connection, listing, file)
         self._start, self._ahead = 0, b""
+
+    @property
+    def size(self) -> int:
+        """Bytes in it."""
+        return self._ask[2].nbytes
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset`.
@@ -125,9 +129,3 @@ class RangedFile:
             upto = min(max(stop, offset + AHEAD_NBYTES), self.size)
             self._start, self._ahead = offset, read_range(*self._ask, offset, upto)
         buffer[:] = self._ahead[offset - self._start : stop - self._start]
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        """`nbytes` from `offset`."""
-        buffer = bytearray(nbytes)
-        self.read_into(offset, memoryview(buffer))
-        return bytes(buffer)

@@ -243,8 +243,8 @@ def _files(record: DeltaRecord, rules: Sequence[TensorPlan]) -> tuple[ShardPlan,
             RestoredPlan(
                 file.name,
                 tuple(tensor for tensor in tensors if tensor),
-                file.header,
                 {"sha256": file.sha256},
+                file.header,
             )
         )
     if by_name:

@@ -52,6 +52,8 @@ class ShardPlan:
 
     name: str
     tensors: tuple[TensorPlan, ...]
+    published: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of the whole file that its release gives for it, hex by algorithm."""
 
     @cached_property
     def header(self) -> bytes:
@@ -82,9 +84,6 @@ class ShardPlan:
 class FilePlan(ShardPlan):
     """One output file made whole by a file rule: its one tensor of bytes, without a header."""
 
-    published: Mapping[str, str] = field(default_factory=dict)
-    """Hashes that its release gives for it, hex by algorithm."""
-
     @cached_property
     def _layout(self) -> tuple[bytes, tuple[StoredTensor, ...]]:
         return b"", tuple(StoredTensor(tensor.output, 0) for tensor in self.tensors)
@@ -96,8 +95,6 @@ class RestoredPlan(ShardPlan):
 
     given: bytes = b""
     """The header, with its length field."""
-    published: Mapping[str, str] = field(default_factory=dict)
-    """Hashes of the file, hex by algorithm."""
 
     @cached_property
     def _layout(self) -> tuple[bytes, tuple[StoredTensor, ...]]:
@@ -256,22 +253,24 @@ def _shard_document(shard: ShardPlan) -> dict[str, object]:
         "name": shard.name,
         "header_digest": bytes_digest(shard.header),
         "tensors": [_tensor_document(tensor) for tensor in shard.tensors],
+        "published": dict(shard.published),
+        "kind": type(shard).__name__,
     }
-    if isinstance(shard, FilePlan | RestoredPlan):
-        document["published"] = dict(shard.published)
     if isinstance(shard, RestoredPlan):
         document["given"] = base64.b64encode(shard.given).decode("ascii")
     return document
 
 
 def _shard_plan(document: Mapping[str, Any]) -> ShardPlan:
-    name, tensors = document["name"], tuple(map(_tensor_plan, document["tensors"]))
-    if "given" in document:
-        given = base64.b64decode(document["given"])
-        return RestoredPlan(name, tensors, given, document["published"])
-    if "published" in document:
-        return FilePlan(name, tensors, document["published"])
-    return ShardPlan(name, tensors)
+    tensors = tuple(map(_tensor_plan, document["tensors"]))
+    common = document["name"], tensors, document["published"]
+    match document["kind"]:
+        case "RestoredPlan":
+            return RestoredPlan(*common, base64.b64decode(document["given"]))
+        case "FilePlan":
+            return FilePlan(*common)
+        case _:
+            return ShardPlan(*common)
 
 
 def rules_digest(tensors: Iterable[TensorPlan]) -> str:

@@ -1,0 +1,148 @@
+"""What is written is read back behind the writing: never ahead of it, and never left out."""
+
+import contextlib
+import ctypes
+import errno
+import gc
+import mmap
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from weightsmith import fs
+from weightsmith.checkpoint.digest import SPAN_NBYTES, span_digest
+from weightsmith.engine.bindings import Verify
+from weightsmith.engine.file_hashes import Hashes, hash_file
+from weightsmith.engine.spans import Buffers
+from weightsmith.engine.trail import TRAIL_NBYTES, Follower, Front, Piece, Trail
+from weightsmith.errors import DiskFull, ShardTruncated, TargetUnwritable, VerificationFailed
+
+
+def written(start: int, stop: int) -> tuple[Piece, Buffers]:
+    """What a worker says of bytes that it wrote."""
+    return Piece("a tensor", start, stop - start, b""), Buffers()
+
+
+def hashing(
+    pool: ThreadPoolExecutor, file: fs.PositionedFile, nbytes: int, front: Front
+) -> Future[Hashes]:
+    follower = Follower(file, nbytes, front, from_medium=False)
+    return pool.submit(hash_file, follower, {"sha256"}, Buffers(), lambda _: None)
+
+
+def test_pieces_count_once_all_before_them_are_written() -> None:
+    with Front(2) as front:
+        front.follow(*written(4, 9))
+        front.follow(*written(9, 10))
+    with pytest.raises(InterruptedError):
+        front.wait(3)
+    front.follow(*written(2, 4))
+    front.wait(10)
+    with pytest.raises(InterruptedError):
+        front.wait(11)
+
+
+def test_a_file_is_hashed_while_it_is_filled(tmp_path: Path) -> None:
+    content = bytes(range(256)) * (SPAN_NBYTES // 256) * 3 + b"the rest"
+    file = fs.create(tmp_path / "file")
+    file.reserve(len(content))
+    with Front() as front, ThreadPoolExecutor(1) as pool:
+        found = hashing(pool, file, len(content), front)
+        for start in (SPAN_NBYTES, 0, 3 * SPAN_NBYTES, 2 * SPAN_NBYTES):
+            piece = memoryview(content)[start : start + SPAN_NBYTES]
+            file.write_from(start, piece)
+            front.follow(*written(start, start + len(piece)))
+        assert found.result() == {"sha256": sha256(content).hexdigest()}
+
+
+def test_who_follows_a_file_that_is_given_up_is_let_go(tmp_path: Path) -> None:
+    file = fs.create(tmp_path / "file")
+    with ThreadPoolExecutor(1) as pool:
+        with Front() as front:
+            found = hashing(pool, file, 2 * SPAN_NBYTES, front)
+            front.follow(*written(0, SPAN_NBYTES))
+        with pytest.raises((InterruptedError, ShardTruncated)):
+            found.result()
+
+
+@pytest.mark.parametrize("verify", ["cache", "disk", "no"])
+@pytest.mark.parametrize("damaged", [0, 20, 39])
+def test_each_piece_is_read_back_wherever_the_file_ends(
+    verify: Verify, damaged: int, tmp_path: Path
+) -> None:
+    count = TRAIL_NBYTES // SPAN_NBYTES + 8
+    file, block = fs.create(tmp_path / "file"), memoryview(bytes(SPAN_NBYTES))
+    file.reserve(count * SPAN_NBYTES)
+    checked: list[int] = []
+    trail, own = Trail(file, verify, checked.append), Buffers()
+
+    def fill_and_finish() -> None:
+        for number in range(count):
+            offset = number * SPAN_NBYTES
+            digest = span_digest(block)
+            trail.follow(Piece(f"tensor {number}", offset, SPAN_NBYTES, digest), own)
+        trail.finish([own])
+
+    file.write_from(damaged * SPAN_NBYTES + 7, memoryview(b"!"))
+    if verify == "no":
+        fill_and_finish()
+        assert not checked
+        return
+    with pytest.raises(VerificationFailed, match=f"tensor {damaged}"):
+        fill_and_finish()
+    assert sum(checked) == damaged * SPAN_NBYTES
+    file.write_from(damaged * SPAN_NBYTES + 7, memoryview(b"\0"))
+    trail = Trail(file, verify, checked.append)
+    checked.clear()
+    fill_and_finish()
+    assert sum(checked) == count * SPAN_NBYTES
+
+
+def resident_nbytes(file: fs.PositionedFile) -> int:
+    """How much of a file the page cache holds."""
+    nbytes, page = file.size, mmap.PAGESIZE
+    with mmap.mmap(file.fileno(), nbytes) as mapped:
+        held = (ctypes.c_ubyte * (nbytes // page))()
+        start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(start), ctypes.c_size_t(nbytes), held) == 0
+        gc.collect()  # the map cannot be closed while something of ctypes looks at it
+    return sum(each & 1 for each in held) * page
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what its page cache holds")
+def test_what_is_read_back_leaves_the_page_cache_some_way_behind(tmp_path: Path) -> None:
+    count = TRAIL_NBYTES // SPAN_NBYTES + 16
+    file, block = fs.create(tmp_path / "file"), memoryview(bytes(SPAN_NBYTES))
+    file.reserve(count * SPAN_NBYTES)
+    file.write_from(0, block)
+    file.give_back(0, SPAN_NBYTES)
+    if resident_nbytes(file):
+        pytest.skip("this file system lives in the page cache")
+    trail, own = Trail(file, "cache", lambda _: None), Buffers()
+    for number in range(count):
+        offset = number * SPAN_NBYTES
+        file.write_from(offset, block)
+        trail.follow(Piece("a tensor", offset, SPAN_NBYTES, span_digest(block)), own)
+    assert resident_nbytes(file) <= TRAIL_NBYTES + SPAN_NBYTES
+    trail.finish([own])
+    assert resident_nbytes(file) <= SPAN_NBYTES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the sync is told")
+@pytest.mark.parametrize(
+    "code, fault", [(errno.ENOSPC, DiskFull), (errno.EIO, TargetUnwritable), (errno.ESPIPE, None)]
+)
+def test_an_error_of_the_medium_is_told_where_it_is_met(
+    code: int, fault: type[Exception] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> int:
+        ctypes.set_errno(code)
+        return -1
+
+    file = fs.create(tmp_path / "file")
+    monkeypatch.setattr(fs, "_libc_function", lambda _: failing)
+    with pytest.raises(fault) if fault else contextlib.nullcontext():
+        file.give_back(0, 1)
