@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -31,7 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "LC_ALL": "C.UTF-8",
         "TERM": "xterm-256color",
         "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": "1",  # so small tensors gain nothing from more
     }
+    os.fsync = _trust_the_machine
     os.umask(0o022)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell starts with "&"
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,6 +42,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("weightsmith", deadline=None)
     settings.load_profile("weightsmith")
     sys.addaudithook(refuse_far_connections)
+
+
+def _trust_the_machine(fd: Any) -> None:
+    """A sync that does not wait: what it guards against, a power cut, comes in no test. Processes
+    of their own do wait.
+    """
+    os.fstat(fd)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -21,7 +21,7 @@ from weightsmith.catalogue.load import (
 from weightsmith.catalogue.page import render
 from weightsmith.catalogue.recognise import Recognition, contradictions, recognise
 from weightsmith.catalogue.schema import Base, Checksums, HubRepo, Release, Signs, parse_entries
-from weightsmith.checkpoint.checkpoint import open_checkpoint
+from weightsmith.checkpoint.opening import open_checkpoint
 
 VECTORS = Path(__file__).parent / "vectors"
 PROJECTOR = ("model.mm_projector.*",)

@@ -1,4 +1,4 @@
-"""Surgery on model weights. Every command is a function here, imported when it is first used.
+"""Surgery on model weights. What commands do to models are functions, imported on first use.
 
 from weightsmith import apply_delta, verify
 

@@ -138,7 +138,7 @@ class NoKey(UsageFault):
 class OptionMeaningless(UsageFault):
     """An option was given that has no meaning for this kind of release."""
 
-    message = "{options} mean nothing here: {reason}"
+    message = "no use for {options} here: {reason}"
     hint = "leave them out"
 
 
@@ -201,7 +201,7 @@ class LocalPathInside(UsageFault):
     """
 
     message = "{count} file(s) that would be pushed tell a path of this machine"
-    hint = "take it out of the target's own file, then make the delta again: --overwrite"
+    hint = "take it out of the target's own file, then run the same command again"
 
 
 class RepoIsPublic(UsageFault):
@@ -255,7 +255,7 @@ class ArchitectureConverted(UsageFault):
     another form than the files: all experts of a layer in one tensor, for example.
     """
 
-    message = "{count} tensor(s) have another form in transformers than in the files: {names}"
+    message = "{count} tensor(s) have another form in transformers than in the files"
     hint = "leave out --low-cpu-mem"
 
 
@@ -770,13 +770,6 @@ class DtypeNotSummable(Mismatch):
     hint = "is this a delta of the additive kind?"
 
 
-class DtypeNotInFormat(Mismatch):
-    """A tensor has a dtype that torch files may hold and safetensors files cannot."""
-
-    message = "tensor {name} is {dtype}, which a safetensors file cannot hold"
-    hint = "save it in another dtype first: tensor.to(torch.complex64)"
-
-
 class AdapterNotMergeable(Mismatch):
     """The adapter is of a kind that cannot be merged into a base's files, or that is not known.
 
@@ -802,10 +795,10 @@ class AdapterDoesNotFit(Mismatch):
 
 
 class DtypeNotStorable(Mismatch):
-    """A torch file holds a dtype that safetensors has no name for."""
+    """A tensor has a dtype that torch files may hold and safetensors files cannot."""
 
-    message = "tensor {name} is {dtype}, which safetensors cannot hold"
-    hint = "cast it with torch first, if the model needs it at all"
+    message = "tensor {name} is {dtype}, which a safetensors file cannot hold"
+    hint = "save it in another dtype first: tensor.to(torch.complex64)"
 
 
 class BaseFilesWrong(Mismatch):
@@ -900,7 +893,7 @@ class NoRoom(WeightsmithError):
 class DiskTooSmall(NoRoom):
     """The plan needs more space than the file system has free."""
 
-    message = "{where} has {free} free, the output needs {needed}"
+    message = "{where} has {free} free, the run needs {needed}"
     hint = "free some space, or choose a directory on another disk for the output"
 
 

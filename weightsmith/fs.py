@@ -42,6 +42,8 @@ _LISTED: Final = 1000
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FAILING: Final = {errno.EIO, errno.EROFS}
 """A medium that fails; a file system that met that is made read-only."""
+_LACKING: Final = {errno.ENOSYS, errno.EINVAL, errno.ESPIPE, errno.EPERM}
+"""What a system says that has no such call, or forbids it."""
 
 
 def on_durable_step() -> None:
@@ -175,8 +177,8 @@ class PositionedFile(Readable):
 
         The memory serves what is written next: that is faster than taking fresh memory for a whole
         file, and pushes nothing of others out of the cache.
-        Source: Linux sync_file_range(2), which may be the one that is told of an error; elsewhere
-        the system is only advised to forget.
+        Source: Linux sync_file_range(2), which may be the only one that is told of an error, by
+        whatever number the medium has for it; elsewhere the system is only advised to forget.
         """
         if sync_file_range := _libc_function("sync_file_range"):
             write_and_wait = 1 | 2 | 4
@@ -184,7 +186,7 @@ class PositionedFile(Readable):
             with translated_write_errors(self.path):
                 if sync_file_range(self._fd, *span, write_and_wait) != 0:
                     code = ctypes.get_errno()
-                    if code in _FULL | _FAILING:
+                    if code not in _LACKING:
                         raise OSError(code, os.strerror(code), str(self.path))
         self.drop_cache(offset, nbytes)
 

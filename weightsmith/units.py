@@ -1,4 +1,4 @@
-"""Sizes and durations as people read and write them; imported by all, like `errors`.
+"""Sizes, durations and counts as people read and write them; imported by all, like `errors`.
 
 Disk is counted in decimal units (1 GB = 10^9 bytes), memory in binary ones (1 GiB = 2^30 bytes).
 """
@@ -47,6 +47,11 @@ def format_duration(seconds: float) -> str:
         return f"{minutes} min {rest:02} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min"
+
+
+def counted(count: int, word: str) -> str:
+    """``"no faults"``, ``"1 fault"``, ``"2 faults"``."""
+    return f"{count or 'no'} {word}{'' if count == 1 else 's'}"
 
 
 def _scaled(nbytes: int, step: int, units: tuple[str, ...]) -> str:

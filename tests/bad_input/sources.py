@@ -16,9 +16,7 @@ from tests.bad_input.case import (
 )
 
 SOURCES: Final = Cases("Sources")
-ENTRIES: Final = 100_000
-_LINKS: Final = 50_000
-"""Names that a file system lets one file have, and the fastest way to make many."""
+ENTRIES: Final = 10_000
 
 
 @SOURCES.add("A name that nothing has", 3, "source-not-found")
@@ -101,19 +99,12 @@ def one_level_too_high(folder: Path) -> Sequence[str]:
 
 
 @SOURCES.add(f"A folder of {ENTRIES} files that are no weights", 3, "no-weights")
-def a_hundred_thousand_entries(folder: Path) -> Sequence[str]:
+def ten_thousand_entries(folder: Path) -> Sequence[str]:
     write_base(folder)
     delta = folder / "delta"
     delta.mkdir()
-    where = os.open(delta, os.O_RDONLY)
     for number in range(ENTRIES):
-        name = f"optimizer-{number:06d}.bin"
-        if number % _LINKS == 0:
-            (delta / name).touch()
-            first = name
-        else:
-            os.link(first, name, src_dir_fd=where, dst_dir_fd=where)
-    os.close(where)
+        (delta / f"optimizer-{number:06d}.bin").touch()
     return ARGS
 
 

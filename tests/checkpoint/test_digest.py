@@ -9,7 +9,6 @@ from blake3 import blake3
 
 from tests.codecs.spans import random_tensor, raw
 from tests.engine.folders import write_model
-from weightsmith.checkpoint.checkpoint import open_checkpoint
 from weightsmith.checkpoint.digest import (
     SPAN_NBYTES,
     bytes_digest,
@@ -18,6 +17,7 @@ from weightsmith.checkpoint.digest import (
     span_digest,
     tensor_digest,
 )
+from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.spans import Buffers, digest_tensors, span_range
 from weightsmith.formats.tensors import TensorInfo
 

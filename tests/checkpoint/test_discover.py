@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.engine.folders import save, write_model
-from weightsmith.checkpoint.checkpoint import open_checkpoint
 from weightsmith.checkpoint.discover import discover
+from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.errors import (
     IndexEscapes,
     IndexInvalid,
@@ -166,7 +166,7 @@ def test_a_git_clone_is_read_without_its_store(tmp_path: Path) -> None:
     touch(tmp_path, [".cache/huggingface/download/pytorch_model.bin.metadata"])
     found = discover(tmp_path)
     assert found.weights == ("pytorch_model.bin",)
-    assert set(found.left) == {".git/", ".cache/"}
+    assert found.left == ()
     assert found.sidecars == ("config.json",)
 
 

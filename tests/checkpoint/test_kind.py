@@ -7,8 +7,8 @@ import torch
 
 from tests.bad_input.case import WEIGHTS, weights, write_base, write_delta, write_sparse
 from tests.engine.folders import save
-from weightsmith.checkpoint.checkpoint import open_checkpoint
 from weightsmith.checkpoint.kind import guess_kind
+from weightsmith.checkpoint.opening import open_checkpoint
 
 BUFFER = "model.layers.0.self_attn.rotary_emb.inv_freq"
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from tests.codecs.spans import DTYPES, assert_bits, random_tensor, raw
 from tests.engine.folders import load, save, write_model
 from weightsmith.checkpoint import store
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.bindings import Options
 from weightsmith.errors import JsonInvalid, ShardTruncated, ZipInvalid
 from weightsmith.ops.apply_delta import apply_delta

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.engine.folders import write_model
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.checkpoint.renamed import named_like
 
 BARE = ["wte.weight", "h.0.ln.weight", "h.0.ln.bias", "h.1.ln.weight"]

@@ -44,8 +44,8 @@ def test_the_diff_is_coloured_on_a_terminal(
 ) -> None:
     monkeypatch.delenv("NO_COLOR")
     said = weightsmith("fix-tokenizer", str(folder), "--dry-run", terminal=True)
-    assert '\x1b[1;31m-  "unk_token": ""\x1b[0m\n' in said.err
-    assert '\x1b[32m+  "unk_token": "<unk>",\x1b[0m\n' in said.err
+    assert '\x1b[1;31m-  "unk_token": ""\x1b[0m\n' in said.out
+    assert '\x1b[32m+  "unk_token": "<unk>",\x1b[0m\n' in said.out
 
 
 def test_a_dry_run_shows_the_diff_and_writes_nothing(weightsmith: RunCommand, folder: Path) -> None:
@@ -53,7 +53,8 @@ def test_a_dry_run_shows_the_diff_and_writes_nothing(weightsmith: RunCommand, fo
     said = weightsmith("fix-tokenizer", str(folder), "-n")
     assert said.code == 0
     assert "dry run: nothing was written" in said.out
-    assert '+  "bos_token_id": 1,' in said.err
+    assert '+  "bos_token_id": 1,' in said.out
+    assert said.err == ""
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

@@ -1,6 +1,15 @@
 """Tables, widths and escapes."""
 
-from weightsmith.cli.layout import display_width, encodable, plain, safe, styled, table
+from weightsmith.cli.layout import (
+    brief,
+    display_width,
+    encodable,
+    plain,
+    safe,
+    stacked,
+    styled,
+    table,
+)
 
 
 def test_columns_are_aligned_and_the_last_is_wrapped_under_itself() -> None:
@@ -20,6 +29,32 @@ def test_columns_are_aligned_and_the_last_is_wrapped_under_itself() -> None:
 def test_a_long_path_is_never_broken() -> None:
     path = "/a-long/path-with/hyphens-and/slashes" * 3
     assert path in table([("base", path)], width=40)
+
+
+def test_a_row_that_is_too_wide_takes_two_lines() -> None:
+    rows = [("", "name", "size", "why"), ("x", "org/a-long-name", "5 kB", "nobody wants it")]
+    wide = plain(stacked(rows, at=2, width=50, right=(2,)))
+    assert wide.splitlines() == [
+        "     name             size  why",
+        "  x  org/a-long-name  5 kB  nobody wants it",
+    ]
+    narrow = plain(stacked(rows, at=2, width=42, right=(2,)))
+    assert narrow.splitlines() == [
+        "     name",
+        "     size  why",
+        "  x  org/a-long-name",
+        "     5 kB  nobody wants it",
+    ]
+    assert stacked([], at=2, width=42) == ""
+
+
+def test_of_a_list_at_the_end_of_a_note_the_first_names_are_shown() -> None:
+    note = "a: not tensors, left: " + ", ".join("bcdefghi")
+    assert brief(note, everything=True) == note
+    assert brief(note, everything=False) == (
+        "a: not tensors, left: b, c, d, e, f, and 3 more (-v lists all)"
+    )
+    assert brief("nothing, of note", everything=False) == "nothing, of note"
 
 
 def test_rows_may_be_shorter_than_the_longest() -> None:

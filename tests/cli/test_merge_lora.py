@@ -86,9 +86,9 @@ def test_several_adapters_have_a_role_each(
     shutil.copytree(args[2].removeprefix("--lora="), second)
     said = weightsmith(*args, f"--lora={second}", "--dry-run")
     assert said.code == 0
-    assert "lora-1" in said.err
-    assert "lora-2" in said.err
-    assert "linear*8.0; linear*8.0" in said.err
+    assert "lora-1" in said.out
+    assert "lora-2" in said.out
+    assert "linear*8.0; linear*8.0" in said.out
 
 
 def test_an_adapter_of_another_model_ends_in_7_and_is_explained(

@@ -1,6 +1,8 @@
 """add is the arithmetic of the tools that published deltas, wherever the spans are cut."""
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -200,6 +202,23 @@ def test_end_to_end_every_dtype_is_what_torch_gives(
         assert_bits(found[name], expected)
     torch_name = str(DTYPES[out]).removeprefix("torch.")
     assert f'"torch_dtype": "{torch_name}"' in (target / "config.json").read_text()
+
+
+def test_end_to_end_neither_casts_nor_sums_import_torch(tmp_path: Path) -> None:
+    write_model(tmp_path / "base", model("F32", 0.02, 0))
+    write_model(tmp_path / "delta", model("BF16", 0.001, 1))
+    program = """
+import sys
+from pathlib import Path
+from weightsmith.ops.apply_delta import apply_delta
+from weightsmith.ops.convert import convert
+folder = Path(sys.argv[1])
+convert(folder / "base", folder / "half", dtype="float16")
+apply_delta(folder / "half", folder / "delta", target=folder / "out", dtype="bfloat16")
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    assert load(tmp_path / "out")["model.norm.weight"].dtype == torch.bfloat16
 
 
 def test_end_to_end_sums_do_not_depend_on_where_a_span_ends(

@@ -1,19 +1,30 @@
 """Other families than LLaMA: made by transformers, written anew, and loaded by it again."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.engine.folders import assert_same_bits, bits, load
-from tests.families import FAMILIES, FORMS, TIED, embedding_of, loaded, save, stored, write
+from tests.families import (
+    FAMILIES,
+    FORMED,
+    FORMS,
+    TIED,
+    embedding_of,
+    loaded,
+    mostly_slow,
+    save,
+    stored,
+    write,
+)
 from weightsmith.errors import ModelGivenAsDelta
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.convert import convert
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family, form", mostly_slow(itertools.product(FAMILIES, FORMS), FORMED))
 def test_a_model_of_any_family_is_written_anew(family: str, form: str, tmp_path: Path) -> None:
     expected = loaded(save(tmp_path / "in", family, form)).state_dict()
     convert(tmp_path / "in", tmp_path / "out", max_shard_nbytes=20_000)

@@ -49,7 +49,14 @@ def test_every_byte_is_what_point_alpaca_encrypted(
 
 @pytest.mark.parametrize(
     "key_nbytes",
-    [7, 3 * MIB + 5, 10 * MIB, 10 * MIB + 3, 13 * MIB, 20 * MIB],
+    [
+        7,
+        pytest.param(3 * MIB + 5, marks=pytest.mark.slow),
+        10 * MIB,
+        10 * MIB + 3,
+        pytest.param(13 * MIB, marks=pytest.mark.slow),
+        20 * MIB,
+    ],
     ids=lambda nbytes: f"{nbytes}",
 )
 def test_the_key_is_read_on_chunk_by_chunk_and_begins_anew(key_nbytes: int, tmp_path: Path) -> None:

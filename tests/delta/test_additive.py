@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.engine.folders import contents, load, write_model
+from tests.engine.folders import CONFIG, contents, load, write_model
 from weightsmith import fs
 from weightsmith.engine.bindings import Options
 from weightsmith.errors import (
@@ -21,7 +21,7 @@ from weightsmith.errors import (
     WrongBase,
 )
 from weightsmith.ops.apply_delta import apply_delta
-from weightsmith.ops.make_delta import make_delta
+from weightsmith.ops.make_delta import make_delta, plan_make_delta
 
 BUFFER = "rotary_emb.inv_freq"
 
@@ -93,6 +93,7 @@ def test_a_wrong_base_is_refused_where_a_delta_of_2023_could_not_know(
             apply_delta(base, tmp_path / "delta", target=tmp_path / "out")
         assert isinstance(caught.value, Mismatch)
         assert caught.value.context == (name,)
+        assert caught.value.hint_text == "it was made from org/llama@1"
         assert not (tmp_path / "out").exists()
         shutil.rmtree(tmp_path / ".out.weightsmith-partial", ignore_errors=True)
 
@@ -144,6 +145,45 @@ def test_a_finished_additive_delta_is_left(release: tuple[Path, Path], tmp_path:
     again = make_delta(*release, tmp_path / "delta", codec="add", options=Options(workers=3))
     assert not made.already_done
     assert again.already_done
+
+
+EMBEDDING = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_second_copy_of_tied_weights_that_the_base_lacks_is_left(
+    tmp_path: Path, suffix: str
+) -> None:
+    base = write_model(tmp_path / "base", {EMBEDDING: torch.ones(6, 4), "w": torch.ones(3)})
+    embedding = torch.rand(6, 4)
+    tensors = {EMBEDDING: embedding, "w": torch.rand(3), HEAD: embedding.clone()}
+    if suffix == "bin":
+        tensors[HEAD] = embedding
+    target = write_model(tmp_path / "target", tensors, suffix=suffix)
+    job = plan_make_delta(base, target, tmp_path / "delta", codec="add")
+    assert f"{HEAD} is not written: it is the input embedding" in job.plan.notes
+    made = make_delta(base, target, tmp_path / "delta", codec="add")
+    assert made.loss is not None
+    assert made.loss.whole.numel == 6 * 4 + 3
+    apply_delta(base, tmp_path / "delta", target=tmp_path / "out")
+    out = load(tmp_path / "out")
+    assert out.keys() == {EMBEDDING, "w"}
+    assert torch.allclose(out[EMBEDDING], embedding)
+
+
+@pytest.mark.parametrize("config", [{}, {"tie_word_embeddings": False}])
+def test_a_head_that_is_not_tied_is_refused_with_a_way_out(
+    tmp_path: Path, config: dict[str, bool]
+) -> None:
+    base = write_model(tmp_path / "base", {EMBEDDING: torch.ones(6, 4)})
+    head = torch.full((6, 4), 2.0 if config else 3.0)
+    tensors = {EMBEDDING: torch.full((6, 4), 2.0), HEAD: head}
+    target = write_model(tmp_path / "target", tensors, config={**CONFIG, **config})
+    with pytest.raises(TensorsDoNotFit) as caught:
+        make_delta(base, target, tmp_path / "delta", codec="add")
+    assert caught.value.context == (f"only the delta has {HEAD}, F32 [6, 4]",)
+    assert "--codec exact" in caught.value.hint_text
 
 
 def test_what_additive_deltas_cannot_hold_is_refused_with_a_way_out(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Restored exactly, then cast once: what --dtype makes of an exact delta."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,9 @@ from tests.delta.models import (
     target_tensors,
     trained,
     weights,
-    write_pair,
 )
 from tests.engine.folders import CONFIG, assert_same_bits, load, write_model
-from weightsmith.checkpoint.checkpoint import open_delta
+from weightsmith.checkpoint.opening import open_delta
 from weightsmith.engine.bindings import Options
 from weightsmith.errors import DeltaInvalid, WeightsmithError, WrongBase
 from weightsmith.ops.apply_delta import DTypeChoice, apply_delta, plan_apply_delta
@@ -33,11 +33,11 @@ UP = "model.layers.0.up.weight"
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> tuple[Path, Path]:
+def pair(made: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A base, and the delta from it."""
-    base, target = write_pair(tmp_path)
-    make_delta(base, target, tmp_path / "delta")
-    return base, tmp_path / "delta"
+    for side in ("base", "delta"):
+        shutil.copytree(made / side, tmp_path / side)
+    return tmp_path / "base", tmp_path / "delta"
 
 
 def cast(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """A wrong base, a damaged delta, anything in the way: named, and nothing is published."""
 
+import base64
 import json
 import os
 import shutil
@@ -11,10 +12,10 @@ import pytest
 import torch
 
 from tests.delta.models import base_tensors, contents, trained, write_pair
-from tests.engine.folders import write_model
+from tests.engine.folders import staging, write_model
 from weightsmith import fs
 from weightsmith.codecs.exact import SpanMaker
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.bindings import Options, Verify
 from weightsmith.errors import (
     BaseIsTarget,
     DamagedInput,
@@ -38,18 +39,17 @@ from weightsmith.ops.sources import open_source
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> tuple[Path, Path, Path]:
+def pair(made: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
     """Base, target, and the delta between them."""
-    base, target = write_pair(tmp_path)
-    make_delta(base, target, tmp_path / "delta")
-    return base, target, tmp_path / "delta"
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "base", tmp_path / "target", tmp_path / "delta"
 
 
-def refused(base: Path, delta: Path) -> WeightsmithError:
+def refused(base: Path, delta: Path, **options: Any) -> WeightsmithError:
     """What applying raises; nothing may be published."""
     out = delta.parent / "out"
     with pytest.raises(WeightsmithError) as caught:
-        apply_delta(base, delta, target=out)
+        apply_delta(base, delta, target=out, **options)
     assert not out.exists()
     shutil.rmtree(delta.parent / ".out.weightsmith-partial", ignore_errors=True)
     return caught.value
@@ -110,16 +110,21 @@ def test_a_base_in_other_files_and_with_more_tensors_will_do(
     assert contents(pair[1]).items() <= contents(tmp_path / "out").items()
 
 
-def test_the_hint_names_the_base_where_the_delta_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"dtype": "float32"}])
+def test_the_hint_names_the_base_where_the_delta_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
     base, target = write_pair(tmp_path)
     make_delta(base, target, tmp_path / "delta", base_id="meta/llama@0123abc")
-    error = refused(target, tmp_path / "delta")
+    error = refused(target, tmp_path / "delta", **options)
     assert isinstance(error, Mismatch)
     assert "meta/llama@0123abc" in error.hint_text
     flip(next(base.glob("*.safetensors")), -1)
-    error = refused(base, tmp_path / "delta")
-    assert isinstance(error, WrongBase)
-    assert "meta/llama@0123abc" in error.hint_text
+    for glance in (2**26, 0):  # before the run, and in it
+        monkeypatch.setattr("weightsmith.ops.restore._GLANCE_NBYTES", glance)
+        error = refused(base, tmp_path / "delta", **options)
+        assert isinstance(error, WrongBase)
+        assert error.hint_text == "it was made from meta/llama@0123abc"
 
 
 # --- damaged deltas ------------------------------------------------------------------------------
@@ -145,7 +150,7 @@ def test_a_flipped_bit_anywhere_in_a_delta_is_noticed(pair: tuple[Path, Path, Pa
 
 def test_a_flipped_bit_in_a_payload_names_the_tensor(pair: tuple[Path, Path, Path]) -> None:
     base, _, delta = pair
-    from weightsmith.checkpoint.checkpoint import open_delta
+    from weightsmith.checkpoint.opening import open_delta
 
     stored = open_delta(delta).tensors["model.layers.0.up.weight"]
     flip(delta / stored.file, stored.stored.offset + 2000)
@@ -214,6 +219,70 @@ def test_a_record_that_contradicts_itself_or_the_files_is_refused(
 ) -> None:
     edited(pair[2], edit)
     assert isinstance(refused(pair[0], pair[2]), DeltaInvalid)
+
+
+def _another_hash(file: dict[str, Any]) -> None:
+    file["sha256"] = "00" * 32
+
+
+def _another_header(file: dict[str, Any]) -> None:
+    """That is one all the same, and says the same of the tensors."""
+    header = base64.b64decode(file["header"])
+    file["header"] = base64.b64encode(header.replace(b'"pt"', b'"tp"')).decode()
+
+
+@pytest.mark.parametrize("harm", [_another_hash, _another_header])
+@pytest.mark.parametrize("verify", ["cache", "disk", "no"])
+def test_a_record_of_another_file_is_the_deltas_fault_where_every_tensor_is_right(
+    pair: tuple[Path, Path, Path], harm: Callable[[dict[str, Any]], None], verify: Verify
+) -> None:
+    edited(pair[2], lambda d: harm(d["target"]["files"][1]))
+    error = refused(pair[0], pair[2], options=Options(verify=verify))
+    assert isinstance(error, DeltaInvalid)
+    assert "the record of model-00002-of-00002.safetensors" in str(error)
+
+
+def test_a_restored_file_that_was_written_wrong_is_not_the_deltas_fault(
+    pair: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_from = fs.PositionedFile.write_from
+
+    def write_one_bit_wrong(file: fs.PositionedFile, offset: int, buffer: memoryview) -> None:
+        if file.path.suffix == ".safetensors" and len(buffer) > 100_000:
+            buffer = memoryview(bytes([buffer[0] ^ 1]) + bytes(buffer[1:]))
+        write_from(file, offset, buffer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fs.PositionedFile, "write_from", write_one_bit_wrong)
+        error = refused(pair[0], pair[2])
+    assert isinstance(error, VerificationFailed)
+    assert "1 tensor(s)" in str(error)
+    assert error.context == ("model.layers.0.up.weight",)
+
+
+def test_a_restored_file_that_was_damaged_in_staging_is_not_the_deltas_fault(
+    pair: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, target, delta = pair
+    left = [7]  # three for the plan, and three for the first file
+
+    def step() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+
+    out = delta.parent / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(fs, "on_durable_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            apply_delta(base, delta, target=out)
+    (receipt,) = (staging(out) / "receipts").glob("*.json")
+    flip(staging(out) / "output" / receipt.name.removesuffix(".json"), -1)
+    with pytest.raises(VerificationFailed) as caught:
+        apply_delta(base, delta, target=out)
+    assert "--restart" in caught.value.hint_text
+    apply_delta(base, delta, target=out, options=Options(restart=True))
+    assert contents(target).items() <= contents(out).items()
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from tests.delta.models import (
     weights,
     write_pair,
 )
-from tests.engine.folders import load, write_model
+from tests.engine.folders import assert_same_bits, load, write_model
 from weightsmith.engine.bindings import Options
+from weightsmith.errors import TargetExists
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
 from weightsmith.ops.make_delta import MadeDelta, make_delta
 from weightsmith.plan.delta_record import DeltaRecord
@@ -78,6 +79,28 @@ def test_headers_that_we_would_write_otherwise_come_back(tmp_path: Path) -> None
     make_delta(base, target, tmp_path / "delta")
     apply_delta(base, tmp_path / "delta", target=tmp_path / "out")
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_files_that_not_every_system_can_hold_come_back_as_tensors(tmp_path: Path) -> None:
+    """Two names that differ in case only, which no record may give."""
+    base, target = write_pair(tmp_path)
+    index = target / "model.safetensors.index.json"
+    for number, name in ((1, "a.safetensors"), (2, "A.safetensors")):
+        old = f"model-0000{number}-of-00002.safetensors"
+        (target / old).rename(target / name)
+        index.write_text(index.read_text().replace(old, name))
+    make_delta(base, target, tmp_path / "delta")
+    apply_delta(base, tmp_path / "delta", target=tmp_path / "out")
+    assert_same_bits(load(tmp_path / "out"), load(target))
+
+
+def test_an_index_that_was_changed_makes_another_delta(tmp_path: Path) -> None:
+    base, target = write_pair(tmp_path)
+    make_delta(base, target, tmp_path / "delta")
+    index = target / "model.safetensors.index.json"
+    index.write_text(index.read_text() + "\n")
+    with pytest.raises(TargetExists, match="another plan"):
+        make_delta(base, target, tmp_path / "delta")
 
 
 def test_a_limit_on_shards_lays_the_tensors_out_anew(tmp_path: Path) -> None:

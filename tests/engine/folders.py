@@ -110,9 +110,13 @@ def inodes(folders: Iterable[Path]) -> set[int]:
     }
 
 
-def copied(source: Path, folder: Path) -> Path:
-    """A copy of a vector's folder, which a test may change; times as in the original."""
-    return Path(shutil.copytree(source, folder))
+def copied(source: Path, folder: Path, *, tokenizer: bool = True) -> Path:
+    """A copy of a vector's folder, which a test may change; times as in the original.
+
+    Where runs are many and the `tokenizer` is not the point: reading it takes a quarter of a run.
+    """
+    without = () if tokenizer else ("tokenizer.model",)
+    return Path(shutil.copytree(source, folder, ignore=shutil.ignore_patterns(*without)))
 
 
 def staging(target: Path) -> Path:

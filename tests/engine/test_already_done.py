@@ -103,7 +103,7 @@ def test_a_missing_file_is_noticed(name: str, job: Job) -> None:
     with pytest.raises(TargetExists) as caught:
         _again(job)
     reason = str(caught.value)
-    assert ("did not finish it" if name == MANIFEST else name) in reason
+    assert ("nothing in it says" if name == MANIFEST else name) in reason
     path.write_bytes(sound)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert _again(job).already_done

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.delta.models import SIDECARS, trained, weights
 from tests.engine.children import KILLED, Answer, Children
 from tests.engine.folders import contents, copied, hidden, inodes, staging, state, write_model
-from weightsmith.checkpoint.checkpoint import open_checkpoint, open_delta
+from weightsmith.checkpoint.opening import open_checkpoint, open_delta
 from weightsmith.engine.bindings import Options
 from weightsmith.engine.progress import Silence
 from weightsmith.ops.apply_delta import apply_delta
@@ -133,11 +133,12 @@ def test_killed_at_any_durable_step_the_delta_is_absent_or_whole(
     assert set(kept) == set(range(FILES + 1))
 
 
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_after_any_write_nothing_is_published_and_nothing_is_lost(
-    world: Interrupted, expected: dict[str, bytes]
+    every: int, world: Interrupted, expected: dict[str, bytes]
 ) -> None:
     whole = world.make(options={"workers": 1})
-    for write in range(1, whole.writes + 1):
+    for write in range(1, whole.writes + 1, every):
         world.delta = world.delta.with_name(f"delta-{write}")
         assert world.make(die_at_write=write, options={"workers": 1}).exit == KILLED
         assert not world.delta.exists(), write

@@ -8,8 +8,10 @@ import pytest
 
 from tests.engine.folders import staging
 from weightsmith import fs
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.bindings import Options, Verify
+from weightsmith.errors import VerificationFailed
 from weightsmith.ops.apply_delta import apply_delta
+from weightsmith.ops.make_delta import make_delta
 
 
 @dataclass
@@ -95,3 +97,68 @@ def test_everything_is_on_the_medium_before_it_is_vouched_for(
     assert any(max(before) < place < manifest for place in named)
     assert any(manifest < place < publish for place in named)
     assert events[publish:] == [("publish", target), ("sync", tmp_path)]
+
+
+def given(form: str, vectors: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A base and a delta, ``"added"`` or ``"exact"``; of the latter the whole files are known."""
+    base, delta = (vectors / "vicuna_v1_1" / side for side in ("base", "delta"))
+    if form == "added":
+        return base, delta
+    apply_delta(base, delta, target=tmp_path / "model", max_shard_nbytes=30_000)
+    make_delta(base, tmp_path / "model", tmp_path / "delta")
+    return base, tmp_path / "delta"
+
+
+@pytest.mark.parametrize("form", ["added", "exact"])
+def test_what_the_medium_holds_is_read_once_it_is_synced_and_forgotten(
+    form: str, vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, delta = given(form, vectors, tmp_path)
+    events: list[tuple[str, str, int, int]] = []
+    sync, drop, read = (getattr(fs.PositionedFile, n) for n in ("sync", "drop_cache", "read_into"))
+
+    def synced(file: fs.PositionedFile) -> None:
+        sync(file)
+        events.append(("sync", str(file.path), 0, 0))
+
+    def dropped(file: fs.PositionedFile, offset: int = 0, nbytes: int = 0) -> None:
+        drop(file, offset, nbytes)
+        events.append(("drop", str(file.path), offset, nbytes))
+
+    def was_read(file: fs.PositionedFile, offset: int, buffer: memoryview) -> None:
+        read(file, offset, buffer)
+        events.append(("read", str(file.path), offset, len(buffer)))
+
+    monkeypatch.setattr(fs.PositionedFile, "sync", synced)
+    monkeypatch.setattr(fs.PositionedFile, "drop_cache", dropped)
+    monkeypatch.setattr(fs.PositionedFile, "read_into", was_read)
+    target = tmp_path / "out"
+    apply_delta(base, delta, target=target, options=Options(verify="disk"))
+    shards = sorted(target.glob("*.safetensors"))
+    assert shards
+    for shard in shards:
+        path = str(staging(target) / "output" / shard.name)
+        at = events.index(("drop", path, 0, 0), events.index(("sync", path, 0, 0)))
+        spans = [event for event in events[at:] if event[:2] == ("read", path)]
+        read_bytes = {
+            byte for _, _, start, nbytes in spans for byte in range(start, start + nbytes)
+        }
+        assert len(read_bytes) == shard.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "form, verify", [("added", "cache"), ("added", "disk"), ("exact", "cache"), ("exact", "no")]
+)
+def test_bytes_that_others_put_behind_a_file_are_not_published(
+    form: str, verify: Verify, vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, delta = given(form, vectors, tmp_path)
+    reserve = fs.PositionedFile.reserve
+
+    def reserve_more(file: fs.PositionedFile, nbytes: int) -> None:
+        reserve(file, nbytes + 1)
+
+    monkeypatch.setattr(fs.PositionedFile, "reserve", reserve_more)
+    with pytest.raises(VerificationFailed):
+        apply_delta(base, delta, target=tmp_path / "out", options=Options(verify=verify))
+    assert not (tmp_path / "out").exists()

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,18 @@ AFTER_TWO_SHARDS = 10
 """Durable steps: three for the plan, three a shard, and the third shard's sync."""
 
 
+def inputs(vectors: Path, home: Path) -> tuple[Path, Path]:
+    """A base and a delta, copied into `home`."""
+    vector = vectors / "vicuna_v1_1"
+    base = copied(vector / "base", home / "base", tokenizer=False)
+    return base, copied(vector / "delta", home / "delta", tokenizer=False)
+
+
 class Interrupted:
     """A run that was killed after two of four shards, and the folders around it."""
 
     def __init__(self, vectors: Path, home: Path, children: Children) -> None:
-        self.base, self.delta = (
-            copied(vectors / "vicuna_v1_1" / side, home / side) for side in ("base", "delta")
-        )
+        self.base, self.delta = inputs(vectors, home)
         self.target = home / "outputs" / "vicuna"
         self.staging = staging(self.target)
         self._children = children
@@ -51,9 +55,9 @@ def expected(
     vectors: Path, children: Children, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
     """Every file, made without an interruption."""
-    target = tmp_path_factory.mktemp("straight") / "out"
-    vector = vectors / "vicuna_v1_1"
-    answer = children.apply(vector / "base", vector / "delta", target, plan=PLAN)
+    home = tmp_path_factory.mktemp("straight")
+    target = home / "out"
+    answer = children.apply(*inputs(vectors, home), target, plan=PLAN)
     assert (answer.error, answer.unknown, answer.kept) == ("", "", 0)
     return contents(target)
 
@@ -184,6 +188,18 @@ def _garble_receipt(world: Interrupted) -> None:
     world.receipts[0].write_bytes(b'{"plan_digest"')
 
 
+def _link_shard(world: Interrupted) -> None:
+    """To a file that is right to the last byte, and not ours."""
+    shard = world.staged(1)
+    shard.rename(world.target.parent / "elsewhere.safetensors")
+    shard.symlink_to(world.target.parent / "elsewhere.safetensors")
+
+
+def _directory_for_shard(world: Interrupted) -> None:
+    world.staged(1).unlink()
+    (world.staging / "output" / "model-00001-of-00004.safetensors" / "inside").mkdir(parents=True)
+
+
 def _deep_receipt(world: Interrupted) -> None:
     world.receipts[0].write_bytes(b"[" * 100_000)
 
@@ -200,7 +216,7 @@ def _other_fields(world: Interrupted) -> None:
     "harm",
     [
         *(_cut, _delete_shard, _delete_receipt, _garble_receipt, _deep_receipt),
-        *(_strange_receipt, _other_fields),
+        *(_strange_receipt, _other_fields, _link_shard, _directory_for_shard),
     ],
 )
 def test_a_shard_without_a_sound_receipt_is_made_again(
@@ -212,13 +228,49 @@ def test_a_shard_without_a_sound_receipt_is_made_again(
     assert answer.kept == 1
 
 
-def test_staging_that_lost_its_output_is_begun_again(
+def test_what_a_staged_link_leads_to_is_left_as_it_is(
     interrupted: Interrupted, expected: dict[str, bytes]
 ) -> None:
-    shutil.rmtree(interrupted.staging / "output")
-    answer = interrupted.run()
+    """Of a shard that is finished, of one that is not, and of nothing that was planned."""
+    theirs = interrupted.target.parent / "theirs"
+    theirs.write_bytes(b"from whoever")
+    for name in ("model-00001-of-00004.safetensors", "model-00004-of-00004.safetensors", "x.json"):
+        path = interrupted.staging / "output" / name
+        path.unlink(missing_ok=True)
+        path.symlink_to(theirs)
+    _assert_finished(interrupted.run(), interrupted, expected)
+    assert theirs.read_bytes() == b"from whoever"
+
+
+@pytest.mark.parametrize("place", ["output", "receipts", "plan.json"])
+@pytest.mark.parametrize("instead", ["nothing", "link", "file", "directory"])
+def test_staging_that_lost_a_part_is_begun_again(
+    interrupted: Interrupted, expected: dict[str, bytes], place: str, instead: str
+) -> None:
+    path, elsewhere = interrupted.staging / place, interrupted.target.parent / "elsewhere"
+    path.rename(elsewhere)
+    before = contents(elsewhere)
+    match instead:
+        case "link":
+            path.symlink_to(elsewhere)
+        case "file":
+            path.write_bytes(b"from whoever")
+        case "directory":
+            path.mkdir()
+    answer = interrupted.run(options={"restart": (place, instead) == ("plan.json", "file")})
     _assert_finished(answer, interrupted, expected)
-    assert answer.kept == 0
+    assert not interrupted.target.is_symlink()
+    assert answer.kept == (2 if (place, instead) == ("plan.json", "link") else 0)
+    assert contents(elsewhere) == before
+
+
+def test_a_shard_that_was_half_made_again_has_no_receipt_of_the_first_time(
+    interrupted: Interrupted, expected: dict[str, bytes]
+) -> None:
+    interrupted.staged(1).unlink()
+    assert interrupted.run(die_at_write=2).exit == KILLED
+    assert interrupted.staged(1).stat().st_size == len(expected[interrupted.staged(1).name])
+    _assert_finished(interrupted.run(options={"verify": "no"}), interrupted, expected)
 
 
 def test_what_lies_in_staging_without_a_plan_is_not_published(
@@ -229,8 +281,7 @@ def test_what_lies_in_staging_without_a_plan_is_not_published(
     output.mkdir(parents=True)
     (output / "notes.txt").write_text("from whoever")
     (output / "model-00001-of-00004.safetensors").write_text("from whoever")
-    vector = vectors / "vicuna_v1_1"
-    answer = children.apply(vector / "base", vector / "delta", target, plan=PLAN)
+    answer = children.apply(*inputs(vectors, tmp_path), target, plan=PLAN)
     assert answer.error == ""
     assert contents(target) == expected
 

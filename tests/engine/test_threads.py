@@ -48,6 +48,31 @@ def test_the_first_error_is_raised_and_stops_the_rest() -> None:
     assert threading.active_count() < 10
 
 
+def test_where_the_system_grants_no_thread_the_others_are_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, stopped = threading.Thread.start, threading.Event()
+    granted = iter([True, True])
+
+    def start_or_refuse(thread: threading.Thread) -> None:
+        if not next(granted, False):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def endless() -> Iterator[int]:
+        while not stopped.is_set():
+            yield 0
+
+    before = threading.active_count()
+    monkeypatch.setattr(threading.Thread, "start", start_or_refuse)
+    try:
+        with pytest.raises(MemoryError, match="start new thread"):
+            run_tasks(endless(), [lambda _: None] * 3)
+        assert threading.active_count() == before
+    finally:
+        stopped.set()
+
+
 def test_an_error_in_the_tasks_themselves_is_raised() -> None:
     def tasks() -> Iterator[int]:
         yield 1

@@ -14,7 +14,6 @@ import pytest
 
 from weightsmith import fs
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_digest
-from weightsmith.engine.bindings import Verify
 from weightsmith.engine.file_hashes import Hashes, hash_file
 from weightsmith.engine.spans import Buffers
 from weightsmith.engine.trail import TRAIL_NBYTES, Follower, Front, Piece, Trail
@@ -29,7 +28,7 @@ def written(start: int, stop: int) -> tuple[Piece, Buffers]:
 def hashing(
     pool: ThreadPoolExecutor, file: fs.PositionedFile, nbytes: int, front: Front
 ) -> Future[Hashes]:
-    follower = Follower(file, nbytes, front, from_medium=False)
+    follower = Follower(file, nbytes, front)
     return pool.submit(hash_file, follower, {"sha256"}, Buffers(), lambda _: None)
 
 
@@ -68,16 +67,16 @@ def test_who_follows_a_file_that_is_given_up_is_let_go(tmp_path: Path) -> None:
             found.result()
 
 
-@pytest.mark.parametrize("verify", ["cache", "disk", "no"])
+@pytest.mark.parametrize("reads", [True, False])
 @pytest.mark.parametrize("damaged", [0, 20, 39])
 def test_each_piece_is_read_back_wherever_the_file_ends(
-    verify: Verify, damaged: int, tmp_path: Path
+    reads: bool, damaged: int, tmp_path: Path
 ) -> None:
     count = TRAIL_NBYTES // SPAN_NBYTES + 8
     file, block = fs.create(tmp_path / "file"), memoryview(bytes(SPAN_NBYTES))
     file.reserve(count * SPAN_NBYTES)
     checked: list[int] = []
-    trail, own = Trail(file, verify, checked.append), Buffers()
+    trail, own = Trail(file, checked.append, reads=reads), Buffers()
 
     def fill_and_finish() -> None:
         for number in range(count):
@@ -87,7 +86,7 @@ def test_each_piece_is_read_back_wherever_the_file_ends(
         trail.finish([own])
 
     file.write_from(damaged * SPAN_NBYTES + 7, memoryview(b"!"))
-    if verify == "no":
+    if not reads:
         fill_and_finish()
         assert not checked
         return
@@ -95,7 +94,7 @@ def test_each_piece_is_read_back_wherever_the_file_ends(
         fill_and_finish()
     assert sum(checked) == damaged * SPAN_NBYTES
     file.write_from(damaged * SPAN_NBYTES + 7, memoryview(b"\0"))
-    trail = Trail(file, verify, checked.append)
+    trail = Trail(file, checked.append, reads=reads)
     checked.clear()
     fill_and_finish()
     assert sum(checked) == count * SPAN_NBYTES
@@ -121,19 +120,41 @@ def test_what_is_read_back_leaves_the_page_cache_some_way_behind(tmp_path: Path)
     file.give_back(0, SPAN_NBYTES)
     if resident_nbytes(file):
         pytest.skip("this file system lives in the page cache")
-    trail, own = Trail(file, "cache", lambda _: None), Buffers()
+    trail, own = Trail(file, lambda _: None, reads=True), Buffers()
     for number in range(count):
         offset = number * SPAN_NBYTES
         file.write_from(offset, block)
         trail.follow(Piece("a tensor", offset, SPAN_NBYTES, span_digest(block)), own)
     assert resident_nbytes(file) <= TRAIL_NBYTES + SPAN_NBYTES
-    trail.finish([own])
-    assert resident_nbytes(file) <= SPAN_NBYTES
+
+
+def test_of_tiny_tensors_many_are_given_back_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whatever order they are made: each call costs as much as to write one of them."""
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(fs.PositionedFile, "give_back", lambda _, *at: given.append(at))
+    nbytes, file = 4096, fs.create(tmp_path / "file")
+    count = (TRAIL_NBYTES + 2 * SPAN_NBYTES) // nbytes
+    file.reserve(count * nbytes)
+    trail, own, digest = (
+        Trail(file, lambda _: None, reads=True),
+        Buffers(),
+        span_digest(bytes(nbytes)),
+    )
+    for number in (n ^ 1 for n in range(count)):
+        trail.follow(Piece("a tensor", number * nbytes, nbytes, digest), own)
+    assert given == [(0, SPAN_NBYTES), (SPAN_NBYTES, SPAN_NBYTES)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the sync is told")
 @pytest.mark.parametrize(
-    "code, fault", [(errno.ENOSPC, DiskFull), (errno.EIO, TargetUnwritable), (errno.ESPIPE, None)]
+    "code, fault",
+    [
+        *((errno.ENOSPC, DiskFull), (errno.EIO, TargetUnwritable)),
+        *((errno.ENODATA, OSError), (errno.ETIMEDOUT, OSError)),  # a bad sector, a lost path
+        *((errno.ENOSYS, None), (errno.EINVAL, None), (errno.EPERM, None)),
+    ],
 )
 def test_an_error_of_the_medium_is_told_where_it_is_met(
     code: int, fault: type[Exception] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

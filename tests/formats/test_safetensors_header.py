@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save as library_save
 
 from weightsmith.errors import (
-    DtypeNotInFormat,
+    DtypeNotStorable,
     HeaderInvalid,
     LfsPointer,
     ShardEmpty,
@@ -446,7 +446,7 @@ def test_what_is_laid_out_is_read_back(
 
 
 def test_a_dtype_of_torch_alone_is_refused_with_the_tensors_name() -> None:
-    with pytest.raises(DtypeNotInFormat, match="tensor w is C128"):
+    with pytest.raises(DtypeNotStorable, match="tensor w is C128"):
         layout([TensorInfo("w", "C128", (1,))], {})
 
 

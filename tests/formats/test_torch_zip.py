@@ -177,7 +177,7 @@ def assert_table(path: Path, content: Mapping[str, object]) -> TorchTable:
 
 
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(state_dicts(), st.sampled_from([2, 3, 4, 5]))
 def test_every_state_dict_comes_out_as_torch_loads_it(

@@ -1,8 +1,8 @@
 """Run one operation of the library in a process of its own, and tell what came of it.
 
-The hub library reads its environment when it is imported. A client with an environment of its own
-is therefore a fresh process; the others are forked from one that has imported it already, which
-saves most of the time.
+Most are forked from a process that has imported what they need, which saves most of the time. The
+hub library reads its environment when it is imported: a client with an environment of its own
+imports it anew.
 """
 
 import contextlib
@@ -97,28 +97,50 @@ def do(task: dict[str, Any]) -> None:
     out = Path(task["out"])
     if task["dies_at"]:
         fs.on_durable_step = functools.partial(die_at, iter(range(1, 1000)), task["dies_at"])
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     said = os.open(f"{out}.said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(said, 1)
     os.dup2(said, 2)
     out.write_text(json.dumps(outcome_of(task)))
 
 
+def begin_anew(env: dict[str, str]) -> None:
+    """Be as in a fresh process with this environment."""
+    os.environ.clear()
+    os.environ.update(env)
+    for name in [*sys.modules]:
+        if name.partition(".")[0] == "huggingface_hub":
+            del sys.modules[name]
+
+
 def serve() -> None:
-    """Fork a client for each line of stdin, a task; print its id, and when it is done."""
+    """Fork a client for each line of stdin, a task; print its id, and when it is done.
+
+    It begins with a failure, by which all that a client would prepare anew is there.
+    """
     for module in (
         "huggingface_hub.hf_api",
         "huggingface_hub.file_download",
         "weightsmith.ops.download",
+        "weightsmith.ops.clean_cache",
+        "weightsmith.cli.main",
+        "weightsmith.cli.apply_delta",
+        "weightsmith.cli.download",
         "weightsmith.cli.make_delta",
         "numpy",
     ):
         importlib.import_module(module)
+    outcome_of({"op": "download", "args": ["no/model"], "options": {}, "dry": True})
+    print("ready", flush=True)
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            os.environ.update(json.loads(line)["env"])
+            task = json.loads(line)
+            os.environ.update(task["env"])
+            if task.get("whole_env"):
+                begin_anew(task["whole_env"])
             try:
-                do(json.loads(line))
+                do(task)
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()

@@ -28,7 +28,7 @@ class Client:
     dies_at: int = 0
     """The durable step at which the process of an operation ends, if any."""
     env: dict[str, str] = field(default_factory=dict)
-    """What their environment says beyond the usual, for a fresh process."""
+    """What their environment says beyond the usual."""
 
     @property
     def cache(self) -> Path:
@@ -46,16 +46,20 @@ class Client:
         task = {"op": op, "args": args, "options": options, "dry": dry, "out": str(self.out)}
         return {**task, "dies_at": self.dies_at}
 
-    def start(self, task: dict[str, Any]) -> Server:
+    @property
+    def whole_env(self) -> dict[str, str]:
+        """Their environment, with a cache of their own."""
+        return {**usual_env(self.hub), "HF_HOME": str(self.home), **self.env}
+
+    def start(self, task: dict[str, Any], *, whole_env: dict[str, str] | None = None) -> Server:
         """Begin an operation in a fresh process."""
-        env = {**usual_env(self.hub), "HF_HOME": str(self.home), **self.env}
         command = [sys.executable, "-m", "tests.hub.client", json.dumps(task)]
-        return subprocess.Popen(command, cwd=ROOT, env=env, text=True)
+        return subprocess.Popen(command, cwd=ROOT, env=whole_env or self.whole_env, text=True)
 
     def run(self, op: str, *args: Any, dry: bool = False, **options: Any) -> dict[str, Any]:
         """Do an operation to its end."""
         if self.server is None or self.env:
-            self.start(self.task(op, *args, dry=dry, **options)).wait(60)
+            self._end(self.task(op, *args, dry=dry, **options), self.whole_env)
         else:
             self.fork(op, *args, dry=dry, **options)
             self.join()
@@ -71,20 +75,27 @@ class Client:
         assert self.server
         assert self.server.stdin
         assert self.server.stdout
-        print(json.dumps({**task, "env": self.env}), file=self.server.stdin, flush=True)
+        print(json.dumps({"env": self.env, **task}), file=self.server.stdin, flush=True)
         return int(self.server.stdout.readline())
 
-    def command(self, *args: str) -> dict[str, Any]:
-        """Run a command line in the directory beside `home`: its exit code, what it says.
-
-        The cache is shared by all who run one.
-        """
-        task = self.task("cli", *args, cwd=str(self.home.parent))
+    def _end(self, task: dict[str, Any], whole_env: dict[str, str] | None = None) -> None:
+        """Do a task to its end, in a process forked for it if that can be."""
         if self.server is None:
-            self.start(task).wait(60)
+            self.start(task, whole_env=whole_env).wait(60)
         else:
-            self._fork(task)
+            self._fork({**task, "whole_env": whole_env})
             self.join()
+
+    def command(
+        self, *args: str, cwd: Path | None = None, whole_env: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Run a command line in `cwd`, or in the directory beside `home`: its exit code, what it
+        says.
+
+        The cache is shared by all who run one without an environment of their own.
+        """
+        task = self.task("cli", *args, cwd=str(cwd or self.home.parent))
+        self._end(task, whole_env)
         outcome: dict[str, Any] = json.loads(self.out.read_text())
         return outcome
 
@@ -103,8 +114,8 @@ class Client:
 
 def usual_env(hub: Hub) -> dict[str, str]:
     """An environment in which the hub is `hub`, and nobody is logged in."""
-    libraries = ("HF_", "TRANSFORMERS_")
-    theirs = {name: text for name, text in os.environ.items() if not name.startswith(libraries)}
+    without = ("HF_", "TRANSFORMERS_", "SSL_CERT_")
+    theirs = {name: text for name, text in os.environ.items() if not name.startswith(without)}
     ours = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1", "no_proxy": "*"}
     # Reading the system's certificates takes longer than all that is done here without them.
     return {**theirs, **ours, "SSL_CERT_DIR": str(Path(__file__).parent)}
@@ -127,8 +138,11 @@ def forking_server(
     command = [sys.executable, "-m", "tests.hub.client", "serve"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdin=pipe, stdout=pipe) as server:
-        yield server
         assert server.stdin
+        assert server.stdout
+        assert server.stdout.readline() == "ready\n"
+        running_hub.forget()
+        yield server
         server.stdin.close()
 
 

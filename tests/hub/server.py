@@ -31,6 +31,10 @@ class Repo:
     private: bool = False
     tokens: set[str] = field(default_factory=set)
 
+    def at(self, revision: str) -> str:
+        """The commit that a branch, a tag or itself is, if it is any."""
+        return self.refs.get(revision) or self.refs.get(f"refs/tags/{revision}", revision)
+
     def commit(self, files: Mapping[str, bytes], ref: str = "main") -> str:
         """A new commit of these files, to which `ref` moves."""
         content = repr(sorted((name, git_sha1(raw)) for name, raw in files.items()))
@@ -272,15 +276,19 @@ class _Api(_Handler, Uploads):
 
     def _model(self, rest: str, request: Request) -> None:
         repo_id, _, what = rest.partition("/revision/")
-        check = rest.endswith("/auth-check")
-        repo_id = repo_id.removesuffix("/auth-check")
+        check, refs = rest.endswith("/auth-check"), rest.endswith("/refs")
+        repo_id = repo_id.removesuffix("/auth-check").removesuffix("/refs")
         repo = self._readable(repo_id, request, gate=check)
         if repo is None:
             return
         if check:
             self._send(200, {}, b"OK")
             return
-        commit = repo.refs.get(what or "main", what)
+        if refs:
+            as_json = {"Content-Type": "application/json"}
+            self._send(200, as_json, json.dumps(_refs(repo)).encode())
+            return
+        commit = repo.at(what or "main")
         if commit not in repo.commits:
             self._refuse(404, "RevisionNotFound", f"Invalid rev id: {what}")
             return
@@ -296,7 +304,7 @@ class _Api(_Handler, Uploads):
         repo = self._readable(repo_id, request, gate=True)
         if repo is None:
             return
-        commit = repo.refs.get(revision, revision)
+        commit = repo.at(revision)
         if commit not in repo.commits:
             self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return
@@ -353,6 +361,17 @@ def _sibling(name: str, raw: bytes) -> dict[str, Any]:
         sha256 = hashlib.sha256(raw).hexdigest()
         record["lfs"] = {"size": len(raw), "sha256": sha256, "pointerSize": 134}
     return record
+
+
+def _refs(repo: Repo) -> dict[str, list[dict[str, str]]]:
+    """All branches, tags and pull requests, as the hub lists them."""
+    found: dict[str, list[dict[str, str]]] = {"branches": [], "tags": [], "pullRequests": []}
+    for name, commit in repo.refs.items():
+        ref = name if name.startswith("refs/") else f"refs/heads/{name}"
+        kind = {"pr": "pullRequests", "tags": "tags", "heads": "branches"}[ref.split("/")[1]]
+        short = ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+        found[kind].append({"name": short, "ref": ref, "targetCommit": commit})
+    return {**found, "converts": []}
 
 
 class _Server(ThreadingHTTPServer):

@@ -463,3 +463,24 @@ class TestNothingElseGoes:
         maker.leftover("org/a", f"{'0' * 64}.incomplete", 300)
         for options in ({}, {"duplicates": True}, {"keep_last": 1}, {"max_nbytes": 1}):
             assert all(reasons(maker.plan(**options)).values()), options
+
+    def test_what_a_selector_does_not_take_says_which(self, maker: Maker) -> None:
+        files = {"model.safetensors": b"x", "pytorch_model.bin": b"y"}
+        name = f"org/a@{maker.revision('org/a', files, used=9)[:12]}"
+        maker.leftover("org/a", f"{'0' * 64}.incomplete", 300)
+        assert reasons(maker.plan())[name] == "no option selects it"
+        assert reasons(maker.plan(duplicates=True))[name] == "--duplicates does not select it"
+        kept = reasons(maker.plan(keep_last=1))
+        assert kept["org/a:incomplete"] == "--keep-last does not select it"
+        assert kept[f"{name}:duplicates"] == "goes by itself only with --duplicates"
+
+    @pytest.mark.parametrize(
+        "hours, said",
+        [(0.5, "less than an hour"), (1.5, "1 hour"), (47, "47 hours"), (49, "2 days")],
+    )
+    def test_an_age_is_told_in_hours_then_in_days(
+        self, maker: Maker, hours: float, said: str
+    ) -> None:
+        maker.revision("org/a", {"model.safetensors": b"x"}, used=hours / 24)
+        (reason,) = reasons(maker.plan(older_than_s=30 * DAY)).values()
+        assert reason == f"used {said} ago"

@@ -43,16 +43,8 @@ class Person:
         )
 
     def run(self, *args: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [*self.command, *args],
-            cwd=self.cwd,
-            env=self.env,
-            text=True,
-            check=False,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=60,
-        )
+        done = self.client.command(*args, cwd=self.cwd, whole_env=self.env)
+        return subprocess.CompletedProcess(args, done["code"], done["out"], done["err"])
 
     def at_terminal(self, *args: str, answers: list[str]) -> str:
         """What the screen shows; an answer is typed at each prompt, a line that ends in ``?``."""
@@ -73,13 +65,34 @@ class Person:
         return screen
 
 
+def test_faults_of_a_model_on_the_hub_are_mended_in_a_copy(hub: Hub, person: Person) -> None:
+    hub.add("org/model", ROOT / "tests" / "vectors" / "vicuna_v1_1" / "base")
+    seen = person.run("inspect", "org/model")
+    hint = "hint: to mend a copy of it: weightsmith download org/model --local-dir DIR"
+    assert seen.stderr.splitlines()[-1] == hint
+    got = person.run("download", "org/model", "--local-dir", "copy")
+    assert f"weightsmith fix-tokenizer {person.cwd / 'copy'} " in got.stderr
+    assert person.run("fix-tokenizer", "copy").returncode == 0
+
+
+def test_the_hint_for_faults_in_the_hubs_cache_works(hub: Hub, person: Person) -> None:
+    """There the files lie behind links, and are mended in a copy."""
+    hub.add("org/model", ROOT / "tests" / "vectors" / "vicuna_v1_1" / "base")
+    seen = person.run("verify", "org/model")
+    assert seen.returncode == 1, seen.stderr
+    (hint,) = [line for line in seen.stderr.splitlines() if "fix-tokenizer" in line]
+    words = hint.replace("DIR", "mended").split()
+    assert person.run(*words[words.index("fix-tokenizer") :]).returncode == 0
+    assert (person.cwd / "mended").is_dir()
+
+
 class TestDownload:
     def test_a_dry_run_then_the_run_then_offline(self, hub: Hub, person: Person) -> None:
         hub.add("huggyllama/llama-7b", MODEL)
         dry = person.run("download", "llama-7b", "--dry-run")
         assert dry.returncode == 0, dry.stderr
         assert not person.client.home.exists()
-        assert "llama-7b is huggyllama/llama-7b, home 1 of 2" in " ".join(dry.stderr.split())
+        assert "llama-7b is huggyllama/llama-7b, home 1 of 2" in " ".join(dry.stdout.split())
         done = person.run("download", "huggyllama/llama-7b")
         assert done.returncode == 0, done.stderr
         assert "done" in done.stdout
@@ -152,10 +165,30 @@ class TestCleanCache:
         self, person: Person, maker: Maker
     ) -> None:
         shown = person.run("clean-cache", "--older-than", "30d", "--dry-run")
-        assert "not used for 90 days" in shown.stderr
-        assert "used 2 days ago" in shown.stderr
+        assert "not used for 90 days" in shown.stdout
+        assert "used 2 days ago" in shown.stdout
+        assert shown.stderr == ""
         assert "dry run: 1 of 3 rows, 5.00 kB would go" in shown.stdout
         assert len(maker.left()) == 2
+
+    def test_the_table_fits_a_narrow_terminal(self, person: Person, maker: Maker) -> None:
+        long = "some-organisation/a-model-with-a-long-name-7b"
+        maker.revision(long, {"model.safetensors": b"x", "pytorch_model.bin": b"y"}, used=400)
+        person.env["COLUMNS"] = "80"
+        shown = person.run("clean-cache", "--older-than", "30d", "--keep-last", "1", "--dry-run")
+        lines = shown.stdout.splitlines()[1:]  # above them is a path
+        assert max(map(len, lines)) <= 80
+        assert [line for line in lines if long in line]
+        assert [line for line in lines if line.strip().endswith("one of the newest 1")]
+
+    def test_v_lists_all_that_the_cache_holds(self, person: Person, maker: Maker) -> None:
+        for number in range(9):
+            maker.revision(f"org/m{number}", {"model.safetensors": b"x"})
+        short = person.run("clean-cache", "org/none", "--dry-run").stderr
+        assert "  and 6 more (-v lists all)\n" in short
+        whole = person.run("clean-cache", "org/none", "--dry-run", "-v").stderr
+        assert "  org/old\n" in whole
+        assert "more" not in whole
 
     def test_json_names_every_row(self, person: Person, maker: Maker) -> None:
         done = person.run("clean-cache", "org/old", "--yes", "--json")

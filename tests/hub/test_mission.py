@@ -38,14 +38,15 @@ def person(hub: Hub, client: Client, vectors: Path) -> "Person":
 class Person:
     def __init__(self, hub: Hub, client: Client) -> None:
         self.hub = hub
+        self.client = client
         self.cache = client.cache
         self.place = client.home.parent / "here"
         self.place.mkdir()
         self.env = {**usual_env(hub), "HF_HOME": str(client.home), "PYTHONPATH": str(ROOT)}
 
-    def start(self, *args: str, script: str = "") -> "subprocess.Popen[str]":
+    def start(self, *args: str, script: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [sys.executable, *(["-c", script] if script else ["-m", "weightsmith"]), *args],
+            [sys.executable, "-c", script, *args],
             cwd=self.place,
             env=self.env,
             text=True,
@@ -54,9 +55,8 @@ class Person:
         )
 
     def run(self, *args: str) -> tuple[int, str, str]:
-        process = self.start(*args)
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out, err
+        done = self.client.command(*args, cwd=self.place, whole_env=self.env)
+        return done["code"], done["out"], done["err"]
 
     def weights_in_cache(self) -> list[str]:
         return sorted(path.name for path in self.cache.rglob("pytorch_model*.bin"))
@@ -87,12 +87,37 @@ def test_one_command_from_an_empty_cache_to_a_verified_model(person: Person, vec
 def test_a_dry_run_reads_headers_and_fetches_no_weights(person: Person) -> None:
     code, out, err = person.run(*LINE, "--dry-run")
     assert code == 0, err
-    assert "21 tensors" in err
+    assert "21 tensors" in out
     assert "nothing was written" in out
     assert [*person.place.iterdir()] == []
     assert person.weights_in_cache() == []
     whole = [r for r in person.hub.ranges("pytorch_model-00001-of-00002.bin") if r is None]
     assert whole == []
+    assert "to fetch" not in err
+    assert "left: .cache" not in err
+
+
+def test_a_dry_run_needs_what_the_run_itself_would(person: Person) -> None:
+    """Without --stream all of both sources in the hub's cache, and none of it twice."""
+
+    def needs(*more: str) -> dict[str, int]:
+        code, out, err = person.run(*LINE, "--dry-run", "--json", *more)
+        assert code == 0, err
+        found: dict[str, int] = json.loads(out)["needs"]
+        return found
+
+    dry, streamed = needs(), needs("--stream")
+    code, _, err = person.run("download", BASE)
+    assert code == 0, err
+    half = needs()
+    assert person.run("download", DELTA)[0] == 0
+    here = needs()
+    cached = sum(each.stat().st_size for each in person.cache.glob("*/blobs/*"))
+    assert (here["fetched_nbytes"], dry["fetched_nbytes"]) == (0, cached)
+    assert 0 < half["fetched_nbytes"] < cached
+    assert dry["disk_nbytes"] - here["disk_nbytes"] == cached
+    assert (dry["streamed_nbytes"], streamed["fetched_nbytes"]) == (0, 0)
+    assert 0 < streamed["streamed_nbytes"] < cached
 
 
 def test_streaming_keeps_no_input_and_gives_the_same_model(person: Person, vectors: Path) -> None:

@@ -19,7 +19,9 @@ from tests.hub.conftest import Client
 from tests.hub.server import Hub
 from tests.hub.test_cli import Person
 from tests.hub.test_interrupted import until
+from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.manifest import Manifest, own_sidecars, read_manifest
+from weightsmith.units import format_size
 
 ME, GUEST = "hf_me", "hf_guest"
 REPO = "me/thing-delta"
@@ -122,7 +124,7 @@ def test_an_additive_delta_gives_back_the_targets_card_too(
     assert made["code"] == 0, made["err"]
     card = there(hub, repo="me/v-delta")["README.md"].decode()
     assert re.search(
-        r"up to rounding: \d+\.\d\d% of the weights come back with other bits, off", card
+        r"up to rounding: \d+\.?\d* % of the weights come back with other bits, off", card
     )
     line = ("apply-delta", "--base", "org/base", "--delta", "me/v-delta", "--target", "out")
     applied = me.command(*line)
@@ -154,7 +156,7 @@ def test_a_pushed_delta_is_verified_and_may_have_its_card_edited(hub: Hub, me: C
     pushed(me)
     hub.repos[REPO].commit({**there(hub), "README.md": b"my own words"})
     assert "tensors are what the delta says" in me.command("verify", REPO, "--base", "base")["out"]
-    assert "files are as published" in me.command("verify", REPO)["out"]
+    assert "files, all as weightsmith wrote them" in me.command("verify", REPO)["out"]
     hub.repos[REPO].commit({**there(hub), "config.json": b"{}"})
     assert "config.json was changed" in me.command("verify", REPO)["out"]
 
@@ -200,6 +202,12 @@ def test_the_card_tells_the_hub_what_it_is(hub: Hub, me: Client) -> None:
     ):
         assert fingerprint in raw
     assert "`README.target.md` is the model's own card" in raw
+    assert "\npip install weightsmith\nweightsmith apply-delta " in raw
+    rows = [line.split("|")[1:3] for line in raw.splitlines() if line.startswith("| ")]
+    sizes = {what.strip(): size.strip() for what, size in rows}
+    for side in ("base", "target"):
+        nbytes = open_checkpoint(place(me) / side).nbytes
+        assert sizes["model" if side == "target" else side] == format_size(nbytes)
     # The delta as it lies here, the target's card under another name, and nothing else.
     local = contents(place(me) / "delta")
     local["README.target.md"] = local.pop("README.md")
@@ -264,8 +272,7 @@ def test_a_path_in_the_targets_own_files_is_refused_and_named(
     assert name in said
     assert str(place(me)) in said
     assert writes(hub) == 0
-    # What only the finished delta shows is found before anything is sent; the delta stays.
-    assert (place(me) / "delta").exists() == (where in {"index", "header"})
+    assert not (place(me) / "delta").exists()
 
 
 def test_a_path_of_another_machine_goes_up_with_a_warning(hub: Hub, me: Client) -> None:
@@ -293,11 +300,40 @@ def test_a_base_that_the_hub_has_not_is_told(hub: Hub, me: Client) -> None:
 # --- before anything is made ----------------------------------------------------------------------
 
 
-def test_a_commit_is_no_branch_to_push_to(hub: Hub, me: Client) -> None:
+@pytest.mark.parametrize("kind", ["tag", "commit"])
+def test_a_tag_or_a_commit_is_no_branch_to_push_to(hub: Hub, me: Client, kind: str) -> None:
     commit = hub.add(REPO, {"notes.md": b"mine"})
+    hub.add(REPO, {"notes.md": b"mine"}, "refs/tags/v1")
     hub.repos[REPO].tokens = {ME}
     hub.repos[REPO].private = True
-    assert "a commit" in refused(me, 2, "command-line-invalid", *PUSH, "-y", "--revision", commit)
+    revision = {"tag": "v1", "commit": commit}[kind]
+    said = refused(me, 2, "command-line-invalid", *PUSH, "-y", "--revision", revision)
+    assert f"--revision {revision} is a tag or a commit" in said
+    assert not (place(me) / "delta").exists()
+    assert writes(hub) == 0
+
+
+@pytest.mark.parametrize("revision", ["v1", "refs/pr/1"])
+def test_what_is_there_and_takes_commits_is_pushed_to(hub: Hub, me: Client, revision: str) -> None:
+    hub.add(REPO, {"LICENSE": b"free"})
+    hub.add(REPO, {"LICENSE": b"free"}, revision)
+    hub.repos[REPO].tokens = {ME}
+    hub.repos[REPO].private = True
+    assert pushed(me, "--revision", revision)["revision"] == revision
+    assert there(hub).keys() == {"LICENSE"}
+    assert "weightsmith.json" in there(hub, revision)
+    hub.forget_requests()
+    pushed(me, "--hub-repo-id", "me/other-delta")
+    pushed(me, "--hub-repo-id", "me/other-delta")
+    assert hub.count("GET */refs") == 0
+
+
+def test_an_answer_about_branches_that_makes_no_sense_is_told(hub: Hub, me: Client) -> None:
+    hub.add(REPO, {"LICENSE": b"free"}, "v1")
+    hub.repos[REPO].tokens = {ME}
+    hub.fail("GET */refs", status=200, headers={"Content-Type": "application/json"}, body=b"[]")
+    line = (*PUSH, "--yes", "--public", "--revision", "v1")
+    assert "list of me/thing-delta's branches" in refused(me, 5, "answer-not-from-hub", *line)
     assert not (place(me) / "delta").exists()
 
 
@@ -339,8 +375,8 @@ def test_no_token_is_exit_4_and_no_network_exit_2(hub: Hub, me: Client) -> None:
 def test_a_dry_run_shows_it_and_touches_nothing(hub: Hub, me: Client) -> None:
     dry = me.command(*PUSH, "--dry-run")
     assert dry["code"] == 0
-    assert f"{REPO}, a new one, private" in dry["err"]
-    assert "delta-00001-of-00002.safetensors" in dry["err"]
+    assert f"{REPO}, a new one, private" in dry["out"]
+    assert "delta-00001-of-00002.safetensors" in dry["out"]
     assert "nothing was written" in dry["out"]
     document = json.loads(me.command(*PUSH, "--dry-run", "--json", "--public")["out"])
     assert (document["push"]["new_repo"], document["push"]["private"]) == (True, False)

@@ -43,7 +43,7 @@ def test_sound_cache_passes_by_both_kinds_of_hash(maker: Maker) -> None:
     maker.revision("org/one", files, ref="main")
     verdict, (said,) = details(maker.root)
     assert verdict == "pass"
-    assert said == "3 files are sound, 3.00 MB, 2 by git's id and 1 by sha256"
+    assert said == "3 sound files, 3.00 MB, 2 by git's id and 1 by sha256"
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -63,7 +63,7 @@ def test_damaged_shared_file_is_found_by_the_etag_that_leads_to_it(maker: Maker)
         maker.revision(repo, {"model.safetensors": raw}, ref="main")
         stored = maker.share(repo, "model.safetensors", raw)
     assert details(maker.root)[0] == "pass"
-    assert details(maker.root)[1][0].startswith("1 files")  # the same bytes, once
+    assert details(maker.root)[1][0].startswith("1 sound file,")  # the same bytes, once
     damage(stored)
     verdict, said = details(maker.root)
     assert verdict == "FAIL"
@@ -143,7 +143,7 @@ def test_file_that_is_no_link_has_no_hash_to_hold_it_against(maker: Maker) -> No
     link.unlink()
     link.write_bytes(CONFIG)  # as where the system makes no links
     assert details(maker.root, "unnamed") == ("not checked", ("org/one@main: config.json",))
-    assert details(maker.root)[1][0].startswith("1 files")
+    assert details(maker.root)[1][0].startswith("1 sound file,")
 
 
 def test_what_the_hub_library_fetched_is_sound_and_download_mends_what_is_not(

@@ -19,6 +19,7 @@ from torch import Tensor
 from tests.engine.folders import assert_same_bits, bits, load
 from tests.families import (
     FAMILIES,
+    FORMED,
     MIXTURES,
     TIED,
     VOCABULARY,
@@ -27,6 +28,7 @@ from tests.families import (
     loaded,
     logits,
     make,
+    mostly_slow,
     save,
     stored,
     tuned,
@@ -47,10 +49,6 @@ HEAD = "lm_head.weight"
 LAYER_1 = re.compile(r"\w+\.\w+\.1\.")
 ANY = Settings(device="cpu", max_new_tokens=3, max_perplexity=1e9)
 """Random weights write nonsense."""
-
-
-FORMED = list(zip(FAMILIES, itertools.cycle(["bin shards", "whole", "shards", "bin"])))
-"""Each family in one form, each form twice."""
 
 
 def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
@@ -174,8 +172,13 @@ def kinds(family: str) -> dict[str, dict[str, Any]]:
     }
 
 
-@pytest.mark.parametrize("kind", ["plain", "dora"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family, kind",
+    mostly_slow(
+        itertools.product(FAMILIES, ["plain", "dora"]),
+        tuple(zip(FAMILIES, itertools.cycle(["plain", "dora"]))),
+    ),
+)
 def test_a_merge_of_any_family_gives_the_bits_of_peft(
     family: str, kind: str, tmp_path: Path
 ) -> None:
@@ -270,7 +273,10 @@ def test_a_difference_names_what_was_changed_and_nothing_else(family: str, tmp_p
     assert sum(each.different for each in found.kinds().values()) == len(two)
 
 
-@pytest.mark.parametrize("family, form", FORMED)
+@pytest.mark.parametrize(
+    "family, form",
+    mostly_slow(FORMED, {("falcon", "bin shards"), ("gpt2", "whole"), ("mixtral", "shards")}),
+)
 def test_a_model_is_inspected_verified_and_lets_write(
     family: str, form: str, tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -287,7 +293,7 @@ def test_a_model_is_inspected_verified_and_lets_write(
     again, checks = smoke(base, replace(ANY, low_cpu_mem=True))
     if family in MIXTURES:  # experts would have to be joined anew for every token
         assert [check.verdict for check in checks] == ["not checked"]
-        assert "mlp.experts" in checks[0].details[0]
+        assert any("mlp.experts" in name for name in checks[0].details[1:])
     else:
         assert again is not None
         assert (again.tokens, again.perplexity) == (did.tokens, did.perplexity)

@@ -18,6 +18,7 @@ from weightsmith.errors import (
     TensorsDoNotFit,
 )
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
+from weightsmith.ops.make_delta import plan_make_delta
 from weightsmith.ops.sources import open_source
 from weightsmith.ops.sums import sum_report
 
@@ -129,6 +130,29 @@ def test_an_option_against_the_catalogue_stops(vectors: Path, tmp_path: Path) ->
     with pytest.raises(CatalogueContradicted, match="LLaVA") as caught:
         plan_apply_delta(llava / "base", llava / "delta", target=tmp_path / "out", new_rows="mean")
     assert caught.value.exit_code == 7
+
+
+def test_a_delta_on_a_base_of_another_size_is_told_by_their_configs(tmp_path: Path) -> None:
+    sizes = {"base": (32, 4), "delta": (16, 2)}
+    for name, (hidden, layers) in sizes.items():
+        norm = float(name == "base")
+        half = {"model.embed_tokens.weight": torch.full((10, hidden), 0.01).half()}
+        half["model.norm.weight"] = torch.full((hidden,), norm).half()
+        about = {**config(10), "hidden_size": hidden, "num_hidden_layers": layers}
+        write_model(tmp_path / name, half, config=about)
+    with pytest.raises(TensorsDoNotFit) as error:
+        plan_apply_delta(tmp_path / "base", tmp_path / "delta", target=tmp_path / "out")
+    first, *rest = error.value.context
+    assert first == (
+        "they are of different model sizes: the base has hidden_size 32, num_hidden_layers 4,"
+        " the delta hidden_size 16, num_hidden_layers 2"
+    )
+    assert not [line for line in rest if "shards" in line]
+    with pytest.raises(TensorsDoNotFit) as error:
+        plan_make_delta(
+            tmp_path / "base", tmp_path / "delta", tmp_path / "out", codec="add", new_rows="zero"
+        )
+    assert error.value.context[0] == first
 
 
 def test_a_tensor_that_only_the_delta_has_needs_to_be_named(vectors: Path, tmp_path: Path) -> None:

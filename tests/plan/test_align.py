@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.plan.strategies import NAMES, SHAPES, infos
 from weightsmith.formats.tensors import TensorInfo
-from weightsmith.plan.align import Pair, Pairing, Policy, pair
+from weightsmith.plan.align import Pair, Pairing, Policy, pair, sizes_apart
 
 BUFFER = "model.layers.0.self_attn.rotary_emb.inv_freq"
 SIDES = st.lists(NAMES, unique=True, max_size=6).flatmap(
@@ -22,6 +22,7 @@ def paired(
     policy: Policy | None = None,
     *,
     vocab: tuple[int | None, int | None] = (None, None),
+    sizes: str = "",
 ) -> Pairing:
     return pair(
         {info.name: info for info in base},
@@ -29,6 +30,7 @@ def paired(
         policy or Policy(),
         base_vocab=vocab[0],
         delta_vocab=vocab[1],
+        sizes=sizes,
     )
 
 
@@ -87,6 +89,54 @@ def test_a_quarter_of_the_elements_is_one_of_four_fsdp_or_zero_shards() -> None:
     assert "one of 4 FSDP or ZeRO shards: 65537024 against 262148096" in reported.problems[0]
 
 
+def test_matrices_of_another_size_are_of_another_model_and_no_shards() -> None:
+    """A 7B delta on a 65B base, whose matrices have a quarter and whose norms half of the other."""
+    layer, norm = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
+    found = paired(
+        [f16(layer, 8192, 8192), f16(norm, 8192)], [f16(layer, 4096, 4096), f16(norm, 4096)]
+    )
+    assert found.cause.startswith("they seem to be of different model sizes")
+    assert found.problems == (
+        f"shapes differ in {layer}: base [8192, 8192], delta [4096, 4096]",
+        f"shapes differ in {norm}: base [8192], delta [4096]",
+    )
+    assert paired([f16(norm, 8)], [f16(norm, 8)]).cause == ""
+    turned = paired([f16(layer, 4, 8)], [f16(layer, 8, 4)])
+    assert turned.cause == ""
+    assert len(turned.problems) == 1
+
+
+def test_shares_that_do_not_agree_are_no_shards() -> None:
+    half = (f16("norm", 8192), f16("norm", 4096))
+    quarter = (f16("w", 64, 32), f16("w", 16, 32))
+    for both in (half, quarter):
+        assert "FSDP or ZeRO" in paired([both[0]], [both[1]]).problems[0]
+    found = paired([half[0], quarter[0]], [half[1], quarter[1]])
+    assert "FSDP" not in "".join(found.problems)
+
+
+def test_a_flat_tensor_is_a_shard_whatever_the_others_say() -> None:
+    base = [f16("w", 64001, 4096), f16("norm", 4096)]
+    found = paired(base, [f16("w", 65_537_024), f16("norm", 2048)])
+    assert [("FSDP" in problem) for problem in found.problems] == [True, False]
+
+
+def test_configs_that_name_other_sizes_speak_louder_than_shapes() -> None:
+    base = {"hidden_size": 8192, "num_hidden_layers": 80, "vocab_size": 32000}
+    delta = {"hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 32001}
+    sizes = sizes_apart(base, delta)
+    assert sizes == (
+        "they are of different model sizes: the base has hidden_size 8192, num_hidden_layers 80,"
+        " the delta hidden_size 4096, num_hidden_layers 32"
+    )
+    found = paired([f16("w", 32000, 8192)], [f16("w", 32000, 4096)], sizes=sizes)
+    assert found.cause == sizes
+    assert "FSDP" not in found.problems[0]
+    assert paired([f16("w", 8)], [f16("w", 8)], sizes=sizes).cause == ""
+    for silent in ({}, {"hidden_size": 8192}, {"hidden_size": "4096"}):
+        assert sizes_apart(base, silent) == ""
+
+
 @given(SHAPES, SHAPES)
 def test_only_whole_fractions_are_called_shards(
     base: tuple[int, ...], delta: tuple[int, ...]
@@ -96,6 +146,9 @@ def test_only_whole_fractions_are_called_shards(
     few, many = sorted([f16("w", *base).numel, f16("w", *delta).numel])
     share = Fraction(few, many) if many else Fraction(0)
     is_shard = share.numerator == 1 and share.denominator in {2, 4, 8, 16, 32, 64, 128, 256}
+    small = base if f16("w", *base).numel == few else delta
+    alike = len(base) == len(delta) and sum(a != b for a, b in zip(base, delta, strict=True)) == 1
+    is_shard = is_shard and (len(small) == 1 or alike)
     assert ("looks like one of" in found.problems[0]) == is_shard
 
 

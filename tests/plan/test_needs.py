@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from weightsmith.errors import DiskTooSmall, MemoryTooSmall
+from weightsmith.errors import DiskTooSmall, DownloadTooLarge, MemoryTooSmall
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.job import require_room
 from weightsmith.plan import needs
@@ -40,8 +40,19 @@ def test_memory_grows_with_workers_and_wider_inputs_and_not_with_the_model(tmp_p
 
     one = memory(plan_of("F16", "F16"), 1)
     assert memory(plan_of("F16", "F16"), 4) - one == 3 * 3 * 2 * MIB
-    assert memory(plan_of("F32", "F16"), 1) - one == needs.TORCH_NBYTES + 2 * MIB
+    assert memory(plan_of("F32", "F16"), 1) - one == 2 * MIB
     assert memory(plan_of("F16", "F16", rows=10**6), 1) == one
+
+
+def test_torch_counts_where_matrices_are_multiplied_and_nowhere_else(tmp_path: Path) -> None:
+    plan = plan_of("F32", "F16", "F16")
+    (tensor,) = plan.tensors
+    lora = replace(tensor, codec="lora@1")
+    merged = replace(plan, shards=lay_out([lora], 10**12))
+    without, with_torch = (
+        assess(each, tmp_path, workers=0, kept_nbytes=0).memory_nbytes for each in (plan, merged)
+    )
+    assert (without, with_torch - without) == (needs.RUNTIME_NBYTES, needs.TORCH_NBYTES)
 
 
 def test_too_little_of_either_is_refused_with_both_figures(
@@ -50,7 +61,7 @@ def test_too_little_of_either_is_refused_with_both_figures(
     plan = plan_of("F16", "F16", rows=1_000_000)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**9))
-    with pytest.raises(DiskTooSmall, match=r"has 1\.00 GB free, the output needs 2\.00 GB"):
+    with pytest.raises(DiskTooSmall, match=r"has 1\.00 GB free, the run needs 2\.00 GB"):
         require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**12))
     monkeypatch.setattr(needs, "available_memory", lambda: 50 * MIB)
@@ -60,6 +71,22 @@ def test_too_little_of_either_is_refused_with_both_figures(
         require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))
     monkeypatch.setattr(needs, "available_memory", lambda: None)
     require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))
+
+
+def test_a_cache_on_another_disk_is_held_against_what_that_has_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, out = tmp_path / "cache", tmp_path / "out"
+    usage = shutil.disk_usage(tmp_path)
+    free = {cache: 10**9, out: 10**12}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free[path]))
+    monkeypatch.setattr(needs, "disk_of", free.__getitem__)
+    found = assess(
+        plan_of("F16"), out, workers=1, kept_nbytes=0, fetched_nbytes=2 * 10**9, cache=cache
+    )
+    assert found.disk_nbytes < 10**9
+    with pytest.raises(DownloadTooLarge, match=r"cache has 1\.00 GB free, .* needs 2\.00 GB"):
+        require_room(found)
 
 
 def test_an_exact_delta_is_not_refused_for_what_it_takes_at_most(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -61,7 +62,19 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    folder = tmp_path_factory.mktemp("models")
+    """Trained by the first process of a run that needs them."""
+    folder = tmp_path_factory.getbasetemp() / "models"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parents[1] / "models"
+    target = folder / "vicuna-tiny-v1.1"
+    with FileLock(f"{folder}.lock"):
+        if not target.exists():
+            train(folder, target)
+    return Models(folder / "base", folder / "tuned", folder / "vicuna-tiny-delta-v1.1", target)
+
+
+def train(folder: Path, target: Path) -> None:
+    folder.mkdir()
     tokenizer = folder / "tokenizer.model"
     tiny.train_sentencepiece(tokenizer)
     model = tiny.train_llama(tokenizer, steps=100, layers=2)
@@ -71,9 +84,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     tiny.make_fastchat_delta(folder / "base", folder / "tuned", delta)
     for each in (folder / "base", folder / "tuned", delta):
         complete_tokenizer(each)
-    target = folder / "vicuna-tiny-v1.1"
     apply_delta(folder / "base", delta, target=target)
-    return Models(folder / "base", folder / "tuned", delta, target)
 
 
 @pytest.fixture

@@ -248,6 +248,19 @@ def test_exact_delta_whose_record_names_a_payload_that_is_not_there_fails(
     assert "tensor elsewhere in the delta is damaged" in said.words
 
 
+def test_faults_of_a_deltas_sidecars_are_mended_in_its_target(
+    models: Models, exact: Path, copy: Copy, weightsmith: Weightsmith
+) -> None:
+    """In the delta's own folder a repair would break what its record promises."""
+    for delta in (exact, models.delta):
+        folder = copy(delta)
+        edit(folder / "config.json", bos_token_id=0, eos_token_id=1)
+        said = weightsmith("verify", folder)
+        assert (said.code, said.verdict("tokenizer")) == (1, "FAIL")
+        assert "weightsmith fix-tokenizer TARGET" in said.err
+        assert f"fix-tokenizer {folder}" not in said.err
+
+
 def test_each_flipped_bit_in_an_exact_delta_is_found_by_what_comes_out(
     models: Models, exact: Path, copy: Copy
 ) -> None:

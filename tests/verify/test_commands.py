@@ -28,7 +28,7 @@ def test_three_modes_say_the_same(models: Models, weightsmith: Weightsmith) -> N
         assert human.verdict(check["name"]) == check["verdict"]
         for detail in check["details"]:
             assert detail in human.words
-    assert human.out.splitlines()[-1] == f"pass  {len(found['checks'])} check(s)"
+    assert human.out.splitlines()[-1] == f"pass  {len(found['checks'])} checks"
     assert weightsmith("verify", models.result, "-q").out == "pass\n"
     assert weightsmith("verify", models.delta, "-q").out == "FAIL\n"
     silent = weightsmith("verify", models.delta, "-qq")

@@ -126,7 +126,7 @@ def test_delta_used_as_a_model_shows_as_perplexity_near_the_vocabulary_size(
     assert did is not None
     assert did.vocab_size / 2 < did.perplexity < did.vocab_size * 2
     reason = verdicts(models.delta)["perplexity"]
-    assert "the root of 448, which guessing has" in reason
+    assert "the square root of 448, the perplexity of guessing at random" in reason
 
 
 def test_perplexity_is_held_against_that_of_the_base(models: Models, copy: Copy) -> None:
@@ -393,6 +393,17 @@ sys.exit(run(["verify", sys.argv[1], "--smoke", "--device", "cpu"]))
 """
 
 
+def test_memory_that_torch_does_not_get_is_exit_8_with_the_way_out(
+    models: Models, weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "_whole", lambda *_: torch.empty(10**15))
+    said = weightsmith("verify", models.result, "--smoke", "--device", "cpu")
+    assert said.code == 8
+    assert "does not fit into memory [out-of-memory]" in said.err
+    assert "try --low-cpu-mem" in said.err
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS counts elsewhere otherwise")
 def test_out_of_memory_is_exit_8_with_the_way_out(models: Models, copy: Copy) -> None:
     folder = copy(models.tuned)

@@ -4,7 +4,7 @@ import functools
 from importlib import resources
 
 from weightsmith.catalogue.schema import Base, EntryT, PromptTemplate, Release, parse_entries
-from weightsmith.errors import CatalogueInvalid, shown
+from weightsmith.errors import CatalogueInvalid
 
 
 @functools.cache
@@ -71,5 +71,5 @@ def load_entries(kind: type[EntryT], heading: str, place: str) -> tuple[EntryT, 
     for file in sorted(files, key=lambda file: file.name):
         entries += parse_entries(kind, heading, file.read_text(encoding="utf-8"), file.name, faults)
     if faults:
-        raise CatalogueInvalid(count=len(faults), context=shown(faults))
+        raise CatalogueInvalid(count=len(faults), context=faults)
     return tuple(entries)

@@ -15,7 +15,7 @@ from weightsmith.catalogue.schema import (
     PublishedSum,
     Release,
 )
-from weightsmith.errors import CatalogueInvalid, shown
+from weightsmith.errors import CatalogueInvalid
 
 _GENERATED: Final = "<!-- Generated from `weightsmith/catalogue/`; edit the TOML files there. -->"
 _ABOUT: Final = """\
@@ -43,7 +43,7 @@ def render() -> str:
     bases, releases, prompts = load_bases(), load_releases(), load_prompts()
     faults = inconsistencies(bases, releases, prompts)
     if faults:
-        raise CatalogueInvalid(count=len(faults), context=shown(faults, everything=True))
+        raise CatalogueInvalid(count=len(faults), context=faults)
     sections = [
         "# Catalogue",
         _GENERATED,

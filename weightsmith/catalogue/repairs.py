@@ -6,7 +6,7 @@ from importlib import resources
 from typing import Final, Literal
 
 from weightsmith.catalogue.schema import parse_entries
-from weightsmith.errors import CatalogueInvalid, shown
+from weightsmith.errors import CatalogueInvalid
 
 Detector = Literal[
     "misspelt",
@@ -76,7 +76,7 @@ def load_repairs() -> tuple[KnownRepair, ...]:
     ids = [repair.id for repair in repairs]
     faults += (f"repair {each} is there twice" for each in {i for i in ids if ids.count(i) > 1})
     if faults:
-        raise CatalogueInvalid(count=len(faults), context=shown(faults))
+        raise CatalogueInvalid(count=len(faults), context=faults)
     return tuple(repairs)
 
 

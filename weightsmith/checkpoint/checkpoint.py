@@ -1,4 +1,4 @@
-"""Open a model directory into tensors by name, reading headers only."""
+"""An opened source: tensors by name, each read as a range of bytes when it is asked for."""
 
 import os
 import threading
@@ -10,20 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith import fs
-from weightsmith.checkpoint.digest import bytes_digest
-from weightsmith.checkpoint.discover import Found, discover, discover_adapter, discover_delta
-from weightsmith.checkpoint.store import LocalStore, Store
+from weightsmith.checkpoint.store import Store
 from weightsmith.checkpoint.strided import read_strided
-from weightsmith.errors import (
-    FileTooLarge,
-    JsonInvalid,
-    NoTensors,
-    TensorMissing,
-    TensorTwice,
-    ZipInvalid,
-    shown,
-)
-from weightsmith.formats import safetensors_header, torch_zip
+from weightsmith.checkpoint.table import read_table
+from weightsmith.errors import FileTooLarge, JsonInvalid, ZipInvalid
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.tensors import StoredTensor, TensorInfo
 
@@ -31,7 +21,6 @@ MAX_SIDECAR_NBYTES: Final = 100_000_000
 """Largest sidecar that is read."""
 MAX_CONFIG_NBYTES: Final = 10_000_000
 """Largest config that is parsed: what parsing makes of it may be fifty times as large."""
-_SAFE: Final = ".safetensors"
 INPUT_EMBEDDINGS: Final = (
     "embed_tokens.weight",
     "wte.weight",
@@ -89,7 +78,7 @@ class Checkpoint:
         notes: tuple[str, ...],
         assumed: Iterable[str] = (),
     ) -> None:
-        """Use `open_checkpoint`."""
+        """Use `opening.open_checkpoint`."""
         self.label = label
         """The source as the user wrote it."""
         self.directory = directory
@@ -102,6 +91,8 @@ class Checkpoint:
         """What was taken or left and why, sentences for the plan."""
         self.origin = ""
         """``org/name@commit`` of a source on the hub; empty for a directory."""
+        self.wanted = ""
+        """Of a base, ``org/name@commit`` of what the delta was made from, where that says so."""
         self._sidecar_files: Mapping[str, str] = {}
         self._store = store
         self._assumed = set(assumed)
@@ -189,12 +180,16 @@ class Checkpoint:
         else:
             read_strided(file, tensor.stored, start, buffer)
 
+    def peek(self, file: str) -> fs.Readable:
+        """A weight file for reading its header, without having all of it brought from afar."""
+        return self._store.peek(file)
+
     def read_small(self, name: str) -> bytes:
         """A small tensor's bytes, without having its whole file brought from afar."""
         tensor = self.tensors[name]
         buffer = bytearray(tensor.info.nbytes)
         if tensor.stored.strides is None and tensor.file:
-            file = self._store.peek(tensor.file)
+            file = self.peek(tensor.file)
             file.read_into(tensor.stored.offset, memoryview(buffer))
         else:
             self.read_into(name, 0, memoryview(buffer))
@@ -207,7 +202,7 @@ class Checkpoint:
             with self._proving:
                 if name in self._assumed:
                     held = {each.place for each in self.tensors.values() if each.file == name}
-                    tensors, _ = _read_table(file, [])
+                    tensors, _ = read_table(file, [])
                     if not held <= {Tensor(stored, name).place for stored in tensors}:
                         reason = "its tensors lie elsewhere than its directory lets one expect"
                         raise ZipInvalid(file=file.path, reason=reason)
@@ -254,116 +249,3 @@ def embedding_rows(infos: Iterable[TensorInfo]) -> int | None:
     """Rows of the input embedding among these tensors, or None where none has a known name."""
     rows = (i.shape[0] for i in infos if i.name.endswith(INPUT_EMBEDDINGS) and len(i.shape) == 2)
     return next(rows, None)
-
-
-def open_checkpoint(
-    source: Path,
-    label: str | None = None,
-    *,
-    store: Store | None = None,
-    elsewhere: Iterable[str] = (),
-) -> Checkpoint:
-    """Open a local directory of safetensors or torch files, reading headers only.
-
-    `store` reads the weight files, those `elsewhere` than in the directory too.
-    Memory: the headers. No torch, no NumPy, and nothing from the checkpoint is run.
-    Raises: SourceFault for what is missing, DamagedInput for what is broken or holds no tensor.
-    """
-    checkpoint = _open(source, label, discover(source, elsewhere), store)
-    if not checkpoint.tensors:
-        raise NoTensors(source=checkpoint.label)
-    return checkpoint
-
-
-def open_adapter(
-    source: Path,
-    label: str | None = None,
-    *,
-    store: Store | None = None,
-    elsewhere: Iterable[str] = (),
-) -> Checkpoint:
-    """Open a local directory that holds a LoRA adapter; its config is one of its sidecars.
-
-    `store` and `elsewhere` are those of `open_checkpoint`.
-    Raises: NoAdapter, AdapterNotMergeable; DamagedInput for what is broken.
-    """
-    return _open(source, label, discover_adapter(source, elsewhere), store)
-
-
-def open_delta(
-    source: Path,
-    label: str | None = None,
-    *,
-    store: Store | None = None,
-    elsewhere: Iterable[str] = (),
-) -> Checkpoint:
-    """Open a local directory that holds an exact delta: its payloads, as tensors of bytes.
-
-    `store` and `elsewhere` are those of `open_checkpoint`.
-    Raises: SourceFault for what is missing, DamagedInput for what is broken.
-    """
-    return _open(source, label, discover_delta(source, elsewhere), store)
-
-
-def _open(source: Path, label: str | None, found: Found, store: Store | None = None) -> Checkpoint:
-    store = store or LocalStore(source)
-    files: list[WeightFile] = []
-    holders: dict[str, Tensor] = {}
-    twice: list[str] = []
-    unlisted = 0
-    notes: list[str] = []
-    far = {name for name in found.weights if store.nbytes(name) and not name.endswith(_SAFE)}
-    for name in found.weights:
-        tensors, identity = _read_table(store.peek(name), notes, far=name in far)
-        files.append(WeightFile(name, *store.identity(name), bytes_digest(identity)))
-        for stored in tensors:
-            tensor_name = stored.info.name
-            if found.index is not None and found.index.weight_map.get(tensor_name) != name:
-                unlisted += tensor_name not in found.index.weight_map
-                continue
-            if tensor_name in holders:
-                twice.append(f"{tensor_name}: {holders[tensor_name].file} and {name}")
-            holders[tensor_name] = Tensor(stored, name)
-    if twice:
-        raise TensorTwice(count=len(twice), source=source, context=twice)
-    if found.index is not None:
-        missing = [name for name in found.index.weight_map if name not in holders]
-        if missing:
-            index_path = source / str(found.index_name)
-            raise TensorMissing(index=index_path, count=len(missing), context=missing)
-    if unlisted:
-        notes.append(f"{unlisted} tensor(s) that the index does not list are left")
-    if found.left:
-        notes.append("left: " + ", ".join(shown(found.left)))
-    return Checkpoint(
-        label=label or str(source),
-        directory=source,
-        store=store,
-        files=tuple(files),
-        tensors=holders,
-        sidecars=found.sidecars,
-        notes=tuple(notes),
-        assumed=far,
-    )
-
-
-def open_weight_file(directory: Path, name: str) -> Checkpoint:
-    """Open one weight file by itself, without an index and without what lies beside it.
-
-    Raises: SourceFault for what is missing, DamagedInput for what is broken.
-    """
-    found = Found(weights=(name,), index=None, index_name=None, sidecars=(), left=())
-    return _open(directory, str(directory / name), found)
-
-
-def _read_table(
-    file: fs.Readable, notes: list[str], *, far: bool = False
-) -> tuple[tuple[StoredTensor, ...], bytes]:
-    """The tensors of one file and the bytes that identify its table; `far` as torch_zip has it."""
-    if file.path.suffix == _SAFE:
-        header, raw = safetensors_header.read_header(file)
-        return header.tensors, raw
-    table = torch_zip.read_table(file, far=far)
-    if table.left:
-        notes.append(f"{file.path.name}: not tensors, left: " + ", ".join(shown(table.left)))
-    return table.tensors, table.directory

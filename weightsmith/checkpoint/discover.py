@@ -145,7 +145,8 @@ def discover_delta(directory: Path, elsewhere: Iterable[str] = ()) -> Found:
 
 
 def list_directory(directory: Path) -> tuple[list[str], list[str]]:
-    """Names of the files and of the directories in a directory, each sorted.
+    """Names of the files and of the directories in a directory, each sorted; without hidden
+    directories, where tools keep what is theirs.
 
     Raises: SourceNotFound, SourceUnreadable.
     """
@@ -153,7 +154,10 @@ def list_directory(directory: Path) -> tuple[list[str], list[str]]:
     directories: list[str] = []
     with fs.translated_read_errors(directory), os.scandir(directory) as entries:
         for entry in entries:
-            (directories if _is_directory(entry) else files).append(entry.name)
+            if not _is_directory(entry):
+                files.append(entry.name)
+            elif not entry.name.startswith("."):
+                directories.append(entry.name)
     return sorted(files), sorted(directories)
 
 

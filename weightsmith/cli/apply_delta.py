@@ -115,7 +115,7 @@ def command(
     stream: bool,
     run: Run,
 ) -> int:
-    """Add a published delta to its base model: target = base + delta.
+    """Add a published delta to its base: target = base + delta.
 
     Works shard by shard in flat memory, verifies what it wrote, and gives the target its name only
     when it is whole. Run the same command again to continue after an interruption.

@@ -4,15 +4,17 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from weightsmith.cli.layout import styled, table
-from weightsmith.cli.output import Output
-from weightsmith.errors import shown
+from weightsmith.cli.output import Output, command_line
+from weightsmith.errors import WeightsmithError
+from weightsmith.ops.fix_tokenizer import check_tokenizer
 from weightsmith.ops.report import Check, Verdict
 from weightsmith.ops.smoke import Settings, Smoke, smoke
 from weightsmith.ops.sources import label_of
-from weightsmith.units import format_duration, format_memory
+from weightsmith.units import counted, format_duration, format_memory
 
 STYLES: Final = {"pass": "green", "FAIL": "red", "not checked": "yellow"}
 _GAP: Final = "  "
@@ -80,7 +82,7 @@ def checks_page(checks: Sequence[Check], output: Output, fingerprint: str = "") 
     margin = 2 + names + len(_GAP) + verdicts + len(_GAP)
     lines = []
     for check in checks:
-        rows = [(detail,) for detail in shown(check.details, everything=output.verbose > 0)]
+        rows = [(output.brief(detail),) for detail in output.shown(check.details)]
         first, *rest = table(rows, width=output.width - margin, styles=(), indent=0).splitlines()
         verdict = styled(check.verdict, STYLES[check.verdict])
         padding = " " * (verdicts - len(check.verdict))
@@ -97,9 +99,25 @@ def summary(checks: Sequence[Check], *, passed: bool) -> str:
     left = sum(check.verdict == "not checked" for check in checks)
     verdict: Verdict = "pass" if passed else "FAIL"
     made = len(checks) - left
-    said = f"{failed} of {len(checks)} checks failed" if failed else f"{made} check(s)"
+    said = f"{failed} of {len(checks)} checks failed" if failed else counted(made, "check")
     said += f", {left} could not be made" * bool(left)
     return f"{styled(verdict, STYLES[verdict])}  {said}"
+
+
+def tokenizer_faults(folder: Path, *options: str) -> tuple[list[str], str]:
+    """What is wrong with tokenizer and config files, as sentences, and what helps against it.
+
+    `options` are what ``fix-tokenizer`` wants besides the folder.
+    """
+    try:
+        found = check_tokenizer(folder)
+    except WeightsmithError as error:
+        return [str(error)], error.hint_text
+    faults = [f"{fault.file}: {fault.evidence}" for fault in found.faults]
+    cures = [fault.error.hint_text for fault in found.incurable if fault.error]
+    if cures or not faults:
+        return faults, cures[0] if cures else ""
+    return faults, command_line(["weightsmith", "fix-tokenizer", folder, *options])
 
 
 def show_hints(output: Output, checks: Sequence[Check]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final, get_args
 
 import click
 
-from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.layout import heading, stacked, styled
 from weightsmith.cli.options import (
     INPUTS,
     SAFETY,
@@ -154,6 +154,8 @@ def command(
         output.result(document, human=f"dry run: {going} would go")
     elif not plan.removed:
         output.result(document, human="nothing to delete")
+        if plan.rows and not selecting:
+            output.hint("say what may go: weightsmith clean-cache --older-than 30d --dry-run")
     elif output.confirm(f"delete {going}?", yes=yes):
         done = ops.clean_cache(plan)
         freed, left = format_size(done.freed_nbytes), format_size(done.left_nbytes)
@@ -168,7 +170,7 @@ def command(
 def _show(output: Output, plan: CleanPlan, *, numbered: bool = False) -> None:
     """The table: what there is, when it was used, and what becomes of it."""
     cache = plan.cache
-    output.line(heading(f"{cache.root}  {format_size(cache.nbytes)}"))
+    output.plan(heading(f"{cache.root}  {format_size(cache.nbytes)}"))
     if not plan.rows:
         return
     now = time.time()
@@ -184,8 +186,10 @@ def _show(output: Output, plan: CleanPlan, *, numbered: bool = False) -> None:
         why = "" if numbered and not row.locked else row.reason  # a choice is its own reason
         refs = ", ".join(row.refs)
         rows.append([mark, row.repo or "shared", what, format_size(row.nbytes), used, refs, why])
-    output.line(table(rows, width=max(output.width, 110), styles=("bold",), right=(0, 3)))
-    output.line()
+    if not any(why for *_, why in rows[1:]):
+        rows[0][-1] = ""
+    output.plan(stacked(rows, at=3, width=output.width, styles=("bold",), right=(0, 3)))
+    output.plan()
 
 
 def _ask(output: Output, rows: Sequence[Row]) -> set[str]:

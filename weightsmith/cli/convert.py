@@ -46,7 +46,7 @@ def command(
     check_source: bool,
     run: Run,
 ) -> int:
-    """Write a model anew: safetensors, dtype, shards, Meta's layout.
+    """Write a model anew: safetensors, dtype, shards, Meta's files.
 
     From .bin files, in another dtype or in other shards; or from Meta's own files to Hugging
     Face's.

@@ -11,15 +11,15 @@ from weightsmith.cli.diff_text import render_diff
 from weightsmith.cli.options import (
     OUTPUT,
     SOURCE,
-    SPEED,
     Command,
     offline_option,
     option,
     output_options,
 )
 from weightsmith.cli.output import Output
+from weightsmith.cli.run_options import WORKERS
 from weightsmith.cli.sources import located
-from weightsmith.engine.bindings import Options, default_workers
+from weightsmith.engine.bindings import Options
 from weightsmith.errors import TargetUnwritable
 from weightsmith.ops import diff as ops
 
@@ -58,13 +58,7 @@ class PagePath(click.ParamType[Path]):
     metavar="FILE",
     help="Write a page with a heat map of layers and modules, and all tensors.",
 )
-@option(
-    "--workers",
-    group=SPEED,
-    type=click.IntRange(min=1),
-    default=default_workers,
-    help="Threads; default: one a core, four at most.",
-)
+@WORKERS
 @offline_option
 @output_options
 @click.pass_obj
@@ -85,10 +79,11 @@ def command(output: Output, a: str, b: str, html: Path | None, workers: int, off
             hint = "choose another place: --html FILE"
             raise TargetUnwritable(where=html, reason=error.strerror, hint=hint) from error
         document["html"] = str(html)
-        output.line(f"written: {html}")
     output.result(
         document,
         human=render_diff(found, width=output.width, everything=output.verbose > 0),
         quiet="same" if found.equal else "different",
     )
+    if html is not None:
+        output.line(f"written: {html}")
     return 0 if found.equal else 1

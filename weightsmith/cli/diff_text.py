@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.layout import brief, heading, styled, table
 from weightsmith.codecs.measure import Measure, ulp_range
 from weightsmith.errors import shown
 from weightsmith.ops.diff import Difference, Group, TensorDifference
@@ -21,7 +21,8 @@ def render_diff(found: Difference, *, width: int, everything: bool) -> str:
     """Totals, kinds of module and the most changed tensors; `everything`: layers, all tensors."""
     title = heading(f"{found.a} → {found.b}")
     title += styled("  the same", "green") if found.equal else ""
-    rows = _summary(found) + [("note", note) for note in found.notes]
+    notes = [("note", brief(note, everything=everything)) for note in found.notes]
+    rows = _summary(found) + notes
     parts = [f"{title}\n{table(rows, width=width)}"]
     if not found.equal:
         kinds = [(*_group_numbers(each), kind) for kind, each in found.kinds().items()]

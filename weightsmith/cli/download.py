@@ -1,11 +1,11 @@
 """``weightsmith download``."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final, get_args
 
 import click
 
+from weightsmith.cli.checks_view import tokenizer_faults
 from weightsmith.cli.layout import heading, styled, table
 from weightsmith.cli.options import (
     INPUTS,
@@ -17,11 +17,9 @@ from weightsmith.cli.options import (
     output_options,
 )
 from weightsmith.cli.output import Output
-from weightsmith.errors import WeightsmithError, shown
 from weightsmith.ops import download as ops
 from weightsmith.ops.download import Resolved, WeightFormat
-from weightsmith.ops.fix_tokenizer import check_tokenizer
-from weightsmith.units import format_size
+from weightsmith.units import counted, format_size
 
 KEPT: Final = "what has arrived is kept, whole files and parts of files"
 
@@ -79,9 +77,9 @@ def command(
         offline=offline,
         note=output.line,
     )
-    output.line(heading("download"))
-    output.line(table(list(_rows(plan)), width=output.width))
-    output.line()
+    output.plan(heading("download"))
+    output.plan(table(list(_rows(plan)), width=output.width))
+    output.plan()
     folder = str(plan.place.folder)
     if dry_run:
         document = {"schema": "weightsmith.download-plan/1", **plan.to_json()}
@@ -91,27 +89,24 @@ def command(
     with output.progress() as progress:
         done = ops.download(plan, progress)
     nbytes = format_size(sum(file.nbytes for file in done.fetched))
-    fetched = f"{len(done.fetched)} files fetched, {nbytes}" if done.fetched else "nothing to fetch"
+    fetched = (
+        f"{counted(len(done.fetched), 'file')} fetched, {nbytes}"
+        if done.fetched
+        else "nothing to fetch"
+    )
     checked = f"all {len(plan.files)} have the hub's hashes"
-    faults = _faults(done.folder)
+    faults, cure = tokenizer_faults(done.folder, "--local-copy", "DIR")
     output.result(
         {"schema": "weightsmith.download/1", **done.to_json(), "faults": faults},
         human=f"{styled('done', 'green')}  {folder}\n      {fetched}; {checked}",
         quiet=folder,
     )
     if faults:
-        output.line(f"its tokenizer and config files have {len(faults)} known fault(s):")
-        for fault in shown(faults):
+        count = counted(len(faults), "known fault")
+        output.line(f"its tokenizer and config files have {count}:")
+        for fault in output.shown(faults):
             output.line(f"  {fault}")
-        output.hint(f"weightsmith fix-tokenizer {folder} --local-copy DIR")
-
-
-def _faults(folder: Path) -> list[str]:
-    """What is wrong with the tokenizer and config files, as sentences; nothing is changed."""
-    try:
-        return [f"{fault.file}: {fault.evidence}" for fault in check_tokenizer(folder).faults]
-    except WeightsmithError as error:
-        return [str(error)]
+        output.hint(cure)
 
 
 def _rows(plan: Resolved) -> Iterator[tuple[str, str]]:
@@ -120,7 +115,8 @@ def _rows(plan: Resolved) -> Iterator[tuple[str, str]]:
     commit = listing.commit[:12]
     at = commit if listing.revision == listing.commit else f"{listing.revision}, now {commit}"
     weights = sum(file.name.endswith((".safetensors", ".bin", ".pth")) for file in plan.files)
-    what = f"{weights} with {plan.selection.format} weights, {len(plan.files) - weights} others"
+    others = counted(len(plan.files) - weights, "other")
+    what = f"{weights} with {plan.selection.format} weights, {others}"
     yield "repository", listing.repo_id
     yield "revision", at
     yield "files", f"{what}, {format_size(plan.nbytes)}"

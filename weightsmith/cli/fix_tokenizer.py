@@ -17,13 +17,11 @@ from weightsmith.ops import fix_tokenizer as ops
 from weightsmith.repair.faults import Fault, format_object, parse_object
 from weightsmith.repair.folder import TOKENIZER_JSON
 from weightsmith.repair.proof import Proof
-from weightsmith.units import format_size
+from weightsmith.units import counted, format_size
 
 SCHEMA: Final = "weightsmith.fix-tokenizer/1"
 EXIT_FAULTS: Final = 1
 """The check ran and the answer is no."""
-
-DEPARTURE: Final = "which it cuts in its own way, whatever the files say"
 
 _COLORS: Final = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -67,7 +65,8 @@ def command(
         _show_result(output, plan, folder, headline="dry run: nothing was written")
         return 0
     result = ops.carry_out(plan, local_copy=local_copy)
-    headline = f"{_counted(result.faults, 'fault')} repaired in {_counted(result.changes, 'file')}"
+    headline = f"{counted(len(result.faults), 'fault')} repaired in"
+    headline += f" {counted(len(result.changes), 'file')}"
     if not result.changes:
         headline = "nothing to repair"
     _show_result(output, result, result.folder, headline=headline)
@@ -77,7 +76,7 @@ def command(
 def _check(output: Output, folder: Path) -> int:
     diagnosis = ops.check_tokenizer(folder)
     _show_faults(output, diagnosis.faults, diagnosis.notes)
-    count = _counted(diagnosis.faults, "fault")
+    count = counted(len(diagnosis.faults), "fault")
     word = styled("FAIL", "red") if diagnosis.faults else styled("pass", "green")
     output.result(
         {
@@ -125,29 +124,31 @@ def _proof_line(proof: Proof) -> str:
     line = f"{proof.reader} agrees with sentencepiece on {agreed} of {proof.probes} probes"
     if not proof.departures:
         return line
-    return f"{line};\n        the others have text that starts with a space, {DEPARTURE}"
+    return (
+        f"{line};\n        the others have text that starts with a space, which it cuts otherwise"
+    )
 
 
 def _show_faults(output: Output, faults: Sequence[Fault], notes: Iterable[str]) -> None:
     """Each fault under its file, with what is wrong there."""
     known = {repair.id: repair for repair in load_repairs()}
     for file in dict.fromkeys(fault.file for fault in faults):
-        output.line(heading(file))
+        output.plan(heading(file))
         rows = [(fault.id, fault.evidence) for fault in faults if fault.file == file]
-        output.line(table(rows, width=output.width, styles=("yellow",)))
+        output.plan(table(rows, width=output.width, styles=("yellow",)))
     for fault_id in dict.fromkeys(fault.id for fault in faults):
         repair = known[fault_id]
         output.detail(f"{fault_id}: {repair.symptom} ({', '.join(repair.references)})")
     for note in notes:
-        output.line(f"note: {note}")
+        output.plan(f"note: {note}")
 
 
 def _show_changes(output: Output, changes: Iterable[ops.Change]) -> None:
     for change in changes:
-        output.line()
+        output.plan()
         for line in _diff(change):
             style = _COLORS.get(line[:1])
-            output.line(styled(line, style) if style else line)
+            output.plan(styled(line, style) if style else line)
 
 
 def _diff(change: ops.Change) -> Iterator[str]:
@@ -182,7 +183,3 @@ def _fault_document(fault: Fault) -> dict[str, Any]:
         "references": list(repair.references),
         "curable": error is None,
     }
-
-
-def _counted(things: Sequence[object], word: str) -> str:
-    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}" if things else f"no {word}s"

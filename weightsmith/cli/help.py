@@ -47,7 +47,7 @@ def _page(root: click.Context, topic: str, width: int) -> str:
         return TOPICS[topic](width)
     errors = {reference_of(error): error for error in known_errors()}
     if topic in errors:
-        return error_page(errors[topic])
+        return error_page(errors[topic], width)
     subcommand = group.get_command(root, topic)
     if subcommand is not None:
         with subcommand.context_class(subcommand, info_name=topic, parent=root) as context:

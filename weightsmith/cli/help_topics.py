@@ -1,6 +1,7 @@
 """What ``weightsmith help`` and the generated pages in docs/ explain, made from the code itself."""
 
 import inspect
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from string import Formatter
 from typing import Final
@@ -83,12 +84,12 @@ def sources_page(width: int) -> str:  # noqa: ARG001  (its lines are short)
     return f"{heading('Sources')}\n{SOURCES}"
 
 
-def error_page(error: type[WeightsmithError]) -> str:
+def error_page(error: type[WeightsmithError], width: int) -> str:
     """``weightsmith help shard-truncated``: what happened, how it is told, the way out."""
-    explanation = inspect.cleandoc(error.__doc__ or "")
+    paragraphs = inspect.cleandoc(error.__doc__ or "").replace("``", "").split("\n\n")
     lines = [
         heading(reference_of(error)),
-        explanation,
+        "\n\n".join(textwrap.fill(paragraph, width) for paragraph in paragraphs),
         "",
         f"It reads: {placeholders(error.message)}",
     ]
@@ -114,7 +115,7 @@ def errors_markdown() -> str:
 
 def _error_sections() -> Iterator[str]:
     yield "# Errors\n"
-    yield "The word in brackets is an error's reference; `weightsmith help` explains it.\n"
+    yield "`weightsmith help REFERENCE` explains an error; its reference is the word in brackets.\n"
     code = 0
     for error in known_errors():
         if error.exit_code != code:

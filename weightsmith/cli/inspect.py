@@ -1,14 +1,16 @@
 """``weightsmith inspect``."""
 
+from pathlib import Path
+
 import click
 
+from weightsmith.cli.checks_view import tokenizer_faults
 from weightsmith.cli.layout import heading, styled, table
 from weightsmith.cli.options import SOURCE, Command, offline_option, output_options
 from weightsmith.cli.output import Output
 from weightsmith.cli.sources import located, passing_directory
-from weightsmith.errors import shown
 from weightsmith.ops.inspect import KIND_WORDS, Inspection, inspect
-from weightsmith.units import format_size
+from weightsmith.units import counted, format_size
 
 
 @click.command(
@@ -39,12 +41,14 @@ def command(output: Output, source: str, offline: bool) -> None:
     if found.kind == "delta":
         output.warning("this is a delta, not a model: apply it to its base")
         output.hint(f"weightsmith apply-delta --base BASE --delta {found.source}")
+    elif found.faults and Path(found.source).is_dir():
+        output.hint(tokenizer_faults(Path(found.source))[1])
     elif found.faults:
-        output.hint(f"weightsmith fix-tokenizer {found.source}")
+        output.hint(f"to mend a copy of it: weightsmith download {found.source} --local-dir DIR")
 
 
 def _page(found: Inspection, output: Output) -> str:
-    kinds = {name.rsplit(".", 1)[-1] for name in found.files}
+    kinds = sorted({name.rsplit(".", 1)[-1] for name in found.files})
     dtypes = ", ".join(f"{dtype} {format_size(nbytes)}" for dtype, nbytes in found.dtypes)
     rows = [("is", KIND_WORDS[found.kind]), ("because", found.reason)]
     if found.release:
@@ -54,14 +58,14 @@ def _page(found: Inspection, output: Output) -> str:
     if found.tensors:
         parameters = f"{found.parameters:,} parameters".replace(",", " ")
         rows.append(("tensors", f"{found.tensors}, {parameters}, {dtypes}"))
-    rows.append(("weights", f"{len(found.files)} .{' and .'.join(sorted(kinds))}"))
+    rows.append(("weights", counted(len(found.files), f".{' and .'.join(kinds)} file")))
     if found.sidecars:
         rows.append(("files", ", ".join(found.sidecars)))
     if found.made_by:
         rows.append(("made by", f"{found.made_by}; fingerprint {found.fingerprint[:16]}..."))
-    rows += [("note", note) for note in found.notes]
+    rows += [("note", output.brief(note)) for note in found.notes]
     faults = [f"{fault_id}: {evidence}" for fault_id, evidence in found.faults]
-    rows += [("fault", line) for line in shown(faults, everything=output.verbose > 0)]
+    rows += [("fault", line) for line in output.shown(faults)]
     title = heading(found.source)
     if found.kind == "delta":
         title += styled("  DELTA, NOT A MODEL", "yellow")

@@ -4,12 +4,13 @@ Text is always made with its styles; `output` takes them out again where a strea
 """
 
 import re
+import sys
 import textwrap
 import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
-from weightsmith.errors import printable
+from weightsmith.errors import printable, shown
 
 STYLES: Final = {
     "bold": "\x1b[1m",
@@ -71,6 +72,12 @@ def heading(text: str) -> str:
     return styled(text, "bold")
 
 
+def brief(note: str, *, everything: bool) -> str:
+    """A note as it is read: of a list at its end, the first few names, or `everything`."""
+    said, colon, names = note.rpartition(": ")
+    return said + colon + ", ".join(shown(names.split(", "), everything=everything))
+
+
 def table(
     rows: Sequence[Sequence[str]],
     *,
@@ -84,10 +91,46 @@ def table(
     `styles` goes by column. Columns in `right` are aligned right. The last column is wrapped under
     itself where it would pass `width`; words are never broken, so that a path can be copied.
     """
+    lines = _table_lines(rows, width, styles, right, indent)
+    return "\n".join(line for row in lines for line in row)
+
+
+def stacked(
+    rows: Sequence[Sequence[str]],
+    *,
+    at: int,
+    width: int,
+    styles: Sequence[str | None] = ("dim",),
+    right: Sequence[int] = (),
+) -> str:
+    """A table; where one would pass `width`, the cells from column `at` on go below the others.
+
+    There they begin under the second column, without a style.
+    """
+    page = table(rows, width=width, styles=styles, right=right)
+    if max(map(display_width, plain(page).splitlines()), default=0) <= width:
+        return page
+    start = 2 * _GAP + max(display_width(printable(row[0])) for row in rows)
+    above = _table_lines([row[:at] for row in rows], sys.maxsize, styles, right, _GAP)
+    right = [column - at for column in right if column >= at]
+    below = _table_lines([row[at:] for row in rows], width, (), right, start)
+    return "\n".join(
+        line for row in zip(above, below, strict=True) for part in row for line in part
+    )
+
+
+def _table_lines(
+    rows: Sequence[Sequence[str]],
+    width: int,
+    styles: Sequence[str | None],
+    right: Sequence[int],
+    indent: int,
+) -> list[list[str]]:
+    """The lines of each row."""
     columns = max(map(len, rows), default=0)
     cells = [[*map(printable, row), *[""] * (columns - len(row))] for row in rows]
     widths = [max(display_width(row[column]) for row in cells) for column in range(columns)]
-    lines: list[str] = []
+    table_lines: list[list[str]] = []
     for row in cells:
         start = indent + sum(widths[:-1]) + _GAP * (columns - 1)
         wrapped = textwrap.wrap(
@@ -100,10 +143,10 @@ def table(
             text = styled(cell, style) if style else cell
             line += padding + text if column in right else text + padding
             line += " " * _GAP
-        lines.append(line.rstrip())
         style = styles[columns - 1] if columns <= len(styles) else None
-        lines += [" " * start + (styled(more, style) if style else more) for more in wrapped[1:]]
-    return "\n".join(lines)
+        rest = [" " * start + (styled(more, style) if style else more) for more in wrapped[1:]]
+        table_lines.append([line.rstrip(), *rest])
+    return table_lines
 
 
 def display_width(text: str) -> int:

@@ -24,7 +24,7 @@ from weightsmith.errors import InternalError, Interrupted, MemoryRanOut, Weights
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "apply-delta": (
         "weightsmith.cli.apply_delta",
-        "Add a published delta to its base model: target = base + delta.",
+        "Add a published delta to its base: target = base + delta.",
     ),
     "make-delta": (
         "weightsmith.cli.make_delta",
@@ -36,7 +36,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "convert": (
         "weightsmith.cli.convert",
-        "Write a model anew: safetensors, dtype, shards, Meta's layout.",
+        "Write a model anew: safetensors, dtype, shards, Meta's files.",
     ),
     "fix-tokenizer": (
         "weightsmith.cli.fix_tokenizer",
@@ -52,7 +52,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "verify": (
         "weightsmith.cli.verify",
-        "Check that a model is right: structure, tokenizer, every byte.",
+        "Check that a model is right: files, tokenizer, every byte.",
     ),
     "download": (
         "weightsmith.cli.download",

@@ -5,6 +5,7 @@ from typing import get_args
 
 import click
 
+from weightsmith.cli.diff_text import format_relative
 from weightsmith.cli.layout import heading, styled, table
 from weightsmith.cli.options import (
     INPUTS,
@@ -23,7 +24,7 @@ from weightsmith.cli.output import Output
 from weightsmith.cli.plan_view import show_dry_run, show_plan
 from weightsmith.cli.push_view import pushed_line, require_meaning, run_push, show_push_plan
 from weightsmith.cli.run_options import LOW_CPU_MEM, OVERWRITE, RESTART, WORKERS
-from weightsmith.cli.sources import located
+from weightsmith.cli.sources import located, passing_directory
 from weightsmith.engine.bindings import Options
 from weightsmith.ops import make_delta as ops
 from weightsmith.ops.job import needs as assess_needs
@@ -33,6 +34,7 @@ from weightsmith.ops.push import (
     Wish,
     plan_push,
 )
+from weightsmith.ops.sources import Located
 from weightsmith.ops.subtract import Loss
 from weightsmith.plan.align import NewRows
 from weightsmith.units import format_duration, format_size
@@ -139,15 +141,20 @@ def command(
     options = Options(
         workers=workers, low_cpu_mem=low_cpu_mem, overwrite=overwrite, restart=restart
     )
+    spool = passing_directory() if dry_run else None  # a dry run fetches no weights
+    sources = base_source, target_source = (
+        located(output, base, offline=offline, spool=spool),
+        located(output, target, offline=offline, spool=spool),
+    )
     job = ops.plan_make_delta(
-        located(output, base, offline=offline),
-        located(output, target, offline=offline),
+        base_source,
+        target_source,
         delta,
         codec=codec,
         new_rows=new_rows,
         base_id=base_id,
     )
-    needs = assess_needs(job, options)
+    needs = assess_needs(job, options, [each for each in sources if isinstance(each, Located)])
     show_plan(output, job, needs)
     to_push = plan_push(job, wish, offline=offline) if hub_repo_id else None
     if to_push is not None:
@@ -172,7 +179,7 @@ def _show(output: Output, made: ops.MadeDelta, pushed: Pushed | None, elapsed_s:
         said += ", read back, decoded and compared" if made.loss is None else ", read back"
     if made.loss is not None:
         _show_loss(output, made.loss)
-    size = f"{format_size(made.nbytes)}, {share:.1%} of the target"
+    size = f"{format_size(made.nbytes)}, {format_relative(share)} of the target"
     lines = [f"{styled('done', 'green')}  {made.directory}", f"      {size}, {said}"]
     lines += [pushed_line(pushed)] if pushed is not None else []
     output.result(
@@ -205,7 +212,11 @@ def _show_loss(output: Output, loss: Loss) -> None:
     output.line(
         table(
             [
-                (name, f"{each.share:.2%} of the weights", f"off by up to {each.largest:.2g}")
+                (
+                    name,
+                    f"{format_relative(each.share)} of the weights",
+                    f"off by up to {each.largest:.2g}",
+                )
                 for name, each in rows
             ],
             width=output.width,

@@ -184,8 +184,20 @@ def _setting(*names: str, **attrs: Any) -> Callable[[F], F]:
     return option(*names, group=MESSAGES, is_eager=True, expose_value=False, callback=keep, **attrs)
 
 
+def _keep_dry_run(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    output = ctx.find_object(Output)
+    if output is not None:
+        output.dry_run = value
+    return value
+
+
 dry_run_option: Final = option(
-    "-n", "--dry-run", group=SAFETY, is_flag=True, help="Print the plan and touch nothing."
+    "-n",
+    "--dry-run",
+    group=SAFETY,
+    is_flag=True,
+    callback=_keep_dry_run,
+    help="Print the plan and touch nothing.",
 )
 offline_option: Final = option(
     "--offline", group=INPUTS, is_flag=True, help="No network: what the hub's cache holds."

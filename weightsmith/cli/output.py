@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, Literal, TextIO
 
-from weightsmith.cli.layout import encodable, plain, safe, styled
+from weightsmith.cli.layout import brief, encodable, plain, safe, styled
 from weightsmith.cli.live import Bar, Lines
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import ConfirmationNeeded, WeightsmithError, printable, shown
@@ -34,6 +34,8 @@ class Output:
         """How often ``-q`` was given."""
         self.verbose = 0
         """How often ``-v`` was given."""
+        self.dry_run = False
+        """Whether the plan is all that the run is for."""
         self.color: Color = "auto"
         self.kept = ""
         """What an interrupted run leaves behind; commands set it once there is something."""
@@ -56,12 +58,25 @@ class Output:
         """Columns to fill: those of the terminal, at most 100."""
         return min(shutil.get_terminal_size((100, 24)).columns, 100)
 
+    def shown(self, lines: Sequence[str]) -> list[str]:
+        """The first few of many, and how many more there are; with ``-v`` all."""
+        return shown(lines, everything=self.verbose > 0)
+
+    def brief(self, note: str) -> str:
+        """A note with the first few names of a list at its end; with ``-v`` all."""
+        return brief(note, everything=self.verbose > 0)
+
     # --- what is said on the way: stderr, human mode only -----------------------------------------
 
     def line(self, text: str = "") -> None:
         """A message of one line or more, styled by `layout`."""
         if self.is_human:
             self._write(sys.stderr, text)
+
+    def plan(self, text: str = "") -> None:
+        """What is about to be done: a message, but the result of a dry run."""
+        if self.is_human:
+            self._write(sys.stdout if self.dry_run else sys.stderr, text)
 
     def line_once(self, text: str) -> None:
         """A message that several parts of a run may have to give, and that one is enough of."""
@@ -79,11 +94,13 @@ class Output:
         if self.verbose:
             self.line(styled(text, "dim"))
 
-    def warning(self, text: str) -> None:
+    def warning(self, text: str, details: Sequence[str] = ()) -> None:
         """Something the user should know though the run goes on; also in the json document."""
-        self._warnings.append(text)
+        self._warnings.append(f"{text}: {'; '.join(details)}" if details else text)
         if not self.json and self.quiet < 2:
-            self._write(sys.stderr, f"{styled('warning:', 'yellow')} {text}")
+            more = (f"  {line}" for line in self.shown(details))
+            lines = [f"{styled('warning:', 'yellow')} {text}", *more]
+            self._write(sys.stderr, "\n".join(lines))
 
     def hint(self, text: str) -> None:
         """A command worth running next."""

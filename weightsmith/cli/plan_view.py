@@ -9,16 +9,15 @@ from typing import Any
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.places import places
 from weightsmith.cli.checks_view import Smoked, checks_page
-from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.layout import heading, stacked, styled, table
 from weightsmith.cli.output import Output
 from weightsmith.engine.run import Outcome
-from weightsmith.errors import shown
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.job import Job, require_room
 from weightsmith.ops.sums import SumReport
 from weightsmith.plan.model import TensorPlan
 from weightsmith.plan.needs import Needs
-from weightsmith.units import format_duration, format_memory, format_size
+from weightsmith.units import counted, format_duration, format_memory, format_size
 
 
 def show_plan(output: Output, job: Job, needs: Needs) -> None:
@@ -26,7 +25,7 @@ def show_plan(output: Output, job: Job, needs: Needs) -> None:
     plan = job.plan
     rows = [_source_row(role, source) for role, source in job.bindings.inputs.items()]
     outputs = [tensor.output for tensor in plan.tensors]
-    shards = f"safetensors, {len(plan.shards)} {'shard' if len(plan.shards) == 1 else 'shards'}"
+    shards = f"safetensors, {counted(len(plan.shards), 'shard')}"
     ours = "delta" if plan.verb == "make-delta" else "target"
     rows.append((ours, str(job.bindings.target), *_size(outputs), shards))
     if plan.makes_files:  # what lies in them is nobody's business until they are decoded
@@ -34,17 +33,14 @@ def show_plan(output: Output, job: Job, needs: Needs) -> None:
             (role, name, count.replace("tensor", "file"), size)
             for role, name, count, size, *_ in rows
         ]
-    output.line(heading(plan.verb))
-    output.line(table(rows, width=200, right=(2, 3)))
-    output.line()
-    output.line(table(_detail_rows(job, needs), width=output.width))
+    output.plan(heading(plan.verb))
+    output.plan(stacked(rows, at=2, width=output.width, right=(2, 3)))
+    output.plan()
+    output.plan(table(_detail_rows(output, job, needs), width=output.width))
     if job.faults:
-        output.warning(
-            f"{len(job.faults)} known fault(s) in tokenizer and config files stay:"
-            f" {'; '.join(shown(job.faults))}"
-        )
-        output.hint(f"afterwards: weightsmith fix-tokenizer {job.bindings.target}")
-    output.line()
+        count = counted(len(job.faults), "known fault")
+        output.warning(f"{count} of tokenizer and config files will stay", job.faults)
+    output.plan()
 
 
 def plan_document(job: Job, needs: Needs) -> dict[str, Any]:
@@ -60,6 +56,7 @@ def plan_document(job: Job, needs: Needs) -> dict[str, Any]:
             "disk_is_at_most": needs.is_at_most,
             "disk_free_nbytes": needs.disk_free_nbytes,
             "streamed_nbytes": needs.streamed_nbytes,
+            "fetched_nbytes": needs.fetched_nbytes,
             "memory_nbytes": needs.memory_nbytes,
             "memory_free_nbytes": needs.memory_free_nbytes,
         },
@@ -74,7 +71,7 @@ def show_dry_run(
 ) -> None:
     """The outcome of a dry run; `more` goes into its document.
 
-    Raises: DiskTooSmall, MemoryTooSmall, as the run would.
+    Raises: DownloadTooLarge, DiskTooSmall, MemoryTooSmall, as the run would.
     """
     output.result(
         {"schema": "weightsmith.plan/1", **plan_document(job, needs), **(more or {})},
@@ -150,8 +147,7 @@ def show_sums(output: Output, sums: SumReport) -> None:
 
 def _source_row(role: str, source: Checkpoint) -> tuple[str, ...]:
     kinds = {"." + file.name.rsplit(".", 1)[-1] for file in source.files}
-    count = len(source.files)
-    files = f"{count} {' and '.join(sorted(kinds))} {'file' if count == 1 else 'files'}"
+    files = counted(len(source.files), f"{' and '.join(sorted(kinds))} file")
     return (role, source.label, *_size(t.info for t in source.tensors.values()), files)
 
 
@@ -162,16 +158,12 @@ def _size(infos: Iterable[TensorInfo]) -> tuple[str, str, str]:
     for info in found:
         held[info.dtype] += info.nbytes
     dtypes = " ".join(dtype for dtype, _ in held.most_common(3))
-    return (
-        f"{len(found)} tensor{'' if len(found) == 1 else 's'}",
-        format_size(sum(held.values())),
-        dtypes,
-    )
+    return counted(len(found), "tensor"), format_size(sum(held.values())), dtypes
 
 
-def _detail_rows(job: Job, needs: Needs) -> list[tuple[str, str]]:
+def _detail_rows(output: Output, job: Job, needs: Needs) -> list[tuple[str, str]]:
     plan = job.plan
-    rows = [("rule", _rules(job))]
+    rows = [("rule", "; ".join(output.shown(_rules(job))))]
     if plan.dropped:
         names = sorted({place.kind for place in places(plan.dropped).values()})
         rows.append(
@@ -184,9 +176,9 @@ def _detail_rows(job: Job, needs: Needs) -> list[tuple[str, str]]:
     rows += [("files", f"from the {role}: {', '.join(names)}") for role, names in by_role.items()]
     if plan.repairs:
         rows.append(("repairs", ", ".join(plan.repairs)))
-    rows += [("note", note) for note in plan.notes]
+    rows += [("note", output.brief(note)) for note in plan.notes]
     for role, source in job.bindings.inputs.items():
-        rows += [("note", f"{role}: {note}") for note in source.notes]
+        rows += [("note", f"{role}: {output.brief(note)}") for note in source.notes]
     rows += [("checked", finding) for finding in job.checked]
     memory = format_memory(needs.memory_nbytes)
     if needs.memory_free_nbytes is not None:
@@ -195,6 +187,11 @@ def _detail_rows(job: Job, needs: Needs) -> list[tuple[str, str]]:
     disk = f"at most {disk}" if needs.is_at_most else disk
     if needs.streamed_nbytes:
         disk += f"; {format_size(needs.streamed_nbytes)} of it for inputs while they stream"
+    fetched = format_size(needs.fetched_nbytes)
+    if needs.cache is not None:
+        rows.append(("cache", f"{fetched} of {format_size(needs.cache_free_nbytes)} free"))
+    elif needs.fetched_nbytes:
+        disk += f"; {fetched} of it for inputs, which stay in the hub's cache"
     return [*rows, ("disk", disk), ("memory", memory)]
 
 
@@ -203,14 +200,21 @@ def _is_set(rule: TensorPlan) -> bool:
     return not rule.codec.startswith("exact@")
 
 
-def _rules(job: Job) -> str:
+def _rules(job: Job) -> list[str]:
     """How many tensors each rule makes, with its settings."""
-    counts = Counter(
+    most = Counter(
         (rule.codec.split("@")[0], tuple(sorted(rule.params.items())) if _is_set(rule) else ())
         for rule in job.plan.tensors
-    )
-    rules = []
-    for (name, params), count in counts.most_common():
-        settings = ", ".join(f"{key}={value}" for key, value in params)
-        rules.append(f"{count} by {name}" + (f" ({settings})" if settings else ""))
-    return "; ".join(shown(rules))
+    ).most_common()
+    return [f"{count} by {name}{_settings(dict(params))}" for (name, params), count in most]
+
+
+def _settings(params: dict[str, str]) -> str:
+    """``" in F32, rounded to F16 (new_rows=mean)"``."""
+    dtype = params.pop("dtype", "")
+    compute = params.pop("compute", "")
+    said = f" to {dtype}" if dtype else ""
+    if compute:
+        said = f" in {compute}" + (f", rounded{said}" if compute != dtype else "")
+    others = ", ".join(f"{key}={value}" for key, value in params.items())
+    return said + (f" ({others})" if others else "")

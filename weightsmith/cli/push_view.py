@@ -2,7 +2,7 @@
 
 from weightsmith.cli.layout import heading, styled, table
 from weightsmith.cli.output import Output
-from weightsmith.errors import ConfirmationNeeded, OptionMeaningless, shown
+from weightsmith.errors import ConfirmationNeeded, OptionMeaningless
 from weightsmith.ops.make_delta import MadeDelta
 from weightsmith.ops.push import (
     DEFAULT_REVISION,
@@ -13,7 +13,7 @@ from weightsmith.ops.push import (
     carry_out_push,
     prepare_push,
 )
-from weightsmith.units import format_size
+from weightsmith.units import counted, format_size
 
 
 def require_meaning(output: Output, wish: Wish, *, asks: bool) -> None:
@@ -33,7 +33,7 @@ def require_meaning(output: Output, wish: Wish, *, asks: bool) -> None:
 
 def show_push_plan(output: Output, plan: PushPlan) -> None:
     """Where a delta that is still to be made will go, and as what."""
-    rows = [*_place(plan), ("files", ", ".join(shown(plan.names)))]
+    rows = [*_place(plan), ("files", ", ".join(output.shown(plan.names)))]
     rows += [("note", note) for note in plan.connection.notes]
     _page(output, rows)
     for note in plan.notes:
@@ -63,7 +63,7 @@ def show_push(output: Output, push: Push) -> None:
         ("leaves", push.others),
     ):
         if names:
-            rows.append((what, ", ".join(shown(names))))
+            rows.append((what, ", ".join(output.shown(names))))
     _page(output, rows)
     files = [(name, format_size(size)) for name, size in sizes.items()]
     output.line(table(files, width=output.width, right=(1,)))
@@ -77,8 +77,8 @@ def show_push(output: Output, push: Push) -> None:
 def _question(push: Push) -> str:
     """What a person has to agree to."""
     whose = "private" if push.plan.private else "public"
-    count = len(push.commit.files)
-    return f"push {count} files, {format_size(push.nbytes)}, to {push.plan.wish.repo_id} ({whose})?"
+    count = counted(len(push.commit.files), "file")
+    return f"push {count}, {format_size(push.nbytes)}, to {push.plan.wish.repo_id} ({whose})?"
 
 
 def pushed_line(pushed: Pushed) -> str:
@@ -103,6 +103,6 @@ def _place(plan: PushPlan) -> list[tuple[str, str]]:
 
 
 def _page(output: Output, rows: list[tuple[str, str]]) -> None:
-    output.line(heading("push"))
-    output.line(table(rows, width=output.width))
-    output.line()
+    output.plan(heading("push"))
+    output.plan(table(rows, width=output.width))
+    output.plan()

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
-from weightsmith.cli.checks_view import run_smoke
+from weightsmith.cli.checks_view import run_smoke, tokenizer_faults
 from weightsmith.cli.options import (
     OUTPUT,
     SAFETY,
@@ -29,7 +29,7 @@ from weightsmith.engine.bindings import Options, Verify, default_workers
 from weightsmith.ops.job import Job, carry_out
 from weightsmith.ops.job import needs as assess_needs
 from weightsmith.ops.smoke import Settings
-from weightsmith.ops.sources import Kind
+from weightsmith.ops.sources import Kind, Located
 from weightsmith.ops.sums import sum_report
 
 VERIFIED: Final[dict[Verify, str]] = {
@@ -52,21 +52,27 @@ class Run:
     smoke: bool
     offline: bool
     started_s: float = field(default_factory=time.monotonic)
+    to_fetch: list[Located] = field(default_factory=list)
+    """Sources that the run would fetch first, if this were not a dry run."""
 
     def located(
         self, output: Output, source: str, *, kind: Kind = "model", spool: Path | None = None
     ) -> str | os.PathLike[str]:
         """The source as a path; a dry run fetches no weights, and leaves nothing."""
+        streams = spool is not None
         if self.dry_run:
             spool = passing_directory()
-        return located(output, source, kind=kind, offline=self.offline, spool=spool)
+        found = located(output, source, kind=kind, offline=self.offline, spool=spool)
+        if self.dry_run and not streams and isinstance(found, Located):
+            self.to_fetch.append(found)
+        return found
 
     def perform(self, output: Output, job: Job) -> int:
         """Show the plan and carry it out, or stop there where that was asked for.
 
         Returns the exit code: 1 where the result stands, and its smoke test failed.
         """
-        needs = assess_needs(job, self.options)
+        needs = assess_needs(job, self.options, self.to_fetch)
         show_plan(output, job, needs)
         if self.dry_run:
             show_dry_run(output, job, needs)
@@ -101,6 +107,8 @@ class Run:
                 verified=verified,
                 checked=job.checked,
             )
+        if job.faults:
+            output.hint(tokenizer_faults(outcome.target)[1])
         if smoked is None or smoked.passed:
             return 0
         output.warning(f"the smoke test failed; {outcome.target} stays as it is")

@@ -20,8 +20,9 @@ from weightsmith.cli.options import (
     output_options,
 )
 from weightsmith.cli.output import Output
+from weightsmith.cli.run_options import WORKERS
 from weightsmith.cli.sources import located
-from weightsmith.engine.bindings import Options, default_workers
+from weightsmith.engine.bindings import Options
 from weightsmith.ops import smoke as smokes
 from weightsmith.ops.report import Report
 from weightsmith.ops.verify import verify
@@ -108,7 +109,7 @@ class Share(click.ParamType[Subset]):
     group=SMOKE,
     type=click.FloatRange(min=1),
     metavar="X",
-    help="Fail above this; default: the root of its vocabulary size, or less by its base.",
+    help="Fail above this; default: the square root of its vocabulary size, or less by its base.",
 )
 @option(
     "--low-cpu-mem",
@@ -117,13 +118,7 @@ class Share(click.ParamType[Subset]):
     help="Smoke test with one tensor in memory at a time, read anew whenever it is needed.",
 )
 @option("--strict", group=SAFETY, is_flag=True, help="A check that could not be made fails too.")
-@option(
-    "--workers",
-    group=SPEED,
-    type=click.IntRange(min=1),
-    default=default_workers,
-    help="Threads; default: one a core, four at most.",
-)
+@WORKERS
 @offline_option
 @output_options
 @click.pass_obj
@@ -144,7 +139,7 @@ def command(
     workers: int,
     offline: bool,
 ) -> int:
-    """Check that a model is right: structure, tokenizer, every byte.
+    """Check that a model is right: files, tokenizer, every byte.
 
     Exit code 0 when all checks pass, 1 when one fails.
     """

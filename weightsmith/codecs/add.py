@@ -1,28 +1,22 @@
 """The rule *add*: target = base + delta, with the arithmetic of the tools that published deltas."""
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from weightsmith.codecs import arithmetic
-from weightsmith.codecs.base import Range, ReadInput
+from weightsmith.codecs.arithmetic import Block, cast
+from weightsmith.codecs.base import Codec, Range, ReadInput
 from weightsmith.codecs.cast import elements_as_bytes
-from weightsmith.codecs.torch_views import import_torch, torch_dtype, view
 from weightsmith.errors import DtypeNotSummable
-from weightsmith.formats.tensors import SUMMABLE, TensorInfo
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from weightsmith.formats.tensors import SUMMABLE, TensorInfo, dtype_bits
 
 _INTEGERS: Final = frozenset({"U8", "I8", "I16", "I32", "I64"})
 _MEAN_BLOCK_NBYTES: Final = 2 * 1024 * 1024
-_PIECE: Final = 64 * 1024
-"""Elements cast at a time: what that allocates stays in a core's cache, and is little to keep."""
 
 
 @dataclass(frozen=True, slots=True)
-class Add:
+class Add(Codec):
     """Inputs base and delta; both are cast to `compute`, added there, and cast to `dtype`.
 
     Shapes: delta ``(rows, ...)``, base the same or with fewer rows; output as the delta.
@@ -37,10 +31,8 @@ class Add:
     dtype: str
     new_rows: str = "none"
     exact: ClassVar[bool] = False
-    of_blocks: ClassVar[Callable[[memoryview, memoryview, memoryview, str], None]] = arithmetic.add
+    of: ClassVar[Callable[[Block, Block, Block, str], None]] = arithmetic.add
     """What is done to delta and base, in this order; `Subtract` does another thing."""
-    of_tensors: ClassVar[Callable[["Tensor", "Tensor"], "Tensor"]] = operator.add
-    """The same where dtypes differ."""
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The delta's name and shape in `dtype`.
@@ -55,21 +47,20 @@ class Add:
                 raise DtypeNotSummable(name=info.name, dtype=info.dtype)
         return replace(delta, dtype=self.dtype)
 
-    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
-        """Where dtypes differ, and for a mean."""
-        return not self._of_one_dtype(inputs, output) or self.new_rows == "mean"
-
     def prepare(
         self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput
-    ) -> "Tensor | None":
+    ) -> Block | None:
         """The mean row, where it will be needed."""
         if self.new_rows == "mean" and inputs[0].shape != output.shape:
-            return _mean_row(inputs[0], read).to(torch_dtype(self.compute))
+            mean = _mean_row(inputs[0], read)
+            row = arithmetic.empty(len(mean), self.compute)
+            cast(mean, row)
+            return row
         return None
 
     def reads(
         self,
-        state: "Tensor | None",
+        state: Block | None,
         inputs: Sequence[TensorInfo],
         output: TensorInfo,
         span: Range,
@@ -79,7 +70,7 @@ class Add:
 
     def apply(
         self,
-        state: "Tensor | None",
+        state: Block | None,
         span: Range,
         blocks: Sequence[memoryview],
         inputs: Sequence[TensorInfo],
@@ -87,55 +78,35 @@ class Add:
         out: memoryview,
     ) -> None:
         """Add the two blocks; past the end of the base, add the mean row or nothing."""
-        if self._of_one_dtype(inputs, output):
-            # The sum in place of three casts: the same bits, and what nearly every delta needs.
-            base, delta = blocks
-            shared = len(base)
-            type(self).of_blocks(delta[:shared], base, out[:shared], output.dtype)
-            out[shared:] = delta[shared:]
+        base, delta = (Block(b, info.dtype) for b, info in zip(blocks, inputs, strict=True))
+        shared = len(base)
+        (old, new), (sums, rest) = delta.split(shared), Block(out, output.dtype).split(shared)
+        type(self).of(old, base, sums, self.compute)
+        if state is None:
+            cast(new, rest)
         else:
-            self._cast_and_add(blocks, inputs, view(out, output.dtype))
-        if state is not None:
-            self._add_rows(state, span, blocks, inputs, view(out, output.dtype))
-
-    def _of_one_dtype(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
-        return {info.dtype for info in inputs} == {output.dtype} == {self.compute}
-
-    def _cast_and_add(
-        self, blocks: Sequence[memoryview], inputs: Sequence[TensorInfo], target: "Tensor"
-    ) -> None:
-        base, delta = (view(b, info.dtype) for b, info in zip(blocks, inputs, strict=True))
-        compute, of = torch_dtype(self.compute), type(self).of_tensors
-        target[len(base) :] = delta[len(base) :]
-        for start in range(0, len(base), _PIECE):
-            piece = slice(start, min(start + _PIECE, len(base)))
-            target[piece] = of(delta[piece].to(compute), base[piece].to(compute))
-
-    def _add_rows(
-        self,
-        row: "Tensor",
-        span: Range,
-        blocks: Sequence[memoryview],
-        inputs: Sequence[TensorInfo],
-        target: "Tensor",
-    ) -> None:
-        """Past the end of the base, the mean `row` is added in its place."""
-        base, delta = (view(b, info.dtype) for b, info in zip(blocks, inputs, strict=True))
-        first = span.start // target.element_size()
-        columns = import_torch().arange(first + len(base), first + len(delta)) % len(row)
-        target[len(base) :] = type(self).of_tensors(delta[len(base) :].to(row.dtype), row[columns])
+            first = span.start * 8 // dtype_bits(output.dtype) + shared
+            type(self).of(new, state.repeated(first, len(new)), rest, self.compute)
 
 
-def _mean_row(base: TensorInfo, read: ReadInput) -> "Tensor":
+def _mean_row(base: TensorInfo, read: ReadInput) -> Block:
     """The mean over dimension 0, summed in float64 in the order of the rows, block by block."""
-    torch = import_torch()
+    import numpy as np
+
     rows = base.shape[0]
     row_nbytes = base.nbytes // rows
-    total: Tensor = torch.zeros(base.numel // rows, dtype=torch.float64)
-    rows_a_block = max(_MEAN_BLOCK_NBYTES // row_nbytes, 1)
-    buffer = memoryview(bytearray(min(rows_a_block, rows) * row_nbytes))
+    mean = arithmetic.empty(base.numel // rows, "F64")
+    total = mean.array()
+    total[:] = 0
+    rows_a_block = min(max(_MEAN_BLOCK_NBYTES // row_nbytes, 1), rows)
+    buffer = memoryview(bytearray(rows_a_block * row_nbytes))
+    values = arithmetic.empty(rows_a_block * len(mean), "F64")
     for first in range(0, rows, rows_a_block):
-        block = buffer[: min(rows_a_block, rows - first) * row_nbytes]
+        count = min(rows_a_block, rows - first)
+        block, (wide, _) = buffer[: count * row_nbytes], values.split(count * len(mean))
         read(0, first * row_nbytes, block)
-        total += view(block, base.dtype).reshape(-1, len(total)).double().sum(dim=0)
-    return total / rows
+        cast(Block(block, base.dtype), wide)
+        with np.errstate(all="ignore"):
+            total += wide.array().reshape(count, -1).sum(axis=0)
+    total /= rows
+    return mean

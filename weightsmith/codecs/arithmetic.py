@@ -1,16 +1,25 @@
-"""Sums and differences of blocks of one dtype, without torch, whose import takes a second and most
-of the memory that a delta of one dtype needs.
+"""Casts, sums and differences with torch's bits and without torch, whose import takes a second and
+most of the memory that such a run needs.
 
-NumPy adds wide floats and integers; it has no bfloat16 and takes half a second for a GB of float16,
-so NumKong adds those two. Both round to nearest even, subnormals included, as torch does.
+NumPy does wide floats and integers; it has no bfloat16 and is slow at float16, so NumKong does
+those two. Both round to nearest even, subnormals included, as torch does.
 """
 
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from weightsmith.formats.tensors import dtype_bits
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from numkong import Tensor
 
-_WIDE: Final = {
+    Array = npt.NDArray[Any]
+
+_KINDS: Final = {
+    "F16": "f2",
+    "BF16": "u2",
     "F32": "f4",
     "F64": "f8",
     "U8": "u1",
@@ -19,46 +28,193 @@ _WIDE: Final = {
     "I32": "i4",
     "I64": "i8",
 }
-_HALVES: Final[dict[str, Literal["float16", "bfloat16"]]] = {"F16": "float16", "BF16": "bfloat16"}
+_NUMKONG: Final[dict[str, Literal["float16", "bfloat16", "float32"]]] = {
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+}
+_HALVES: Final = frozenset({"F16", "BF16"})
 _SIGN: Final = 0x8000
 """The sign bit of a 16-bit float."""
+_PIECE: Final = 64 * 1024
+"""Elements of several dtypes that are added at a time, and half of those that are cast: what lies
+between the steps stays in a core's cache, and is little to keep.
+"""
 
 
-def add(left: memoryview, right: memoryview, out: memoryview, dtype: str) -> None:
-    """``out = left + right``, all of `dtype` and of one length; `out` may be one of the others.
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Elements of one dtype that lie side by side in memory."""
 
-    Dtypes: F16, BF16, F32, F64; integers, which wrap around.
+    memory: memoryview
+    dtype: str
+
+    def __len__(self) -> int:
+        return len(self.memory) * 8 // dtype_bits(self.dtype)
+
+    def split(self, numel: int) -> "tuple[Block, Block]":
+        """The first so many elements, and the others."""
+        nbytes = numel * dtype_bits(self.dtype) // 8
+        return Block(self.memory[:nbytes], self.dtype), Block(self.memory[nbytes:], self.dtype)
+
+    def repeated(self, first: int, numel: int) -> "Block":
+        """So many elements from number `first` on, were this block repeated without end."""
+        import numpy as np
+
+        return _block(np.resize(np.roll(self.array(), -first), numel), self.dtype)
+
+    def array(self) -> "Array":
+        """The same memory for NumPy, which has BF16 as its bits."""
+        import numpy as np
+
+        return np.frombuffer(self.memory, _KINDS[self.dtype])
+
+
+def empty(numel: int, dtype: str) -> Block:
+    """A block of whatever lies in memory."""
+    import numpy as np
+
+    return _block(np.empty(numel, _KINDS[dtype]), dtype)
+
+
+def cast(block: Block, out: Block) -> None:
+    """Fill `out` with the values of `block`, as torch's ``to`` has them; the two lie apart.
+
+    Dtypes: F16, BF16, F32, F64. Rounded once to nearest even, but that F64 becomes F32 on its way
+    to 16 bits. NaN keeps sign and what it carries, though not in BF16.
     """
     import numpy as np
 
-    if dtype in _WIDE:
-        a, b, c = (np.frombuffer(block, _WIDE[dtype]) for block in (left, right, out))
-        with np.errstate(all="ignore"):  # infinities and NaN are values like others
-            np.add(a, b, out=c)
-    elif out:
-        import numkong
-
-        numkong.add(_halves(left, dtype), _halves(right, dtype), out=_halves(out, dtype))
+    source, target = block.array(), out.array()
+    with np.errstate(all="ignore"):  # infinities and NaN are values like others
+        for piece in _pieces(target, 2 * _PIECE):
+            _cast(source[piece], block.dtype, target[piece], out.dtype)
 
 
-def subtract(left: memoryview, right: memoryview, out: memoryview, dtype: str) -> None:
+def add(left: Block, right: Block, out: Block, compute: str) -> None:
+    """``out = left + right``: both are cast to `compute`, and their sum to the dtype of `out`.
+
+    Where all four dtypes are one, it may be one of integers, which wrap around, and `out` may be
+    one of the others; else dtypes are those of `cast`.
+    """
+    _combine(_add, left, right, out, compute)
+
+
+def subtract(left: Block, right: Block, out: Block, compute: str) -> None:
     """``out = left - right``, as `add`; `out` may be `right`, and may not be `left`."""
+    _combine(_subtract, left, right, out, compute)
+
+
+def _combine(
+    of: "Callable[[Array, Array, Array, str], None]",
+    left: Block,
+    right: Block,
+    out: Block,
+    compute: str,
+) -> None:
     import numpy as np
 
-    if dtype in _WIDE:
-        a, b, c = (np.frombuffer(block, _WIDE[dtype]) for block in (left, right, out))
-        with np.errstate(all="ignore"):
-            np.subtract(a, b, out=c)
+    a, b, c = left.array(), right.array(), out.array()
+    with np.errstate(all="ignore"):
+        if left.dtype == right.dtype == out.dtype == compute:
+            of(a, b, c, compute)
+            return
+        for piece in _pieces(c, _PIECE):
+            x = _as(a[piece], left.dtype, compute)
+            y = _as(b[piece], right.dtype, compute)
+            found = c[piece] if out.dtype == compute else _empty(x, compute)
+            of(x, y, found, compute)
+            if out.dtype != compute:
+                _cast(found, compute, c[piece], out.dtype)
+
+
+def _as(array: "Array", source: str, dtype: str) -> "Array":
+    """The array itself, where it is of that dtype."""
+    if source == dtype:
+        return array
+    found = _empty(array, dtype)
+    _cast(array, source, found, dtype)
+    return found
+
+
+def _cast(array: "Array", source: str, out: "Array", dtype: str) -> None:
+    """By way of F32, which holds every value of 16 bits."""
+    if source == dtype:
+        out[:] = array
+    elif dtype == "F32":
+        _widen(array, source, out)
     else:
-        negated = np.frombuffer(out, np.uint16)
-        np.bitwise_xor(np.frombuffer(right, np.uint16), _SIGN, out=negated)
-        add(left, out, out, dtype)
+        _narrow(_as(array, source, "F32"), out, dtype, nan=0x7FC0 if source == "F16" else 0xFFFF)
 
 
-def _halves(block: memoryview, dtype: str) -> "Tensor":
-    """The same memory as 16-bit floats."""
+def _widen(array: "Array", source: str, out: "Array") -> None:
+    """To F32; F64, alone, is rounded."""
+    import numpy as np
+
+    if source == "F16":
+        _convert(array, source, out, "F32")
+    elif source == "BF16":  # NumKong makes signalling NaN quiet, on some processors
+        np.left_shift(array, 16, out=out.view("u4"), dtype="u4")
+    else:
+        np.copyto(out, array, casting="same_kind")
+
+
+def _narrow(array: "Array", out: "Array", dtype: str, *, nan: int) -> None:
+    """From F32; F64, alone, is wider. In BF16 every NaN becomes `nan`."""
+    import numpy as np
+
+    if dtype == "F64":
+        np.copyto(out, array)
+        return
+    _convert(array, "F32", out, dtype)
+    if dtype == "BF16" and np.isnan(array.min()):
+        # NumKong rounds NaN like a number, some to infinity or, all the way around, to zero.
+        out[np.isnan(array)] = nan
+
+
+def _convert(array: "Array", source: str, out: "Array", dtype: str) -> None:
+    import numkong
+
+    numkong.astype(_tensor(array, source), _NUMKONG[dtype], out=_tensor(out, dtype))
+
+
+def _add(left: "Array", right: "Array", out: "Array", dtype: str) -> None:
     import numkong
     import numpy as np
 
-    bits = np.frombuffer(block, np.uint16)
-    return numkong.from_pointer(bits.ctypes.data, (len(bits),), _HALVES[dtype], owner=bits)
+    if dtype in _HALVES:
+        numkong.add(_tensor(left, dtype), _tensor(right, dtype), out=_tensor(out, dtype))
+    else:
+        np.add(left, right, out=out)
+
+
+def _subtract(left: "Array", right: "Array", out: "Array", dtype: str) -> None:
+    import numpy as np
+
+    if dtype in _HALVES:
+        np.bitwise_xor(right.view("u2"), _SIGN, out=out.view("u2"))
+        _add(left, out, out, dtype)
+    else:
+        np.subtract(left, right, out=out)
+
+
+def _block(array: "Array", dtype: str) -> Block:
+    return Block(array.view("u1").data, dtype)
+
+
+def _pieces(array: "Array", numel: int) -> Iterator[slice]:
+    for start in range(0, len(array), numel):
+        yield slice(start, start + numel)
+
+
+def _empty(like: "Array", dtype: str) -> "Array":
+    import numpy as np
+
+    return np.empty(len(like), _KINDS[dtype])
+
+
+def _tensor(array: "Array", dtype: str) -> "Tensor":
+    """The same memory for NumKong, which takes arrays, but neither BF16 nor any odd address."""
+    import numkong
+
+    return numkong.from_pointer(array.ctypes.data, (len(array),), _NUMKONG[dtype], owner=array)

@@ -1,8 +1,9 @@
 """What a tensor codec is."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from weightsmith.formats.tensors import TensorInfo
 
@@ -23,7 +24,7 @@ class Range:
         return self.stop - self.start
 
 
-class Codec(Protocol):
+class Codec(ABC):
     """A rule that makes one output tensor, span by span, in any order and from any thread.
 
     A codec knows metadata and bytes and nothing of files. Its settings are the fields of a frozen
@@ -33,21 +34,18 @@ class Codec(Protocol):
     exact: ClassVar[bool]
     """Whether the codec restores a target bit for bit; a test holds every codec to this claim."""
 
+    @abstractmethod
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """Name, dtype and shape of the output, from metadata alone.
 
         Raises: a Mismatch, if the rule does not apply to such inputs.
         """
-        ...
-
-    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
-        """Whether making this output imports torch: a second, and 200 MB of memory."""
-        ...
 
     def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> Any:
         """Small state that all spans of a tensor share; called once per tensor, before all else."""
-        ...
+        return None
 
+    @abstractmethod
     def reads(
         self,
         state: Any,
@@ -58,8 +56,8 @@ class Codec(Protocol):
         """Which bytes of each input the rule needs for the bytes `span` of the output: one range
         an input.
         """
-        ...
 
+    @abstractmethod
     def apply(
         self,
         state: Any,
@@ -72,4 +70,3 @@ class Codec(Protocol):
         """Fill `out` with the bytes `span` of the output from what `reads` named, one block an
         input.
         """
-        ...

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from weightsmith.codecs.base import Range, ReadInput
-from weightsmith.codecs.torch_views import view
+from weightsmith.codecs.arithmetic import Block, cast
+from weightsmith.codecs.base import Codec, Range
 from weightsmith.errors import DtypeNotSummable
 from weightsmith.formats.tensors import SUMMABLE, TensorInfo, dtype_bits
 
 
 @dataclass(frozen=True, slots=True)
-class Cast:
-    """One float input, each value rounded once to nearest even into `dtype`."""
+class Cast(Codec):
+    """One float input, each value rounded to nearest even into `dtype`, as torch's ``to`` does."""
 
     dtype: str
     exact: ClassVar[bool] = False
@@ -25,13 +25,6 @@ class Cast:
         if inputs[0].dtype not in SUMMABLE:
             raise DtypeNotSummable(name=inputs[0].name, dtype=inputs[0].dtype)
         return replace(inputs[0], dtype=self.dtype)
-
-    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
-        """Always."""
-        return True
-
-    def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> None:
-        """Nothing to prepare."""
 
     def reads(
         self,
@@ -53,7 +46,7 @@ class Cast:
         out: memoryview,
     ) -> None:
         """Convert the block."""
-        view(out, output.dtype).copy_(view(blocks[0], inputs[0].dtype))
+        cast(Block(blocks[0], inputs[0].dtype), Block(out, output.dtype))
 
 
 def elements_as_bytes(span: Range, output: TensorInfo, info: TensorInfo) -> Range:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from weightsmith.codecs.base import Range, ReadInput
+from weightsmith.codecs.base import Codec, Range
 from weightsmith.formats.tensors import TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Codec):
     """One input, moved unchanged; any dtype. Needs neither torch nor NumPy."""
 
     exact: ClassVar[bool] = True
@@ -17,13 +17,6 @@ class Copy:
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The input's own."""
         return inputs[0]
-
-    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
-        """Never."""
-        return False
-
-    def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> None:
-        """Nothing to prepare."""
 
     def reads(
         self,

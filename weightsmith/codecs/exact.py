@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
-from weightsmith.codecs.base import Range, ReadInput
+from weightsmith.codecs.base import Codec, Range, ReadInput
 from weightsmith.codecs.cast import elements_as_bytes
 from weightsmith.errors import DeltaInvalid, DeltaUnknown
 from weightsmith.formats.tensors import TensorInfo
@@ -27,7 +27,7 @@ _CASTABLE: Final = frozenset({"F16", "BF16", "F32"})
 
 
 @dataclass(frozen=True, slots=True)
-class Exact:
+class Exact(Codec):
     """Inputs base and payload, or payload alone for a tensor that the base lacks.
 
     `dtype` and `shape` are the target's, the shape as ``"32000,4096"`` and a scalar's ``""``.
@@ -42,10 +42,6 @@ class Exact:
         """The payload's name, with the target's dtype and shape."""
         shape = tuple(int(size) for size in self.shape.split(",")) if self.shape else ()
         return TensorInfo(inputs[-1].name, self.dtype, shape)
-
-    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
-        """Never."""
-        return False
 
     def prepare(
         self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from weightsmith.codecs.base import Range, ReadInput
+from weightsmith.codecs.base import Codec, Range
 from weightsmith.formats.tensors import TensorInfo
 
 HEADER_NBYTES: Final = 32
@@ -14,7 +14,7 @@ CHUNK_NBYTES: Final = 10 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class KeystreamFile:
+class KeystreamFile(Codec):
     """Inputs key and encrypted file, as tensors of bytes.
 
     The n-th chunk of data meets the n-th chunk of the key file; past its last chunk the key file
@@ -29,13 +29,6 @@ class KeystreamFile:
         """The encrypted file without its header."""
         encrypted = inputs[1]
         return TensorInfo(encrypted.name, encrypted.dtype, (encrypted.nbytes - HEADER_NBYTES,))
-
-    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
-        """Never."""
-        return False
-
-    def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> None:
-        """Nothing to prepare."""
 
     def reads(
         self,

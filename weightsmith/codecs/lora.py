@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from weightsmith.codecs.base import Range, ReadInput
+from weightsmith.codecs.base import Codec, Range, ReadInput
 from weightsmith.codecs.lora_steps import Step, grown_rows, parse_steps
 from weightsmith.codecs.torch_views import import_torch, torch_dtype, view
 from weightsmith.errors import DtypeNotSummable
@@ -24,7 +24,7 @@ _CHUNK_NBYTES: Final = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Lora:
+class Lora(Codec):
     """Input 0 is where the tensor starts, the others are what `steps` want, in their order.
 
     Shapes: input 0 ``(rows, ...)``; output the same, or with more rows where a step sets them.
@@ -52,10 +52,6 @@ class Lora:
         start = inputs[0]
         rows = max([start.shape[0], *map(grown_rows, parse_steps(self.steps))])
         return replace(start, dtype=self.dtype, shape=(rows, *start.shape[1:]))
-
-    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
-        """Always."""
-        return True
 
     def prepare(
         self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput

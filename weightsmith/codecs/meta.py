@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from weightsmith.codecs.base import Range, ReadInput
+from weightsmith.codecs.base import Codec, Range
 from weightsmith.errors import PartsDoNotFit
 from weightsmith.formats.tensors import TensorInfo, dtype_bits
 
@@ -16,7 +16,7 @@ _UNSIGNED: Final = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
 
 
 @dataclass(frozen=True, slots=True)
-class Join:
+class Join(Codec):
     """Parts of one matrix, in the order of their files, one below the other or side by side.
 
     Shapes: along `axis` ``rows``, parts ``(rows_i, columns)``; along ``columns``, parts
@@ -50,13 +50,6 @@ class Join:
         joint = sum(info.shape[along] for info in inputs)
         shape = (joint, first.shape[1]) if along == 0 else (first.shape[0], joint)
         return replace(first, shape=shape)
-
-    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
-        """Never."""
-        return False
-
-    def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> None:
-        """Nothing to prepare."""
 
     def reads(
         self,

@@ -1,15 +1,12 @@
 """The rule *subtract*: delta = target - base, as FastChat and Alpaca made theirs."""
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from weightsmith.codecs import arithmetic
 from weightsmith.codecs.add import Add
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from weightsmith.codecs.arithmetic import Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +16,4 @@ class Subtract(Add):
     Source: FastChat ``make_delta.py``, Stanford Alpaca ``weight_diff.py``.
     """
 
-    of_blocks: ClassVar[Callable[[memoryview, memoryview, memoryview, str], None]] = (
-        arithmetic.subtract
-    )
-    of_tensors: ClassVar[Callable[["Tensor", "Tensor"], "Tensor"]] = operator.sub
+    of: ClassVar[Callable[[Block, Block, Block, str], None]] = arithmetic.subtract

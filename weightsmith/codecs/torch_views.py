@@ -2,23 +2,14 @@
 
 import threading
 from types import ModuleType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from weightsmith.formats.tensors import TORCH_NAMES
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_TORCH: Final = {
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F32": "float32",
-    "F64": "float64",
-    "I8": "int8",
-    "I16": "int16",
-    "I32": "int32",
-    "I64": "int64",
-    "U8": "uint8",
-}
 _thread = threading.local()
 
 
@@ -34,7 +25,7 @@ def import_torch() -> ModuleType:
 
 def torch_dtype(dtype: str) -> "torch.dtype":
     """``"BF16"`` -> ``torch.bfloat16``."""
-    found: torch.dtype = getattr(import_torch(), _TORCH[dtype])
+    found: torch.dtype = getattr(import_torch(), TORCH_NAMES[dtype])
     return found
 
 

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from weightsmith.codecs.base import Range, ReadInput
+from weightsmith.codecs.base import Codec, Range
 from weightsmith.formats.tensors import TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
-class XorFile:
+class XorFile(Codec):
     """Inputs base and payload, files as tensors of bytes; the base is padded with zeros, or cut.
 
     Source: OpenAssistant/oasst-sft-6-llama-30b-xor, ``xor_codec.py`` (2023-04).
@@ -20,13 +20,6 @@ class XorFile:
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The payload's."""
         return inputs[1]
-
-    def uses_torch(self, inputs: Sequence[TensorInfo], output: TensorInfo) -> bool:
-        """Never."""
-        return False
-
-    def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> None:
-        """Nothing to prepare."""
 
     def reads(
         self,

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import open_weight_file
 from weightsmith.checkpoint.digest import SPAN_NBYTES
+from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.spans import Advance, Buffers
-from weightsmith.errors import shown
 from weightsmith.formats.stored_zip import Member, StoredZip
 
 
@@ -71,4 +70,4 @@ def _content(path: Path, name: str, place: Member) -> str:
     tensors = open_weight_file(path.parent, path.name).tensors.values()
     end = place.offset + place.nbytes
     held = [t.info.name for t in tensors if place.offset <= t.stored.offset < end]
-    return f"the bytes of {' and '.join(shown(held or [name]))}"
+    return f"the bytes of {' and '.join(held or [name])}"

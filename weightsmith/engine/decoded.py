@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.checkpoint.store import LocalStore
 from weightsmith.engine.file_hashes import file_digest, hash_file
 from weightsmith.engine.manifest import File, Manifest, Sidecar, manifest_of

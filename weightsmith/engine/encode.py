@@ -8,8 +8,9 @@ from pathlib import Path
 from threading import Event
 
 from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_delta
-from weightsmith.checkpoint.discover import DELTA_INDEX, INDEXES
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.discover import DELTA_INDEX
+from weightsmith.checkpoint.opening import open_delta
 from weightsmith.codecs.registry import codec
 from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.encode_file import EncodedFile, encode_file, header_of
@@ -17,6 +18,7 @@ from weightsmith.engine.file_hashes import hash_file
 from weightsmith.engine.inputs import require_unchanged
 from weightsmith.engine.making import Background, Making, Outcome, require_same
 from weightsmith.engine.manifest import File, Manifest, manifest_of
+from weightsmith.engine.originals import originals_of
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.engine.receipts import Receipt, machine, made_from
 from weightsmith.engine.shard import read_back
@@ -26,7 +28,7 @@ from weightsmith.formats.index import build_index
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES, read_header
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.base_record import BaseRecord, BaseTensor
-from weightsmith.plan.delta_record import DeltaRecord, TargetFile, TargetTensor, is_file_name
+from weightsmith.plan.delta_record import DeltaRecord, TargetFile, TargetTensor
 from weightsmith.plan.model import Plan, RestoredPlan, ShardPlan, TensorPlan
 
 
@@ -39,23 +41,6 @@ def encode(
     Raises: as `Making.run`.
     """
     return _ExactDelta(plan, bindings, options, progress).run()
-
-
-def restorable_files(target: Checkpoint) -> list[str]:
-    """The weight files that a delta restores byte for byte: all of them, or none.
-
-    They must be safetensors files, between whose tensors nothing lies, and have no tensor that the
-    target's index leaves out.
-    """
-    names = [file.name for file in target.files]
-    if target.rules or not all(map(is_file_name, names)):
-        return []
-    for name in names:
-        header, _ = read_header(fs.open_for_reading(target.directory / name))
-        listed = (target.tensors.get(stored.info.name) for stored in header.tensors)
-        if not all(tensor is not None and tensor.file == name for tensor in listed):
-            return []
-    return names
 
 
 class _ExactDelta(Making):
@@ -125,7 +110,7 @@ class _ExactDelta(Making):
         to_read = sum(info.nbytes for file in known.values() for info in file.payloads)
         to_make = sum(shard.data_nbytes for shard in shards if shard.name not in kept)
         self.progress.begin("encoding and checking", to_read + to_make)
-        originals = restorable_files(self.bindings.inputs["target"])
+        originals = [*originals_of(self.bindings.inputs["target"]).headers]
         made: list[EncodedFile] = []
         digests: dict[str, str] = {}
         seen: dict[str, TargetTensor] = {}
@@ -202,8 +187,6 @@ class _ExactDelta(Making):
             digests |= self.digests(base, rest)
         restored = {name: each for file in files for name, each in file.tensors.items()}
         originals = tuple(file.original for file in files if file.original is not None)
-        index = target.directory / INDEXES[0]
-        has_index = bool(originals) and index.is_file()
         return DeltaRecord(
             base=BaseRecord(
                 self.plan.delta["base_id"],
@@ -211,7 +194,7 @@ class _ExactDelta(Making):
             ),
             tensors=tuple(restored[name] for name in target.tensors),
             files=originals,
-            index=fs.read_small(index, MAX_HEADER_NBYTES) if has_index else None,
+            index=originals_of(target).index,
         )
 
 

@@ -1,12 +1,42 @@
 """Hold what a shard became against what its plan says it must be, and say whose fault it is."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.engine.spans import Buffers, digest_tensors
-from weightsmith.errors import DeltaInvalid, WrongBase
-from weightsmith.plan.model import InputTensor, ShardPlan, TensorPlan
+from weightsmith.engine.decoded import require_published
+from weightsmith.engine.making import require_same
+from weightsmith.engine.shard import read_back
+from weightsmith.engine.spans import Advance, Buffers, digest_tensors
+from weightsmith.errors import DecodedWrong, DeltaInvalid, WrongBase
+from weightsmith.plan.model import InputTensor, RestoredPlan, ShardPlan, TensorPlan
+
+
+def require_file(
+    file: fs.Readable,
+    path: Path,
+    shard: ShardPlan,
+    digests: Mapping[str, str],
+    own: Buffers,
+    advance: Advance,
+) -> None:
+    """Compare a file with the hashes that its release, or an exact delta, gives for it.
+
+    `digests` are those that its tensors at `path` must have, where they are known: if they do, it
+    was written right, from the right base.
+    Raises: VerificationFailed; DeltaInvalid, for a file of an exact delta; else DecodedWrong.
+    """
+    try:
+        require_published(file, shard, own, advance)
+    except DecodedWrong as error:
+        if digests:
+            require_same(path, read_back(path, shard, [own], lambda _: None), digests)
+        if isinstance(shard, RestoredPlan):
+            reason = "every tensor comes out right, and the file's sha256 is another"
+            raise DeltaInvalid(name=f"the record of {shard.name}", reason=reason) from error
+        raise
 
 
 def require_expected(
@@ -52,16 +82,18 @@ def require_inputs(
     tensors: Sequence[InputTensor],
     inputs: Mapping[str, Checkpoint],
     buffers: Sequence[Buffers],
-    *,
-    hint: str | None = None,
 ) -> None:
-    """Raises: WrongBase, with `hint`, if one of these has another digest than the plan names."""
+    """Raises: WrongBase, if one of these has another digest than the plan names."""
     for role, checkpoint in inputs.items():
         own = {each.info.name: each for each in tensors if each.role == role and each.digest}
         infos = [each.info for each in own.values()]
         found = digest_tensors(infos, checkpoint.read_into, buffers, lambda _: None)
         differing = [name for name, each in own.items() if found[name] != each.digest]
         if differing:
-            raise WrongBase(
-                base=checkpoint.label, count=len(differing), context=differing, hint=hint
-            )
+            raise wrong_base(checkpoint, differing)
+
+
+def wrong_base(base: Checkpoint, problems: Sequence[str]) -> WrongBase:
+    """The error for a base in which these tensors are others; its hint names the right one."""
+    hint = f"it was made from {base.wanted}" if base.wanted else None
+    return WrongBase(base=base.label, count=len(problems), context=problems, hint=hint)

@@ -26,7 +26,6 @@ from weightsmith.errors import (
     TargetExists,
     VerificationFailed,
     WeightsmithError,
-    shown,
 )
 from weightsmith.plan.model import Plan
 
@@ -108,6 +107,7 @@ class Making(ABC):
         with self.staging.held():
             self.staging.claim(self.plan, restart=self.options.restart)
             kept = self.kept()
+            self.staging.keep(kept)
             if kept:
                 self.progress.note(f"continuing: {len(kept)} of {total} file(s) kept")
             manifest = self.make(kept)
@@ -140,19 +140,20 @@ class Making(ABC):
             manifest = read_manifest(target) if target.is_dir() else None
         except (DamagedInput, SourceFault):
             manifest = None
+        others: list[str] = []
         if not target.is_dir():
             reason = "it is no directory"
         elif manifest is None:
-            reason = "weightsmith did not finish it"
+            reason = "nothing in it says that weightsmith finished it"
         elif otherwise := made_otherwise(self.plan, self.bindings, manifest):
             reason = otherwise
         else:
             problems = self._damage(manifest)
             if not problems:
                 return manifest
-            reason = f"it is damaged: {'; '.join(shown(problems))}"
+            reason, others = f"it is damaged: {problems[0]}", problems[1:]
         if not self.options.overwrite:
-            raise TargetExists(target=target, reason=reason)
+            raise TargetExists(target=target, reason=reason, context=others)
         return None
 
     def _damage(self, manifest: Manifest) -> list[str]:

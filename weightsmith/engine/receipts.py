@@ -4,6 +4,7 @@ again.
 
 import json
 import platform
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -82,9 +83,7 @@ def kept_receipts(plan: Plan, bindings: Bindings, staging: Staging) -> dict[str,
     kept = {}
     for shard in plan.shards:
         receipt = read_receipt(staging.receipts, shard)
-        path = staging.output / shard.name
-        nbytes = path.stat().st_size if path.is_file() else None
-        if receipt is None or nbytes != receipt.nbytes:
+        if receipt is None or _nbytes(staging.output / shard.name) != receipt.nbytes:
             continue
         now = made_from(shard, bindings.inputs)
         if (receipt.plan_digest, receipt.machine) != (plan.digest, machine(plan)):
@@ -101,6 +100,15 @@ def kept_receipts(plan: Plan, bindings: Bindings, staging: Staging) -> dict[str,
             )
         kept[shard.name] = receipt
     return kept
+
+
+def _nbytes(path: Path) -> int | None:
+    """Size of a file, or None where there is none; no receipt has that of a link or directory."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1
 
 
 def read_receipt(directory: Path, shard: ShardPlan) -> Receipt | None:

@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.decoded import (
     digest_decoded,
     manifest_of_files,
     open_output,
-    require_published,
 )
-from weightsmith.engine.expected import require_expected
+from weightsmith.engine.expected import require_expected, require_file
 from weightsmith.engine.inputs import Countdown, require_unchanged
 from weightsmith.engine.making import Background, Making, Outcome, require_same
 from weightsmith.engine.manifest import Manifest, manifest_of
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.engine.receipts import Receipt, machine, made_from
 from weightsmith.engine.shard import begin, fill, read_back, reopen
-from weightsmith.engine.spans import Buffers
+from weightsmith.engine.spans import Advance, Buffers
 from weightsmith.engine.trail import Follower, Front, Trail
 from weightsmith.formats.index import build_index
 from weightsmith.plan.model import Plan, ShardPlan
@@ -53,7 +53,8 @@ def run_shard(
     """Write shard `number` into the directory `output`, not yet synced; pure and idempotent.
 
     Returns the open file and the digests of its tensors by name. What was written is checked: it
-    is read back here, or hashed in the background where the release gives a hash of the file.
+    is read back here, or hashed in the background where the release gives a hash of the file;
+    where the medium is to say what it holds, all of it once it is synced.
     Raises: VerificationFailed; WrongBase, DeltaInvalid.
     """
     shard, verify, advance = plan.shards[number], options.verify, progress.advance
@@ -68,18 +69,26 @@ def run_shard(
         countdown,
         drop_cache=options.low_cpu_mem,
     )
-    if shard.published:
+    if shard.published and verify != "disk":
         with Front(len(shard.header)) as front:
-            follower = Follower(file, shard.nbytes, front, from_medium=verify == "disk")
-            background.submit(partial(require_published, follower, shard, Buffers(), advance))
+            follower = Follower(file, shard.nbytes, front)
+            due = {each.output.name: each.digest for each in shard.tensors if each.digest}
+            background.submit(
+                partial(require_file, follower, file.path, shard, due, Buffers(), advance)
+            )
             digests = filled(front.follow)
     else:
-        trail = Trail(file, verify, advance)
+        trail = Trail(file, advance, reads=verify == "cache")
         digests = filled(trail.follow)
         trail.finish(buffers)
-        if verify != "no":
-            reopen(file.path, shard)
+    if verify == "cache" or shard.published:
+        reopen(file.path, shard)
     require_expected(shard, digests, bindings.inputs, buffers)
+    if verify == "disk":
+        # Only what is synced leaves the page cache to the last page, and on overlayfs at all.
+        background.sync(file, drop_cache=True)
+        background.wait()
+        _require_whole(file.path, shard, digests, options, buffers, advance)
     return file, digests
 
 
@@ -113,8 +122,9 @@ class _Model(Making):
         with Background() as background:
             for number, shard in enumerate(plan.shards):
                 if shard.name in kept:
-                    self._check_kept(shard, kept[shard.name].digests)
-                    digests |= kept[shard.name].digests
+                    path, made = self.staging.output / shard.name, kept[shard.name].digests
+                    _require_whole(path, shard, made, options, self.buffers, self.progress.advance)
+                    digests |= made
                     continue
                 identity = made_from(shard, inputs)
                 file, made = run_shard(
@@ -138,16 +148,26 @@ class _Model(Making):
             background.wait()
         return digests
 
-    def _check_kept(self, shard: ShardPlan, expected: Mapping[str, str]) -> None:
-        """Hold what an earlier run wrote against its receipt.
 
-        Raises: VerificationFailed, DecodedWrong.
-        """
-        path, advance = self.staging.output / shard.name, self.progress.advance
-        if shard.published:
-            require_published(fs.open_for_reading(path), shard, self.buffers[0], advance)
-        elif self.options.verify != "no":
-            require_same(path, read_back(path, shard, self.buffers, advance), expected)
+def _require_whole(
+    path: Path,
+    shard: ShardPlan,
+    digests: Mapping[str, str],
+    options: Options,
+    buffers: Sequence[Buffers],
+    advance: Advance,
+) -> None:
+    """Hold a file that is whole and synced against its release's hashes, or its tensors' digests.
+
+    Raises: VerificationFailed; DeltaInvalid, DecodedWrong.
+    """
+    file = fs.open_for_reading(path)
+    if options.verify == "disk":
+        file.drop_cache()
+    if shard.published:
+        require_file(file, path, shard, digests, buffers[0], advance)
+    elif options.verify != "no":
+        require_same(path, read_back(path, shard, buffers, advance), digests)
 
 
 def _nbytes_to_do(shard: ShardPlan, options: Options, *, kept: bool) -> int:

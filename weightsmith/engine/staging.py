@@ -15,7 +15,7 @@ Everything here may be met half done by a later run: see `Staging.recover`.
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from weightsmith import fs
@@ -105,11 +105,26 @@ class Staging:
         if afresh:
             # Without a plan beside it, what lies there may be a replaced target, half deleted.
             self._clear()
-        self.output.mkdir(exist_ok=not afresh)
-        self.receipts.mkdir(exist_ok=not afresh)
+        for place in (self.output, self.receipts):
+            if place.is_symlink() or not place.is_dir():
+                _delete(place)
+            place.mkdir(exist_ok=not afresh)
         if afresh:
             fs.write_durably(self._plan_path, ours)
             fs.sync_directory(self.path)
+
+    def keep(self, names: Collection[str]) -> None:
+        """Delete all but the finished files of these names, and their receipts.
+
+        What is half made, and what others put there, is made again and never written through.
+        """
+        for place, kept in (
+            (self.receipts, {f"{name}.json" for name in names}),
+            (self.output, names),
+        ):
+            for each in place.iterdir():
+                if each.name not in kept:
+                    _delete(each)
 
     def plan_digest(self) -> str | None:
         """The digest of the plan whose work lies in staging, or None where there is none."""
@@ -151,7 +166,7 @@ class Staging:
                 self._remove()
 
     def _clear(self) -> None:
-        self._plan_path.unlink(missing_ok=True)
+        _delete(self._plan_path)
         _delete(self.output)
         _delete(self.receipts)
 

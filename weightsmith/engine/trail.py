@@ -6,15 +6,15 @@ in the order in which they made them; a hash of the whole file follows from fron
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from threading import Condition
 from typing import Final, Self
 
 from weightsmith import fs
-from weightsmith.checkpoint.digest import span_digest
-from weightsmith.engine.bindings import Verify
+from weightsmith.checkpoint.digest import SPAN_NBYTES, span_digest
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.spans import Advance, Buffers
 from weightsmith.errors import VerificationFailed
@@ -41,47 +41,62 @@ Follow = Callable[[Piece, Buffers], None]
 class Trail:
     """The pieces of a file that are written and not yet checked, in the order of the writing."""
 
-    def __init__(self, file: fs.PositionedFile, verify: Verify, advance: Advance) -> None:
-        """Nothing is written yet."""
+    def __init__(self, file: fs.PositionedFile, advance: Advance, *, reads: bool) -> None:
+        """Nothing is written yet; `reads`: what is written is read back, and compared."""
         self._file = file
-        self._verify = verify
+        self._reads = reads
         self._advance = advance
         self._pieces: deque[Piece] = deque()
         self._nbytes = 0
         self._lock = threading.Lock()
 
     def follow(self, piece: Piece, own: Buffers) -> None:
-        """Take note of a piece, and check those that are far enough behind.
+        """Take note of a piece, and check those that are far enough behind, some MiB at a time:
+        of tiny tensors many are given back at once.
 
-        Raises: VerificationFailed, DiskFull.
+        Raises: VerificationFailed; as `fs.PositionedFile.give_back`.
         """
         due = []
         with self._lock:
             self._pieces.append(piece)
             self._nbytes += piece.nbytes
-            while self._nbytes > TRAIL_NBYTES:
-                due.append(self._pieces.popleft())
-                self._nbytes -= due[-1].nbytes
+            if self._nbytes >= TRAIL_NBYTES + SPAN_NBYTES:
+                while self._nbytes > TRAIL_NBYTES:
+                    due.append(self._pieces.popleft())
+                    self._nbytes -= due[-1].nbytes
         for each in due:
             self._check(each, own)
+        for start, stop in _runs(due):
+            self._file.give_back(start, stop - start)
 
     def finish(self, buffers: Sequence[Buffers]) -> None:
-        """Check what is left, one worker a set of buffers.
+        """Check what is left, one worker a set of buffers; to give it back is left to the sync.
 
-        Raises: VerificationFailed, DiskFull.
+        Raises: VerificationFailed.
         """
         run_tasks(self._pieces, [partial(self._check, own=own) for own in buffers])
 
     def _check(self, piece: Piece, own: Buffers) -> None:
-        if self._verify == "disk":
-            self._file.give_back(piece.offset, piece.nbytes)
-        if self._verify != "no":
-            block = own.block(0, piece.nbytes)
-            self._file.read_into(piece.offset, block)
-            if span_digest(block) != piece.digest:
-                raise VerificationFailed(file=self._file.path, reason=f"tensor {piece.tensor}")
-            self._advance(piece.nbytes)
-        self._file.give_back(piece.offset, piece.nbytes)
+        if not self._reads:
+            return
+        block = own.block(0, piece.nbytes)
+        self._file.read_into(piece.offset, block)
+        if span_digest(block) != piece.digest:
+            raise VerificationFailed(file=self._file.path, reason=f"tensor {piece.tensor}")
+        self._advance(piece.nbytes)
+
+
+def _runs(pieces: Iterable[Piece]) -> Iterator[tuple[int, int]]:
+    """Where these start and stop in the file, those that touch each other as one."""
+    start = stop = 0
+    for piece in sorted(pieces, key=attrgetter("offset")):
+        if piece.offset != stop:
+            if stop > start:
+                yield start, stop
+            start = piece.offset
+        stop = piece.offset + piece.nbytes
+    if stop > start:
+        yield start, stop
 
 
 class Front:
@@ -126,18 +141,12 @@ class Front:
 class Follower(fs.Readable):
     """Reads a file once, from front to back, while it is being filled; for one thread."""
 
-    def __init__(
-        self, file: fs.PositionedFile, nbytes: int, front: Front, *, from_medium: bool
-    ) -> None:
-        """Follow the writing of a file that will have `nbytes`.
-
-        `from_medium`: what the page cache holds of it is forgotten before it is read.
-        """
+    def __init__(self, file: fs.PositionedFile, nbytes: int, front: Front) -> None:
+        """Follow the writing of a file that will have `nbytes`."""
         self.path = file.path
         self._file = file
         self._nbytes = nbytes
         self._front = front
-        self._from_medium = from_medium
 
     @property
     def size(self) -> int:
@@ -147,10 +156,8 @@ class Follower(fs.Readable):
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset`, once all before its end is written.
 
-        Raises: InterruptedError, if it never will be; DiskFull; as `fs.PositionedFile.read_into`.
+        Raises: InterruptedError, if it never will be; as `fs.PositionedFile`.
         """
         self._front.wait(offset + len(buffer))
-        if self._from_medium:
-            self._file.give_back(offset, len(buffer))
         self._file.read_into(offset, buffer)
         self._file.give_back(max(offset - TRAIL_NBYTES, 0), len(buffer))

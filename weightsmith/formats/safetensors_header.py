@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeGuard
 
-from weightsmith.errors import DtypeNotInFormat, HeaderInvalid, JsonInvalid, ShardTruncated
+from weightsmith.errors import DtypeNotStorable, HeaderInvalid, JsonInvalid, ShardTruncated
 from weightsmith.formats.sniff import read_start
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.tensors import DTYPE_BITS, StoredTensor, TensorInfo
@@ -115,12 +115,12 @@ def layout(
     Names are unique and none is ``__metadata__``. The bytes are those that the safetensors library
     writes, but for the order of several metadata keys, which it leaves to chance and which is
     sorted here.
-    Raises: DtypeNotInFormat.
+    Raises: DtypeNotStorable.
     """
     infos = list(tensors)
     for info in infos:
         if info.dtype not in DTYPE_BITS:
-            raise DtypeNotInFormat(name=info.name, dtype=info.dtype)
+            raise DtypeNotStorable(name=info.name, dtype=info.dtype)
     ordered = sorted(infos, key=lambda info: (-_RANK[info.dtype], info.name.encode("utf-8")))
     entries: dict[str, object] = {}
     if metadata:

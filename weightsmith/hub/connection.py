@@ -3,14 +3,14 @@
 import importlib.util
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from weightsmith import __version__
-from weightsmith.errors import AnswerNotFromHub, DamagedInput, FileNameUnsafe, shown
+from weightsmith.errors import AnswerNotFromHub, DamagedInput, FileNameUnsafe
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.hub.faults import translated
 from weightsmith.hub.hashes import hash_bytes, require_digest
@@ -23,6 +23,9 @@ RETRIES: Final = 3
 _HEX: Final = re.compile(r"[0-9a-f]+")
 _UNSAFE_PART: Final = re.compile(r"\.{0,2}|.*[\\:\x00-\x1f\x7f].*", re.DOTALL)
 """Empty, dots, or with a separator, a drive's colon or a control character of any system."""
+
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +92,32 @@ def list_repo(connection: Connection, repo_id: str, revision: str) -> Listing:
     """
     api = f"{connection.endpoint}/api/models/{repo_id}"
     url = f"{api}/revision/{quote(revision, safe='')}?blobs=true"
-    response = _get(connection, url, repo_id, revision)
-    if is_web_page(response.headers):
-        raise AnswerNotFromHub(endpoint=connection.endpoint, reason="it sends a web page")
-    try:
-        content = parse_json(response.content, "its answer")
-        listing = _parse_listing(repo_id, revision, content)
-    except DamagedInput as error:  # whatever it is that is no JSON
-        raise AnswerNotFromHub(endpoint=connection.endpoint, reason=str(error)) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = f"its list of {repo_id}'s files makes no sense"
-        raise AnswerNotFromHub(endpoint=connection.endpoint, reason=reason) from error
+
+    def parse(content: Any) -> tuple[Listing, bool]:
+        return _parse_listing(repo_id, revision, content), bool(content.get("gated"))
+
+    listing, gated = _ask(connection, url, repo_id, revision, "files", parse)
     unsafe = [file.name for file in listing.files if not is_safe_name(file.name)]
     if unsafe:
-        raise FileNameUnsafe(repo=repo_id, name=unsafe[0], context=shown(unsafe[1:]))
-    if isinstance(content, dict) and content.get("gated"):
+        raise FileNameUnsafe(repo=repo_id, name=unsafe[0], context=unsafe[1:])
+    if gated:
         _get(connection, f"{api}/auth-check", repo_id, revision)
     return listing
+
+
+def list_branches(connection: Connection, repo_id: str) -> frozenset[str]:
+    """Names of a repository's branches, and of its pull requests, ``refs/pr/1``: commits can be
+    added to these, and to no tag or other commit.
+
+    Raises: as `list_repo`.
+    """
+    url = f"{connection.endpoint}/api/models/{repo_id}/refs?include_prs=1"
+
+    def parse(content: Any) -> frozenset[str]:
+        refs = (each["ref"] for each in (*content["branches"], *content["pullRequests"]))
+        return frozenset(ref.removeprefix("refs/heads/") for ref in refs)
+
+    return _ask(connection, url, repo_id, "", "branches", parse)
 
 
 def is_web_page(headers: Mapping[str, str]) -> bool:
@@ -173,6 +185,27 @@ def _get(
         )
         hf_raise_for_status(response)
     return response
+
+
+def _ask(
+    connection: Connection,
+    url: str,
+    repo_id: str,
+    revision: str,
+    what: str,
+    parse: Callable[[Any], Answer],
+) -> Answer:
+    """What `parse` makes of the hub's answer to a question about `what`."""
+    response = _get(connection, url, repo_id, revision)
+    if is_web_page(response.headers):
+        raise AnswerNotFromHub(endpoint=connection.endpoint, reason="it sends a web page")
+    try:
+        return parse(parse_json(response.content, "its answer"))
+    except DamagedInput as error:  # whatever it is that is no JSON
+        raise AnswerNotFromHub(endpoint=connection.endpoint, reason=str(error)) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"its list of {repo_id}'s {what} makes no sense"
+        raise AnswerNotFromHub(endpoint=connection.endpoint, reason=reason) from error
 
 
 def _parse_listing(repo_id: str, revision: str, content: object) -> Listing:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from weightsmith.errors import DownloadTooLarge, HashMismatch, NotCached, shown
+from weightsmith.errors import DownloadTooLarge, HashMismatch, NotCached
 from weightsmith.hub.fetch import Job, fetch
 from weightsmith.hub.hashes import hash_file, require_digest
 from weightsmith.hub.listing import RepoFile
@@ -97,7 +97,7 @@ def download(resolved: Resolved, progress: Progress, *, check_kept: bool = True)
         unnamed = [file for file in kept if not (job.place.folder / file.name).exists()]
         if wanted := [*unnamed, *missing]:
             if resolved.connection.offline:
-                names = shown([file.name for file in wanted])
+                names = [file.name for file in wanted]
                 raise NotCached(what=f"all of {resolved.label}", context=names)
             progress.begin("downloading", sum(file.nbytes for file in wanted))
             # The small ones first: an unfinished download then has its config and its index.

@@ -16,7 +16,7 @@ from weightsmith.checkpoint.discover import (
     MANIFEST,
     WEIGHTS,
 )
-from weightsmith.errors import NoWeights, OnlyAdapter, OnlyGguf, ShardMissing, shown
+from weightsmith.errors import NoWeights, OnlyAdapter, OnlyGguf, ShardMissing
 from weightsmith.formats.index import parse_index
 from weightsmith.hub.faults import page_of
 from weightsmith.hub.listing import Listing, RepoFile
@@ -117,7 +117,7 @@ def _indexed(
     if missing := [name for name in names if name not in top]:
         where = f"{index_name} of {listing.repo_id}"
         hint = f"the repository is not complete: {page_of(listing.repo_id)}"
-        raise ShardMissing(index=where, count=len(missing), context=shown(missing), hint=hint)
+        raise ShardMissing(index=where, count=len(missing), context=missing, hint=hint)
     return names
 
 
@@ -139,7 +139,7 @@ def _nothing(
         return OnlyAdapter(repo=repo)
     if like_weights and all(name.endswith(".gguf") for name in like_weights):
         return OnlyGguf(repo=repo, page=page_of(repo))
-    found = shown([f"found {name}" for name in like_weights])
+    found = [f"found {name}" for name in like_weights]
     if weights != "auto":
         hint = "leave out --format, or ask for the other one"
         return NoWeights(source=f"{repo} as {weights}", context=found, hint=hint)

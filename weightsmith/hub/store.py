@@ -46,6 +46,16 @@ class HubStore:
         """Names of the weight files."""
         return [name for name in self._files if name.endswith((".safetensors", ".bin"))]
 
+    @property
+    def cache(self) -> Path:
+        """Where the files would be kept if all of them were fetched."""
+        return self._cached.folder
+
+    @property
+    def missing_nbytes(self) -> int:
+        """Bytes of all files that are not there."""
+        return sum(map(self.nbytes, self._files))
+
     def fetch_small(self) -> None:
         """Fetch all files but the weights: config, tokenizer, index."""
         for name in self._files.keys() - {*self.weights}:

@@ -132,8 +132,7 @@ def apply_delta(
     """Write target = base + delta to a new directory, whole or not at all.
 
     The arguments before `options` are those of `plan_apply_delta`.
-    Memory: a few spans of 2 MiB a worker, and torch where dtypes differ; it does not depend on the
-    model.
+    Memory: a few spans of 2 MiB a worker; it does not depend on the model.
     Raises: as `plan_apply_delta` and `job.carry_out`.
     """
     job = plan_apply_delta(

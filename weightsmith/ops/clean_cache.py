@@ -7,12 +7,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from weightsmith.errors import LastUsedUnknown, NotInCache, TargetUnwritable, shown
+from weightsmith.errors import LastUsedUnknown, NotInCache, TargetUnwritable
 from weightsmith.hub.cache import Cache, delete, freed_nbytes, scan
 from weightsmith.hub.connection import connect
 from weightsmith.hub.resolve import parse_hub_source
 from weightsmith.ops.cache_rows import Row, is_named, newest_ids, rows_of, targets_of
-from weightsmith.units import format_size
+from weightsmith.units import counted, format_size
 
 Clock = Literal["used", "modified"]
 
@@ -101,7 +101,7 @@ def plan_clean_cache(
     for source in named:
         if not any(is_named(row, source) for row in rows):
             known = sorted({row.repo for row in rows if row.repo})
-            raise NotInCache(source=source.text, cache=found.root, context=shown(known))
+            raise NotInCache(source=source.text, cache=found.root, context=known)
     kinds = LEFTOVERS
     if duplicates:
         kinds = frozenset({"duplicates"})
@@ -120,7 +120,7 @@ def plan_clean_cache(
         if pattern := next((p for p in keep if fnmatch.fnmatchcase(row.repo, p)), None):
             return replace(row, reason=f"kept: --keep {pattern}", locked=True)
         if row.kind not in kinds:
-            return replace(row, reason="not asked for")
+            return replace(row, reason=_unselected(row, kinds))
         if named and not any(is_named(row, source) for source in named):
             return replace(row, reason="not named")
         if older_than_s is not None and age_s < older_than_s:
@@ -176,7 +176,7 @@ def clean_cache(plan: CleanPlan) -> Cleaned:
         raise TargetUnwritable(
             where=plan.cache.root,
             reason=f"{len(undone)} file(s) could not be deleted",
-            context=shown(undone),
+            context=undone,
             hint="check who owns them; their owner can run the same command",
         )
     return Cleaned(plan, plan.cache.nbytes - after.nbytes, after.nbytes)
@@ -215,6 +215,15 @@ def _whole(rows: list[Row]) -> list[Row]:
     ]
 
 
+def _unselected(row: Row, kinds: frozenset[str]) -> str:
+    """Why a row of no selected kind stays."""
+    if row.kind == "duplicates":
+        return "goes by itself only with --duplicates"
+    if kinds == LEFTOVERS:
+        return "no option selects it"
+    return f"--{'duplicates' if 'duplicates' in kinds else 'keep-last'} does not select it"
+
+
 def _time(row: Row, by: Clock) -> float:
     return row.used if by == "used" and row.used is not None else row.modified
 
@@ -225,6 +234,8 @@ def _joined(*reasons: object) -> str:
 
 def _ago(seconds: float) -> str:
     """``"45 days"``; in hours below two days."""
+    if seconds < 3600:
+        return "less than an hour"
     if seconds < 2 * _DAY_S:
-        return f"{max(0, int(seconds // 3600))} hours"
-    return f"{int(seconds // _DAY_S)} days"
+        return counted(int(seconds // 3600), "hour")
+    return counted(int(seconds // _DAY_S), "day")

@@ -10,6 +10,7 @@ from weightsmith.engine.manifest import Manifest, target_card
 from weightsmith.errors import NoTargetName
 from weightsmith.hub.faults import page_of
 from weightsmith.ops.apply_delta import target_name
+from weightsmith.plan.base_record import BaseRecord
 from weightsmith.plan.delta_record import FORM as EXACT
 from weightsmith.units import format_size
 
@@ -28,13 +29,19 @@ tags:
 
 # $name
 
-A delta: what a model differs by from its base, [$base_repo]($base_page)$base_revision.
-It is no model by itself.
+This is a delta, not a model: what a model differs by from its base,
+[$base_repo]($base_page)$base_revision. By itself it is of no use.
 $restores
 
+To get the model, with Python 3.11 or newer:
+
 ```sh
+pip install weightsmith
 $command
 ```
+
+This fetches base and delta, checks them, and writes the model ($model_size) to `$target`, from
+where it is loaded like any other.
 
 | | size | fingerprint |
 | --- | --- | --- |
@@ -50,6 +57,7 @@ _EXACT: Final = (
 _ADD: Final = (
     "Added to its base it gives the model back up to rounding: $share of the weights come back"
     " with other bits, off by up to $largest. A wrong base is refused."
+    "\nThe format is FastChat's."
 )
 _TARGET_CARD: Final = "`$file` is the model's own card, which comes back as `README.md`.\n"
 
@@ -66,10 +74,11 @@ def delta_card(
     base_repo, _, base_revision = base_id.partition("@")
     source = repo_id if revision == "main" else f"{repo_id}@{revision}"
     command = ["weightsmith", "apply-delta", "--base", base_id, "--delta", source]
-    command += ["--target", _target(repo_id)]
+    target = _target(repo_id)
+    command += ["--target", target]
     exact = record["form"] == EXACT
     rows = [
-        ("base", "", record["base"]["fingerprint"]),
+        ("base", format_size(_nbytes(record["base"])), record["base"]["fingerprint"]),
         ("delta", format_size(nbytes), manifest.fingerprint),
         ("model", format_size(target_nbytes), record["target"]["fingerprint"] if exact else ""),
     ]
@@ -82,8 +91,11 @@ def delta_card(
         name=repo_id.partition("/")[2],
         restores=_EXACT if exact else _sum_of(record["loss"]),
         command=shlex.join(command),
+        model_size=format_size(target_nbytes),
+        target=target,
         rows="\n".join(
-            f"| {what} | {size} | `{digest}` |" for what, size, digest in rows if digest
+            f"| {what} | {size} | {f'`{digest}`' if digest else 'rounded, so none'} |"
+            for what, size, digest in rows
         ),
         sha256=" and the sha256 of every file that it restores byte for byte" if files else "",
         target_card=Template(_TARGET_CARD).substitute(file=card) if has_card else "",
@@ -93,7 +105,12 @@ def delta_card(
 def _sum_of(loss: Mapping[str, Any]) -> str:
     """What an additive delta gives back, and what it does not."""
     share = loss["changed"] / loss["weights"] if loss["weights"] else 0.0
-    return Template(_ADD).substitute(share=f"{share:.2%}", largest=f"{loss['largest']:.2g}")
+    return Template(_ADD).substitute(share=f"{100 * share:.3g} %", largest=f"{loss['largest']:.2g}")
+
+
+def _nbytes(base: Mapping[str, Any]) -> int:
+    """Of the base's tensors."""
+    return sum(each.info.nbytes for each in BaseRecord.from_document(base).tensors)
 
 
 def _target(repo_id: str) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import open_checkpoint
 from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.checkpoint.sidecars import TOKENIZER, is_sidecar, matches
 from weightsmith.engine import manifest as manifests
 from weightsmith.errors import (

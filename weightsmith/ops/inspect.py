@@ -97,12 +97,12 @@ def inspect(source: str | os.PathLike[str]) -> Inspection:
 def _inspect_delta(delta: Checkpoint, manifest: Manifest, record: DeltaRecord) -> Inspection:
     """An exact delta, by its record: what applying it makes, and of which base."""
     made = [tensor.info for tensor in record.tensors]
-    share = delta.nbytes / max(sum(info.nbytes for info in made), 1)
+    percent = 100 * delta.nbytes / max(sum(info.nbytes for info in made), 1)
     base = record.base.id or f"of fingerprint {record.base.fingerprint[:16]}..."
     return Inspection(
         source=delta.label,
         kind="delta",
-        reason=f"weightsmith made it: {share:.1%} of the model that it gives with its base, {base}",
+        reason=f"weightsmith made it: {percent:.3g} % of the model it gives with its base, {base}",
         architecture=_architecture(delta.config),
         tensors=len(made),
         parameters=sum(info.numel for info in made),

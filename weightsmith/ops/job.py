@@ -1,7 +1,7 @@
 """A planned run of any verb: check that there is room for it, and carry it out."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,12 @@ from weightsmith.errors import (
     BaseFilesWrong,
     CommandLineInvalid,
     DiskTooSmall,
+    DownloadTooLarge,
     MemoryTooSmall,
     TargetIsInput,
     TargetUnwritable,
 )
+from weightsmith.ops.sources import Located
 from weightsmith.plan.model import InputFile, InputPlan, Plan
 from weightsmith.plan.needs import Needs, assess
 from weightsmith.units import format_memory, format_size
@@ -87,24 +89,45 @@ def target_apart(target: str | os.PathLike[str], inputs: Mapping[str, Checkpoint
     return path
 
 
-def needs(job: Job, options: Options) -> Needs:
-    """What the job needs of this machine and what there is; work already in staging is counted."""
+def needs(job: Job, options: Options, to_fetch: Iterable[Located] = ()) -> Needs:
+    """What the job needs of this machine and what there is; work already in staging is counted.
+
+    Sources `to_fetch` come into the hub's cache first, instead of being streamed.
+    """
     staging = Staging(job.bindings.target)
     kept = 0
     if staging.plan_digest() == job.plan.digest and not options.restart:
         # A run that was stopped right after it had published left no output there.
         kept = sum(f.stat().st_size for f in staging.output.glob("*") if f.is_file())
-    parents = job.bindings.target.parents
-    # Path.is_dir would raise where it may not look.
-    parent = next(each for each in parents if os.path.isdir(each))  # noqa: PTH112
-    streamed = streamed_nbytes(job.plan.shards, job.bindings.inputs)
+    stores = [each.store for each in to_fetch if each.store is not None]
+    streamed = 0 if stores else streamed_nbytes(job.plan.shards, job.bindings.inputs)
     return assess(
-        job.plan, parent, workers=options.threads, kept_nbytes=kept, streamed_nbytes=streamed
+        job.plan,
+        _standing(job.bindings.target.parent),
+        workers=options.threads,
+        kept_nbytes=kept,
+        streamed_nbytes=streamed,
+        fetched_nbytes=sum(store.missing_nbytes for store in stores),
+        cache=_standing(stores[0].cache) if stores else None,
     )
 
 
+def _standing(path: Path) -> Path:
+    """The directory, or the nearest above it that is there."""
+    # Path.is_dir would raise where it may not look.
+    return next(each for each in (path, *path.parents) if os.path.isdir(each))  # noqa: PTH112
+
+
 def require_room(found: Needs) -> None:
-    """Raises: DiskTooSmall, unless the output may turn out smaller; MemoryTooSmall."""
+    """Raises: DownloadTooLarge; DiskTooSmall, unless the output may turn out smaller;
+    MemoryTooSmall.
+    """
+    if found.cache is not None and found.fetched_nbytes > found.cache_free_nbytes:
+        raise DownloadTooLarge(
+            where=found.cache,
+            free=format_size(found.cache_free_nbytes),
+            needed=format_size(found.fetched_nbytes),
+        )
     if found.disk_nbytes > found.disk_free_nbytes and not found.is_at_most:
         raise DiskTooSmall(
             where=found.where,

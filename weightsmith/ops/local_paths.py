@@ -9,6 +9,7 @@ from typing import Final
 
 from weightsmith.checkpoint.discover import INDEXES
 from weightsmith.engine.manifest import Manifest
+from weightsmith.engine.originals import originals_of
 from weightsmith.errors import LocalPathInside
 from weightsmith.ops.job import Job
 from weightsmith.plan.delta_record import FORM as EXACT
@@ -45,13 +46,25 @@ def require_no_paths(contents: Mapping[str, bytes], paths: Iterable[str]) -> Non
         raise LocalPathInside(count=len(told), context=context)
 
 
+def texts_to_hide(job: Job) -> dict[str, bytes]:
+    """What an exact delta's manifest will hold in another form: headers in base64, the index."""
+    if job.plan.delta["form"] != EXACT:
+        return {}
+    originals = originals_of(job.bindings.inputs["target"])
+    return _texts(originals.headers, originals.index)
+
+
 def hidden_texts(manifest: Manifest) -> dict[str, bytes]:
-    """What stands in an exact delta's manifest in another form: headers in base64, the index."""
+    """The same, as it stands there."""
     if manifest.delta is None or manifest.delta["form"] != EXACT:
         return {}
     record = DeltaRecord.from_document(manifest.delta)
-    headers = {f"the header of {file.name}": file.header for file in record.files}
-    return headers | ({INDEXES[0]: record.index} if record.index is not None else {})
+    return _texts({file.name: file.header for file in record.files}, record.index)
+
+
+def _texts(headers: Mapping[str, bytes], index: bytes | None) -> dict[str, bytes]:
+    texts = {f"the header of {name}": header for name, header in headers.items()}
+    return texts | ({INDEXES[0]: index} if index is not None else {})
 
 
 def loaded_from(sidecars: Mapping[str, bytes]) -> list[str]:

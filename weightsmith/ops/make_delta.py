@@ -8,10 +8,11 @@ from typing import Literal
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.bindings import Bindings, Options
-from weightsmith.engine.encode import encode, restorable_files
+from weightsmith.engine.encode import encode
 from weightsmith.engine.manifest import Manifest
+from weightsmith.engine.originals import originals_of
 from weightsmith.engine.progress import SILENCE, Progress
-from weightsmith.errors import BaseIsTarget, DtypeNotStorable, shown
+from weightsmith.errors import BaseIsTarget, DtypeNotStorable
 from weightsmith.formats.tensors import TORCH_ONLY_BITS
 from weightsmith.hub.resolve import parse_hub_source
 from weightsmith.ops.job import Job, carry_out, input_plans, needs, require_room, target_apart
@@ -82,13 +83,17 @@ def plan_make_delta(
         dropped = ()
         gone = [name for name in ground.tensors if name not in wanted.tensors]
         if gone:
-            notes.append(f"the target lacks {len(gone)} of the base's: {', '.join(shown(gone))}")
-        if not restorable_files(wanted):
+            notes.append(f"the target lacks {len(gone)} of the base's: {', '.join(gone)}")
+        originals = originals_of(wanted)
+        if originals.index is not None:
+            about["index"] = bytes_digest(originals.index)
+        if not originals.headers:
             notes.append("tensors will be restored, not the target's files as they are")
     else:
         about |= {"form": add_record.FORM, "new_rows": new_rows}
-        rules, dropped = subtractions(ground, wanted, new_rows)
-        shards = lay_out(rules, MAX_SHARD_NBYTES)
+        decided = subtractions(ground, wanted, new_rows)
+        shards, dropped = lay_out(decided.rules, MAX_SHARD_NBYTES), decided.buffers
+        notes += [f"{name} is not written: it is the input embedding" for name in decided.copies]
     contents = {name: wanted.read_sidecar(name) for name in sorted(wanted.sidecars)}
     plan = Plan(
         verb="make-delta",

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_weight_file
+from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import span_count
 from weightsmith.checkpoint.discover import list_directory
 from weightsmith.checkpoint.layout import PARAMS
+from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.checkpoint.sidecars import matches
 from weightsmith.engine.derived import Derived
 from weightsmith.engine.spans import span_range

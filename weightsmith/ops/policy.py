@@ -18,7 +18,7 @@ from weightsmith.errors import (
     RowsUndecided,
     TensorsDoNotFit,
 )
-from weightsmith.plan.align import Pairing, Policy, pair
+from weightsmith.plan.align import Pairing, Policy, pair, sizes_apart
 
 NewRowsChoice = Literal["auto", "zero", "mean"]
 _NAMED: Final = 4
@@ -74,13 +74,20 @@ def decide(
         new_rows=new_rows if new_rows != "auto" else rules.new_rows if rules else "none",
         whole=(*whole, *(rules.whole if rules else ())),
     )
-    pairing = pair(bases, deltas, policy, base_vocab=base.vocab_size, delta_vocab=delta.vocab_size)
+    pairing = pair(
+        bases,
+        deltas,
+        policy,
+        base_vocab=base.vocab_size,
+        delta_vocab=delta.vocab_size,
+        sizes=sizes_apart(base.config, delta.config),
+    )
     if pairing.problems:
         raise TensorsDoNotFit(
             base=base.label,
             delta=delta.label,
             count=len(pairing.problems),
-            context=pairing.problems,
+            context=[*filter(None, [pairing.cause]), *pairing.problems],
         )
     if pairing.new_rows:
         raise RowsUndecided(count=len(pairing.new_rows), context=_choices(pairing, recognition))

@@ -20,15 +20,20 @@ from weightsmith.errors import (
     RepoIsPublic,
     RepoNotFound,
     SourceFault,
-    shown,
 )
 from weightsmith.hub import push as hub
-from weightsmith.hub.connection import Connection, connect, list_repo, read_file
+from weightsmith.hub.connection import Connection, connect, list_branches, list_repo, read_file
 from weightsmith.hub.push import Commit, Destination, Pushed, find_destination
 from weightsmith.hub.resolve import DEFAULT_REVISION, is_repo_id, parse_hub_source
 from weightsmith.ops.delta_card import delta_card
 from weightsmith.ops.job import Job
-from weightsmith.ops.local_paths import hidden_texts, loaded_from, paths_of, require_no_paths
+from weightsmith.ops.local_paths import (
+    hidden_texts,
+    loaded_from,
+    paths_of,
+    require_no_paths,
+    texts_to_hide,
+)
 from weightsmith.ops.make_delta import MadeDelta
 from weightsmith.plan.delta_record import FORM as EXACT
 
@@ -124,13 +129,11 @@ def plan_push(job: Job, wish: Wish, *, offline: bool = False) -> PushPlan:
     if not job.plan.delta["base_id"]:
         raise BaseUnnamed(repo=wish.repo_id, base=job.bindings.inputs["base"].label)
     paths = paths_of(job)
-    require_no_paths(job.bindings.sidecars, paths)
+    require_no_paths({**job.bindings.sidecars, **texts_to_hide(job)}, paths)
     connection = connect(offline=offline)
     destination = find_destination(connection, wish.repo_id, wish.revision)
     there = destination.listing
-    if there is not None and there.commit == wish.revision:
-        reason = f"--revision {wish.revision} is a commit, and only a branch can be pushed to"
-        raise CommandLineInvalid(reason=reason, hint=f"name one: --revision {DEFAULT_REVISION}")
+    _require_branch(connection, destination)
     names = [each.name for each in job.plan.shards]
     names += [DELTA_INDEX] if job.plan.delta["form"] == EXACT else []
     renamed = target_card([*job.bindings.sidecars])
@@ -196,6 +199,16 @@ def carry_out_push(push: Push, progress: Progress = SILENCE) -> Pushed:
     return hub.push(push.plan.connection, push.plan.destination, push.commit, progress)
 
 
+def _require_branch(connection: Connection, destination: Destination) -> None:
+    """Raises: CommandLineInvalid, if commits cannot be added to what has the revision's name."""
+    repo_id, revision = destination.repo_id, destination.revision
+    to_be_made = destination.listing is None or destination.new_branch
+    if to_be_made or revision == DEFAULT_REVISION or revision in list_branches(connection, repo_id):
+        return
+    reason = f"--revision {revision} is a tag or a commit, and only a branch can be pushed to"
+    raise CommandLineInvalid(reason=reason, hint=f"name one: --revision {DEFAULT_REVISION}")
+
+
 def _missing_base(connection: Connection, base_id: str) -> list[str]:
     """What those who apply the delta would be told who look for its base on the hub."""
     repo_id, _, revision = base_id.partition("@")
@@ -240,4 +253,4 @@ def _require_fit(wish: Wish, destination: Destination, earlier: frozenset[str]) 
         raise RepoIsPublic(repo=wish.repo_id)
     foreign = sorted({file.name for file in there.files if "/" not in file.name} - earlier)
     if models := [name for name in foreign if matches(name, (*INDEXES, *WEIGHTS))]:
-        raise RepoHoldsModel(repo=wish.repo_id, file=models[0], context=shown(models[1:]))
+        raise RepoHoldsModel(repo=wish.repo_id, file=models[0], context=models[1:])

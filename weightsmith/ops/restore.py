@@ -13,11 +13,11 @@ from weightsmith.checkpoint.discover import DELTA_INDEX, INDEXES
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.bindings import Bindings
 from weightsmith.engine.derived import Proved
-from weightsmith.engine.expected import require_inputs
+from weightsmith.engine.expected import require_inputs, wrong_base
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, own_sidecars, read_manifest
 from weightsmith.engine.spans import Buffers
-from weightsmith.errors import BaseIsDelta, DamagedInput, DeltaInvalid, WrongBase
+from weightsmith.errors import BaseIsDelta, DamagedInput, DeltaInvalid
 from weightsmith.formats.index import parse_index
 from weightsmith.formats.safetensors_header import parse_header
 from weightsmith.formats.tensors import DTYPES, SUMMABLE, TensorInfo
@@ -168,8 +168,10 @@ def _cast(rule: TensorPlan, dtype: str) -> TensorPlan:
 def require_base(record: BaseRecord, needed: Container[str | None], base: Checkpoint) -> None:
     """Compare names, dtypes and shapes of what is `needed` of the base, and digest a little.
 
+    From here on the base knows which one is wanted.
     Raises: WrongBase.
     """
+    base.wanted = record.id
     known = {each.info.name: each for each in record.tensors if each.info.name in needed}
     problems = []
     for name, each in known.items():
@@ -182,12 +184,11 @@ def require_base(record: BaseRecord, needed: Container[str | None], base: Checkp
     far = any(base.disk_nbytes(file.name) for file in base.files)
     if far and not problems:
         problems = [each.info.name for each in _glance_afar(smallest) if _differs(each, base)]
-    hint = f"it was made from {record.id}" if record.id else None
     if problems:
-        raise WrongBase(base=base.label, count=len(problems), context=problems, hint=hint)
+        raise wrong_base(base, problems)
     if not far:
         glance = [InputTensor("base", each.info, each.digest) for each in _glance(smallest)]
-        require_inputs(glance, {"base": base}, [Buffers()], hint=hint)
+        require_inputs(glance, {"base": base}, [Buffers()])
 
 
 def _glance(smallest: Sequence[BaseTensor]) -> list[BaseTensor]:

@@ -70,7 +70,7 @@ def smoke(
     try:
         did = _generate(checkpoint, subject.release, settings, where, on_text)
     except (ArchitectureUnknown, ArchitectureConverted) as error:
-        return None, (Check("smoke", "not checked", (str(error),), error.hint_text),)
+        return None, (Check("smoke", "not checked", (str(error), *error.context), error.hint_text),)
     except DamagedInput as error:
         return None, (Check("smoke", "FAIL", (str(error), *error.context)),)
     return did, tuple(_judge(did, _limit(did, settings, where, subject.base)))
@@ -121,7 +121,8 @@ def _limit(did: Smoke, settings: Settings, where: str, base: Checkpoint | None) 
     """
     if settings.max_perplexity is not None:
         return _Limit(settings.max_perplexity, "as --max-perplexity says")
-    half, why = math.sqrt(did.vocab_size), f"the root of {did.vocab_size}, which guessing has"
+    half = math.sqrt(did.vocab_size)
+    why = f"the square root of {did.vocab_size}, the perplexity of guessing at random"
     if base is None:
         return _Limit(half, why)
     one = Settings(max_new_tokens=1, low_cpu_mem=settings.low_cpu_mem)

@@ -6,13 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import (
-    Checkpoint,
-    open_adapter,
-    open_checkpoint,
-    open_delta,
-)
+from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.layout import layout_of
+from weightsmith.checkpoint.opening import open_adapter, open_checkpoint, open_delta
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import EncodedRelease, SourceNotFound
 from weightsmith.hub.resolve import HubSource, parse_source
@@ -78,8 +74,8 @@ def locate(
     origin = f"{found.listing.repo_id}@{found.listing.commit}"
     for line in found.why:
         note(line)
-    to_fetch = format_size(found.fetch_nbytes) if found.to_fetch else "nothing"
-    note(f"{found.label}: {format_size(found.nbytes)}, {to_fetch} to fetch")
+    here = f"{format_size(found.fetch_nbytes)} of it not here yet" if found.to_fetch else "all here"
+    note(f"{found.label}: {format_size(found.nbytes)}, {here}")
     if spool is None or not found.to_fetch:
         return Located(download(found, progress).folder, source, origin)
     store = HubStore(found, spool / found.label.replace("/", "--"), progress)

@@ -6,11 +6,12 @@ from typing import Final
 
 from weightsmith.catalogue.architectures import Expected, expected_tensors
 from weightsmith.checkpoint.buffers import is_buffer
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_weight_file
+from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.discover import discover
+from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.staging import Staging
-from weightsmith.errors import WeightsmithError, shown
+from weightsmith.errors import WeightsmithError
 from weightsmith.ops.report import Check, judged
 from weightsmith.ops.subject import Subject
 from weightsmith.repair.detect import diagnose
@@ -45,7 +46,7 @@ def check_structure(subject: Subject) -> list[Check]:
         Check("files", "pass", (fine, *checkpoint.notes)),
         _kind(subject),
         _shapes(checkpoint),
-        _tokenizer(checkpoint),
+        _tokenizer(subject),
         _leftovers(subject),
     ]
 
@@ -84,7 +85,7 @@ def _shapes(checkpoint: Checkpoint) -> Check:
     others = [name for name in extra if name not in beyond]
     fine = f"{len(expected.shapes)} names and shapes are those of the config"
     if others:
-        fine += f"; {len(others)} more: {', '.join(shown(others))}"
+        fine += f"; {len(others)} more: {', '.join(others)}"
     return judged("shapes", problems, fine)
 
 
@@ -101,8 +102,9 @@ def _misshapen(checkpoint: Checkpoint, expected: Expected) -> list[str]:
     return problems
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Check:
+def _tokenizer(subject: Subject) -> Check:
     """What ``fix-tokenizer --check`` finds."""
+    checkpoint = subject.checkpoint
     try:
         files = {name: checkpoint.read_sidecar(name) for name in checkpoint.sidecars}
         found = diagnose(files, embedding_rows=checkpoint.embedding_rows)
@@ -112,8 +114,17 @@ def _tokenizer(checkpoint: Checkpoint) -> Check:
         return Check("tokenizer", "not checked", found.notes)
     problems = [f"{fault.file}: {fault.evidence} [{fault.id}]" for fault in found.faults]
     cures = [fault.error.hint_text for fault in found.faults if fault.error]
-    hint = cures[0] if cures else f"weightsmith fix-tokenizer {checkpoint.directory}"
+    hint = cures[0] if cures else _cure(subject)
     return judged("tokenizer", problems, "no known fault in tokenizer and config", hint=hint)
+
+
+def _cure(subject: Subject) -> str:
+    """The command that mends sidecars, where they may be mended."""
+    folder = subject.checkpoint.directory
+    if subject.promise is not None or subject.rules or subject.kind.kind == "delta":
+        return "these files are the target's: once it is made, weightsmith fix-tokenizer TARGET"
+    links = any((folder / name).is_symlink() for name in subject.checkpoint.sidecars)
+    return f"weightsmith fix-tokenizer {folder}" + " --local-copy DIR" * links
 
 
 def _leftovers(subject: Subject) -> Check:

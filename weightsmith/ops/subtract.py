@@ -14,7 +14,7 @@ from weightsmith.engine.progress import Progress
 from weightsmith.engine.spans import Buffers, digest_tensors
 from weightsmith.errors import DtypeNotSummable, TensorsDoNotFit
 from weightsmith.plan.add_record import AddRecord
-from weightsmith.plan.align import NewRows, Pair, Policy, pair
+from weightsmith.plan.align import NewRows, Pair, Policy, pair, sizes_apart
 from weightsmith.plan.base_record import BaseRecord, BaseTensor
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 
@@ -31,30 +31,48 @@ class Loss:
     """Of the tensors that will differ, by name."""
 
 
-def subtractions(
-    base: Checkpoint, target: Checkpoint, new_rows: NewRows
-) -> tuple[list[TensorPlan], tuple[str, ...]]:
-    """The rules that make the delta's tensors, and the names of the buffers that it leaves out.
+@dataclass(frozen=True, slots=True)
+class Subtractions:
+    """How an additive delta is made."""
+
+    rules: tuple[TensorPlan, ...]
+    """For each of its tensors."""
+    buffers: tuple[str, ...]
+    """Names of those that it leaves out."""
+    copies: tuple[str, ...]
+    """Names of the target's tensors that it leaves out, for they are the input embedding again."""
+
+
+def subtractions(base: Checkpoint, target: Checkpoint, new_rows: NewRows) -> Subtractions:
+    """Pair the tensors of base and target, and decide how each of the delta's is made.
 
     Dtypes: each tensor in the target's own.
     Raises: TensorsDoNotFit, DtypeNotSummable, with everything that additive deltas cannot hold.
     """
+    targets = without_copy(target, base)
     pairing = pair(
         without_copy(base, target),
-        {name: tensor.info for name, tensor in target.tensors.items()},
+        targets,
         Policy(new_rows=new_rows),
         base_vocab=base.vocab_size,
         delta_vocab=target.vocab_size,
+        sizes=sizes_apart(base.config, target.config),
     )
     problems = [*pairing.problems, *(f"{info.name} has new rows" for info in pairing.new_rows)]
     if problems:
         raise TensorsDoNotFit(
-            base=base.label, delta=target.label, count=len(problems), context=problems, hint=_HINT
+            base=base.label,
+            delta=target.label,
+            count=len(problems),
+            context=[*filter(None, [pairing.cause]), *problems],
+            hint=_HINT,
         )
     try:
-        return [_subtraction(each, new_rows) for each in pairing.pairs], pairing.dropped
+        rules = tuple(_subtraction(each, new_rows) for each in pairing.pairs)
     except DtypeNotSummable as error:
         raise DtypeNotSummable(**error.values, hint=_HINT) from error
+    copies = tuple(name for name in target.tensors if name not in targets)
+    return Subtractions(rules, pairing.dropped, copies)
 
 
 def measured(

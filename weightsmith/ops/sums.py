@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from weightsmith.catalogue.schema import PublishedSum, Release
-from weightsmith.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.kind import floats
+from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.engine.spans import Buffers
 from weightsmith.engine.sums import sum_tensors

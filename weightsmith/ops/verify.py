@@ -31,6 +31,7 @@ from weightsmith.ops.subject import Subject, open_subject
 from weightsmith.ops.sums import sum_checkpoint
 from weightsmith.plan.delta_record import DeltaRecord
 from weightsmith.plan.model import TensorPlan
+from weightsmith.units import counted
 
 _TORCH_FILES: Final = (".bin", ".pt", ".pth")
 
@@ -48,8 +49,8 @@ def verify(
     A delta with its `base` is checked as the model that it makes, which is written nowhere; an
     exact one without it as far as that goes.
     Nothing is believed that the writer may have thought: all files are opened anew.
-    Memory: one span a worker, and what it is made from. No torch, but for arithmetic and for a
-    release that published the sum of its weights.
+    Memory: one span a worker, and what it is made from. No torch, but for a release that published
+    the sum of its weights.
     Raises: SourceFault, if there is no model to check; as `open_source` for `against`.
     """
     try:
@@ -163,7 +164,8 @@ def _digests(subject: Subject, digests: Mapping[str, str], buffers: Sequence[Buf
         missing = "there is no weightsmith.json to check against"
         return Check("digests", "not checked", (missing,))
     manifest = subject.manifest
-    fine = f"all {len(digests)} tensors and {len(manifest.sidecars)} files are as published"
+    held = f"{counted(len(digests), 'tensor')} and {counted(len(manifest.sidecars), 'file')}"
+    fine = f"{held}, all as weightsmith wrote them"
     return judged("digests", damage(subject.checkpoint, manifest, digests), fine)
 
 

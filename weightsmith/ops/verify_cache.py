@@ -12,7 +12,7 @@ from weightsmith.hub.cache import scan
 from weightsmith.hub.connection import connect
 from weightsmith.hub.rehash import Blob, blobs_of, is_sound
 from weightsmith.ops.report import Check, Report
-from weightsmith.units import format_size
+from weightsmith.units import counted, format_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +78,4 @@ def _files(blobs: Sequence[Blob], damaged: Sequence[Blob], share: Subset, total:
     size = format_size(sum(blob.nbytes for blob in blobs))
     part = f" (share {share.number} of {share.of}; {total} in all)" if share.of > 1 else ""
     named = f", {hashes}" if hashes else ""
-    return Check("files", "pass", (f"{len(blobs)} files are sound, {size}{named}{part}",))
+    return Check("files", "pass", (f"{counted(len(blobs), 'sound file')}, {size}{named}{part}",))

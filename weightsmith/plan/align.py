@@ -1,15 +1,16 @@
 """Pair the tensors of a base and a delta by name and shape, under a policy."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.formats.tensors import TensorInfo
 
 NewRows = Literal["none", "zero", "mean"]
+_Unfit = tuple[TensorInfo, TensorInfo]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Pairing:
     """Known buffers of either side, left out."""
     problems: tuple[str, ...]
     """Every reason why the two do not fit, as sentences; empty when they do."""
+    cause: str
+    """What these come from, where there are any and it is plain: models of different sizes."""
     new_rows: tuple[TensorInfo, ...]
     """Delta tensors that have rows the base lacks while the policy says nothing about them."""
 
@@ -57,15 +60,16 @@ def pair(
     *,
     base_vocab: int | None,
     delta_vocab: int | None,
+    sizes: str = "",
 ) -> Pairing:
     """Pair names and shapes, collecting every problem before giving up.
 
     Only tensors whose dimension 0 is the vocabulary (by both configs) may differ in shape, and only
-    by rows that the base lacks.
+    by rows that the base lacks. `sizes` is what `sizes_apart` says of the configs.
     """
     pairs: list[Pair] = []
     extra: list[TensorInfo] = []
-    unfit: list[tuple[TensorInfo, TensorInfo]] = []
+    unfit: list[_Unfit] = []
     undecided: list[TensorInfo] = []
     dropped = {name for side in (base, delta) for name in side if is_buffer(name, side[name].shape)}
     for name, info in delta.items():
@@ -85,12 +89,19 @@ def pair(
         else:
             unfit.append((ours, info))
     lacking = [info for name, info in base.items() if name not in delta and name not in dropped]
+    apart, alike = sizes or _seem_apart(unfit), _are_alike(unfit)
     problems = [
         *(f"only the delta has {info.name}, {info}" for info in extra),
         *(f"only the base has {info.name}, {info}" for info in lacking),
-        *(_shapes_differ(ours, info) for ours, info in unfit),
+        *(_shapes_differ(*each, apart=bool(apart), alike=alike) for each in unfit),
     ]
-    return Pairing(tuple(pairs), tuple(sorted(dropped)), tuple(problems), tuple(undecided))
+    return Pairing(
+        pairs=tuple(pairs),
+        dropped=tuple(sorted(dropped)),
+        problems=tuple(problems),
+        cause=apart if problems else "",
+        new_rows=tuple(undecided),
+    )
 
 
 def _grows(
@@ -105,21 +116,66 @@ def _grows(
     )
 
 
-def _shapes_differ(base: TensorInfo, delta: TensorInfo) -> str:
+def sizes_apart(base: Mapping[str, Any], delta: Mapping[str, Any]) -> str:
+    """What two configs say of their models' sizes, where these differ; else nothing."""
+    keys = [
+        key
+        for key in ("hidden_size", "num_hidden_layers")
+        if isinstance(base.get(key), int) and isinstance(delta.get(key), int)
+        if base[key] != delta[key]
+    ]
+    if not keys:
+        return ""
+    ours, theirs = (", ".join(f"{key} {side[key]}" for key in keys) for side in (base, delta))
+    return f"they are of different model sizes: the base has {ours}, the delta {theirs}"
+
+
+def _seem_apart(unfit: Sequence[_Unfit]) -> str:
+    """That the models are of different sizes, where a matrix is larger in all its dimensions."""
+    for base, delta in unfit:
+        sides = [base.shape, delta.shape]
+        if len(base.shape) == len(delta.shape) > 1 and any(
+            all(few < many for few, many in zip(*order, strict=True))
+            for order in (sides, reversed(sides))
+        ):
+            return "they seem to be of different model sizes: matrices differ in all dimensions"
+    return ""
+
+
+def _are_alike(unfit: Sequence[_Unfit]) -> bool:
+    """Whether each is the same share of the other side's, flat or cut along one dimension."""
+    return len({_share(*each) for each in unfit}) == 1 and all(_is_cut(*each) for each in unfit)
+
+
+def _share(base: TensorInfo, delta: TensorInfo) -> Fraction:
+    return Fraction(base.numel, delta.numel) if delta.numel else Fraction(0)
+
+
+def _is_cut(base: TensorInfo, delta: TensorInfo) -> bool:
+    if len(min(base, delta, key=lambda info: info.numel).shape) == 1:
+        return True
+    pairs = zip(base.shape, delta.shape, strict=False)
+    return len(base.shape) == len(delta.shape) and sum(a != b for a, b in pairs) == 1
+
+
+def _shapes_differ(base: TensorInfo, delta: TensorInfo, *, apart: bool, alike: bool) -> str:
+    """The shapes, and what they give away; `apart`: the models are of different sizes."""
     text = f"shapes differ in {delta.name}: base {list(base.shape)}, delta {list(delta.shape)}"
-    if base.numel and delta.numel:
-        share = Fraction(min(base.numel, delta.numel), max(base.numel, delta.numel))
-        if share.numerator == 1 and share.denominator in _SHARD_COUNTS:
-            side = "base" if base.numel < delta.numel else "delta"
+    few, many = sorted((base, delta), key=lambda info: info.numel)
+    if few.numel:
+        share = Fraction(few.numel, many.numel)
+        flattened = len(few.shape) == 1 < len(many.shape)
+        is_shard = share.numerator == 1 and share.denominator in _SHARD_COUNTS
+        if is_shard and not apart and (flattened or alike):
             text += (
-                f" (the {side} looks like one of {share.denominator} FSDP or ZeRO shards:"
-                f" {min(base.numel, delta.numel)} against {max(base.numel, delta.numel)} elements;"
-                " join them first)"
+                f" (the {'base' if few is base else 'delta'} looks like one of"
+                f" {share.denominator} FSDP or ZeRO shards:"
+                f" {few.numel} against {many.numel} elements; join them first)"
             )
-    elif base.numel or delta.numel:
-        side = "delta" if base.numel else "base"
+    elif many.numel:
         text += (
-            f" (the {side}'s is empty, as ZeRO-3 saves what other processes hold; join them first)"
+            f" (the {'base' if few is base else 'delta'}'s is empty,"
+            " as ZeRO-3 saves what other processes hold; join them first)"
         )
     return text
 

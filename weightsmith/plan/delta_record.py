@@ -6,7 +6,7 @@ record (`base_record`).
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -84,7 +84,7 @@ class TargetFile:
         Raises: KeyError, TypeError, ValueError, if it is no such document.
         """
         return cls(
-            name=_file_name(document["name"]),
+            name=text(document["name"]),
             size=count_of(document["size"]),
             sha256=digest_of(document["sha256"]),
             header=base64.b64decode(document["header"], validate=True),
@@ -172,9 +172,10 @@ def _require_consistent(record: DeltaRecord, target_fingerprint: object) -> None
     """Raises: ValueError."""
     bases = {each.info.name: each.info for each in record.base.tensors}
     names = [each.info.name for each in record.tensors]
-    files = [each.name.lower() for each in record.files]
-    if len({*names}) < len(names) or len({*files}) < len(files):
+    if len({*names}) < len(names):
         raise ValueError("a name stands in it twice")
+    if not are_file_names([each.name for each in record.files]):
+        raise ValueError("its files cannot have the names that it gives them")
     if target_fingerprint != record.fingerprint:
         raise ValueError("the target's fingerprint is not that of its tensors")
     for tensor in record.tensors:
@@ -190,12 +191,7 @@ def _require_consistent(record: DeltaRecord, target_fingerprint: object) -> None
             raise ValueError(f"{tensor.info.name} is not {base}")
 
 
-def is_file_name(name: str) -> bool:
-    """Whether a weight file of this name may be made in a directory of ours."""
-    return _FILE_NAME.fullmatch(name) is not None
-
-
-def _file_name(value: object) -> str:
-    if not is_file_name(text(value)):
-        raise ValueError(f"{value!r} is no name of a weight file")
-    return text(value)
+def are_file_names(names: Sequence[str]) -> bool:
+    """Whether weight files of these names may be made in a directory of ours, on any system."""
+    distinct = len({name.lower() for name in names}) == len(names)
+    return distinct and all(_FILE_NAME.fullmatch(name) for name in names)

@@ -1,5 +1,6 @@
 """Plan an exact delta: which tensor of the base each tensor of the target is coded against."""
 
+from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.codecs.exact import params_of, serves_as_base
 from weightsmith.plan.model import InputTensor, ShardPlan, TensorPlan
@@ -9,9 +10,11 @@ def plan_files(base: Checkpoint, target: Checkpoint) -> tuple[ShardPlan, ...]:
     """One file of the delta for each weight file of the target, in their order.
 
     A tensor is coded against the base's of the same name; without one, against that of a tensor
-    that it is tied to.
+    that it is tied to. Buffers of the base are left: the same base without them, as today's tools
+    write it, must do too.
     """
-    bases = {name: tensor.info for name, tensor in base.tensors.items()}
+    infos = {name: tensor.info for name, tensor in base.tensors.items()}
+    bases = {name: info for name, info in infos.items() if not is_buffer(name, info.shape)}
     tied = {each.place: bases[name] for name, each in target.tensors.items() if name in bases}
     shards: dict[str, list[TensorPlan]] = {}
     if not target.rules:  # of a derived target, no tensor lies in a file

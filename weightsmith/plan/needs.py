@@ -7,7 +7,6 @@ from typing import Final
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES
 from weightsmith.codecs.lora import BLOCK_ROWS
-from weightsmith.codecs.registry import codec
 from weightsmith.formats.tensors import dtype_bits
 from weightsmith.plan.delta_record import FORM as EXACT
 from weightsmith.plan.model import Plan, TensorPlan
@@ -32,7 +31,7 @@ class Needs:
     where: Path
     """The directory whose file system will hold the output."""
     disk_nbytes: int
-    """Output, and `streamed_nbytes` of input files beside it."""
+    """Output, and beside it `streamed_nbytes` and `fetched_nbytes` of input files."""
     disk_free_nbytes: int
     memory_nbytes: int
     memory_free_nbytes: int | None
@@ -40,33 +39,54 @@ class Needs:
     """The output may turn out smaller: what an exact delta takes is known when it is made."""
     streamed_nbytes: int = 0
     """The most that input files take at a time which are fetched, read and dropped."""
+    fetched_nbytes: int = 0
+    """What the hub's cache takes before, of input files that are fetched and stay."""
+    cache: Path | None = None
+    """Where it lies, if on another disk than the output; `fetched_nbytes` count there then."""
+    cache_free_nbytes: int = 0
 
 
 def assess(
-    plan: Plan, parent: Path, *, workers: int, kept_nbytes: int, streamed_nbytes: int = 0
+    plan: Plan,
+    parent: Path,
+    *,
+    workers: int,
+    kept_nbytes: int,
+    streamed_nbytes: int = 0,
+    fetched_nbytes: int = 0,
+    cache: Path | None = None,
 ) -> Needs:
     """Compare the plan with the disk that holds `parent` and with this machine's memory.
 
     `kept_nbytes` of the output lie in staging already and need no new space; `streamed_nbytes` are
-    taken by input files while they are read.
+    taken by input files while they are read, `fetched_nbytes` before that and for good, where
+    `cache` is.
     """
+    if cache is not None and disk_of(cache) == disk_of(parent):
+        cache = None
+    beside_nbytes = streamed_nbytes + (fetched_nbytes if cache is None else 0)
     return Needs(
         where=parent,
-        disk_nbytes=max(plan.nbytes - kept_nbytes, 0) + streamed_nbytes + SLACK_NBYTES,
+        disk_nbytes=max(plan.nbytes - kept_nbytes, 0) + beside_nbytes + SLACK_NBYTES,
         is_at_most=plan.delta.get("form") == EXACT,
         streamed_nbytes=streamed_nbytes,
+        fetched_nbytes=fetched_nbytes,
+        cache=cache,
+        cache_free_nbytes=shutil.disk_usage(cache).free if cache is not None else 0,
         disk_free_nbytes=shutil.disk_usage(parent).free,
         memory_nbytes=_runtime_nbytes(plan) + workers * _worker_nbytes(plan),
         memory_free_nbytes=available_memory(),
     )
 
 
+def disk_of(path: Path) -> int:
+    """The system's number of the file system that holds a path."""
+    return path.stat().st_dev
+
+
 def _runtime_nbytes(plan: Plan) -> int:
     """What is there before the first tensor is made."""
-    uses_torch = any(
-        codec(each.codec, each.params).uses_torch([i.info for i in each.inputs], each.output)
-        for each in plan.tensors
-    )
+    uses_torch = any(map(_is_lora, plan.tensors))
     return RUNTIME_NBYTES + (TORCH_NBYTES if uses_torch else 0)
 
 
@@ -79,7 +99,7 @@ def _tensor_nbytes(tensor: TensorPlan) -> int:
     """One span out and what it is made from: a wider input needs more bytes per element."""
     bits = dtype_bits(tensor.output.dtype)
     start, *others = (-(-dtype_bits(each.info.dtype) // bits) for each in tensor.inputs)
-    if not tensor.codec.startswith("lora@"):
+    if not _is_lora(tensor):
         more = _MORE_SPANS.get(tensor.codec, 0)
         return (1 + start + sum(others) + more) * SPAN_NBYTES
     # A float32 copy of the span, two blocks of a product, the factors twice while they are read.
@@ -87,6 +107,11 @@ def _tensor_nbytes(tensor: TensorPlan) -> int:
     factors = sum(each.info.numel for each in tensor.inputs[1:])
     floats = SPAN_NBYTES * 8 // bits + 2 * 2 * BLOCK_ROWS * columns + 2 * factors
     return (1 + start) * SPAN_NBYTES + 4 * floats
+
+
+def _is_lora(tensor: TensorPlan) -> bool:
+    """Whether a tensor takes products of matrices, for which alone rules import torch."""
+    return tensor.codec.startswith("lora@")
 
 
 def available_memory() -> int | None:

@@ -28,8 +28,8 @@ from weightsmith.repair.tokens import added_entry
 def missing_json(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """A LLaMA tokenizer without ``tokenizer.json``."""
     if folder.llama and TOKENIZER_JSON not in folder.files:
-        evidence = f"{TOKENIZER_JSON} is missing"
-        yield Fault(known.id, TOKENIZER_JSON, evidence, tuple(plain_settings(folder)))
+        edits = tuple(plain_settings(folder))
+        yield Fault(known.id, TOKENIZER_JSON, "the file is missing", edits)
 
 
 def stale_json(folder: Folder, known: KnownRepair) -> Iterator[Fault]:

@@ -33,9 +33,10 @@ def misspelt(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 def no_tokenizer_class(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """A LLaMA tokenizer that nothing calls by its name."""
     if folder.llama and not folder.settings.get("tokenizer_class"):
-        there = "names no tokenizer class" if SETTINGS in folder.files else "is missing"
+        there = SETTINGS in folder.files
+        evidence = "it names no tokenizer class" if there else "the file is missing"
         edit = Edit(SETTINGS, {"tokenizer_class": "LlamaTokenizer"})
-        yield Fault(known.id, SETTINGS, f"{SETTINGS} {there}", (edit,))
+        yield Fault(known.id, SETTINGS, evidence, (edit,))
 
 
 def no_bos_rule(folder: Folder, known: KnownRepair) -> Iterator[Fault]:

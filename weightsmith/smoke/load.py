@@ -26,7 +26,6 @@ from weightsmith.errors import (
     OutOfMemory,
     PackageMissing,
     WeightsmithError,
-    shown,
 )
 from weightsmith.formats.tensors import TORCH_NAMES
 from weightsmith.smoke.weights import Weights
@@ -182,7 +181,7 @@ def _offloaded(config: Any, checkpoint: Checkpoint, where: str) -> Any:
     lacking = [name for name in model.state_dict() if name not in weights]
     unused = checkpoint.tensors.keys() - model.state_dict().keys() - {*copies.values()}
     if lacking and any(not is_buffer(each, checkpoint.tensors[each].info.shape) for each in unused):
-        raise ArchitectureConverted(count=len(lacking), names=", ".join(shown(lacking)))
+        raise ArchitectureConverted(count=len(lacking), context=lacking)
     _require_all(checkpoint, lacking)
     accelerate.cpu_offload(model, execution_device=where, state_dict=weights)
     return model
@@ -191,9 +190,8 @@ def _offloaded(config: Any, checkpoint: Checkpoint, where: str) -> Any:
 def _require_all(checkpoint: Checkpoint, lacking: list[str]) -> None:
     """Raises: ModelNotRunnable."""
     if lacking:
-        names = ", ".join(shown(sorted(lacking)))
-        reason = f"{len(lacking)} tensor(s) that it wants are not there: {names}"
-        raise ModelNotRunnable(source=checkpoint.label, reason=reason)
+        reason = f"{len(lacking)} tensor(s) that it wants are not there"
+        raise ModelNotRunnable(source=checkpoint.label, reason=reason, context=sorted(lacking))
 
 
 def _dtype(checkpoint: Checkpoint) -> Any:

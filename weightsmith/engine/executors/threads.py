@@ -14,6 +14,7 @@ def run_tasks(tasks: Iterable[Task], workers: Sequence[Callable[[Task], None]]) 
 
     The first error, or an interrupt of the calling thread, stops all workers after the task in
     hand, and is raised when they have stopped.
+    Raises: MemoryError, if the system grants no thread; what a task raises.
     """
     pending = iter(tasks)
     lock = threading.Lock()
@@ -32,15 +33,20 @@ def run_tasks(tasks: Iterable[Task], workers: Sequence[Callable[[Task], None]]) 
             errors.append(error)
             stop.set()
 
-    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
-    for thread in threads:
-        thread.start()
+    started: list[threading.Thread] = []
     try:
-        for thread in threads:
+        for worker in workers:
+            thread = threading.Thread(target=work, args=(worker,), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # out of memory, or more than a container may have
+                raise MemoryError(str(error)) from error
+            started.append(thread)
+        for thread in started:
             thread.join()
     except BaseException:
         stop.set()
-        for thread in threads:
+        for thread in started:
             thread.join()
         raise
     if errors:

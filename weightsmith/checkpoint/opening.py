@@ -1,0 +1,111 @@
+"""Open a directory into a checkpoint, reading headers only."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor, WeightFile
+from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.checkpoint.discover import Found, discover, discover_adapter, discover_delta
+from weightsmith.checkpoint.store import LocalStore, Store
+from weightsmith.checkpoint.table import SAFETENSORS, read_table
+from weightsmith.errors import NoTensors, TensorMissing, TensorTwice
+
+
+def open_checkpoint(
+    source: Path,
+    label: str | None = None,
+    *,
+    store: Store | None = None,
+    elsewhere: Iterable[str] = (),
+) -> Checkpoint:
+    """Open a local directory of safetensors or torch files, reading headers only.
+
+    `store` reads the weight files, those `elsewhere` than in the directory too.
+    Memory: the headers. No torch, no NumPy, and nothing from the checkpoint is run.
+    Raises: SourceFault for what is missing, DamagedInput for what is broken or holds no tensor.
+    """
+    checkpoint = _open(source, label, discover(source, elsewhere), store)
+    if not checkpoint.tensors:
+        raise NoTensors(source=checkpoint.label)
+    return checkpoint
+
+
+def open_adapter(
+    source: Path,
+    label: str | None = None,
+    *,
+    store: Store | None = None,
+    elsewhere: Iterable[str] = (),
+) -> Checkpoint:
+    """Open a local directory that holds a LoRA adapter; its config is one of its sidecars.
+
+    `store` and `elsewhere` are those of `open_checkpoint`.
+    Raises: NoAdapter, AdapterNotMergeable; DamagedInput for what is broken.
+    """
+    return _open(source, label, discover_adapter(source, elsewhere), store)
+
+
+def open_delta(
+    source: Path,
+    label: str | None = None,
+    *,
+    store: Store | None = None,
+    elsewhere: Iterable[str] = (),
+) -> Checkpoint:
+    """Open a local directory that holds an exact delta: its payloads, as tensors of bytes.
+
+    `store` and `elsewhere` are those of `open_checkpoint`.
+    Raises: SourceFault for what is missing, DamagedInput for what is broken.
+    """
+    return _open(source, label, discover_delta(source, elsewhere), store)
+
+
+def _open(source: Path, label: str | None, found: Found, store: Store | None = None) -> Checkpoint:
+    store = store or LocalStore(source)
+    files: list[WeightFile] = []
+    holders: dict[str, Tensor] = {}
+    twice: list[str] = []
+    unlisted = 0
+    notes: list[str] = []
+    far = {name for name in found.weights if store.nbytes(name) and not name.endswith(SAFETENSORS)}
+    for name in found.weights:
+        tensors, identity = read_table(store.peek(name), notes, far=name in far)
+        files.append(WeightFile(name, *store.identity(name), bytes_digest(identity)))
+        for stored in tensors:
+            tensor_name = stored.info.name
+            if found.index is not None and found.index.weight_map.get(tensor_name) != name:
+                unlisted += tensor_name not in found.index.weight_map
+                continue
+            if tensor_name in holders:
+                twice.append(f"{tensor_name}: {holders[tensor_name].file} and {name}")
+            holders[tensor_name] = Tensor(stored, name)
+    if twice:
+        raise TensorTwice(count=len(twice), source=source, context=twice)
+    if found.index is not None:
+        missing = [name for name in found.index.weight_map if name not in holders]
+        if missing:
+            index_path = source / str(found.index_name)
+            raise TensorMissing(index=index_path, count=len(missing), context=missing)
+    if unlisted:
+        notes.append(f"{unlisted} tensor(s) that the index does not list are left")
+    if found.left:
+        notes.append("left: " + ", ".join(found.left))
+    return Checkpoint(
+        label=label or str(source),
+        directory=source,
+        store=store,
+        files=tuple(files),
+        tensors=holders,
+        sidecars=found.sidecars,
+        notes=tuple(notes),
+        assumed=far,
+    )
+
+
+def open_weight_file(directory: Path, name: str) -> Checkpoint:
+    """Open one weight file by itself, without an index and without what lies beside it.
+
+    Raises: SourceFault for what is missing, DamagedInput for what is broken.
+    """
+    found = Found(weights=(name,), index=None, index_name=None, sidecars=(), left=())
+    return _open(directory, str(directory / name), found)
