@@ -14,6 +14,7 @@ import ctypes
 import difflib
 import errno
 import functools
+import mmap
 import os
 import stat
 import sys
@@ -40,6 +41,8 @@ _BINARY: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _LISTED: Final = 1000
 """Names of a directory among which a misspelt one is looked for."""
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CACHESTAT: Final = 451
+"""The number of this system call, the same on all processors but Alpha; no C library names it."""
 _FAILING: Final = {errno.EIO, errno.EROFS}
 """A medium that fails; a file system that met that is made read-only."""
 _LACKING: Final = {errno.ENOSYS, errno.EINVAL, errno.ESPIPE, errno.EPERM}
@@ -123,6 +126,18 @@ class PositionedFile(Readable):
                 done += count
         except OSError as error:
             raise SourceUnreadable(file=self.path, reason=error.strerror) from error
+
+    def is_cached(self, offset: int, nbytes: int) -> bool:
+        """Whether the page cache holds most of this range; True where the system does not tell.
+
+        Source: Linux cachestat(2), since 6.5.
+        """
+        if syscall := _libc_function("syscall"):
+            place, found = (ctypes.c_uint64 * 2)(offset, nbytes), (ctypes.c_uint64 * 5)()
+            if syscall(ctypes.c_long(_CACHESTAT), self._fd, place, found, 0) == 0:
+                pages: int = found[0]
+                return 2 * pages * mmap.PAGESIZE >= nbytes
+        return True
 
     def write_from(self, offset: int, buffer: memoryview) -> None:
         """Write all of `buffer` at `offset`.

@@ -3,8 +3,6 @@
 import contextlib
 import ctypes
 import errno
-import gc
-import mmap
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
@@ -12,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.test_memory import sparse_model
+from tests.memory import cached_nbytes
 from weightsmith import fs
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_digest
+from weightsmith.engine.bindings import Options
 from weightsmith.engine.file_hashes import Hashes, hash_file
 from weightsmith.engine.spans import Buffers
 from weightsmith.engine.trail import TRAIL_NBYTES, Follower, Front, Piece, Trail
 from weightsmith.errors import DiskFull, ShardTruncated, TargetUnwritable, VerificationFailed
+from weightsmith.ops.apply_delta import apply_delta
 
 
 def written(start: int, stop: int) -> tuple[Piece, Buffers]:
@@ -100,17 +102,6 @@ def test_each_piece_is_read_back_wherever_the_file_ends(
     assert sum(checked) == count * SPAN_NBYTES
 
 
-def resident_nbytes(file: fs.PositionedFile) -> int:
-    """How much of a file the page cache holds."""
-    nbytes, page = file.size, mmap.PAGESIZE
-    with mmap.mmap(file.fileno(), nbytes) as mapped:
-        held = (ctypes.c_ubyte * (nbytes // page))()
-        start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
-        assert ctypes.CDLL(None).mincore(ctypes.c_void_p(start), ctypes.c_size_t(nbytes), held) == 0
-        gc.collect()  # the map cannot be closed while something of ctypes looks at it
-    return sum(each & 1 for each in held) * page
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what its page cache holds")
 def test_what_is_read_back_leaves_the_page_cache_some_way_behind(tmp_path: Path) -> None:
     count = TRAIL_NBYTES // SPAN_NBYTES + 16
@@ -118,14 +109,14 @@ def test_what_is_read_back_leaves_the_page_cache_some_way_behind(tmp_path: Path)
     file.reserve(count * SPAN_NBYTES)
     file.write_from(0, block)
     file.give_back(0, SPAN_NBYTES)
-    if resident_nbytes(file):
+    if cached_nbytes(file.path):
         pytest.skip("this file system lives in the page cache")
     trail, own = Trail(file, lambda _: None, reads=True), Buffers()
     for number in range(count):
         offset = number * SPAN_NBYTES
         file.write_from(offset, block)
         trail.follow(Piece("a tensor", offset, SPAN_NBYTES, span_digest(block)), own)
-    assert resident_nbytes(file) <= TRAIL_NBYTES + SPAN_NBYTES
+    assert cached_nbytes(file.path) <= TRAIL_NBYTES + SPAN_NBYTES
 
 
 def test_of_tiny_tensors_many_are_given_back_at_once(
@@ -145,6 +136,27 @@ def test_of_tiny_tensors_many_are_given_back_at_once(
     for number in (n ^ 1 for n in range(count)):
         trail.follow(Piece("a tensor", number * nbytes, nbytes, digest), own)
     assert given == [(0, SPAN_NBYTES), (SPAN_NBYTES, SPAN_NBYTES)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what its page cache holds")
+@pytest.mark.parametrize("low_cpu_mem", [False, True])
+def test_inputs_leave_the_page_cache_as_it_was(low_cpu_mem: bool, tmp_path: Path) -> None:
+    nbytes, most = 32 * SPAN_NBYTES, 8 * SPAN_NBYTES
+    sides = {"cold": "base", "warm": "delta"}
+    files = {
+        state: sparse_model(tmp_path / side, nbytes, dtype="F16") / "model.safetensors"
+        for state, side in sides.items()
+    }
+    for file in files.values():
+        file.write_bytes(file.read_bytes())  # holes are read without waiting
+        fs.open_for_reading(file).give_back(0, 2 * nbytes)
+        if cached_nbytes(file):
+            pytest.skip("this file system lives in the page cache")
+    files["warm"].read_bytes()
+    options = Options(low_cpu_mem=low_cpu_mem)
+    apply_delta(tmp_path / "base", tmp_path / "delta", target=tmp_path / "out", options=options)
+    assert cached_nbytes(files["cold"]) < most
+    assert (cached_nbytes(files["warm"]) < most) == low_cpu_mem
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the sync is told")

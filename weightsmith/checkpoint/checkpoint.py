@@ -97,6 +97,8 @@ class Checkpoint:
         self._store = store
         self._assumed = set(assumed)
         self._proving = threading.Lock()
+        self._cached: dict[str, set[str]] = {}
+        self._asking = threading.Lock()
 
     @property
     def known_as(self) -> str:
@@ -212,6 +214,22 @@ class Checkpoint:
     def files_of(self, name: str) -> frozenset[str]:
         """Names of the files that a tensor's bytes come from."""
         return frozenset({self.tensors[name].file})
+
+    def is_cached(self, name: str) -> bool:
+        """Whether the page cache held a tensor's bytes when its file was first asked about.
+
+        Later some are there that the system read ahead.
+        """
+        file = self.tensors[name].file
+        opened = self._store.open(file)
+        with self._asking:
+            if file not in self._cached:
+                self._cached[file] = {
+                    other
+                    for other, each in self.tensors.items()
+                    if each.file == file and opened.is_cached(each.stored.offset, each.info.nbytes)
+                }
+            return name in self._cached[file]
 
     def drop_cache(self, name: str) -> None:
         """Give the page cache of a tensor's bytes back to the system."""

@@ -86,6 +86,11 @@ class Derived(Checkpoint):
         inputs = self._rules[name].inputs
         return frozenset().union(*(self._inputs[i.role].files_of(i.info.name) for i in inputs))
 
+    def is_cached(self, name: str) -> bool:
+        """Whether the page cache holds all that a tensor is made from."""
+        inputs = self._rules[name].inputs
+        return all(self._inputs[each.role].is_cached(each.info.name) for each in inputs)
+
     def drop_cache(self, name: str) -> None:
         """Give the page cache of all that a tensor was made from back to the system."""
         for each in self._rules[name].inputs:

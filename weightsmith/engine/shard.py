@@ -30,6 +30,7 @@ class TensorWork:
         self.digests: list[bytes] = [b""] * span_count(tensor.output.nbytes)
         self._inputs = tuple((inputs[each.role], each.info.name) for each in tensor.inputs)
         self._lock = threading.Lock()
+        self._fetched: Sequence[tuple[Checkpoint, str]] = ()
         self._prepared = False
         self._state: object = None
         self._unfinished = len(self.digests)
@@ -42,6 +43,7 @@ class TensorWork:
         """What the codec prepared, made by the first thread that asks."""
         with self._lock:
             if not self._prepared:
+                self._fetched = [each for each in self._inputs if not each[0].is_cached(each[1])]
                 self._state = self.codec.prepare(self.infos, self.output, self.read)
                 self._prepared = True
             return self._state
@@ -70,9 +72,13 @@ class TensorWork:
             self._state = None
             return True
 
-    def drop_cache(self) -> None:
-        """Give the page cache of all that the tensor was made from back to the system."""
-        for checkpoint, name in self._inputs:
+    def drop_cache(self, *, everything: bool) -> None:
+        """Give back the page cache of what the tensor was made from: what it did not hold before,
+        or `everything`.
+
+        So the same memory serves one tensor after the other, and what others use stays there.
+        """
+        for checkpoint, name in self._inputs if everything else self._fetched:
             checkpoint.drop_cache(name)
 
 
@@ -115,8 +121,7 @@ def fill(
             file.start_writeback(offset, span.nbytes)
             digest = span_digest(out)
             if work.finish_span(number, digest):
-                if drop_cache:
-                    work.drop_cache()
+                work.drop_cache(everything=drop_cache)
                 countdown.finish(work.tensor)
             advance(span.nbytes)
             follow(Piece(work.output.name, offset, span.nbytes, digest), own)
