@@ -20,10 +20,11 @@ def folder(tmp_path: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 def test_check_repair_check_is_the_way_it_goes(weightsmith: RunCommand, folder: Path) -> None:
     before = weightsmith("fix-tokenizer", str(folder), "--check")
-    assert (before.code, before.out) == (1, "FAIL  llama-7b\n      12 faults\n")
+    assert before.code == 1
+    assert before.out.endswith("FAIL  llama-7b\n      12 faults\n")
     evidence = 'tokenizer_class is "LLaMATokenizer", it should be "LlamaTokenizer"'
-    assert evidence in " ".join(before.err.split())
-    assert before.err.endswith("hint: weightsmith fix-tokenizer llama-7b\n")
+    assert evidence in " ".join(before.out.split())
+    assert before.err == "hint: weightsmith fix-tokenizer llama-7b\n"
 
     repair = weightsmith("fix-tokenizer", str(folder))
     assert repair.code == 0
@@ -116,8 +117,8 @@ def test_what_cannot_be_repaired_fails_the_check_and_stops_the_repair(
     )
     check = weightsmith("fix-tokenizer", str(folder), "--check")
     assert check.code == 1
-    assert "tokenizer-model-damaged" in check.err
-    assert "hint" not in check.err
+    assert "tokenizer-model-damaged" in check.out
+    assert check.err == ""
     repair = weightsmith("fix-tokenizer", str(folder))
     assert repair.code == 6
     assert "hint: in that directory: git lfs pull" in repair.err

@@ -116,7 +116,7 @@ def compare(base: Any, delta: Any, tuned: Any, result: Any) -> None:
     total = sum(tensor.numel() for tensor in tuned.values())
     changed = sum(int((result[name] != tuned[name]).sum()) for name in tuned)
     largest = max(float((result[name] - tuned[name]).abs().max()) for name in tuned)
-    lost = f"{changed:,} ({changed / total:.1%})"
+    lost = f"{changed:,} ({100 * changed / total:.1f} %)"
     say(f"  {total - changed:,} of {total:,} weights are the same, bit for bit.")
     say(f"  {lost} are not, by {largest:.1g} at most: what rounding a difference costs.")
     say("  Nothing else is lost: every weight is exactly base + delta in float16.")
