@@ -141,7 +141,7 @@ def test_of_tiny_tensors_many_are_given_back_at_once(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what its page cache holds")
 @pytest.mark.parametrize("low_cpu_mem", [False, True])
 def test_inputs_leave_the_page_cache_as_it_was(low_cpu_mem: bool, tmp_path: Path) -> None:
-    nbytes, most = 32 * SPAN_NBYTES, 8 * SPAN_NBYTES
+    nbytes = 32 * SPAN_NBYTES
     sides = {"cold": "base", "warm": "delta"}
     files = {
         state: sparse_model(tmp_path / side, nbytes, dtype="F16") / "model.safetensors"
@@ -152,11 +152,13 @@ def test_inputs_leave_the_page_cache_as_it_was(low_cpu_mem: bool, tmp_path: Path
         fs.open_for_reading(file).give_back(0, 2 * nbytes)
         if cached_nbytes(file):
             pytest.skip("this file system lives in the page cache")
+        if fs.open_for_reading(file).is_cached(0, nbytes):
+            pytest.skip("this system does not tell what its page cache holds")
     files["warm"].read_bytes()
     options = Options(low_cpu_mem=low_cpu_mem)
     apply_delta(tmp_path / "base", tmp_path / "delta", target=tmp_path / "out", options=options)
-    assert cached_nbytes(files["cold"]) < most
-    assert (cached_nbytes(files["warm"]) < most) == low_cpu_mem
+    assert cached_nbytes(files["cold"]) < nbytes // 4
+    assert (cached_nbytes(files["warm"]) < nbytes // 4) == low_cpu_mem
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the sync is told")
