@@ -18,7 +18,7 @@ from weightsmith.engine.bindings import Options
 from weightsmith.engine.file_hashes import Hashes, hash_file
 from weightsmith.engine.spans import Buffers
 from weightsmith.engine.trail import TRAIL_NBYTES, Follower, Front, Piece, Trail
-from weightsmith.errors import DiskFull, ShardTruncated, TargetUnwritable, VerificationFailed
+from weightsmith.errors import DiskFull, TargetUnwritable, VerificationFailed
 from weightsmith.ops.apply_delta import apply_delta
 
 
@@ -65,7 +65,7 @@ def test_who_follows_a_file_that_is_given_up_is_let_go(tmp_path: Path) -> None:
         with Front() as front:
             found = hashing(pool, file, 2 * SPAN_NBYTES, front)
             front.follow(*written(0, SPAN_NBYTES))
-        with pytest.raises((InterruptedError, ShardTruncated)):
+        with pytest.raises((InterruptedError, VerificationFailed)):
             found.result()
 
 
@@ -159,6 +159,14 @@ def test_inputs_leave_the_page_cache_as_it_was(low_cpu_mem: bool, tmp_path: Path
     apply_delta(tmp_path / "base", tmp_path / "delta", target=tmp_path / "out", options=options)
     assert cached_nbytes(files["cold"]) < nbytes // 4
     assert (cached_nbytes(files["warm"]) < nbytes // 4) == low_cpu_mem
+
+
+def test_output_that_cannot_be_read_back_is_not_called_a_source(tmp_path: Path) -> None:
+    file = fs.create(tmp_path / "file")
+    trail, own = Trail(file, lambda _: None, reads=True), Buffers()
+    trail.follow(Piece("a tensor", 0, 8, b""), own)
+    with pytest.raises(VerificationFailed, match="it ends at byte 0"):
+        trail.finish([own])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the sync is told")

@@ -17,7 +17,7 @@ from weightsmith import fs
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_digest
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.spans import Advance, Buffers
-from weightsmith.errors import VerificationFailed
+from weightsmith.errors import ShardTruncated, SourceUnreadable, VerificationFailed
 
 TRAIL_NBYTES: Final = 64 * 1024 * 1024
 """How far behind the writing: enough to keep a disk busy."""
@@ -80,7 +80,7 @@ class Trail:
         if not self._reads:
             return
         block = own.block(0, piece.nbytes)
-        self._file.read_into(piece.offset, block)
+        _read_own(self._file, piece.offset, block)
         if span_digest(block) != piece.digest:
             raise VerificationFailed(file=self._file.path, reason=f"tensor {piece.tensor}")
         self._advance(piece.nbytes)
@@ -97,6 +97,17 @@ def _runs(pieces: Iterable[Piece]) -> Iterator[tuple[int, int]]:
         stop = piece.offset + piece.nbytes
     if stop > start:
         yield start, stop
+
+
+def _read_own(file: fs.PositionedFile, offset: int, buffer: memoryview) -> None:
+    """Read what we wrote.
+
+    Raises: VerificationFailed, where a source would be unreadable or cut short.
+    """
+    try:
+        file.read_into(offset, buffer)
+    except (SourceUnreadable, ShardTruncated) as error:
+        raise VerificationFailed(file=file.path, reason=error) from error
 
 
 class Front:
@@ -156,8 +167,9 @@ class Follower(fs.Readable):
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset`, once all before its end is written.
 
-        Raises: InterruptedError, if it never will be; as `fs.PositionedFile`.
+        Raises: InterruptedError, if it never will be; VerificationFailed; as
+        `fs.PositionedFile.give_back`.
         """
         self._front.wait(offset + len(buffer))
-        self._file.read_into(offset, buffer)
+        _read_own(self._file, offset, buffer)
         self._file.give_back(max(offset - TRAIL_NBYTES, 0), len(buffer))
