@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
 from threading import Event
@@ -18,7 +18,7 @@ from weightsmith.engine.file_hashes import hash_file
 from weightsmith.engine.inputs import require_unchanged
 from weightsmith.engine.making import Background, Making, Outcome, require_same
 from weightsmith.engine.manifest import File, Manifest, manifest_of
-from weightsmith.engine.originals import originals_of
+from weightsmith.engine.originals import Originals, originals_of
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.engine.receipts import Receipt, machine, made_from
 from weightsmith.engine.shard import read_back
@@ -90,6 +90,10 @@ class _ExactDelta(Making):
         names = [shard.name for shard in self.plan.shards]
         return {name: found[name] for name in takewhile(found.__contains__, names)}
 
+    @cached_property
+    def _originals(self) -> Originals:
+        return originals_of(self.bindings.inputs["target"])
+
     def _manifest(
         self, digests: Mapping[str, str], delta: Checkpoint, index: bytes, record: DeltaRecord
     ) -> Manifest:
@@ -110,7 +114,7 @@ class _ExactDelta(Making):
         to_read = sum(info.nbytes for file in known.values() for info in file.payloads)
         to_make = sum(shard.data_nbytes for shard in shards if shard.name not in kept)
         self.progress.begin("encoding and checking", to_read + to_make)
-        originals = [*originals_of(self.bindings.inputs["target"]).headers]
+        originals = [*self._originals.headers]
         made: list[EncodedFile] = []
         digests: dict[str, str] = {}
         seen: dict[str, TargetTensor] = {}
@@ -194,7 +198,7 @@ class _ExactDelta(Making):
             ),
             tensors=tuple(restored[name] for name in target.tensors),
             files=originals,
-            index=originals_of(target).index,
+            index=self._originals.index,
         )
 
 

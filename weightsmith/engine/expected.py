@@ -1,7 +1,6 @@
 """Hold what a shard became against what its plan says it must be, and say whose fault it is."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from weightsmith import fs
@@ -16,7 +15,6 @@ from weightsmith.plan.model import InputTensor, RestoredPlan, ShardPlan, TensorP
 
 def require_file(
     file: fs.Readable,
-    path: Path,
     shard: ShardPlan,
     digests: Mapping[str, str],
     own: Buffers,
@@ -24,15 +22,16 @@ def require_file(
 ) -> None:
     """Compare a file with the hashes that its release, or an exact delta, gives for it.
 
-    `digests` are those that its tensors at `path` must have, where they are known: if they do, it
-    was written right, from the right base.
+    `digests` are those that its tensors must have, where they are known: if they do, it was
+    written right, from the right base.
     Raises: VerificationFailed; DeltaInvalid, for a file of an exact delta; else DecodedWrong.
     """
     try:
         require_published(file, shard, own, advance)
     except DecodedWrong as error:
         if digests:
-            require_same(path, read_back(path, shard, [own], lambda _: None), digests)
+            found = read_back(file.path, shard, [own], lambda _: None)
+            require_same(file.path, found, digests)
         if isinstance(shard, RestoredPlan):
             reason = "every tensor comes out right, and the file's sha256 is another"
             raise DeltaInvalid(name=f"the record of {shard.name}", reason=reason) from error

@@ -21,7 +21,7 @@ from weightsmith.engine.manifest import Manifest, manifest_of
 from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.engine.receipts import Receipt, machine, made_from
 from weightsmith.engine.shard import begin, fill, read_back, reopen
-from weightsmith.engine.spans import Advance, Buffers
+from weightsmith.engine.spans import Buffers
 from weightsmith.engine.trail import Follower, Front, Trail
 from weightsmith.formats.index import build_index
 from weightsmith.plan.model import Plan, ShardPlan
@@ -54,7 +54,7 @@ def run_shard(
 
     Returns the open file and the digests of its tensors by name. What was written is checked: it
     is read back here, or hashed in the background where the release gives a hash of the file;
-    where the medium is to say what it holds, all of it once it is synced.
+    where the medium is to say what it holds, that is left until it is synced.
     Raises: VerificationFailed; WrongBase, DeltaInvalid.
     """
     shard, verify, advance = plan.shards[number], options.verify, progress.advance
@@ -73,9 +73,7 @@ def run_shard(
         with Front(len(shard.header)) as front:
             follower = Follower(file, shard.nbytes, front)
             due = {each.output.name: each.digest for each in shard.tensors if each.digest}
-            background.submit(
-                partial(require_file, follower, file.path, shard, due, Buffers(), advance)
-            )
+            background.submit(partial(require_file, follower, shard, due, Buffers(), advance))
             digests = filled(front.follow)
     else:
         trail = Trail(file, advance, reads=verify == "cache")
@@ -84,11 +82,6 @@ def run_shard(
     if verify == "cache" or shard.published:
         reopen(file.path, shard)
     require_expected(shard, digests, bindings.inputs, buffers)
-    if verify == "disk":
-        # Only what is synced leaves the page cache to the last page, and on overlayfs at all.
-        background.sync(file, drop_cache=True)
-        background.wait()
-        _require_whole(file.path, shard, digests, options, buffers, advance)
     return file, digests
 
 
@@ -122,8 +115,8 @@ class _Model(Making):
         with Background() as background:
             for number, shard in enumerate(plan.shards):
                 if shard.name in kept:
-                    path, made = self.staging.output / shard.name, kept[shard.name].digests
-                    _require_whole(path, shard, made, options, self.buffers, self.progress.advance)
+                    made = kept[shard.name].digests
+                    self._require_whole(shard, made)
                     digests |= made
                     continue
                 identity = made_from(shard, inputs)
@@ -139,6 +132,11 @@ class _Model(Making):
                     self.progress,
                 )
                 background.sync(file, drop_cache=True)
+                if options.verify == "disk":
+                    # Only what is synced leaves the page cache to the last page, and on overlayfs
+                    # at all.
+                    background.wait()
+                    self._require_whole(shard, made)
                 require_unchanged(inputs)
                 receipt = Receipt(
                     plan.digest, shard.name, shard.nbytes, machine(plan), identity, made
@@ -148,26 +146,21 @@ class _Model(Making):
             background.wait()
         return digests
 
+    def _require_whole(self, shard: ShardPlan, digests: Mapping[str, str]) -> None:
+        """Hold a file that is whole and synced against its release's hashes, or its tensors'
+        digests.
 
-def _require_whole(
-    path: Path,
-    shard: ShardPlan,
-    digests: Mapping[str, str],
-    options: Options,
-    buffers: Sequence[Buffers],
-    advance: Advance,
-) -> None:
-    """Hold a file that is whole and synced against its release's hashes, or its tensors' digests.
-
-    Raises: VerificationFailed; DeltaInvalid, DecodedWrong.
-    """
-    file = fs.open_for_reading(path)
-    if options.verify == "disk":
-        file.drop_cache()
-    if shard.published:
-        require_file(file, path, shard, digests, buffers[0], advance)
-    elif options.verify != "no":
-        require_same(path, read_back(path, shard, buffers, advance), digests)
+        Raises: VerificationFailed; DeltaInvalid, DecodedWrong.
+        """
+        path, verify = self.staging.output / shard.name, self.options.verify
+        advance = self.progress.advance
+        file = fs.open_for_reading(path)
+        if verify == "disk":
+            file.drop_cache()
+        if shard.published:
+            require_file(file, shard, digests, self.buffers[0], advance)
+        elif verify != "no":
+            require_same(path, read_back(path, shard, self.buffers, advance), digests)
 
 
 def _nbytes_to_do(shard: ShardPlan, options: Options, *, kept: bool) -> int:
