@@ -35,6 +35,16 @@ def parse_size(text: str) -> int:
     return round(float(match[1]) * float(step) ** power)
 
 
+def format_percent(share: float) -> str:
+    """To three digits: ``"12.3 %"``, ``"0.00123 %"``."""
+    percent = 100 * share
+    if not 0.0001 <= percent < 1e6:
+        return f"{percent:.2e} %" if percent else "0 %"
+    # What rounding would lengthen loses a decimal.
+    decimals = sum(percent < 10.0**power - 0.5 * 10.0 ** (power - 3) for power in range(-3, 3))
+    return f"{percent:.{decimals}f} %"
+
+
 def format_duration(seconds: float) -> str:
     """``"0.4 s"``, ``"12 s"``, ``"3 min 05 s"`` or ``"2 h 03 min"``."""
     if seconds < 9.95:

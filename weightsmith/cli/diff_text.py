@@ -7,6 +7,7 @@ from weightsmith.cli.layout import brief, heading, styled, table
 from weightsmith.codecs.measure import Measure, ulp_range
 from weightsmith.errors import shown
 from weightsmith.ops.diff import Difference, Group, TensorDifference
+from weightsmith.units import format_percent
 
 NONE: Final = "–"
 """Stands where there is no number."""
@@ -58,15 +59,8 @@ def format_share(part: int, whole: int) -> str:
 
 
 def format_relative(relative: float | None) -> str:
-    """Percent to three digits: ``"12.3 %"``, ``"0.00123 %"``."""
-    if relative is None:
-        return NONE
-    percent = 100 * relative
-    if not 0.0001 <= percent < 1e6:
-        return f"{percent:.2e} %" if percent else "0 %"
-    # What rounding would lengthen loses a decimal.
-    decimals = sum(percent < 10.0**power - 0.5 * 10.0 ** (power - 3) for power in range(-3, 3))
-    return f"{percent:.{decimals}f} %"
+    """Percent to three digits; a dash for none."""
+    return NONE if relative is None else format_percent(relative)
 
 
 def format_statuses(found: Difference) -> str:

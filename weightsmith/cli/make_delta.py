@@ -5,7 +5,6 @@ from typing import get_args
 
 import click
 
-from weightsmith.cli.diff_text import format_relative
 from weightsmith.cli.layout import heading, styled, table
 from weightsmith.cli.options import (
     INPUTS,
@@ -37,7 +36,7 @@ from weightsmith.ops.push import (
 from weightsmith.ops.sources import Located
 from weightsmith.ops.subtract import Loss
 from weightsmith.plan.align import NewRows
-from weightsmith.units import format_duration, format_size
+from weightsmith.units import format_duration, format_percent, format_size
 
 
 @click.command(
@@ -179,7 +178,7 @@ def _show(output: Output, made: ops.MadeDelta, pushed: Pushed | None, elapsed_s:
         said += ", read back, decoded and compared" if made.loss is None else ", read back"
     if made.loss is not None:
         _show_loss(output, made.loss)
-    size = f"{format_size(made.nbytes)}, {format_relative(share)} of the target"
+    size = f"{format_size(made.nbytes)}, {format_percent(share)} of the target"
     lines = [f"{styled('done', 'green')}  {made.directory}", f"      {size}, {said}"]
     lines += [pushed_line(pushed)] if pushed is not None else []
     output.result(
@@ -214,7 +213,7 @@ def _show_loss(output: Output, loss: Loss) -> None:
             [
                 (
                     name,
-                    f"{format_relative(each.share)} of the weights",
+                    f"{format_percent(each.share)} of the weights",
                     f"off by up to {each.largest:.2g}",
                 )
                 for name, each in rows

@@ -12,7 +12,7 @@ from weightsmith.hub.faults import page_of
 from weightsmith.ops.apply_delta import target_name
 from weightsmith.plan.base_record import BaseRecord
 from weightsmith.plan.delta_record import FORM as EXACT
-from weightsmith.units import format_size
+from weightsmith.units import format_percent, format_size
 
 # The hub knows the relations adapter, finetune, merge and quantized. A finetune is a model that can
 # be loaded; a delta is, as an adapter, something to put onto its base, and no loader takes it. The
@@ -105,7 +105,7 @@ def delta_card(
 def _sum_of(loss: Mapping[str, Any]) -> str:
     """What an additive delta gives back, and what it does not."""
     share = loss["changed"] / loss["weights"] if loss["weights"] else 0.0
-    return Template(_ADD).substitute(share=f"{100 * share:.3g} %", largest=f"{loss['largest']:.2g}")
+    return Template(_ADD).substitute(share=format_percent(share), largest=f"{loss['largest']:.2g}")
 
 
 def _nbytes(base: Mapping[str, Any]) -> int:

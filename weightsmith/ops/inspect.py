@@ -22,6 +22,7 @@ from weightsmith.ops.restore import find_record
 from weightsmith.ops.sources import label_of, locate, open_payloads, open_source
 from weightsmith.plan.delta_record import DeltaRecord
 from weightsmith.repair.detect import diagnose
+from weightsmith.units import format_percent
 
 Kind = Literal["model", "delta", "adapter", "meta", "keystream-release", "xor-release", "unknown"]
 
@@ -97,12 +98,12 @@ def inspect(source: str | os.PathLike[str]) -> Inspection:
 def _inspect_delta(delta: Checkpoint, manifest: Manifest, record: DeltaRecord) -> Inspection:
     """An exact delta, by its record: what applying it makes, and of which base."""
     made = [tensor.info for tensor in record.tensors]
-    percent = 100 * delta.nbytes / max(sum(info.nbytes for info in made), 1)
+    share = format_percent(delta.nbytes / max(sum(info.nbytes for info in made), 1))
     base = record.base.id or f"of fingerprint {record.base.fingerprint[:16]}..."
     return Inspection(
         source=delta.label,
         kind="delta",
-        reason=f"weightsmith made it: {percent:.3g} % of the model it gives with its base, {base}",
+        reason=f"weightsmith made it: {share} of the model it gives with its base, {base}",
         architecture=_architecture(delta.config),
         tensors=len(made),
         parameters=sum(info.numel for info in made),
