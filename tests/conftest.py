@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.loopback import refuse_far_connections
 
@@ -38,8 +38,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.umask(0o022)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell starts with "&"
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # A busy machine is no failure of the code under test.
-    settings.register_profile("weightsmith", deadline=None)
+    # A busy machine is no failure of the code under test, and a commit has one verdict: whoever
+    # searches for new examples says so with --hypothesis-seed=random.
+    settings.register_profile(
+        "weightsmith",
+        deadline=None,
+        derandomize=config.getoption("--hypothesis-seed") is None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
     settings.load_profile("weightsmith")
     sys.addaudithook(refuse_far_connections)
 

@@ -130,6 +130,7 @@ class PositionedFile(Readable):
     def is_cached(self, offset: int, nbytes: int) -> bool:
         """Whether the page cache holds most of this range; True where the system does not tell.
 
+        Of a file on overlayfs, whose pages are another file's, always False.
         Source: Linux cachestat(2), since 6.5.
         """
         if syscall := _libc_function("syscall"):
@@ -255,8 +256,9 @@ def open_unnoticed(path: Path) -> Iterator[PositionedFile]:
         yield open_for_reading(path, hidden=True)
     finally:
         with contextlib.suppress(OSError):
-            if path.stat().st_atime_ns != before.st_atime_ns:
-                os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+            now = path.stat()  # whose time of writing may be new, and is not ours to change
+            if now.st_atime_ns != before.st_atime_ns:
+                os.utime(path, ns=(before.st_atime_ns, now.st_mtime_ns))
 
 
 def create(path: Path) -> PositionedFile:
@@ -356,7 +358,7 @@ def require_directory(path: Path) -> None:
 
 def missing(path: Path) -> SourceFault:
     """The error for a path that leads to nothing, with the name beside it that may be meant."""
-    if os.path.islink(path):  # noqa: PTH114  (Path.is_symlink raises where it may not look)
+    with contextlib.suppress(OSError):  # it is no link
         return LinkBroken(file=path, target=path.readlink())
     try:
         names = os.listdir(path.parent)  # noqa: PTH208  (names are all that is wanted)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -235,15 +234,6 @@ def test_a_sidecar_whose_name_cannot_be_printed_is_left(name: bytes, tmp_path: P
     write_model(tmp_path, TENSORS)
     (tmp_path / os.fsdecode(name)).touch()
     assert discover(tmp_path).sidecars == ("config.json",)
-
-
-def test_a_folder_of_thousands_of_entries_is_listed_in_no_time(tmp_path: Path) -> None:
-    write_model(tmp_path, TENSORS)
-    for number in range(5_000):
-        os.symlink("nowhere", tmp_path / f"sample-{number}.json")  # noqa: PTH211  (ten times faster)
-    started = time.process_time()
-    assert discover(tmp_path).weights == ("model.safetensors",)
-    assert time.process_time() - started < 0.5  # ten times what it takes; 1 s for 100 000
 
 
 # --- what is not what it seems --------------------------------------------------------------------

@@ -166,7 +166,7 @@ def pairs(draw: st.DrawFn) -> tuple[Content | None, Content]:
     return content(dtype, bytes(changed), (rows, columns)), target
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pairs())
 def test_any_target_comes_back_from_any_base(pair: tuple[Content | None, Content]) -> None:
     base, target = pair

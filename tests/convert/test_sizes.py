@@ -1,6 +1,5 @@
-"""Large models: planned from headers in a moment, converted in the memory of a small one."""
+"""Large models: planned from headers alone, converted in the memory of a small one."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -46,18 +45,15 @@ def table_of_70b(shards: int) -> dict[str, TensorInfo]:
     return {name: TensorInfo(name, "BF16", shape) for name, shape in names.items()}
 
 
-def test_70b_in_eight_files_is_planned_in_a_moment_and_comes_to_its_published_size() -> None:
+def test_70b_in_eight_files_is_planned_at_its_published_size() -> None:
     files = {f"consolidated.{n:02d}.pth": table_of_70b(8) for n in range(8)}
-    started = time.perf_counter()
     rules = plan_meta(LLAMA_2_70B, files, "70B")
     plan = Plan("convert", (), lay_out(rules.tensors, 5_000_000_000), ())
     document = plan.to_json()
-    elapsed_s = time.perf_counter() - started
     assert len(plan.tensors) == 723
     assert sum(tensor.output.numel for tensor in plan.tensors) == 68_976_648_192
     assert (rules.intermediate_size, rules.vocab_size) == (28672, 32000)
     assert len(document) < 5_000_000
-    assert elapsed_s < 5  # a tenth of it on an idle machine
 
 
 MEASURE = """

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -191,9 +192,12 @@ def test_the_record_names_hashes_that_anyone_can_check(tmp_path: Path) -> None:
 
 
 def test_a_delta_is_never_larger_than_the_target_by_more_than_a_thousandth(tmp_path: Path) -> None:
-    noise = torch.frombuffer(bytearray(torch.randn(1_000_000).numpy().tobytes()), dtype=torch.int8)
+    noise = weights(1_000_000, dtype=torch.float32).view(torch.int8)
+    draw = np.random.default_rng(0)
     tensors = {
-        f"model.layers.{n}.weight": torch.randint(-128, 128, (1000, 1000), dtype=torch.int8)
+        f"model.layers.{n}.weight": torch.frombuffer(
+            bytearray(draw.bytes(1_000_000)), dtype=torch.int8
+        ).reshape(1000, 1000)
         for n in range(4)
     }
     base = write_model(tmp_path / "base", {"w": noise})

@@ -1,5 +1,8 @@
 """A full disk, told by the system when we write: clear, harmless, and made good by room."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,7 +54,7 @@ def test_a_plan_that_cannot_fit_is_refused_before_anything_is_written(
 
 
 def test_work_already_in_staging_needs_no_room_a_second_time(
-    vectors: Path, tmp_path: Path, children: Children
+    vectors: Path, tmp_path: Path, children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from weightsmith.engine.bindings import Options
     from weightsmith.ops.apply_delta import plan_apply_delta
@@ -72,3 +75,15 @@ def test_work_already_in_staging_needs_no_room_a_second_time(
     assert len(written) >= 3
     assert before.disk_nbytes - needs(job, Options()).disk_nbytes == sum(written)
     assert needs(job, Options(restart=True)).disk_nbytes == before.disk_nbytes
+
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def list_and_publish(folder: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(folder) as entries:
+            listed = list(entries)
+        folder.rename(tmp_path / "out")
+        yield listed
+
+    monkeypatch.setattr(os, "scandir", list_and_publish)
+    assert needs(job, Options()).disk_nbytes == before.disk_nbytes

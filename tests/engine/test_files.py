@@ -177,12 +177,30 @@ def test_a_small_file_that_is_not_small_is_refused_unread(path: Path) -> None:
         fs.read_small(path, len(CONTENT) - 1)
 
 
-def test_a_descriptor_lives_as_long_as_its_last_reader(path: Path) -> None:
+def test_a_descriptor_lives_as_long_as_its_last_reader(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, close = list[int](), os.close
+
+    def close_and_tell(descriptor: int) -> None:
+        closed.append(descriptor)
+        close(descriptor)
+
     file = fs.open_for_reading(path)
     descriptor = file.fileno()
+    monkeypatch.setattr(os, "close", close_and_tell)
     other = file
     del file
     assert other.read(0, 3) == CONTENT[:3]
+    assert descriptor not in closed
     del other
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(descriptor)
+    assert descriptor in closed
+
+
+def test_what_is_written_while_we_read_unnoticed_stays_as_new_as_it_is(path: Path) -> None:
+    before = path.stat()
+    with fs.open_unnoticed(path):
+        os.utime(path, ns=(before.st_atime_ns + 10**9, before.st_mtime_ns + 10**9))
+    after = path.stat()
+    assert after.st_atime_ns == before.st_atime_ns
+    assert after.st_mtime_ns == before.st_mtime_ns + 10**9

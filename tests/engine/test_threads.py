@@ -1,12 +1,25 @@
 """Tasks are done once each by whoever is free, and the first error stops everybody."""
 
+import itertools
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from weightsmith.engine.executors.threads import run_tasks
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """The threads that are started while a test runs."""
+    start, threads = threading.Thread.start, list[threading.Thread]()
+
+    def start_and_tell(thread: threading.Thread) -> None:
+        start(thread)
+        threads.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_tell)
+    return threads
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
@@ -26,7 +39,7 @@ def test_each_worker_is_one_thread() -> None:
 
     def first_waits(own: set[int], task: int) -> None:
         if task < 4:
-            gate.wait(10)  # so that all four take part
+            gate.wait()  # so that all four take part
         worker(own)
 
     run_tasks(range(100), [lambda task, own=own: first_waits(own, task) for own in seen])  # type: ignore[misc]
@@ -34,43 +47,34 @@ def test_each_worker_is_one_thread() -> None:
     assert len(set.union(*seen)) == 4
 
 
-def test_the_first_error_is_raised_and_stops_the_rest() -> None:
-    done: list[int] = []
+def test_the_first_error_is_raised_and_stops_the_rest(started: list[threading.Thread]) -> None:
+    """Of tasks that would never end."""
 
     def worker(task: int) -> None:
         if task == 3:
             raise ValueError(task)
-        done.append(task)
 
     with pytest.raises(ValueError, match="3"):
-        run_tasks(iter(range(10_000)), [worker, worker])
-    assert len(done) < 10_000
-    assert threading.active_count() < 10
+        run_tasks(itertools.count(), [worker, worker])
+    assert len(started) == 2
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_where_the_system_grants_no_thread_the_others_are_stopped(
-    monkeypatch: pytest.MonkeyPatch,
+    started: list[threading.Thread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, stopped = threading.Thread.start, threading.Event()
-    granted = iter([True, True])
+    start = threading.Thread.start
 
     def start_or_refuse(thread: threading.Thread) -> None:
-        if not next(granted, False):
+        if len(started) == 2:
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    def endless() -> Iterator[int]:
-        while not stopped.is_set():
-            yield 0
-
-    before = threading.active_count()
     monkeypatch.setattr(threading.Thread, "start", start_or_refuse)
-    try:
-        with pytest.raises(MemoryError, match="start new thread"):
-            run_tasks(endless(), [lambda _: None] * 3)
-        assert threading.active_count() == before
-    finally:
-        stopped.set()
+    with pytest.raises(MemoryError, match="start new thread"):
+        run_tasks(itertools.count(), [lambda _: None] * 3)
+    assert len(started) == 2
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_an_error_in_the_tasks_themselves_is_raised() -> None:
@@ -82,28 +86,56 @@ def test_an_error_in_the_tasks_themselves_is_raised() -> None:
         run_tasks(tasks(), [lambda _: None, lambda _: None])
 
 
+class Interrupted:
+    """One worker, which is in the middle of its first task when Ctrl-C arrives, and goes on with it
+    once it is waited for again.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.release = threading.Event(), threading.Event()
+        self.done: list[int] = []
+        self._monkeypatch = monkeypatch
+
+    def work(self, task: int) -> None:
+        self.begun.set()
+        self.release.wait()
+        self.done.append(task)
+
+    def run(self) -> None:
+        join = threading.Thread.join
+
+        def join_and_release(thread: threading.Thread) -> None:
+            self.release.set()
+            join(thread)
+
+        def interrupt(thread: threading.Thread) -> None:
+            self._monkeypatch.setattr(threading.Thread, "join", join_and_release)
+            self.begun.wait()
+            raise KeyboardInterrupt
+
+        self._monkeypatch.setattr(threading.Thread, "join", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_tasks(itertools.count(), [self.work])
+
+
 def test_an_interrupt_waits_for_the_task_in_hand_and_starts_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    begun, release = threading.Event(), threading.Event()
-    done: list[int] = []
-    join = threading.Thread.join
+    interrupted = Interrupted(monkeypatch)
+    interrupted.run()
+    assert interrupted.done == [0]
 
-    def worker(task: int) -> None:
-        begun.set()
-        release.wait(10)
-        done.append(task)
 
-    def interrupted_join(self: threading.Thread, timeout: float | None = None) -> None:
-        """Ctrl-C arrives while the caller waits; only the first time."""
-        monkeypatch.setattr(threading.Thread, "join", join)
-        begun.wait(10)
-        threading.Timer(0.05, release.set).start()
-        raise KeyboardInterrupt
+def test_an_interrupt_while_a_thread_starts_waits_for_its_task_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has begun, and the call that started it has not returned."""
+    interrupted, start = Interrupted(monkeypatch), threading.Thread.start
 
-    monkeypatch.setattr(threading.Thread, "join", interrupted_join)
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        run_tasks(iter(range(1000)), [worker])
-    assert done == [0]
-    assert time.monotonic() - started < 5
+    def start_and_interrupt(thread: threading.Thread) -> None:
+        start(thread)
+        thread.join()
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+    interrupted.run()
+    assert interrupted.done == [0]

@@ -42,8 +42,9 @@ def shared(vectors: Path, children: Children) -> Iterator[Shared]:
     try:
         yield Shared(home, vectors, children)
     finally:
-        for folder in (home, *(path for path in home.rglob("*") if path.is_dir())):
-            folder.chmod(0o755)
+        for folder, names, _ in os.walk(home):  # lists a folder after it has yielded the one above
+            for name in names:
+                Path(folder, name).chmod(0o755)
         shutil.rmtree(home)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import safetensors
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as library_save
 
@@ -339,7 +339,7 @@ def test_what_the_library_reads_we_read(opened: Opened, content: bytes) -> None:
     assert found == expected
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(st.data())
 def test_a_header_with_any_byte_changed_is_read_or_refused_by_name(
     tmp_path: Path, data: st.DataObject
@@ -385,7 +385,7 @@ def test_the_header_bytes_are_golden() -> None:
     ]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     st.dictionaries(
         NAMES,
@@ -416,7 +416,7 @@ def test_our_header_has_the_bytes_that_the_library_writes(
     assert len(tensors) == len(infos)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     st.dictionaries(
         NAMES,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weightsmith.errors import (
@@ -591,7 +591,7 @@ def test_empty_pointer_and_page_are_told_apart(opened: Opened) -> None:
     refused(opened(b"<!DOCTYPE html><html></html>"), WebPage, "is a web page")
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(st.data())
 def test_a_file_with_any_bytes_changed_is_read_within_itself_or_refused_by_name(
     tmp_path: Path, data: st.DataObject
@@ -610,7 +610,7 @@ def test_a_file_with_any_bytes_changed_is_read_within_itself_or_refused_by_name(
             assert 0 <= stored.offset <= stored.offset + stored.info.nbytes <= len(content)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(st.data())
 def test_a_pickle_with_any_bytes_changed_is_read_or_refused_by_name(
     tmp_path: Path, data: st.DataObject

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.serialization import get_crc32_options, set_crc32_options
 
@@ -176,9 +176,7 @@ def assert_table(path: Path, content: Mapping[str, object]) -> TorchTable:
     return table
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100)
 @given(state_dicts(), st.sampled_from([2, 3, 4, 5]))
 def test_every_state_dict_comes_out_as_torch_loads_it(
     tmp_path: Path, content: dict[str, object], protocol: int

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,12 +30,14 @@ class Notes:
     def __init__(self) -> None:
         self.said: list[str] = []
         self.phases: list[list[Any]] = []
+        self._lock = threading.Lock()
 
     def begin(self, phase: str, total_nbytes: int) -> None:
         self.phases.append([phase, total_nbytes, 0])
 
     def advance(self, nbytes: int) -> None:
-        self.phases[-1][2] += nbytes
+        with self._lock:
+            self.phases[-1][2] += nbytes
 
     def note(self, text: str) -> None:
         self.said.append(text)
@@ -95,6 +98,10 @@ def die_at(steps: Iterator[int], last: int) -> None:
 def do(task: dict[str, Any]) -> None:
     """Write the outcome to the task's file; what else is said goes beside it."""
     out = Path(task["out"])
+    if limit := task["file_limit"]:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if task["dies_at"]:
         fs.on_durable_step = functools.partial(die_at, iter(range(1, 1000)), task["dies_at"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -131,6 +138,7 @@ def serve() -> None:
     ):
         importlib.import_module(module)
     outcome_of({"op": "download", "args": ["no/model"], "options": {}, "dry": True})
+    importlib.import_module("huggingface_hub").close_session()
     print("ready", flush=True)
     for line in sys.stdin:
         child = os.fork()
@@ -155,4 +163,7 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["serve"]:
         serve()
     else:
-        do(json.loads(sys.argv[1]))
+        try:
+            do(json.loads(sys.argv[1]))
+        except KeyboardInterrupt:
+            os._exit(130)  # as the command does: threads that hear nothing of it are left

@@ -1,9 +1,11 @@
 """A hub on loopback, and clients of it in processes of their own."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,8 @@ class Client:
     """A process that forks clients; where there is none, each is a fresh one."""
     dies_at: int = 0
     """The durable step at which the process of an operation ends, if any."""
+    file_limit: int = 0
+    """Bytes that no file of theirs can grow beyond, if any."""
     env: dict[str, str] = field(default_factory=dict)
     """What their environment says beyond the usual."""
 
@@ -44,7 +48,7 @@ class Client:
         """What `tests.hub.client` takes."""
         self.out.unlink(missing_ok=True)
         task = {"op": op, "args": args, "options": options, "dry": dry, "out": str(self.out)}
-        return {**task, "dies_at": self.dies_at}
+        return {**task, "dies_at": self.dies_at, "file_limit": self.file_limit}
 
     @property
     def whole_env(self) -> dict[str, str]:
@@ -99,6 +103,15 @@ class Client:
         outcome: dict[str, Any] = json.loads(self.out.read_text())
         return outcome
 
+    def await_bytes(self, raw: bytes, nbytes: int) -> None:
+        """Wait until so much of a large file of `org/model` is here, where no more of it comes."""
+        blobs = self.cache / "models--org--model" / "blobs"
+        partial = blobs / f"{hashlib.sha256(raw).hexdigest()}.incomplete"
+        end = time.monotonic() + 60
+        while not partial.exists() or partial.stat().st_size < nbytes:
+            assert time.monotonic() < end, f"{partial} does not come"
+            time.sleep(0.002)
+
     def join(self) -> None:
         """Wait until the forked process has ended."""
         assert self.server
@@ -117,6 +130,8 @@ def usual_env(hub: Hub) -> dict[str, str]:
     without = ("HF_", "TRANSFORMERS_", "SSL_CERT_")
     theirs = {name: text for name, text in os.environ.items() if not name.startswith(without)}
     ours = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1", "no_proxy": "*"}
+    # Who is held waits until the test says otherwise, and who is slow is no fault.
+    ours |= {"HF_HUB_DOWNLOAD_TIMEOUT": "100", "HF_HUB_ETAG_TIMEOUT": "100"}
     # Reading the system's certificates takes longer than all that is done here without them.
     return {**theirs, **ours, "SSL_CERT_DIR": str(Path(__file__).parent)}
 

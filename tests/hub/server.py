@@ -6,7 +6,7 @@ Large files (by suffix) are LFS files: `resolve` redirects to another host, as t
 import fnmatch
 import hashlib
 import json
-import select
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -56,8 +56,12 @@ class Fault:
     body: bytes = b""
     cut_after: int | None = None
     """Close the connection after so many bytes of the body."""
-    hold_after: int | None = None
-    """Send nothing more after so many bytes, until the client has gone."""
+    hold_at: int | None = None
+    """Send nothing of the file from this byte on to who asks for one before it, until they have
+    gone; take what is sent here, and say nothing.
+    """
+    held: threading.Event = field(default_factory=threading.Event)
+    """Set as soon as somebody waits for the rest."""
     flip: int | None = None
     """Send this byte of the file wrong."""
     ignore_range: bool = False
@@ -79,7 +83,7 @@ class Hub:
 
     def __init__(self) -> None:
         """Nothing is served yet."""
-        self.forget()
+        self._hold_nothing()
         self.lock = threading.Lock()
         self._api = _serve(self, _Api)
         self._cdn = _serve(self, _Cdn)
@@ -94,8 +98,17 @@ class Hub:
             server.shutdown()
             server.server_close()
 
+    def settle(self) -> None:
+        """Wait until all is noted that clients asked for who have gone; nobody else is here."""
+        for server in (self._api, self._cdn):
+            server.settle()
+
     def forget(self) -> None:
         """Hold nothing, and let nothing go wrong."""
+        self.settle()
+        self._hold_nothing()
+
+    def _hold_nothing(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
@@ -103,11 +116,13 @@ class Hub:
         """By token, the organisations in which its owner may write."""
         self.objects: dict[str, bytes] = {}
         """Large files that were uploaded, by sha256."""
-        self.after_each: Callable[[], object] = lambda: None
-        """Called after each request: what moves while somebody reads."""
+        self.before_answer: Callable[[Request], object] = lambda _: None
+        """Called when an answer is decided, and none of it sent: what moves while somebody reads.
+        """
 
     def forget_requests(self) -> None:
         """Count anew."""
+        self.settle()
         self.faults.clear()
         self.requests.clear()
 
@@ -131,11 +146,6 @@ class Hub:
     def ranges(self, name: str) -> list[str | None]:
         """What was asked of the CDN of a file, in order."""
         return [r.range for r in self.requests if fnmatch.fnmatchcase(r.path, f"/cdn/*/{name}")]
-
-    def resumed_at(self, name: str) -> int:
-        """Where the last request for the rest of a file began; 0 if it was for all of it."""
-        last = self.ranges(name)[-1] or "bytes=0-"
-        return int(last.removeprefix("bytes=").removesuffix("-"))
 
     def fault_for(self, request: Request) -> Fault | None:
         """Note the request; the first fault that is due."""
@@ -185,6 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
         request = Request(self.command, path, self.headers["Range"], token, self._content())
+        self.asked = request
         fault = self.hub.fault_for(request)
         if fault and self.command in {"POST", "PUT"} and not fault.status:
             self._fall_silent(fault)
@@ -192,16 +203,22 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(fault.status, fault.headers, fault.body)
         else:
             self._answer(request, fault or Fault("", 0))
-        self.hub.after_each()
 
     def _answer(self, request: Request, fault: Fault) -> None:
         raise NotImplementedError
 
     def _fall_silent(self, fault: Fault) -> None:
         """Hang up without an answer, at once or when the client has gone."""
-        if fault.hold_after is not None:
-            select.select([self.connection], [], [], 30)
         self.close_connection = True
+        if fault.hold_at is not None:
+            self._hold(fault)
+
+    def _hold(self, fault: Fault) -> None:
+        """Wait until the client has gone, who says nothing more."""
+        self.close_connection = True
+        self.wfile.flush()
+        fault.held.set()
+        self.rfile.read(1)
 
     def _content(self) -> bytes:
         """What came with the request, whole or in chunks."""
@@ -219,12 +236,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, {"X-Error-Code": code, **said}, b"{}")
 
     def _send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
+        self._begin(status, {"Content-Length": str(len(body)), **headers})
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def _begin(self, status: int, headers: Mapping[str, str]) -> None:
+        self.hub.before_answer(self.asked)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
 
     def _send_file(self, raw: bytes, headers: dict[str, str], fault: Fault) -> None:
         """The file, or the range that was asked for, as whole as the fault lets it."""
@@ -240,21 +261,16 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.flip is not None:
             raw = raw[: fault.flip] + bytes([raw[fault.flip] ^ 1]) + raw[fault.flip + 1 :]
         body = raw[start:stop]
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
+        self._begin(status, {"Content-Length": str(len(body)), **headers})
         if self.command == "HEAD":
             return
-        for after, held in ((fault.cut_after, False), (fault.hold_after, True)):
-            if after is not None and after < len(body):
-                self.wfile.write(body[:after])
-                self.wfile.flush()
-                if held:
-                    select.select([self.connection], [], [], 30)
-                self.close_connection = True
-                return
-        self.wfile.write(body)
+        if fault.hold_at is not None and start < fault.hold_at < stop:
+            self.wfile.write(body[: fault.hold_at - start])
+            self._hold(fault)
+            return
+        sent = body[: fault.cut_after]
+        self.wfile.write(sent)
+        self.close_connection |= len(sent) < len(body)
 
 
 class _Api(_Handler, Uploads):
@@ -376,6 +392,32 @@ def _refs(repo: Repo) -> dict[str, list[dict[str, str]]]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 100  # who finds no room in it waits for a second
+
+    def __init__(self, handler: type[_Handler]) -> None:
+        self.guests = 0
+        self.change = threading.Condition()
+        super().__init__(("127.0.0.1", 0), handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self.change:
+            self.guests += 1
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        with self.change:
+            self.guests -= 1
+            self.change.notify_all()
+
+    def settle(self) -> None:
+        with socket.create_connection(
+            ("127.0.0.1", self.server_port)
+        ) as last:  # they are let in by turns
+            last.sendall(b"\r\n")
+            assert last.recv(1) == b""
+        with self.change:
+            assert self.change.wait_for(lambda: not self.guests, 30), "somebody has not gone"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that leave in the middle are what these tests are about."""
@@ -383,9 +425,8 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-def _serve(hub: Hub, kind: type[_Handler]) -> ThreadingHTTPServer:
-    handler = type(kind.__name__, (kind,), {"hub": hub})
-    server = _Server(("127.0.0.1", 0), handler)
+def _serve(hub: Hub, kind: type[_Handler]) -> _Server:
+    server = _Server(type(kind.__name__, (kind,), {"hub": hub}))
     threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
     ).start()

@@ -15,10 +15,10 @@ from huggingface_hub.utils import WeakFileLock
 
 from tests.hub.server import etag, git_sha1
 from weightsmith.errors import LastUsedUnknown, NotInCache, SourceIsDirectory, TargetUnwritable
+from weightsmith.hub.cache import _leftovers
 from weightsmith.ops.clean_cache import CleanPlan, choose, clean_cache, plan_clean_cache
 
 DAY = 86_400.0
-NOW = time.time()
 
 
 @dataclass
@@ -27,6 +27,8 @@ class Maker:
 
     root: Path
     rng: random.Random = field(default_factory=lambda: random.Random(0))
+    now: float = field(default_factory=lambda: time.time() - 60)
+    """A minute ago, so that no clock that is set back makes a day less of it."""
 
     def raw(self, nbytes: int) -> bytes:
         return self.rng.randbytes(nbytes)
@@ -53,7 +55,7 @@ class Maker:
                 blob.write_bytes(raw)
             link.symlink_to(os.path.relpath(blob, link.parent))
             days = used + 1 if modified is None else modified
-            os.utime(blob, (NOW - used * DAY, NOW - days * DAY))
+            os.utime(blob, (self.now - used * DAY, self.now - days * DAY))
         if ref:
             (repo / "refs").mkdir(exist_ok=True)
             (repo / "refs" / ref).write_text(commit)
@@ -63,7 +65,7 @@ class Maker:
         """A file in a repository's blobs that nothing points at."""
         path = self.root / f"models--{repo_id.replace('/', '--')}" / "blobs" / name
         path.write_bytes(self.raw(nbytes))
-        os.utime(path, (NOW - days * DAY,) * 2)
+        os.utime(path, (self.now - days * DAY,) * 2)
         return path
 
     def share(self, repo_id: str, name: str, raw: bytes) -> Path:
@@ -163,6 +165,23 @@ class TestWithoutASelector:
         maker.revision("org/old", {"model.safetensors": maker.raw(500)})
         maker.leftover("org/old", hashlib.sha256(b"x").hexdigest(), 300, days=0)
         assert maker.clean() == 0
+
+    def test_a_download_that_ends_while_the_cache_is_looked_at_is_no_fault(
+        self, maker: Maker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        maker.revision("org/old", {"model.safetensors": maker.raw(500)})
+        partial = maker.leftover("org/old", f"{'0' * 64}.incomplete", 300)
+        seen = scan_cache_dir(maker.root)
+        stat = Path.stat
+
+        def stat_and_end(path: Path, **how: Any) -> os.stat_result:
+            state = stat(path, **how)
+            if path == partial:
+                path.rename(path.with_suffix(""))
+            return state
+
+        monkeypatch.setattr(Path, "stat", stat_and_end)
+        assert [leftover.nbytes for leftover in _leftovers(maker.root, seen)] == [300]
 
     def test_an_empty_or_absent_cache_is_no_fault(self, maker: Maker, tmp_path: Path) -> None:
         assert maker.plan().rows == ()

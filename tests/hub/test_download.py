@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +204,13 @@ class TestWithoutANetwork:
     def test_a_hub_out_of_reach_is_said_and_the_cache_used(self, hub: Hub, client: Client) -> None:
         hub.add("org/model", MODEL)
         online = client.download("org/model")
-        nobody = "http://127.0.0.1:9"
-        outcome = client.download("org/model", endpoint=nobody)
+        with socket.socket() as deaf:
+            deaf.bind(("127.0.0.1", 0))  # nobody else gets this port, and nobody listens
+            nobody = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+            outcome = client.download("org/model", endpoint=nobody)
+            other = client.run("download", "org/other", endpoint=nobody)
         assert outcome["folder"] == online["folder"]
         assert any(nobody in line and "cache decides" in line for line in outcome["why"])
-        other = client.run("download", "org/other", endpoint=nobody)
         assert (other["code"], other["reference"]) == (5, "hub-unreachable")
 
 
@@ -224,7 +227,9 @@ class TestRevisions:
     def test_a_commit_that_moves_meanwhile_mixes_nothing(self, hub: Hub, client: Client) -> None:
         first = hub.add("org/model", MODEL)
         moving = iter(range(1000))
-        hub.after_each = lambda: hub.add("org/model", MODEL | {"config.json": b"%d" % next(moving)})
+        hub.before_answer = lambda _: hub.add(
+            "org/model", MODEL | {"config.json": b"%d" % next(moving)}
+        )
         outcome = client.download("org/model")
         assert outcome["commit"] == first
         assert files_in(outcome["folder"]) == MODEL

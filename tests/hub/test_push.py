@@ -16,9 +16,8 @@ from huggingface_hub import ModelCard
 from tests.delta.models import SIDECARS, contents, trained, weights
 from tests.engine.folders import assert_same_bits, load, write_model
 from tests.hub.conftest import Client
-from tests.hub.server import Hub
+from tests.hub.server import Fault, Hub, Request
 from tests.hub.test_cli import Person
-from tests.hub.test_interrupted import until
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.manifest import Manifest, own_sidecars, read_manifest
 from weightsmith.units import format_size
@@ -439,12 +438,12 @@ def test_what_moved_since_it_was_looked_at_is_exit_5(hub: Hub, me: Client) -> No
     (place(me) / "delta").rename(place(me) / "old")
     (place(me) / "target" / "generation_config.json").write_bytes(b"{ }")
 
-    def move() -> None:
-        if hub.requests[-1].path.endswith("/preupload/main"):
-            hub.after_each = lambda: None
+    def move(request: Request) -> None:
+        if request.path.endswith("/preupload/main"):
+            hub.before_answer = lambda _: None
             hub.repos[REPO].commit({**there(hub), "LICENSE": b"free"})
 
-    hub.after_each = move
+    hub.before_answer = move
     assert "A commit has happened since" in refused(me, 5, "repo-changed")
     assert there(hub)["LICENSE"] == b"free"
 
@@ -523,14 +522,14 @@ def test_who_may_not_write_is_told_so(hub: Hub, me: Client) -> None:
 def test_what_the_hub_has_is_compared_with_what_is_here(hub: Hub, me: Client, how: str) -> None:
     name = "delta-00001-of-00002.safetensors"
 
-    def spoil() -> None:
-        if "/commit/" in hub.requests[-1].path:
+    def spoil(request: Request) -> None:
+        if "/commit/" in request.path:
             files = hub.repos[REPO].commits[hub.repos[REPO].refs["main"]]
             raw = bytearray(files.pop(name))
             raw[-1] ^= 1
             files |= {name: bytes(raw)} if how == "flipped" else {}
 
-    hub.after_each = spoil
+    hub.before_answer = spoil
     said = refused(me, 10, "pushed-wrong")
     assert f"{name} is" in said
 
@@ -541,22 +540,25 @@ def test_interrupted_it_keeps_the_delta_and_sends_the_rest(hub: Hub, me: Client)
     two = {f"{n}.weight": weights(1000, 1000, seed=9 + n) for n in range(2)}
     write_model(place(me) / "target", two, shards=2)
 
-    def hold_second() -> None:
-        if hub.requests[-1].method == "PUT":
-            hub.after_each = lambda: None
-            hub.fail("PUT /upload/*", times=1, hold_after=0)
+    silence = Fault("PUT /upload/*", hold_at=0)
 
-    hub.after_each = hold_second
+    def hold_second(request: Request) -> None:
+        if request.method == "PUT":
+            hub.before_answer = lambda _: None
+            hub.faults.append(silence)
+
+    hub.before_answer = hold_second
     process = person.start(*PUSH, "--yes", stderr=subprocess.PIPE)
-    until(lambda: hub.count("PUT *") == 2)
+    assert silence.held.wait(60)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "uploading delta-00002-of-00002.safetensors, 1." in said
     assert "is finished, and stays" in said
     assert there(hub) == {}
+    hub.forget_requests()
     pushed(me)
-    assert hub.count("PUT *") == 3
+    assert hub.count("PUT *") == 1
     assert "weightsmith.json" in there(hub)
 
 
@@ -565,11 +567,11 @@ def test_small_files_that_the_hub_leaves_waiting_do_not_hold_up_an_interrupt(
 ) -> None:
     person = Person(hub, me)
     person.env["HF_TOKEN"] = ME
-    hub.fail("PUT /upload/*", hold_after=0)
+    silence = hub.fail("PUT /upload/*", hold_at=0)
     process = person.start(*PUSH, "--yes", stderr=subprocess.PIPE)
-    until(lambda: hub.count("PUT *") > 0)
+    assert silence.held.wait(60)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == 130
     assert there(hub) == {}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -194,7 +194,7 @@ def cases(draw: st.DrawFn, model: Model) -> Case:
     )
 
 
-@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES)
 @pytest.mark.parametrize("name", MODELS)
 @given(data=st.data())
 def test_random_adapters_give_the_bits_of_peft(

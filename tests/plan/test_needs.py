@@ -94,6 +94,7 @@ def test_an_exact_delta_is_not_refused_for_what_it_takes_at_most(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr(needs, "available_memory", lambda: None)
     plan = plan_of("F16", "F16")
     with pytest.raises(DiskTooSmall):
         require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))

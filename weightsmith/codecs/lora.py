@@ -13,12 +13,13 @@ from weightsmith.formats.tensors import SUMMABLE, TensorInfo, dtype_bits
 if TYPE_CHECKING:
     from torch import Tensor
 
-BLOCK_ROWS: Final = 64
+BLOCK_ROWS: Final = 96
 """Rows of a product that are computed at a time, counted from the tensor's first row; a shorter
 rest belongs to the block before it.
 
-A constant, because the bits of a product may depend on how it is cut. Tried with MKL: cut so, it
-is the whole product bit for bit up to rank 768; with a short block at the end it is not.
+A constant, because the bits of a product may depend on how it is cut. Tried with MKL's kernels for
+AVX2 and for AVX-512: cut so, it is the whole product bit for bit up to rank 768; with a short block
+at the end it is not, and with AVX2 not in blocks of 64 or 128 either.
 """
 _CHUNK_NBYTES: Final = 2 * 1024 * 1024
 
@@ -174,7 +175,11 @@ class _Ready:
     def deltas(self, first: int, stop: int) -> "Iterator[tuple[int, int, Tensor]]":
         """The scaled product for rows `first` to `stop`, in blocks: from row, to row, and it."""
         for low, high in _blocks(len(self.left), first, stop):
-            product = self.left[low:high] @ self.right
+            if self.step.by_row:
+                product = self.left[low:high] @ self.right
+            else:
+                # Columns of the product that peft turns: made turned, AVX2 gives it other bits.
+                product = (self.right.T @ self.left[low:high].T).T.contiguous()
             here, there = max(low, first), min(high, stop)
             yield here, there, product[here - low : there - low].mul_(self.step.scale)
 
@@ -212,8 +217,6 @@ def _ready(step: Step, tensors: "Sequence[Tensor]") -> _Ready:
     if not step.is_product:
         return _Ready(step, left, left, left)
     a, b = tensors[:2]
-    # Where rows of the tensor are columns of the product, the same product is made from its other
-    # side; tried, the same bits.
     left, right = (b, a) if step.by_row else (a.T, b.T)
     return _Ready(step, left, right, tensors[-1].reshape(-1))
 

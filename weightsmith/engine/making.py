@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Any, Self, TypeVar
 
 from weightsmith import fs
@@ -181,14 +181,19 @@ class Background:
         """Set when nothing of it is wanted any more."""
         self._pool = ThreadPoolExecutor(1)
         self._pending: list[Future[Any]] = []
+        self._leaving = Lock()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        # An interrupt does not wait for the medium; what was not synced has no receipt.
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Who holds staging next is alone in it. An interrupt does not wait for the medium all the
+        # same: what was not synced has no receipt, and gets none any more.
         self.stopped.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._leaving:
+            pass
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        self._pool.shutdown(wait=not interrupted, cancel_futures=True)
 
     def submit(self, work: Callable[[], Done]) -> Future[Done]:
         """Do this after all that was submitted before."""
@@ -220,6 +225,8 @@ class Background:
         def leave() -> None:
             for each in before:
                 each.result()
-            receipt.write(directory)
+            with self._leaving:
+                if not self.stopped.is_set():
+                    receipt.write(directory)
 
         self.submit(leave)

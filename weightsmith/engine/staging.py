@@ -65,6 +65,9 @@ class Staging:
                 import fcntl
 
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(lock.fileno()).st_nlink == 0:
+                    # The run that held it has just ended, and deleted it with all of staging.
+                    raise StagingBusy(target=self.target)
             except ImportError:
                 pass
             except BlockingIOError as error:
@@ -132,6 +135,12 @@ class Staging:
             return bytes_digest(self._plan_path.read_bytes())
         except OSError:
             return None
+
+    def output_nbytes(self) -> int:
+        """Bytes of the unfinished output; 0 once it is published, which may be right now."""
+        with contextlib.suppress(OSError), os.scandir(self.output) as entries:
+            return sum(entry.stat().st_size for entry in entries if entry.is_file())
+        return 0
 
     def publish(self, *, overwrite: bool) -> None:
         """Give the finished output its final name, by one rename or exchange.

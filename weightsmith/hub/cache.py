@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import stat
 import time
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
@@ -230,9 +231,8 @@ def _leftovers(root: Path, info: "HFCacheInfo") -> Iterator[Leftover]:
     for repo in info.repos:
         blobs = repo.repo_path / "blobs"
         for path in blobs.iterdir() if blobs.is_dir() else ():
-            if path in known or not path.is_file():
+            if path in known or (state := _state(path)) is None:
                 continue
-            state = path.stat()
             lock = root / ".locks" / repo.repo_path.name / f"{path.name.partition('.')[0]}.lock"
             incomplete = path.suffix == ".incomplete"
             fresh = not incomplete and time.time() - state.st_mtime < JUST_NOW_S
@@ -248,7 +248,19 @@ def _leftovers(root: Path, info: "HFCacheInfo") -> Iterator[Leftover]:
             )
     if store := _shared_store():
         for path, nbytes in store.unreferenced_shared_blobs(root).items():
-            yield Leftover("unreferenced", path, path, nbytes, path.stat().st_mtime)
+            if state := _state(path):
+                yield Leftover("unreferenced", path, path, nbytes, state.st_mtime)
+
+
+def _state(path: Path) -> os.stat_result | None:
+    """What the system says of a file; None where there is none, or none any more: a download may
+    just have finished with it.
+    """
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return state if stat.S_ISREG(state.st_mode) else None
 
 
 def _is_held(lock: Path) -> bool:
@@ -258,7 +270,7 @@ def _is_held(lock: Path) -> bool:
     if not lock.exists():
         return False
     try:
-        with WeakFileLock(lock, timeout=0.01):
+        with WeakFileLock(lock, timeout=0.1):
             return False
     except TimeoutError:
         return True

@@ -13,7 +13,7 @@ from weightsmith.hub.connection import Connection, file_url, is_web_page, reques
 from weightsmith.hub.faults import translated
 from weightsmith.hub.hashes import hash_file, require_digest
 from weightsmith.hub.listing import Listing, RepoFile
-from weightsmith.hub.places import CachePlace, FolderPlace, Place, holds
+from weightsmith.hub.places import CachePlace, FolderPlace, Place, holds, is_whole
 
 FIRST_WAIT_S = 1.0
 """Before the second try; then twice as long each time, up to eight times as long."""
@@ -45,24 +45,45 @@ def fetch(job: Job, file: RepoFile) -> None:
 
     Raises: HashMismatch, DownloadBroken, DiskFull, and what `translated` makes of other answers.
     """
+    from huggingface_hub.utils import WeakFileLock
+
+    lock = job.place.lock(file)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    # The library's own lock, for which `_fetch` and the library wait, is free in between.
+    with WeakFileLock(lock.with_stem(f"{lock.stem}.turn")):
+        if file.name not in job.damaged and is_whole(job.place.folder / file.name, file):
+            job.advance(file.nbytes)  # another process brought it while we waited
+        else:
+            _bring(job, file)
+
+
+def _bring(job: Job, file: RepoFile) -> None:
+    """Do what `fetch` says, while no other of us does."""
     cache = CachePlace(job.connection.cache, job.listing.repo_id, job.listing.commit)
     path = job.place.folder / file.name
     if job.connection.xet:
         _by_library(job, file, replace=path.exists())
     elif job.place == cache:
         _fetch(job, file)
-        if cache.store(file).exists() and not path.is_symlink():
-            path.unlink(missing_ok=True)  # a copy from before, which the library would keep
+        if cache.store(file).exists() and _is_copy(path):
+            path.unlink()  # from before; the library would keep it
         # The blob is there; the library links it into the snapshot.
         unheard = dataclasses.replace(job, advance=lambda _: None)
         _by_library(unheard, file, checked=cache.store(file))
-        if not path.is_symlink():  # links cannot be made here, so the library made a copy
+        if _is_copy(path):  # links cannot be made here
             cache.store(file).unlink(missing_ok=True)
     elif holds(cache, file):
         path.unlink(missing_ok=True)  # it may be a link, and copying would write through it
         _by_library(job, file)
     else:
         _fetch(job, file)
+
+
+def _is_copy(path: Path) -> bool:
+    """Whether a file stands in a snapshot itself, and not the link that the library makes where it
+    can; for another program it may do so at any moment.
+    """
+    return path.is_file() and not path.is_symlink()
 
 
 def _by_library(
@@ -113,7 +134,7 @@ def _by_library(
 
 
 def _fetch(job: Job, file: RepoFile) -> None:
-    """Fetch over HTTP, as the only one who does, and put it where its bytes belong."""
+    """Fetch over HTTP, while no library does, and put it where its bytes belong."""
     from huggingface_hub.utils import WeakFileLock
 
     place = job.place
@@ -211,6 +232,7 @@ def _ask_for_rest(partial: Path, start: int, job: Job, file: RepoFile) -> int:
                 if start + len(piece) > file.nbytes:
                     raise DownloadBroken(file=file.name, reason="it goes on beyond its length")
                 out.write(piece)
+                out.flush()  # nor in a kill
                 start += len(piece)
                 job.advance(len(piece))
     return start

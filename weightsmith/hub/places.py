@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -122,10 +123,16 @@ class FolderPlace:
 
 def holds(place: Place, file: RepoFile) -> bool:
     """Whether the file is there in its full length."""
-    return any(
-        path.is_file() and path.stat().st_size == file.nbytes
-        for path in (place.folder / file.name, place.store(file))
-    )
+    return any(is_whole(path, file) for path in (place.folder / file.name, place.store(file)))
+
+
+def is_whole(path: Path, file: RepoFile) -> bool:
+    """Whether `path` is a file of the full length, at one moment: others may be at work there."""
+    try:
+        state = path.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(state.st_mode) and state.st_size == file.nbytes
 
 
 def cached_listing(connection: Connection, repo_id: str, revision: str) -> Listing | None:

@@ -85,8 +85,9 @@ class HubStore:
 
     def _fetch_early(self, name: str) -> None:
         # Whoever reads the file asks for it again, and meets what was wrong.
-        with contextlib.suppress(WeightsmithError, Stopped, OSError):
-            self.open(name)
+        with contextlib.suppress(WeightsmithError, Stopped, OSError), self._locks[name]:
+            if name in self._expected:  # else this thread comes too late: it was read and dropped
+                self._opened(name)
 
     def open(self, name: str) -> fs.PositionedFile:
         """The whole file; the first that asks fetches it, while others who want it wait.
@@ -94,13 +95,17 @@ class HubStore:
         Raises: as `hub.fetch.fetch`.
         """
         with self._locks[name]:
-            if name not in self._open:
-                self._open[name] = fs.open_for_reading(self._path(self._files[name]))
-            return self._open[name]
+            return self._opened(name)
+
+    def _opened(self, name: str) -> fs.PositionedFile:
+        if name not in self._open:
+            self._open[name] = fs.open_for_reading(self._path(self._files[name]))
+        return self._open[name]
 
     def release(self, name: str) -> None:
         """Drop the file, unless it is the cache's."""
         with self._locks[name]:
+            self._expected.discard(name)
             self._open.pop(name, None)
             self._job.place.discard(self._files[name])
 

@@ -97,8 +97,7 @@ def needs(job: Job, options: Options, to_fetch: Iterable[Located] = ()) -> Needs
     staging = Staging(job.bindings.target)
     kept = 0
     if staging.plan_digest() == job.plan.digest and not options.restart:
-        # A run that was stopped right after it had published left no output there.
-        kept = sum(f.stat().st_size for f in staging.output.glob("*") if f.is_file())
+        kept = staging.output_nbytes()
     stores = [each.store for each in to_fetch if each.store is not None]
     streamed = 0 if stores else streamed_nbytes(job.plan.shards, job.bindings.inputs)
     return assess(

@@ -33,21 +33,20 @@ def run_tasks(tasks: Iterable[Task], workers: Sequence[Callable[[Task], None]]) 
             errors.append(error)
             stop.set()
 
-    started: list[threading.Thread] = []
+    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in workers]
     try:
-        for worker in workers:
-            thread = threading.Thread(target=work, args=(worker,), daemon=True)
+        for thread in threads:
             try:
                 thread.start()
             except RuntimeError as error:  # out of memory, or more than a container may have
                 raise MemoryError(str(error)) from error
-            started.append(thread)
-        for thread in started:
+        for thread in threads:
             thread.join()
     except BaseException:
         stop.set()
-        for thread in started:
-            thread.join()
+        for thread in threads:
+            if thread.is_alive():  # one that begins only now finds that it is to stop
+                thread.join()
         raise
     if errors:
         raise errors[0]
