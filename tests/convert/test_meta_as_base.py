@@ -1,6 +1,7 @@
 """A folder in Meta's layout serves wherever a model does, without converting it first."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,7 @@ def test_a_weight_file_that_changed_since_is_never_mixed(
     assert list((staging(tmp_path / "out") / "receipts").iterdir())
     part = torch.load(meta / "consolidated.01.pth", weights_only=True)
     torch.save(part, meta / "consolidated.01.pth")  # the same tensors, written anew
+    os.utime(meta / "consolidated.01.pth", ns=(1, 1))  # at another time by any clock
     with pytest.raises(StagingOfAnotherPlan, match="changed since"):
         convert(meta, tmp_path / "out", max_shard_nbytes=SMALL)
 

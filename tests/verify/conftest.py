@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests import tiny
+from tests.engine.folders import copied
+from tests.verify.freeze import FROZEN
 from weightsmith.cli.main import run
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.repair.detect import diagnose, mend
@@ -62,29 +63,14 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """Trained by the first process of a run that needs them."""
-    folder = tmp_path_factory.getbasetemp() / "models"
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parents[1] / "models"
-    target = folder / "vicuna-tiny-v1.1"
-    with FileLock(f"{folder}.lock"):
-        if not target.exists():
-            train(folder, target)
-    return Models(folder / "base", folder / "tuned", folder / "vicuna-tiny-delta-v1.1", target)
-
-
-def train(folder: Path, target: Path) -> None:
-    folder.mkdir()
-    tokenizer = folder / "tokenizer.model"
-    tiny.train_sentencepiece(tokenizer)
-    model = tiny.train_llama(tokenizer, steps=100, layers=2)
-    tiny.save_llama(model, folder / "base", tokenizer)
-    tiny.save_llama(tiny.finetune(model, tokenizer, steps=30), folder / "tuned", tokenizer)
-    delta = folder / "vicuna-tiny-delta-v1.1"
-    tiny.make_fastchat_delta(folder / "base", folder / "tuned", delta)
-    for each in (folder / "base", folder / "tuned", delta):
+    folder = tmp_path_factory.mktemp("models")
+    base, tuned = (copied(FROZEN / side, folder / side) for side in ("base", "tuned"))
+    delta, result = folder / "vicuna-tiny-delta-v1.1", folder / "vicuna-tiny-v1.1"
+    tiny.make_fastchat_delta(base, tuned, delta)
+    for each in (base, tuned, delta):
         complete_tokenizer(each)
-    apply_delta(folder / "base", delta, target=target)
+    apply_delta(base, delta, target=result)
+    return Models(base, tuned, delta, result)
 
 
 @pytest.fixture
