@@ -19,7 +19,9 @@ _HOME = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Pin the environment before any test module, and with it any library, is imported."""
-    home = config.stash[_HOME] = tempfile.TemporaryDirectory(prefix="weightsmith-tests-")
+    home = config.stash[_HOME] = tempfile.TemporaryDirectory(
+        prefix="weightsmith-tests-", ignore_cleanup_errors=True
+    )
     for name in [*os.environ]:
         if name.startswith(("WEIGHTSMITH_", "HF_", "TRANSFORMERS_")) or name == "FORCE_COLOR":
             del os.environ[name]

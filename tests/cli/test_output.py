@@ -178,3 +178,16 @@ def test_a_log_gets_a_line_every_thirty_seconds() -> None:
         "writing: 1.50 GB of 4.00 GB, 37 %, 50.0 MB/s, 50 s left",
         "writing: 3.00 GB of 4.00 GB, 75 %, 50.0 MB/s, 20 s left",
     ]
+
+
+def test_a_log_says_too_that_nothing_has_come_yet() -> None:
+    ticks = iter([0.0, 30.0, 60.0])
+    lines: list[str] = []
+    progress = Lines(lines.append, clock=lambda: next(ticks))
+    progress.begin("downloading", 4_000_000_000)
+    progress.advance(0)
+    progress.advance(2_000_000_000)
+    assert lines[1:] == [
+        "downloading: 0 B of 4.00 GB",
+        "downloading: 2.00 GB of 4.00 GB, 50 %, 33.3 MB/s, 1 min 00 s left",
+    ]

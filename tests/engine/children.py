@@ -173,6 +173,7 @@ def _prepare(request: dict[str, Any]) -> dict[str, int]:
         else:
             delattr(os, name)
     if limit := request.get("file_size_limit"):
+        sys.dont_write_bytecode = True  # cut short, it would be kept
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if uid := request.get("uid"):
         os.setgroups([])

@@ -92,13 +92,14 @@ class Lines:
             if now - self._said < LINE_EVERY_S:
                 return
             self._said = now
-            speed = self._done / (now - self._started)
-            parts = (
-                f"{self._phase}: {format_size(self._done)} of {format_size(self._total)}",
-                f"{100 * self._done // self._total} %",
-                f"{format_size(round(speed))}/s",
-                f"{format_duration((self._total - self._done) / speed)} left",
-            )
+            parts = [f"{self._phase}: {format_size(self._done)} of {format_size(self._total)}"]
+            if self._done > 0:  # a server may let us wait, and a file may have to be begun anew
+                speed = self._done / (now - self._started)
+                parts += [
+                    f"{100 * self._done // self._total} %",
+                    f"{format_size(round(speed))}/s",
+                    f"{format_duration((self._total - self._done) / speed)} left",
+                ]
         self._write_line(", ".join(parts))
 
     def note(self, text: str) -> None:
