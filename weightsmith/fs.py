@@ -349,6 +349,20 @@ def _sync_descriptor(fd: int) -> None:
             raise
 
 
+def file_state(path: Path) -> os.stat_result | None:
+    """What the system says of a regular file, at one moment: others may be at work there.
+
+    None where there is none, or none any more.
+    """
+    try:
+        state = path.stat()
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            return None
+        raise
+    return state if stat.S_ISREG(state.st_mode) else None
+
+
 def require_directory(path: Path) -> None:
     """Raises: SourceNotFound, LinkBroken, SourceIsFile, SourceUnreadable."""
     with translated_read_errors(path):

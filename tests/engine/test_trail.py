@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.report import file_system
 from tests.engine.test_memory import sparse_model
 from tests.memory import cached_nbytes
 from weightsmith import fs
@@ -141,15 +142,17 @@ def test_of_tiny_tensors_many_are_given_back_at_once(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what its page cache holds")
-def test_the_page_cache_is_known_to_hold_what_was_written_until_that_is_given_back(
-    tmp_path: Path,
-) -> None:
+def test_what_is_given_back_leaves_the_page_cache(tmp_path: Path) -> None:
+    if (found := file_system(tmp_path)) not in {"ext4", "xfs"}:
+        pytest.skip(f"{found} may keep it")
     file = fs.create(tmp_path / "file")
     file.write_from(0, memoryview(bytes(SPAN_NBYTES)))
     held = file.is_cached(0, SPAN_NBYTES)
-    file.give_back(0, SPAN_NBYTES)
-    if cached_nbytes(file.path):
-        pytest.skip("this file system lives in the page cache")
+    for _ in range(1000):  # a page that the system has in hand at this moment stays
+        file.give_back(0, SPAN_NBYTES)
+        if not cached_nbytes(file.path):
+            break
+    assert not cached_nbytes(file.path)
     if file.is_cached(0, SPAN_NBYTES):
         pytest.skip("this system does not tell what its page cache holds")
     assert held

@@ -57,7 +57,7 @@ def command(
     changes, the old one is kept as .bak. tokenizer.model is never changed.
     """
     if check:
-        output.dry_run = True  # what is found is the result
+        output.plan_is_result = True
         return _check(output, folder)
     plan = ops.plan_fix_tokenizer(folder)
     _show_faults(output, plan.faults, plan.notes)

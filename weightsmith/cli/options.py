@@ -187,7 +187,7 @@ def _setting(*names: str, **attrs: Any) -> Callable[[F], F]:
 def _keep_dry_run(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
     output = ctx.find_object(Output)
     if output is not None:
-        output.dry_run = value
+        output.plan_is_result = value
     return value
 
 

@@ -34,8 +34,8 @@ class Output:
         """How often ``-q`` was given."""
         self.verbose = 0
         """How often ``-v`` was given."""
-        self.dry_run = False
-        """Whether the plan is all that the run is for."""
+        self.plan_is_result = False
+        """Whether the plan, or what a check finds, is all that the run is for."""
         self.color: Color = "auto"
         self.kept = ""
         """What an interrupted run leaves behind; commands set it once there is something."""
@@ -74,9 +74,9 @@ class Output:
             self._write(sys.stderr, text)
 
     def plan(self, text: str = "") -> None:
-        """What is about to be done: a message, but the result of a dry run."""
+        """What is about to be done: a message, or the result where there is no other."""
         if self.is_human:
-            self._write(sys.stdout if self.dry_run else sys.stderr, text)
+            self._write(sys.stdout if self.plan_is_result else sys.stderr, text)
 
     def line_once(self, text: str) -> None:
         """A message that several parts of a run may have to give, and that one is enough of."""

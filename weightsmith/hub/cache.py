@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import stat
 import time
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from weightsmith import fs
 from weightsmith.hub.deletion import delete_files
 from weightsmith.hub.voice import library_heard, unheard
 
@@ -231,7 +231,7 @@ def _leftovers(root: Path, info: "HFCacheInfo") -> Iterator[Leftover]:
     for repo in info.repos:
         blobs = repo.repo_path / "blobs"
         for path in blobs.iterdir() if blobs.is_dir() else ():
-            if path in known or (state := _state(path)) is None:
+            if path in known or (state := fs.file_state(path)) is None:
                 continue
             lock = root / ".locks" / repo.repo_path.name / f"{path.name.partition('.')[0]}.lock"
             incomplete = path.suffix == ".incomplete"
@@ -248,19 +248,8 @@ def _leftovers(root: Path, info: "HFCacheInfo") -> Iterator[Leftover]:
             )
     if store := _shared_store():
         for path, nbytes in store.unreferenced_shared_blobs(root).items():
-            if state := _state(path):
+            if state := fs.file_state(path):
                 yield Leftover("unreferenced", path, path, nbytes, state.st_mtime)
-
-
-def _state(path: Path) -> os.stat_result | None:
-    """What the system says of a file; None where there is none, or none any more: a download may
-    just have finished with it.
-    """
-    try:
-        state = path.stat()
-    except FileNotFoundError:
-        return None
-    return state if stat.S_ISREG(state.st_mode) else None
 
 
 def _is_held(lock: Path) -> bool:

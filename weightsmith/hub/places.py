@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -127,12 +126,9 @@ def holds(place: Place, file: RepoFile) -> bool:
 
 
 def is_whole(path: Path, file: RepoFile) -> bool:
-    """Whether `path` is a file of the full length, at one moment: others may be at work there."""
-    try:
-        state = path.stat()
-    except OSError:
-        return False
-    return stat.S_ISREG(state.st_mode) and state.st_size == file.nbytes
+    """Whether `path` is a file of the full length."""
+    state = fs.file_state(path)
+    return state is not None and state.st_size == file.nbytes
 
 
 def cached_listing(connection: Connection, repo_id: str, revision: str) -> Listing | None:
