@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from weightsmith.ops.inspect import inspect
     from weightsmith.ops.make_delta import make_delta
     from weightsmith.ops.merge_lora import merge_lora, plan_merge_lora
-    from weightsmith.ops.sources import open_source as open_checkpoint
-    from weightsmith.ops.verify import verify
+    from weightsmith.ops.verify.verify import verify
+    from weightsmith.sources.locate import open_source as open_checkpoint
 
-__version__ = "0.1.0"
 
 _PUBLIC: Final = {
     "apply_delta": "weightsmith.ops.apply_delta:apply_delta",
@@ -30,11 +29,11 @@ _PUBLIC: Final = {
     "inspect": "weightsmith.ops.inspect:inspect",
     "make_delta": "weightsmith.ops.make_delta:make_delta",
     "merge_lora": "weightsmith.ops.merge_lora:merge_lora",
-    "open_checkpoint": "weightsmith.ops.sources:open_source",
+    "open_checkpoint": "weightsmith.sources.locate:open_source",
     "plan_apply_delta": "weightsmith.ops.apply_delta:plan_apply_delta",
     "plan_convert": "weightsmith.ops.convert:plan_convert",
     "plan_merge_lora": "weightsmith.ops.merge_lora:plan_merge_lora",
-    "verify": "weightsmith.ops.verify:verify",
+    "verify": "weightsmith.ops.verify.verify:verify",
 }
 
 __all__ = [

@@ -26,7 +26,7 @@ from weightsmith.errors import (
     TensorTwice,
     WeightsmithError,
 )
-from weightsmith.ops.sources import open_source
+from weightsmith.sources.locate import open_source
 
 TENSORS = {f"model.layers.{n}.weight": torch.full((4, 3), n, dtype=torch.float16) for n in range(9)}
 

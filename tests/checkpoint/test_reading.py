@@ -14,7 +14,7 @@ from tests.engine.folders import load, save, write_model
 from weightsmith.checkpoint import store
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.opening import open_checkpoint
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.errors import JsonInvalid, ShardTruncated, ZipInvalid
 from weightsmith.ops.apply_delta import apply_delta
 

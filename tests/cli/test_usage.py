@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from tests.cli.conftest import RunCommand
-from weightsmith import __version__
 from weightsmith.cli.main import COMMANDS
+from weightsmith.version import __version__
 
 BASE = ("sample", "--base", "./llama")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
 from weightsmith.codecs.base import Range
 from weightsmith.codecs.cast import elements_as_bytes
-from weightsmith.codecs.exact import SpanMaker, params_of, serves_as_base, table_of
+from weightsmith.codecs.exact.codec import SpanMaker, params_of, serves_as_base, table_of
 from weightsmith.codecs.registry import codec
 from weightsmith.formats.tensors import DTYPE_BITS, TensorInfo
 

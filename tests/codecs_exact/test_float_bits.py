@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from weightsmith.codecs.elements import Bits
-from weightsmith.codecs.float_bits import cast_bits
+from weightsmith.codecs.exact.cast_bits import cast_bits
 
 EVERY = np.arange(1 << 16, dtype="<u2")
 TORCH = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}

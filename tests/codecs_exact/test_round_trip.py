@@ -188,7 +188,7 @@ def test_a_payload_never_gains_more_than_its_table_and_a_byte_a_span() -> None:
 
 
 def test_the_rule_says_what_it_makes() -> None:
-    from weightsmith.codecs.exact import Exact
+    from weightsmith.codecs.exact.codec import Exact
 
     payload = TensorInfo("model.norm.weight", "U8", (99,))
     assert Exact("BF16", "32000,4096").signature([payload]) == TensorInfo(

@@ -10,7 +10,7 @@ import torch
 from tests.convert.meta_layout import random_llama, write_meta
 from weightsmith.catalogue.load import load_bases
 from weightsmith.catalogue.schema import Checksums
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.errors import FilesNotAsPublished
 from weightsmith.ops import known_files
 from weightsmith.ops.convert import check_source, plan_convert

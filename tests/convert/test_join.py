@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.codecs.spans import decoded, info_of
 from tests.convert.meta_layout import unpermuted
 from weightsmith.codecs.base import Range
-from weightsmith.codecs.meta import Join
+from weightsmith.codecs.join import Join
 from weightsmith.errors import PartsDoNotFit
 from weightsmith.formats.tensors import TensorInfo
 

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from tests.convert.meta_layout import random_llama, write_meta
 from tests.engine.folders import assert_same_bits, contents, load, state
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.errors import MetaFilesDoNotFit, ParamsInvalid, ShardMissing
 from weightsmith.ops.convert import convert, plan_convert
-from weightsmith.ops.sources import open_source
+from weightsmith.sources.locate import open_source
 
 VECTOR = "meta_llama1_2shards"
 
@@ -199,7 +199,7 @@ LLAMA_2_CHAT = (
 
 @pytest.mark.parametrize("ending, context", [(b"", 2048), (b"\n", 4096)])
 def test_metas_own_params_json_tells_llama_1_from_llama_2_chat(ending: bytes, context: int) -> None:
-    from weightsmith.repair.meta import known_base
+    from weightsmith.repair.meta_sidecars import known_base
 
     base = known_base(LLAMA_2_CHAT + ending)
     assert base is not None
@@ -219,7 +219,7 @@ def test_sizes_and_norm_eps_tell_models_of_the_catalogue_apart(
     dim: int, heads: int, layers: int, norm_eps: float, context: int
 ) -> None:
     from weightsmith.formats.meta_params import Params
-    from weightsmith.repair.meta import MetaFacts, meta_sidecars
+    from weightsmith.repair.meta_sidecars import MetaFacts, meta_sidecars
 
     intermediate = {4096: 11008, 5120: 13824, 8192: 22016}[dim]
     sizes = {"hidden_size": dim, "intermediate_size": intermediate, "vocab_size": 32000}

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from tests.convert.meta_layout import random_llama, write_meta
 from tests.engine.folders import assert_same_bits, contents, load, staging, write_model
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.errors import StagingOfAnotherPlan
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.convert import convert
 from weightsmith.ops.inspect import inspect
-from weightsmith.ops.sources import open_source
-from weightsmith.ops.verify import verify
+from weightsmith.ops.verify.verify import verify
+from weightsmith.sources.locate import open_source
 
 SMALL = 30_000
 

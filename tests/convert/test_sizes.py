@@ -8,7 +8,7 @@ import torch
 from tests.memory import HAS_PEAK, MIB, peak_nbytes
 from weightsmith.formats.meta_params import Params
 from weightsmith.formats.tensors import TensorInfo
-from weightsmith.plan.meta import plan_meta
+from weightsmith.plan.meta_rules import plan_meta
 from weightsmith.plan.model import Plan
 from weightsmith.plan.shards import lay_out
 
@@ -58,7 +58,7 @@ def test_70b_in_eight_files_is_planned_at_its_published_size() -> None:
 
 MEASURE = """
 import sys
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.ops.convert import convert
 source, target, mode = sys.argv[1:]
 convert(source, target, options=Options(workers=2, low_cpu_mem=mode == "low"))

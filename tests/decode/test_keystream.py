@@ -8,7 +8,7 @@ import pytest
 
 from tests.decode.releases import write_encrypted
 from tests.engine.folders import contents, copied
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.errors import (
     BaseFilesWrong,
     DecodedWrong,

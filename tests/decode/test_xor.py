@@ -14,8 +14,8 @@ from tests.engine.children import KILLED, Children
 from tests.engine.folders import assert_same_bits, contents, copied, load, staging, state
 from weightsmith.catalogue.load import load_bases, load_releases
 from weightsmith.catalogue.schema import Base, Checksums, Release
-from weightsmith.engine.bindings import Options
 from weightsmith.engine.manifest import read_manifest
+from weightsmith.engine.options import Options
 from weightsmith.errors import (
     BaseFilesWrong,
     DecodedUnreadable,
@@ -28,12 +28,12 @@ from weightsmith.errors import (
     TargetExists,
     WeightsmithError,
 )
-from weightsmith.ops import encoded
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta, target_name
 from weightsmith.ops.convert import convert
+from weightsmith.ops.deltas import encoded
 from weightsmith.ops.inspect import inspect
 from weightsmith.ops.job import carry_out
-from weightsmith.ops.verify import verify
+from weightsmith.ops.verify.verify import verify
 
 VECTOR = "oasst_xor"
 

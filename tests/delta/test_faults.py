@@ -14,8 +14,8 @@ import torch
 from tests.delta.models import base_tensors, contents, trained, write_pair
 from tests.engine.folders import staging, write_model
 from weightsmith import fs
-from weightsmith.codecs.exact import SpanMaker
-from weightsmith.engine.bindings import Options, Verify
+from weightsmith.codecs.exact.codec import SpanMaker
+from weightsmith.engine.options import Options, Verify
 from weightsmith.errors import (
     BaseIsTarget,
     DamagedInput,
@@ -35,7 +35,7 @@ from weightsmith.errors import (
 )
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.make_delta import make_delta
-from weightsmith.ops.sources import open_source
+from weightsmith.sources.locate import open_source
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_one_changed_bit_of_the_base_is_found_and_its_tensor_named(
     pair: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, large: bool
 ) -> None:
     if large:  # nothing is looked at before the run
-        monkeypatch.setattr("weightsmith.ops.restore._GLANCE_NBYTES", 0)
+        monkeypatch.setattr("weightsmith.ops.deltas.exact._GLANCE_NBYTES", 0)
     tensors = base_tensors()
     tensors["model.layers.0.up.weight"].view(torch.int16)[700, 3] ^= 1
     write_model(pair[0], tensors, shards=2)
@@ -121,7 +121,7 @@ def test_the_hint_names_the_base_where_the_delta_does(
     assert "meta/llama@0123abc" in error.hint_text
     flip(next(base.glob("*.safetensors")), -1)
     for glance in (2**26, 0):  # before the run, and in it
-        monkeypatch.setattr("weightsmith.ops.restore._GLANCE_NBYTES", glance)
+        monkeypatch.setattr("weightsmith.ops.deltas.exact._GLANCE_NBYTES", glance)
         error = refused(base, tmp_path / "delta", **options)
         assert isinstance(error, WrongBase)
         assert error.hint_text == "it was made from meta/llama@0123abc"

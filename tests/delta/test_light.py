@@ -13,7 +13,7 @@ from weightsmith.formats.tensors import TensorInfo
 WORK = """
 import sys
 from pathlib import Path
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.make_delta import make_delta
 folder = Path(sys.argv[1])

@@ -19,11 +19,11 @@ from tests.delta.models import (
     write_pair,
 )
 from tests.engine.folders import assert_same_bits, load, write_model
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.errors import TargetExists
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
 from weightsmith.ops.make_delta import MadeDelta, make_delta
-from weightsmith.plan.delta_record import DeltaRecord
+from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.plan.model import Plan, RestoredPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.diff.models import FLOATS, INTEGERS, base, tuned
 from tests.engine.folders import BUFFER, bits, state, write_model
 from weightsmith.checkpoint.digest import SPAN_NBYTES
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.errors import ShardTruncated, SourceNotFound
 from weightsmith.ops.diff import Difference, TensorDifference, diff
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from weightsmith.checkpoint.places import Place, name_order, places
+from weightsmith.checkpoint.layers import Place, name_order, places
 
 LLAMA = {
     "model.embed_tokens.weight": Place(None, "embed_tokens"),

@@ -119,7 +119,7 @@ def serve() -> None:
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
-    from weightsmith.engine.bindings import Options
+    from weightsmith.engine.options import Options
     from weightsmith.engine.run import Outcome
     from weightsmith.errors import WeightsmithError
     from weightsmith.ops.apply_delta import apply_delta

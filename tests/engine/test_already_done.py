@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.engine.folders import contents, copied, hidden, state
-from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import read_manifest
+from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.run import Outcome
 from weightsmith.errors import JsonInvalid, TargetExists
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta

@@ -13,11 +13,11 @@ from tests.delta.models import SIDECARS, trained, weights
 from tests.engine.children import KILLED, Answer, Children
 from tests.engine.folders import contents, copied, hidden, inodes, staging, state, write_model
 from weightsmith.checkpoint.opening import open_checkpoint, open_delta
-from weightsmith.engine.bindings import Options
-from weightsmith.engine.progress import Silence
+from weightsmith.engine.options import Options
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.make_delta import make_delta
-from weightsmith.plan.delta_record import DeltaRecord
+from weightsmith.plan.exact_record import DeltaRecord
+from weightsmith.progress import Silence
 
 FILES = 4
 UNCHANGED = "delta-00002-of-00004.safetensors"

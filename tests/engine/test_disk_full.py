@@ -56,7 +56,7 @@ def test_a_plan_that_cannot_fit_is_refused_before_anything_is_written(
 def test_work_already_in_staging_needs_no_room_a_second_time(
     vectors: Path, tmp_path: Path, children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from weightsmith.engine.bindings import Options
+    from weightsmith.engine.options import Options
     from weightsmith.ops.apply_delta import plan_apply_delta
     from weightsmith.ops.job import needs
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.engine.folders import staging
 from weightsmith import fs
-from weightsmith.engine.bindings import Options, Verify
+from weightsmith.engine.options import Options, Verify
 from weightsmith.errors import VerificationFailed
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.make_delta import make_delta

@@ -10,7 +10,7 @@ from weightsmith.formats.tensors import TensorInfo
 
 MEASURE = """
 import sys
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.ops.apply_delta import apply_delta
 base, delta, target, mode = sys.argv[1:]
 options = Options(workers=2, low_cpu_mem=mode == "low")

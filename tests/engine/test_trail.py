@@ -17,10 +17,10 @@ from tests.memory import cached_nbytes
 from weightsmith import fs
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_digest
 from weightsmith.checkpoint.opening import open_checkpoint
-from weightsmith.engine.bindings import Options
 from weightsmith.engine.file_hashes import Hashes, hash_file
+from weightsmith.engine.options import Options
+from weightsmith.engine.read_back import TRAIL_NBYTES, Follower, Front, Piece, Trail
 from weightsmith.engine.spans import Buffers
-from weightsmith.engine.trail import TRAIL_NBYTES, Follower, Front, Piece, Trail
 from weightsmith.errors import DiskFull, TargetUnwritable, VerificationFailed
 from weightsmith.ops.apply_delta import apply_delta
 

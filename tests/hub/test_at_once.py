@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from weightsmith.engine.progress import SILENCE
 from weightsmith.hub import fetch, store
 from weightsmith.hub.connection import Connection
 from weightsmith.hub.listing import Listing, RepoFile
 from weightsmith.hub.places import CachePlace, FolderPlace
 from weightsmith.hub.resolve import Resolved
 from weightsmith.hub.select import Selection
+from weightsmith.progress import SILENCE
 
 RAW = b"weights"
 FILE = RepoFile("model.safetensors", len(RAW), hashlib.sha256(RAW).hexdigest())

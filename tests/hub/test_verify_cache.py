@@ -12,8 +12,8 @@ from tests.hub.conftest import Client
 from tests.hub.server import Hub
 from tests.hub.test_clean_cache import Maker
 from weightsmith.cli.main import run
-from weightsmith.engine.bindings import Options
-from weightsmith.ops.verify_cache import Subset, verify_cache
+from weightsmith.engine.options import Options
+from weightsmith.ops.verify.cache import Subset, verify_cache
 
 CONFIG = b'{"model_type": "llama"}'
 

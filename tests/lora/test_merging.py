@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from tests.engine.folders import bits, load
 from tests.lora.adapters import edit_config, make_adapter, make_llama, write_adapter
-from weightsmith.engine.bindings import Options
 from weightsmith.engine.manifest import read_manifest
+from weightsmith.engine.options import Options
 from weightsmith.engine.receipts import machine
 from weightsmith.errors import StagingOfAnotherPlan, TargetExists
 from weightsmith.ops.job import needs

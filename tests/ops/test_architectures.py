@@ -42,8 +42,8 @@ from weightsmith.ops.diff import diff
 from weightsmith.ops.inspect import inspect
 from weightsmith.ops.make_delta import make_delta
 from weightsmith.ops.merge_lora import merge_lora, plan_merge_lora
-from weightsmith.ops.smoke import Settings, smoke
-from weightsmith.ops.verify import verify
+from weightsmith.ops.verify.smoke import Settings, smoke
+from weightsmith.ops.verify.verify import verify
 
 HEAD = "lm_head.weight"
 LAYER_1 = re.compile(r"\w+\.\w+\.1\.")

@@ -19,8 +19,8 @@ from weightsmith.errors import (
 )
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
 from weightsmith.ops.make_delta import plan_make_delta
-from weightsmith.ops.sources import open_source
-from weightsmith.ops.sums import sum_report
+from weightsmith.ops.verify.published_sum import sum_report
+from weightsmith.sources.locate import open_source
 
 WHOLE = ("model.embed_tokens.weight", "lm_head.weight")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.engine.folders import contents, copied, hidden, state
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.errors import (
     BaseIsDelta,
     CommandLineInvalid,

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.engine.folders import assert_same_bits, contents, load, state
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.ops.apply_delta import apply_delta
 
 VICUNA, LOWMEM = "vicuna_v1_1", "vicuna_v1_1_base_fp32_lowmem"

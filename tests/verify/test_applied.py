@@ -18,8 +18,8 @@ from tests.verify.conftest import (
 )
 from weightsmith.engine.manifest import read_manifest
 from weightsmith.ops.make_delta import make_delta
-from weightsmith.ops.smoke import Settings, smoke
-from weightsmith.ops.verify import verify
+from weightsmith.ops.verify.smoke import Settings, smoke
+from weightsmith.ops.verify.verify import verify
 
 
 def test_delta_with_its_base_has_the_fingerprint_of_what_applying_it_gives(
@@ -183,7 +183,7 @@ def test_wrong_base_that_planning_overlooks_is_found_by_what_comes_out(
     weightsmith: Weightsmith,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("weightsmith.ops.restore._GLANCE_NBYTES", 0)  # as with large tensors
+    monkeypatch.setattr("weightsmith.ops.deltas.exact._GLANCE_NBYTES", 0)  # as with large tensors
     name = "model.layers.0.mlp.gate_proj.weight"
     other = with_another_number(copy(models.base), name)
     said = weightsmith("verify", exact, "--base", other)

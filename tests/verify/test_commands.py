@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.verify.conftest import Copy, Models, Said, Weightsmith, change_weights
-from weightsmith.ops.verify import verify
+from weightsmith.ops.verify.verify import verify
 
 APPLY = ("apply-delta", "--smoke", "--json")
 
@@ -110,7 +110,7 @@ def test_failed_smoke_test_is_exit_1_and_the_result_stays(
 def test_result_stands_where_its_smoke_test_cannot_be_made(
     models: Models, tmp_path: Path, weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("weightsmith.ops.smoke.available_memory", lambda: 10_000_000)
+    monkeypatch.setattr("weightsmith.ops.verify.smoke.available_memory", lambda: 10_000_000)
     options = ("--base", models.base, "--delta", models.delta, "--target", tmp_path / "out")
     said = weightsmith("apply-delta", "--smoke", *options)
     assert said.code == 8

@@ -19,11 +19,11 @@ from tests.verify.conftest import (
     edit,
     read,
 )
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.ops.apply_delta import apply_delta
-from weightsmith.ops.sources import open_source
-from weightsmith.ops.sums import sum_checkpoint
-from weightsmith.ops.verify import verify
+from weightsmith.ops.verify.published_sum import sum_checkpoint
+from weightsmith.ops.verify.verify import verify
+from weightsmith.sources.locate import open_source
 
 SUM = 50637.1836
 """What Stanford published for Alpaca 7B."""

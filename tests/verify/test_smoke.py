@@ -14,8 +14,8 @@ from torch import Tensor
 from tests.verify.conftest import Copy, Models, Weightsmith, change_weights, edit, forget, read
 from weightsmith.catalogue.load import find_prompt
 from weightsmith.errors import MemoryTooSmall, NoCuda, PackageMissing, SourceNotFound
-from weightsmith.ops import smoke as smokes
-from weightsmith.ops.smoke import Settings, smoke
+from weightsmith.ops.verify import smoke as smokes
+from weightsmith.ops.verify.smoke import Settings, smoke
 from weightsmith.smoke import load
 from weightsmith.smoke.perplexity import TEXT
 

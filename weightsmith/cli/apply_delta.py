@@ -19,7 +19,7 @@ from weightsmith.cli.output import Output
 from weightsmith.cli.run_options import Run, run_options
 from weightsmith.engine.staging import Staging
 from weightsmith.ops import apply_delta as ops
-from weightsmith.ops.policy import NewRowsChoice
+from weightsmith.ops.deltas.policy import NewRowsChoice
 
 
 @click.command(

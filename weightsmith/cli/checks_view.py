@@ -11,9 +11,9 @@ from weightsmith.cli.layout import styled, table
 from weightsmith.cli.output import Output, command_line
 from weightsmith.errors import WeightsmithError
 from weightsmith.ops.fix_tokenizer import check_tokenizer
-from weightsmith.ops.report import Check, Verdict
-from weightsmith.ops.smoke import Settings, Smoke, smoke
-from weightsmith.ops.sources import label_of
+from weightsmith.ops.verify.report import Check, Verdict
+from weightsmith.ops.verify.smoke import Settings, Smoke, smoke
+from weightsmith.sources.locate import label_of
 from weightsmith.units import counted, format_duration, format_memory
 
 STYLES: Final = {"pass": "green", "FAIL": "red", "not checked": "yellow"}

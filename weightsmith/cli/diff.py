@@ -19,7 +19,7 @@ from weightsmith.cli.options import (
 from weightsmith.cli.output import Output
 from weightsmith.cli.run_options import WORKERS
 from weightsmith.cli.sources import located
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.errors import TargetUnwritable
 from weightsmith.ops import diff as ops
 

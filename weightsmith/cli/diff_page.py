@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from weightsmith.checkpoint.places import Place
+from weightsmith.checkpoint.layers import Place
 from weightsmith.cli.diff_template import PAGE
 from weightsmith.cli.diff_text import (
     format_count,

@@ -15,11 +15,11 @@ from typing import Final, NoReturn
 
 import click
 
-from weightsmith import __version__
 from weightsmith.cli.options import Context, dashed, write_examples
 from weightsmith.cli.output import Output, command_line
 from weightsmith.cli.usage import usage_error
 from weightsmith.errors import InternalError, Interrupted, MemoryRanOut, WeightsmithError
+from weightsmith.version import __version__
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "apply-delta": (

@@ -24,8 +24,9 @@ from weightsmith.cli.plan_view import show_dry_run, show_plan
 from weightsmith.cli.push_view import pushed_line, require_meaning, run_push, show_push_plan
 from weightsmith.cli.run_options import LOW_CPU_MEM, OVERWRITE, RESTART, WORKERS
 from weightsmith.cli.sources import located, passing_directory
-from weightsmith.engine.bindings import Options
+from weightsmith.engine.options import Options
 from weightsmith.ops import make_delta as ops
+from weightsmith.ops.deltas.additive import Loss
 from weightsmith.ops.job import needs as assess_needs
 from weightsmith.ops.push import (
     DEFAULT_REVISION,
@@ -33,9 +34,8 @@ from weightsmith.ops.push import (
     Wish,
     plan_push,
 )
-from weightsmith.ops.sources import Located
-from weightsmith.ops.subtract import Loss
 from weightsmith.plan.align import NewRows
+from weightsmith.sources.locate import Located
 from weightsmith.units import format_duration, format_percent, format_size
 
 

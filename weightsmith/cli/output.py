@@ -16,8 +16,8 @@ from typing import Any, Final, Literal, TextIO
 
 from weightsmith.cli.layout import brief, encodable, plain, safe, styled
 from weightsmith.cli.live import Bar, Lines
-from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import ConfirmationNeeded, WeightsmithError, printable, shown
+from weightsmith.progress import SILENCE, Progress
 
 ERROR_SCHEMA: Final = "weightsmith.error/1"
 

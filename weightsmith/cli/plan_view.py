@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.places import places
+from weightsmith.checkpoint.layers import places
 from weightsmith.cli.checks_view import Smoked, checks_page
 from weightsmith.cli.layout import heading, stacked, styled, table
 from weightsmith.cli.output import Output
 from weightsmith.engine.run import Outcome
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.job import Job, require_room
-from weightsmith.ops.sums import SumReport
+from weightsmith.ops.verify.published_sum import SumReport
 from weightsmith.plan.model import TensorPlan
 from weightsmith.plan.needs import Needs
 from weightsmith.units import counted, format_duration, format_memory, format_size

@@ -25,12 +25,12 @@ from weightsmith.cli.options import (
 from weightsmith.cli.output import Output
 from weightsmith.cli.plan_view import show_dry_run, show_outcome, show_plan
 from weightsmith.cli.sources import located, passing_directory
-from weightsmith.engine.bindings import Options, Verify, default_workers
+from weightsmith.engine.options import Options, Verify, default_workers
 from weightsmith.ops.job import Job, carry_out
 from weightsmith.ops.job import needs as assess_needs
-from weightsmith.ops.smoke import Settings
-from weightsmith.ops.sources import Kind, Located
-from weightsmith.ops.sums import sum_report
+from weightsmith.ops.verify.published_sum import sum_report
+from weightsmith.ops.verify.smoke import Settings
+from weightsmith.sources.locate import Kind, Located
 
 VERIFIED: Final[dict[Verify, str]] = {
     "cache": "read back and verified",

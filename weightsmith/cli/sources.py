@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from weightsmith.cli.output import Output
-from weightsmith.ops.sources import Kind, locate
+from weightsmith.sources.locate import Kind, locate
 
 
 def located(

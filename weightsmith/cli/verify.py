@@ -22,11 +22,11 @@ from weightsmith.cli.options import (
 from weightsmith.cli.output import Output
 from weightsmith.cli.run_options import WORKERS
 from weightsmith.cli.sources import located
-from weightsmith.engine.bindings import Options
-from weightsmith.ops import smoke as smokes
-from weightsmith.ops.report import Report
-from weightsmith.ops.verify import verify
-from weightsmith.ops.verify_cache import Subset, verify_cache
+from weightsmith.engine.options import Options
+from weightsmith.ops.verify import smoke as smokes
+from weightsmith.ops.verify.cache import Subset, verify_cache
+from weightsmith.ops.verify.report import Report
+from weightsmith.ops.verify.verify import verify
 
 
 class Share(click.ParamType[Subset]):

@@ -5,8 +5,8 @@ from typing import NoReturn
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.engine.decoded import require_published
-from weightsmith.engine.making import require_same
+from weightsmith.engine.file_outputs import require_published
+from weightsmith.engine.output import require_same
 from weightsmith.engine.shard import read_back
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors
 from weightsmith.errors import DecodedWrong, DeltaInvalid, WrongBase

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.engine.bindings import Bindings
 from weightsmith.engine.file_hashes import file_digest
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, own_sidecars
+from weightsmith.engine.options import Bindings
 from weightsmith.errors import WeightsmithError
 from weightsmith.plan.model import Plan
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from weightsmith import __version__, fs
+from weightsmith import fs
 from weightsmith.checkpoint.digest import bytes_digest, fingerprint
 from weightsmith.checkpoint.discover import MANIFEST
 from weightsmith.checkpoint.sidecars import CARD
@@ -16,6 +16,7 @@ from weightsmith.errors import JsonInvalid, SourceNotFound
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.plan.base_record import text
 from weightsmith.plan.model import Plan
+from weightsmith.version import __version__
 
 NAME: Final = MANIFEST
 SCHEMA: Final = "weightsmith/manifest@1"

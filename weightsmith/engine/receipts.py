@@ -13,7 +13,7 @@ from typing import Any, Final
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import bytes_digest
-from weightsmith.engine.bindings import Bindings
+from weightsmith.engine.options import Bindings
 from weightsmith.engine.staging import Staging
 from weightsmith.errors import StagingOfAnotherPlan
 from weightsmith.plan.model import Plan, ShardPlan

@@ -8,23 +8,23 @@ from typing import Final
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.opening import open_checkpoint
-from weightsmith.engine.bindings import Bindings, Options
-from weightsmith.engine.decoded import (
+from weightsmith.engine.expected import require_expected, require_file
+from weightsmith.engine.file_outputs import (
     digest_decoded,
     manifest_of_files,
     open_output,
 )
-from weightsmith.engine.expected import require_expected, require_file
 from weightsmith.engine.inputs import Countdown, require_unchanged
-from weightsmith.engine.making import Background, Making, Outcome, require_same
 from weightsmith.engine.manifest import Manifest, manifest_of
-from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.engine.options import Bindings, Options
+from weightsmith.engine.output import Background, Making, Outcome, require_same
+from weightsmith.engine.read_back import Follower, Front, Trail
 from weightsmith.engine.receipts import Receipt, machine, made_from
 from weightsmith.engine.shard import begin, fill, read_back, reopen
 from weightsmith.engine.spans import Buffers
-from weightsmith.engine.trail import Follower, Front, Trail
 from weightsmith.formats.index import build_index
 from weightsmith.plan.model import Plan, ShardPlan
+from weightsmith.progress import SILENCE, Progress
 
 __all__ = ["Outcome", "run", "run_shard"]
 

@@ -11,8 +11,8 @@ from weightsmith.codecs.base import Range
 from weightsmith.codecs.registry import codec
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.inputs import Countdown
+from weightsmith.engine.read_back import Follow, Piece
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors, span_range
-from weightsmith.engine.trail import Follow, Piece
 from weightsmith.errors import DamagedInput, VerificationFailed
 from weightsmith.formats.safetensors_header import read_header
 from weightsmith.plan.model import FilePlan, ShardPlan, TensorPlan

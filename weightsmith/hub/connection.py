@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-from weightsmith import __version__
 from weightsmith.errors import AnswerNotFromHub, DamagedInput, FileNameUnsafe
 from weightsmith.formats.strict_json import parse_json
-from weightsmith.hub.faults import translated
 from weightsmith.hub.hashes import hash_bytes, require_digest
 from weightsmith.hub.listing import Listing, RepoFile
+from weightsmith.hub.translate_errors import translated
+from weightsmith.version import __version__
 
 PUBLIC_ENDPOINTS: Final = ("https://huggingface.co", "https://hf.co")
 RETRIES: Final = 3

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from weightsmith import __version__, fs
+from weightsmith import fs
 from weightsmith.errors import AnswerNotFromHub, DownloadBroken, HashMismatch, HubUnreachable
 from weightsmith.hub.connection import Connection, file_url, is_web_page, request_headers
-from weightsmith.hub.faults import translated
 from weightsmith.hub.hashes import hash_file, require_digest
 from weightsmith.hub.listing import Listing, RepoFile
 from weightsmith.hub.places import CachePlace, FolderPlace, Place, holds, is_whole
+from weightsmith.hub.translate_errors import translated
+from weightsmith.version import __version__
 
 FIRST_WAIT_S = 1.0
 """Before the second try; then twice as long each time, up to eight times as long."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from weightsmith import __version__
 from weightsmith.errors import (
     LoginNeeded,
     PushedWrong,
@@ -19,12 +18,13 @@ from weightsmith.errors import (
 )
 from weightsmith.hub.connection import Connection, list_repo
 from weightsmith.hub.download import Progress
-from weightsmith.hub.faults import page_of, translated
 from weightsmith.hub.hashes import hash_bytes, hash_file
 from weightsmith.hub.listing import Listing
 from weightsmith.hub.resolve import DEFAULT_REVISION
+from weightsmith.hub.translate_errors import page_of, translated
 from weightsmith.hub.voice import library_heard
 from weightsmith.units import format_size
+from weightsmith.version import __version__
 
 _LARGE_NBYTES: Final = 1_000_000
 """From this size on, a file is worth a word when it is uploaded."""

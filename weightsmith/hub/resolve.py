@@ -25,11 +25,11 @@ from weightsmith.errors import (
 )
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES
 from weightsmith.hub.connection import Connection, list_repo, read_file
-from weightsmith.hub.faults import page_of
 from weightsmith.hub.hashes import hash_bytes
 from weightsmith.hub.listing import Listing, RepoFile
 from weightsmith.hub.places import CachePlace, FolderPlace, Place, cached_listing, holds
 from weightsmith.hub.select import Kind, Selection, WeightFormat, select_files
+from weightsmith.hub.translate_errors import page_of
 from weightsmith.hub.voice import Note, library_heard, unheard
 from weightsmith.units import format_size
 

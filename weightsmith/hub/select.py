@@ -18,8 +18,8 @@ from weightsmith.checkpoint.discover import (
 )
 from weightsmith.errors import NoWeights, OnlyAdapter, OnlyGguf, ShardMissing
 from weightsmith.formats.index import parse_index
-from weightsmith.hub.faults import page_of
 from weightsmith.hub.listing import Listing, RepoFile
+from weightsmith.hub.translate_errors import page_of
 
 WeightFormat = Literal["auto", "safetensors", "bin"]
 Kind = Literal["model", "adapter"]

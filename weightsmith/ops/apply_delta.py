@@ -9,9 +9,8 @@ from typing import Final, Literal
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.codecs.registry import codec
 from weightsmith.engine import run as engine
-from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.manifest import own_sidecars
-from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.engine.options import Bindings, Options
 from weightsmith.errors import (
     BaseIsDelta,
     DtypeNotSummable,
@@ -20,16 +19,17 @@ from weightsmith.errors import (
     OptionMeaningless,
 )
 from weightsmith.formats.tensors import DTYPES, SUMMABLE, dtype_bits
-from weightsmith.ops.decode import plan_decode
-from weightsmith.ops.encoded import find_encoded
+from weightsmith.ops.deltas.encoded import find_encoded
+from weightsmith.ops.deltas.exact import find_add_record, is_exact_delta, plan_restore, require_base
+from weightsmith.ops.deltas.files import plan_decode
+from weightsmith.ops.deltas.policy import Decision, NewRowsChoice, decide, require_kinds
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
-from weightsmith.ops.policy import Decision, NewRowsChoice, decide, require_kinds
-from weightsmith.ops.restore import find_add_record, is_exact_delta, plan_restore, require_base
 from weightsmith.ops.sidecars import choose_sidecars
-from weightsmith.ops.sources import label_of, locate, open_source
 from weightsmith.plan.align import Pair, Policy
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
+from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.locate import label_of, locate, open_source
 
 DTypeChoice = Literal["delta", "base", "float16", "bfloat16", "float32"]
 _DELTA_WORD: Final = re.compile(r"[-_.](?:w?diff|delta|xor|enc)(?=[-_.]|$)", re.IGNORECASE)

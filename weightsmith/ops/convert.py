@@ -9,17 +9,17 @@ from weightsmith.checkpoint.layout import PARAMS
 from weightsmith.checkpoint.tied import tied_copies
 from weightsmith.codecs.registry import codec
 from weightsmith.engine import run as engine
-from weightsmith.engine.bindings import Bindings, Options
-from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.engine.options import Bindings, Options
 from weightsmith.errors import DtypeNotStorable
 from weightsmith.formats.tensors import DTYPES, SUMMABLE, TORCH_ONLY_BITS, TensorInfo
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.known_files import check_known
-from weightsmith.ops.meta import find_tokenizer
 from weightsmith.ops.sidecars import choose_sidecars
-from weightsmith.ops.sources import open_source
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
+from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.locate import open_source
+from weightsmith.sources.meta import find_tokenizer
 
 DTypeChoice = Literal["keep", "float16", "bfloat16", "float32"]
 _ROLE: Final = "source"

@@ -8,15 +8,15 @@ from typing import Any, Final, Literal, TypeVar, get_args
 
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.places import Place, name_order, places
+from weightsmith.checkpoint.layers import Place, name_order, places
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.codecs.measure import FLOATS, Measure, combine
-from weightsmith.engine.bindings import Options
-from weightsmith.engine.pairs import Pair, measure_pairs
-from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.engine.options import Options
 from weightsmith.engine.spans import Buffers
 from weightsmith.formats.tensors import TensorInfo
-from weightsmith.ops.sources import open_source
+from weightsmith.ops.diff_pairs import Pair, measure_pairs
+from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.locate import open_source
 
 __all__ = ["STATUSES", "Difference", "Group", "Status", "TensorDifference", "diff", "grouped"]
 

@@ -17,11 +17,11 @@ from weightsmith.checkpoint.layout import layout_of
 from weightsmith.engine.manifest import Manifest, read_manifest
 from weightsmith.errors import WeightsmithError
 from weightsmith.formats.tensors import TensorInfo
-from weightsmith.ops.encoded import find_encoded
-from weightsmith.ops.restore import find_record
-from weightsmith.ops.sources import label_of, locate, open_payloads, open_source
-from weightsmith.plan.delta_record import DeltaRecord
+from weightsmith.ops.deltas.encoded import find_encoded
+from weightsmith.ops.deltas.exact import find_record
+from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.repair.detect import diagnose
+from weightsmith.sources.locate import label_of, locate, open_payloads, open_source
 from weightsmith.units import format_percent
 
 Kind = Literal["model", "delta", "adapter", "meta", "keystream-release", "xor-release", "unknown"]

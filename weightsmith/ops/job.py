@@ -8,10 +8,9 @@ from pathlib import Path
 from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.engine import run as engine
-from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.file_hashes import hash_files
 from weightsmith.engine.inputs import streamed_nbytes
-from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.spans import Buffers
 from weightsmith.engine.staging import Staging, is_vacant
 from weightsmith.errors import (
@@ -23,9 +22,10 @@ from weightsmith.errors import (
     TargetIsInput,
     TargetUnwritable,
 )
-from weightsmith.ops.sources import Located
 from weightsmith.plan.model import InputFile, InputPlan, Plan
 from weightsmith.plan.needs import Needs, assess
+from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.locate import Located
 from weightsmith.units import format_memory, format_size
 
 

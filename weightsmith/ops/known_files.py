@@ -9,9 +9,9 @@ from typing import Literal
 from weightsmith.catalogue.load import load_bases
 from weightsmith.catalogue.schema import Checksums
 from weightsmith.engine.file_hashes import Hashes, hash_files
-from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.engine.spans import Buffers
 from weightsmith.errors import FilesNotAsPublished
+from weightsmith.progress import SILENCE, Progress
 
 Verdict = Literal["known", "differs", "not known"]
 

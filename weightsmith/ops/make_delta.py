@@ -7,23 +7,22 @@ from typing import Literal
 
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.renamed import named_like
-from weightsmith.engine.bindings import Bindings, Options
-from weightsmith.engine.encode import encode
+from weightsmith.engine.exact_delta import encode
 from weightsmith.engine.manifest import Manifest
-from weightsmith.engine.originals import originals_of
-from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.engine.options import Bindings, Options
+from weightsmith.engine.target_files import originals_of
 from weightsmith.errors import BaseIsTarget, DtypeNotStorable
 from weightsmith.formats.tensors import TORCH_ONLY_BITS
 from weightsmith.hub.resolve import parse_hub_source
+from weightsmith.ops.deltas.additive import Loss, measured, subtractions
 from weightsmith.ops.job import Job, carry_out, input_plans, needs, require_room, target_apart
-from weightsmith.ops.sources import label_of, open_source
-from weightsmith.ops.subtract import Loss, measured, subtractions
-from weightsmith.plan import add_record
-from weightsmith.plan import delta_record as exact_record
+from weightsmith.plan import add_record, exact_record
 from weightsmith.plan.align import NewRows
-from weightsmith.plan.encode import plan_files
+from weightsmith.plan.exact_delta import plan_files
 from weightsmith.plan.model import Plan, SidecarPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
+from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.locate import label_of, open_source
 
 CodecChoice = Literal["exact", "add"]
 

@@ -12,18 +12,18 @@ from weightsmith.checkpoint.tied import HEADS, OUTPUT_MATRICES, same_bytes, tied
 from weightsmith.codecs.lora_steps import format_steps
 from weightsmith.codecs.registry import codec
 from weightsmith.engine import run as engine
-from weightsmith.engine.bindings import Bindings, Options
-from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.engine.options import Bindings, Options
 from weightsmith.errors import AdapterDoesNotFit, AdapterEmpty
 from weightsmith.formats.adapter import AdapterConfig, parse_adapter_config
 from weightsmith.formats.adapter_parts import parse_part
 from weightsmith.formats.tensors import DTYPES, SUMMABLE, TensorInfo
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.merged_sidecars import merged_sidecars
-from weightsmith.ops.sources import open_lora, open_source
 from weightsmith.plan.adapters import Adapter, Chain, Merging, add, begin
 from weightsmith.plan.model import Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
+from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.locate import open_lora, open_source
 
 Rounding = Literal["once", "peft"]
 MergedDType = Literal["base", "float16", "bfloat16", "float32"]

@@ -10,7 +10,6 @@ from weightsmith.checkpoint.discover import DELTA_INDEX, INDEXES, WEIGHTS
 from weightsmith.checkpoint.sidecars import CARD, matches
 from weightsmith.engine.manifest import LIMIT_NBYTES, parse_manifest, target_card
 from weightsmith.engine.manifest import NAME as MANIFEST
-from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import (
     AccessFault,
     BaseUnnamed,
@@ -25,17 +24,18 @@ from weightsmith.hub import push as hub
 from weightsmith.hub.connection import Connection, connect, list_branches, list_repo, read_file
 from weightsmith.hub.push import Commit, Destination, Pushed, find_destination
 from weightsmith.hub.resolve import DEFAULT_REVISION, is_repo_id, parse_hub_source
-from weightsmith.ops.delta_card import delta_card
-from weightsmith.ops.job import Job
-from weightsmith.ops.local_paths import (
+from weightsmith.ops.deltas.card import delta_card
+from weightsmith.ops.deltas.local_paths import (
     hidden_texts,
     loaded_from,
     paths_of,
     require_no_paths,
     texts_to_hide,
 )
+from weightsmith.ops.job import Job
 from weightsmith.ops.make_delta import MadeDelta
-from weightsmith.plan.delta_record import FORM as EXACT
+from weightsmith.plan.exact_record import FORM as EXACT
+from weightsmith.progress import SILENCE, Progress
 
 __all__ = [
     "DEFAULT_REVISION",

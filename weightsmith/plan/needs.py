@@ -8,7 +8,7 @@ from typing import Final
 from weightsmith.checkpoint.digest import SPAN_NBYTES
 from weightsmith.codecs.lora import BLOCK_ROWS
 from weightsmith.formats.tensors import dtype_bits
-from weightsmith.plan.delta_record import FORM as EXACT
+from weightsmith.plan.exact_record import FORM as EXACT
 from weightsmith.plan.model import Plan, TensorPlan
 
 SLACK_NBYTES: Final = 2_000_000

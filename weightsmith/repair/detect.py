@@ -7,7 +7,8 @@ from typing import Final
 from weightsmith.catalogue.repairs import Detector, KnownRepair, load_repairs
 from weightsmith.checkpoint.sidecars import VOCABULARY, matches
 from weightsmith.errors import NoTokenizer
-from weightsmith.repair import config, tokenizer, tokens
+from weightsmith.repair import config, tokens
+from weightsmith.repair import tokenizer_json as tokenizer
 from weightsmith.repair.faults import Edit, Fault
 from weightsmith.repair.folder import (
     MODEL,

@@ -12,17 +12,17 @@ from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
 from weightsmith.checkpoint.kind import Guess, guess_kind
 from weightsmith.checkpoint.store import LocalStore
-from weightsmith.engine.decoded import open_output
 from weightsmith.engine.derived import Derived
+from weightsmith.engine.file_outputs import open_output
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, read_manifest
 from weightsmith.errors import NoWeights, WeightsmithError
 from weightsmith.formats.tensors import StoredTensor
 from weightsmith.ops.apply_delta import plan_apply_delta
-from weightsmith.ops.restore import find_record
-from weightsmith.ops.sources import label_of, locate, open_payloads, open_source
-from weightsmith.plan.delta_record import DeltaRecord
+from weightsmith.ops.deltas.exact import find_record
+from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.plan.model import TensorPlan
+from weightsmith.sources.locate import label_of, locate, open_payloads, open_source
 
 _NOWHERE: Final = Path(tempfile.gettempdir(), "weightsmith-nowhere")
 """A plan names its target; nothing is ever made there."""

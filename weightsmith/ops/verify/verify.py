@@ -10,12 +10,9 @@ from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
 from weightsmith.checkpoint.digest import fingerprint
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.checkpoint.tied import OUTPUT_MATRICES
-from weightsmith.engine.bindings import Options
-from weightsmith.engine.checksums import check_torch_files
-from weightsmith.engine.content import TensorContent, read_content
 from weightsmith.engine.expected import require_inputs_of
 from weightsmith.engine.finished import damage
-from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.engine.options import Options
 from weightsmith.engine.spans import Buffers, digest_tensors
 from weightsmith.errors import (
     DamagedInput,
@@ -24,13 +21,16 @@ from weightsmith.errors import (
     ShardMissing,
     WrongBase,
 )
-from weightsmith.ops.report import Check, Report, Verdict, judged
-from weightsmith.ops.sources import label_of, open_source
-from weightsmith.ops.structure import check_structure, check_unreadable
-from weightsmith.ops.subject import Subject, open_subject
-from weightsmith.ops.sums import sum_checkpoint
-from weightsmith.plan.delta_record import DeltaRecord
+from weightsmith.ops.verify.content import TensorContent, read_content
+from weightsmith.ops.verify.published_sum import sum_checkpoint
+from weightsmith.ops.verify.report import Check, Report, Verdict, judged
+from weightsmith.ops.verify.structure import check_structure, check_unreadable
+from weightsmith.ops.verify.subject import Subject, open_subject
+from weightsmith.ops.verify.torch_crcs import check_torch_files
+from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.plan.model import TensorPlan
+from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.locate import label_of, open_source
 from weightsmith.units import counted
 
 _TORCH_FILES: Final = (".bin", ".pt", ".pth")

@@ -8,10 +8,10 @@ from typing import Any, Final
 from weightsmith.checkpoint.sidecars import CARD
 from weightsmith.engine.manifest import Manifest, target_card
 from weightsmith.errors import NoTargetName
-from weightsmith.hub.faults import page_of
+from weightsmith.hub.translate_errors import page_of
 from weightsmith.ops.apply_delta import target_name
 from weightsmith.plan.base_record import BaseRecord
-from weightsmith.plan.delta_record import FORM as EXACT
+from weightsmith.plan.exact_record import FORM as EXACT
 from weightsmith.units import format_percent, format_size
 
 # The hub knows the relations adapter, finetune, merge and quantized. A finetune is a model that can

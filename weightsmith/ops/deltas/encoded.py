@@ -15,7 +15,7 @@ from weightsmith.checkpoint.layout import Layout, layout_of
 from weightsmith.checkpoint.whole_files import WholeFiles
 from weightsmith.errors import WeightsmithError
 from weightsmith.ops.job import KnownFile
-from weightsmith.ops.sources import label_of
+from weightsmith.sources.locate import label_of
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from weightsmith.checkpoint.sidecars import OTHERS, matches
 from weightsmith.checkpoint.whole_files import WholeFiles
 from weightsmith.codecs.keystream_file import HEADER_NBYTES
 from weightsmith.codecs.registry import codec
-from weightsmith.engine.bindings import Bindings
 from weightsmith.engine.derived import Derived, DerivedFile
+from weightsmith.engine.options import Bindings
 from weightsmith.errors import (
     BaseFilesWrong,
     EncryptedInvalid,
@@ -31,7 +31,7 @@ from weightsmith.errors import (
 from weightsmith.formats.index import parse_index
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.torch_zip import read_table
-from weightsmith.ops.encoded import EncodedFiles
+from weightsmith.ops.deltas.encoded import EncodedFiles
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.plan.model import FilePlan, InputTensor, Plan, TensorPlan
 from weightsmith.repair.detect import diagnose

@@ -107,7 +107,7 @@ class Exact(Codec):
         import zstandard
 
         from weightsmith.codecs.elements import elements_of
-        from weightsmith.codecs.exact_span import decode_span
+        from weightsmith.codecs.exact.span import decode_span
 
         elements = elements_of(self.dtype)
         read = self.reads(state, inputs, output, span)
@@ -137,7 +137,7 @@ class SpanMaker:
     ) -> None:
         """Make the payload; `base` holds the elements that the target's span has too."""
         from weightsmith.codecs.elements import elements_of
-        from weightsmith.codecs.exact_span import encode_span
+        from weightsmith.codecs.exact.span import encode_span
 
         self._elements = elements_of(dtype)
         self._base = base_elements(base, base_dtype, dtype)
@@ -152,7 +152,7 @@ class SpanMaker:
         import numpy as np
         import zstandard
 
-        from weightsmith.codecs.exact_span import decode_span, same
+        from weightsmith.codecs.exact.span import decode_span, same
 
         decoded = np.empty_like(self._target)
         try:
@@ -191,7 +191,7 @@ def serves_as_base(base: TensorInfo, target: TensorInfo) -> bool:
 def base_elements(block: memoryview | None, dtype: str, target_dtype: str) -> "Bits":
     """The base's elements, as the target's dtype has them; none without a block."""
     from weightsmith.codecs.elements import elements_of
-    from weightsmith.codecs.float_bits import cast_bits
+    from weightsmith.codecs.exact.cast_bits import cast_bits
 
     if block is None:
         return elements_of(target_dtype).view(memoryview(b""))

@@ -9,11 +9,11 @@ from typing import Final
 
 from weightsmith.checkpoint.discover import INDEXES
 from weightsmith.engine.manifest import Manifest
-from weightsmith.engine.originals import originals_of
+from weightsmith.engine.target_files import originals_of
 from weightsmith.errors import LocalPathInside
 from weightsmith.ops.job import Job
-from weightsmith.plan.delta_record import FORM as EXACT
-from weightsmith.plan.delta_record import DeltaRecord
+from weightsmith.plan.exact_record import FORM as EXACT
+from weightsmith.plan.exact_record import DeltaRecord
 
 _LOADED_FROM: Final = re.compile(rb'"_?name_or_path"\s*:\s*"((?:/|~|[A-Za-z]:)(?:[^"\\]|\\.)*)"')
 """Where transformers notes which directory a config or tokenizer was loaded from."""

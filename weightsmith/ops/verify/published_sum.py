@@ -10,9 +10,9 @@ from weightsmith.catalogue.schema import PublishedSum, Release
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.kind import floats
 from weightsmith.checkpoint.opening import open_checkpoint
-from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.engine.spans import Buffers
-from weightsmith.engine.sums import sum_tensors
+from weightsmith.ops.verify.sum_tensors import sum_tensors
+from weightsmith.progress import SILENCE, Progress
 
 INV_FREQ = ".rotary_emb.inv_freq"
 

@@ -11,11 +11,11 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import SPAN_NBYTES, bytes_digest, span_digest, tensor_digest
 from weightsmith.checkpoint.discover import DELTA_INDEX, INDEXES
 from weightsmith.checkpoint.renamed import named_like
-from weightsmith.engine.bindings import Bindings
 from weightsmith.engine.derived import Proved
 from weightsmith.engine.expected import require_inputs, wrong_base
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, own_sidecars, read_manifest
+from weightsmith.engine.options import Bindings
 from weightsmith.engine.spans import Buffers
 from weightsmith.errors import BaseIsDelta, DamagedInput, DeltaInvalid
 from weightsmith.formats.index import parse_index
@@ -23,10 +23,9 @@ from weightsmith.formats.safetensors_header import parse_header
 from weightsmith.formats.tensors import DTYPES, SUMMABLE, TensorInfo
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.sidecars import publish_sidecars
-from weightsmith.ops.sources import label_of, open_payloads, open_source
 from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.base_record import BaseRecord, BaseTensor
-from weightsmith.plan.delta_record import DeltaRecord
+from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.plan.model import (
     InputTensor,
     Plan,
@@ -36,6 +35,7 @@ from weightsmith.plan.model import (
     TensorPlan,
 )
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
+from weightsmith.sources.locate import label_of, open_payloads, open_source
 
 _GLANCE_NBYTES: Final = 32 * SPAN_NBYTES
 """How much of the base is digested while planning: its smallest tensors, up to so many bytes."""

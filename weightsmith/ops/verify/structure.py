@@ -12,8 +12,8 @@ from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.staging import Staging
 from weightsmith.errors import WeightsmithError
-from weightsmith.ops.report import Check, judged
-from weightsmith.ops.subject import Subject
+from weightsmith.ops.verify.report import Check, judged
+from weightsmith.ops.verify.subject import Subject
 from weightsmith.repair.detect import diagnose
 
 _UNFINISHED: Final = (".incomplete", ".part", ".tmp", ".crdownload", ".aria2")

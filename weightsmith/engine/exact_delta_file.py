@@ -17,13 +17,13 @@ from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
 from weightsmith.codecs.cast import elements_as_bytes
-from weightsmith.codecs.exact import SpanMaker, payload_limit, table_nbytes, table_of
+from weightsmith.codecs.exact.codec import SpanMaker, payload_limit, table_nbytes, table_of
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.spans import Advance, Buffers, span_range
 from weightsmith.errors import VerificationFailed
 from weightsmith.formats.safetensors_header import layout
 from weightsmith.formats.tensors import TensorInfo
-from weightsmith.plan.delta_record import TargetFile, TargetTensor
+from weightsmith.plan.exact_record import TargetFile, TargetTensor
 from weightsmith.plan.model import ShardPlan, TensorPlan
 
 METADATA: Final = {"format": "weightsmith-delta"}

@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from weightsmith.engine.bindings import Options
 from weightsmith.engine.executors.threads import run_tasks
-from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.engine.options import Options
 from weightsmith.hub.cache import scan
 from weightsmith.hub.connection import connect
 from weightsmith.hub.rehash import Blob, blobs_of, is_sound
-from weightsmith.ops.report import Check, Report
+from weightsmith.ops.verify.report import Check, Report
+from weightsmith.progress import SILENCE, Progress
 from weightsmith.units import counted, format_size
 
 

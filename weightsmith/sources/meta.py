@@ -17,9 +17,9 @@ from weightsmith.engine.spans import span_range
 from weightsmith.errors import ShardMissing
 from weightsmith.formats.meta_params import parse_params
 from weightsmith.formats.tensors import TORCH_NAMES
-from weightsmith.plan.meta import EMBEDDINGS, HEAD, MetaRules, plan_meta, sizes
+from weightsmith.plan.meta_rules import EMBEDDINGS, HEAD, MetaRules, plan_meta, sizes
 from weightsmith.repair.folder import MODEL
-from weightsmith.repair.meta import MetaFacts, meta_sidecars
+from weightsmith.repair.meta_sidecars import MetaFacts, meta_sidecars
 
 _LIMIT_NBYTES: Final = 64_000_000
 _PAPERS: Final = ("LICENSE*", "USE_POLICY*", "NOTICE*", "README*")

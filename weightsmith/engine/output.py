@@ -12,11 +12,10 @@ from typing import Any, Self, TypeVar
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.finished import damage, made_otherwise
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, read_manifest
-from weightsmith.engine.progress import Progress
+from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.receipts import Receipt, kept_receipts
 from weightsmith.engine.spans import Buffers, digest_tensors
 from weightsmith.engine.staging import Staging, is_vacant
@@ -28,6 +27,7 @@ from weightsmith.errors import (
     WeightsmithError,
 )
 from weightsmith.plan.model import Plan
+from weightsmith.progress import Progress
 
 Done = TypeVar("Done")
 

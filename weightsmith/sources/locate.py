@@ -9,14 +9,15 @@ from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.layout import layout_of
 from weightsmith.checkpoint.opening import open_adapter, open_checkpoint, open_delta
-from weightsmith.engine.progress import SILENCE, Progress
 from weightsmith.errors import EncodedRelease, SourceNotFound
+from weightsmith.hub.download import download
 from weightsmith.hub.resolve import HubSource, parse_source
 from weightsmith.hub.select import Kind
 from weightsmith.hub.store import HubStore
 from weightsmith.hub.voice import Note, unheard
-from weightsmith.ops.download import download, plan_download
-from weightsmith.ops.meta import open_meta
+from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.meta import open_meta
+from weightsmith.sources.plan_download import plan_download
 from weightsmith.units import format_size
 
 __all__ = [

@@ -15,8 +15,8 @@ from weightsmith.errors import (
     DamagedInput,
     MemoryTooSmall,
 )
-from weightsmith.ops.report import Check, judged
-from weightsmith.ops.subject import open_subject
+from weightsmith.ops.verify.report import Check, judged
+from weightsmith.ops.verify.subject import open_subject
 from weightsmith.plan.needs import RUNTIME_NBYTES, TORCH_NBYTES, available_memory
 from weightsmith.smoke.generate import Smoke, generate
 from weightsmith.smoke.load import Device, choose_device

@@ -12,24 +12,24 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.discover import DELTA_INDEX
 from weightsmith.checkpoint.opening import open_delta
 from weightsmith.codecs.registry import codec
-from weightsmith.engine.bindings import Bindings, Options
-from weightsmith.engine.encode_file import EncodedFile, encode_file, header_of
+from weightsmith.engine.exact_delta_file import EncodedFile, encode_file, header_of
 from weightsmith.engine.file_hashes import hash_file
 from weightsmith.engine.inputs import require_unchanged
-from weightsmith.engine.making import Background, Making, Outcome, require_same
 from weightsmith.engine.manifest import File, Manifest, manifest_of
-from weightsmith.engine.originals import Originals, originals_of
-from weightsmith.engine.progress import SILENCE, Progress
+from weightsmith.engine.options import Bindings, Options
+from weightsmith.engine.output import Background, Making, Outcome, require_same
 from weightsmith.engine.receipts import Receipt, machine, made_from
 from weightsmith.engine.shard import read_back
 from weightsmith.engine.spans import Advance, Buffers
+from weightsmith.engine.target_files import Originals, originals_of
 from weightsmith.errors import DamagedInput, VerificationFailed
 from weightsmith.formats.index import build_index
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES, read_header
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.base_record import BaseRecord, BaseTensor
-from weightsmith.plan.delta_record import DeltaRecord, TargetFile, TargetTensor
+from weightsmith.plan.exact_record import DeltaRecord, TargetFile, TargetTensor
 from weightsmith.plan.model import Plan, RestoredPlan, ShardPlan, TensorPlan
+from weightsmith.progress import SILENCE, Progress
 
 
 def encode(

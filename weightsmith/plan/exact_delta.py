@@ -2,7 +2,7 @@
 
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.codecs.exact import params_of, serves_as_base
+from weightsmith.codecs.exact.codec import params_of, serves_as_base
 from weightsmith.plan.model import InputTensor, ShardPlan, TensorPlan
 
 

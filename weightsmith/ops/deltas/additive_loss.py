@@ -8,9 +8,9 @@ from weightsmith.checkpoint.digest import span_digest, tensor_digest
 from weightsmith.codecs.base import Range
 from weightsmith.codecs.measure import Measure, combine
 from weightsmith.codecs.nonfinite import count_nonfinite
-from weightsmith.engine.progress import Progress
 from weightsmith.engine.spans import Buffers, map_spans
 from weightsmith.formats.tensors import TensorInfo
+from weightsmith.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

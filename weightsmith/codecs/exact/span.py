@@ -22,10 +22,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from weightsmith.codecs import planes
 from weightsmith.codecs.elements import Bits, Elements
-from weightsmith.codecs.grouping import Grouping, ceiling_of
-from weightsmith.codecs.planes import Plane
+from weightsmith.codecs.exact import planes
+from weightsmith.codecs.exact.grouping import Grouping, ceiling_of
+from weightsmith.codecs.exact.planes import Plane
 
 _PLANES, _SPARSE, _STORED = 1, 2, 3
 _UNCHANGED: Final = {1: 0, 2: 0x80, 4: 0x80_80_80, 8: 0x80_80_80_80_80_80_80}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from weightsmith.checkpoint.digest import fingerprint
-from weightsmith.codecs.exact import params_of, serves_as_base, table_nbytes
+from weightsmith.codecs.exact.codec import params_of, serves_as_base, table_nbytes
 from weightsmith.errors import DeltaInvalid, DeltaUnknown
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.base_record import BaseRecord, count_of, digest_of, info_of, items, text

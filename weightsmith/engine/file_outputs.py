@@ -10,10 +10,10 @@ from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.checkpoint.store import LocalStore
 from weightsmith.engine.file_hashes import file_digest, hash_file
 from weightsmith.engine.manifest import File, Manifest, Sidecar, manifest_of
-from weightsmith.engine.progress import Progress
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors
 from weightsmith.errors import DecodedUnreadable, DecodedWrong, NoWeights, WeightsmithError
 from weightsmith.plan.model import Plan, ShardPlan
+from weightsmith.progress import Progress
 
 
 def require_published(file: fs.Readable, plan: ShardPlan, own: Buffers, advance: Advance) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightsmith.codecs.elements import Bits, Exponents
-from weightsmith.codecs.planes import Plane, merge, split
+from weightsmith.codecs.exact.planes import Plane, merge, split
 
 BLOCK: Final = 1 << 18
 """Elements in a block."""

@@ -7,16 +7,16 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.tied import without_copy
 from weightsmith.codecs.measure import Measure, combine
 from weightsmith.codecs.registry import codec
-from weightsmith.engine.bindings import Bindings, Options
 from weightsmith.engine.derived import Derived
-from weightsmith.engine.losses import sum_up
-from weightsmith.engine.progress import Progress
+from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.spans import Buffers, digest_tensors
 from weightsmith.errors import DtypeNotSummable, TensorsDoNotFit
+from weightsmith.ops.deltas.additive_loss import sum_up
 from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.align import NewRows, Pair, Policy, pair, sizes_apart
 from weightsmith.plan.base_record import BaseRecord, BaseTensor
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
+from weightsmith.progress import Progress
 
 _HINT = "an exact delta has no such limits: --codec exact"
 

@@ -7,7 +7,7 @@ from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.discover import INDEXES
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES, read_header
-from weightsmith.plan.delta_record import are_file_names
+from weightsmith.plan.exact_record import are_file_names
 
 
 @dataclass(frozen=True, slots=True)

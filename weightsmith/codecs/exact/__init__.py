@@ -1,0 +1,1 @@
+"""The codec of exact deltas: spans of tensors, bit for bit."""

@@ -1,0 +1,1 @@
+"""What only the commands of deltas share: making, restoring and describing them."""
