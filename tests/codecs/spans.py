@@ -2,11 +2,12 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from weightsmith.codecs.base import Codec, Range
+from weightsmith.codecs.base import Codec, Range, Work
 from weightsmith.formats.tensors import TensorInfo
 
 CODES = {
@@ -45,7 +46,8 @@ def decoded(codec: Codec, inputs: Sequence[Tensor], span_elements: int) -> Tenso
         assert stop <= len(stored[number])
         buffer[:] = stored[number][start:stop]
 
-    state = codec.prepare(infos, output, read)
+    work = Work(tuple(infos), output)
+    work = replace(work, state=codec.prepare(work, read))
     whole = bytearray(b"\xa5" * output.nbytes)
     step = span_elements * output.nbytes // output.numel if output.numel else 1
     spans = [
@@ -53,12 +55,12 @@ def decoded(codec: Codec, inputs: Sequence[Tensor], span_elements: int) -> Tenso
     ]
     random.Random(0).shuffle(spans)
     for span in spans:
-        ranges = codec.reads(state, infos, output, span)
+        ranges = codec.reads(work, span)
         blocks = [memoryview(bytearray(each.nbytes)) for each in ranges]
         for number, each in enumerate(ranges):
             read(number, each.start, blocks[number])
         out = memoryview(bytearray(b"\x5a" * span.nbytes))
-        codec.apply(state, span, blocks, infos, output, out)
+        codec.apply(work, span, blocks, out)
         whole[span.start : span.stop] = out
     if not whole:
         return torch.empty(output.shape, dtype=DTYPES[output.dtype])

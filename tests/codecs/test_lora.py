@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from weightsmith.codecs.base import Range
+from weightsmith.codecs.base import Range, Work
 from weightsmith.codecs.lora import BLOCK_ROWS, Lora
 from weightsmith.codecs.lora_steps import Step, format_steps, parse_steps
 from weightsmith.errors import DtypeNotSummable
@@ -30,14 +31,15 @@ def run(codec: Lora, tensors: Sequence[Tensor], *, span_elements: int = 0) -> Te
     def read(number: int, start: int, buffer: memoryview) -> None:
         buffer[:] = raws[number][start : start + len(buffer)]
 
-    state = codec.prepare(infos, output, read)
+    work = Work(tuple(infos), output)
+    work = replace(work, state=codec.prepare(work, read))
     result = bytearray(output.nbytes)
     step = (span_elements or output.numel) * dtype_bits(output.dtype) // 8
     for start in reversed(range(0, output.nbytes, step)):
         span = Range(start, min(start + step, output.nbytes))
-        ranges = codec.reads(state, infos, output, span)
+        ranges = codec.reads(work, span)
         blocks = [raw[r.start : r.stop] for raw, r in zip(raws, ranges, strict=True)]
-        codec.apply(state, span, blocks, infos, output, memoryview(result)[span.start : span.stop])
+        codec.apply(work, span, blocks, memoryview(result)[span.start : span.stop])
     return torch.frombuffer(result, dtype=TORCH[output.dtype]).reshape(output.shape)
 
 

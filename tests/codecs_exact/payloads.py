@@ -1,9 +1,9 @@
 """Make and read payloads through the codec, as the engine does, but from bytes in memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
-from weightsmith.codecs.base import Range
+from weightsmith.codecs.base import Range, Work
 from weightsmith.codecs.cast import elements_as_bytes
 from weightsmith.codecs.exact.codec import SpanMaker, params_of, serves_as_base, table_of
 from weightsmith.codecs.registry import codec
@@ -65,12 +65,13 @@ def decode(
         assert len(found) == len(buffer), "read past the end of an input"
         buffer[:] = found
 
-    state = rule.prepare(infos, target, read)
+    work = Work(tuple(infos), target)
+    work = replace(work, state=rule.prepare(work, read))
     parts = spans(target) if wanted is None else wanted
     out = bytearray(b"\xa5") * sum(span.nbytes for span in parts)  # whatever was there before
     at = len(out)
     for span in reversed(parts):
-        ranges = rule.reads(state, infos, target, span)
+        ranges = rule.reads(work, span)
         blocks = [
             memoryview(each.data)[place.start : place.stop]
             for each, place in zip(inputs, ranges, strict=True)
@@ -78,7 +79,7 @@ def decode(
         assert all(len(b) == r.nbytes for b, r in zip(blocks, ranges, strict=True))
         at -= span.nbytes
         made = memoryview(out)[at : at + span.nbytes]
-        rule.apply(state, span, blocks, infos, target, made)
+        rule.apply(work, span, blocks, made)
     return bytes(out)
 
 

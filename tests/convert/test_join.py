@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.codecs.spans import decoded, info_of
 from tests.convert.meta_layout import unpermuted
-from weightsmith.codecs.base import Range
+from weightsmith.codecs.base import Range, Work
 from weightsmith.codecs.join import Join
 from weightsmith.errors import PartsDoNotFit
 from weightsmith.formats.tensors import TensorInfo
@@ -54,7 +54,7 @@ def test_heads_are_permuted_back_whatever_a_span_cuts(
 def test_no_more_is_read_than_the_heads_that_a_span_touches() -> None:
     info = TensorInfo("w", "F16", (4 * 128, 4096))
     span = Range(0, 2 * 1024 * 1024)  # two heads of 128 rows of 8 KiB
-    (read,) = Join("rows", "128").reads(None, [info], info, span)
+    (read,) = Join("rows", "128").reads(Work((info,), info), span)
     assert read == span
 
 

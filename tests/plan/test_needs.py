@@ -47,7 +47,8 @@ def test_memory_grows_with_workers_and_wider_inputs_and_not_with_the_model(tmp_p
 def test_torch_counts_where_matrices_are_multiplied_and_nowhere_else(tmp_path: Path) -> None:
     plan = plan_of("F32", "F16", "F16")
     (tensor,) = plan.tensors
-    lora = replace(tensor, codec="lora@1")
+    params = {"dtype": "F16", "rounding": "once", "steps": "linear*1.0"}
+    lora = replace(tensor, codec="lora@1", params=params)
     merged = replace(plan, shards=lay_out([lora], 10**12))
     without, with_torch = (
         assess(each, tmp_path, workers=0, kept_nbytes=0).memory_nbytes for each in (plan, merged)

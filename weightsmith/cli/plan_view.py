@@ -195,18 +195,19 @@ def _detail_rows(output: Output, job: Job, needs: Needs) -> list[tuple[str, str]
     return [*rows, ("disk", disk), ("memory", memory)]
 
 
-def _is_set(rule: TensorPlan) -> bool:
-    """Whether a rule's settings were chosen; those of an exact delta describe the tensor."""
-    return not rule.codec.startswith("exact@")
-
-
 def _rules(job: Job) -> list[str]:
     """How many tensors each rule makes, with its settings."""
     most = Counter(
-        (rule.codec.split("@")[0], tuple(sorted(rule.params.items())) if _is_set(rule) else ())
-        for rule in job.plan.tensors
+        (tensor.codec.split("@")[0], tuple(sorted(_shown(tensor).items())))
+        for tensor in job.plan.tensors
     ).most_common()
     return [f"{count} by {name}{_settings(dict(params))}" for (name, params), count in most]
+
+
+def _shown(tensor: TensorPlan) -> dict[str, str]:
+    """The settings of a tensor's rule that a person is told."""
+    shown = tensor.rule.shown
+    return {key: value for key, value in tensor.params.items() if shown is None or key in shown}
 
 
 def _settings(params: dict[str, str]) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from weightsmith.formats.tensors import TensorInfo
+from weightsmith.checkpoint.digest import SPAN_NBYTES
+from weightsmith.formats.tensors import TensorInfo, dtype_bits
 
 ReadInput = Callable[[int, int, memoryview], None]
 """``read(i, start, buffer)`` fills `buffer` with bytes of input tensor `i` from byte `start`."""
@@ -24,6 +25,16 @@ class Range:
         return self.stop - self.start
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a codec works on: one output tensor and what it is made from."""
+
+    inputs: tuple[TensorInfo, ...]
+    output: TensorInfo
+    state: Any = None
+    """What `Codec.prepare` returned."""
+
+
 class Codec(ABC):
     """A rule that makes one output tensor, span by span, in any order and from any thread.
 
@@ -33,6 +44,14 @@ class Codec(ABC):
 
     exact: ClassVar[bool]
     """Whether the codec restores a target bit for bit; a test holds every codec to this claim."""
+    scratch_spans: ClassVar[int] = 0
+    """Spans of memory that a worker takes beside those that it reads and fills."""
+    multiplies: ClassVar[bool] = False
+    """Whether it takes products of matrices, which need torch, and whose last bits may depend on
+    the type of processor.
+    """
+    shown: ClassVar[frozenset[str] | None] = None
+    """The settings that a plan tells a person; None for all of them."""
 
     @abstractmethod
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
@@ -41,32 +60,26 @@ class Codec(ABC):
         Raises: a Mismatch, if the rule does not apply to such inputs.
         """
 
-    def prepare(self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput) -> Any:
+    def prepare(self, work: Work, read: ReadInput) -> Any:
         """Small state that all spans of a tensor share; called once per tensor, before all else."""
         return None
 
+    def memory_nbytes(self, work: Work) -> int:
+        """The most that a worker takes at a time: a span of the output, the spans of the inputs
+        that it is made from (wider dtypes need more bytes an element), and the rule's scratch.
+        """
+        bits = dtype_bits(work.output.dtype)
+        read = sum(-(-dtype_bits(info.dtype) // bits) for info in work.inputs)
+        return (1 + read + self.scratch_spans) * SPAN_NBYTES
+
     @abstractmethod
-    def reads(
-        self,
-        state: Any,
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        span: Range,
-    ) -> Sequence[Range]:
+    def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """Which bytes of each input the rule needs for the bytes `span` of the output: one range
         an input.
         """
 
     @abstractmethod
-    def apply(
-        self,
-        state: Any,
-        span: Range,
-        blocks: Sequence[memoryview],
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        out: memoryview,
-    ) -> None:
+    def apply(self, work: Work, span: Range, blocks: Sequence[memoryview], out: memoryview) -> None:
         """Fill `out` with the bytes `span` of the output from what `reads` named, one block an
         input.
         """

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from weightsmith.codecs.arithmetic import Block, cast
-from weightsmith.codecs.base import Codec, Range
+from weightsmith.codecs.base import Codec, Range, Work
 from weightsmith.errors import DtypeNotSummable
 from weightsmith.formats.tensors import SUMMABLE, TensorInfo, dtype_bits
 
@@ -26,27 +26,13 @@ class Cast(Codec):
             raise DtypeNotSummable(name=inputs[0].name, dtype=inputs[0].dtype)
         return replace(inputs[0], dtype=self.dtype)
 
-    def reads(
-        self,
-        state: None,
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        span: Range,
-    ) -> Sequence[Range]:
+    def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """The same elements of the input."""
-        return (elements_as_bytes(span, output, inputs[0]),)
+        return (elements_as_bytes(span, work.output, work.inputs[0]),)
 
-    def apply(
-        self,
-        state: None,
-        span: Range,
-        blocks: Sequence[memoryview],
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        out: memoryview,
-    ) -> None:
+    def apply(self, work: Work, span: Range, blocks: Sequence[memoryview], out: memoryview) -> None:
         """Convert the block."""
-        cast(Block(blocks[0], inputs[0].dtype), Block(out, output.dtype))
+        cast(Block(blocks[0], work.inputs[0].dtype), Block(out, work.output.dtype))
 
 
 def elements_as_bytes(span: Range, output: TensorInfo, info: TensorInfo) -> Range:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from weightsmith.codecs.base import Codec, Range
+from weightsmith.codecs.base import Codec, Range, Work
 from weightsmith.formats.tensors import TensorInfo
 
 
@@ -18,24 +18,10 @@ class Copy(Codec):
         """The input's own."""
         return inputs[0]
 
-    def reads(
-        self,
-        state: None,
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        span: Range,
-    ) -> Sequence[Range]:
+    def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """The same range of the input."""
         return (span,)
 
-    def apply(
-        self,
-        state: None,
-        span: Range,
-        blocks: Sequence[memoryview],
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        out: memoryview,
-    ) -> None:
+    def apply(self, work: Work, span: Range, blocks: Sequence[memoryview], out: memoryview) -> None:
         """Move the block."""
         out[:] = blocks[0]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from weightsmith.codecs.base import Codec, Range
+from weightsmith.codecs.base import Codec, Range, Work
 from weightsmith.errors import PartsDoNotFit
 from weightsmith.formats.tensors import TensorInfo, dtype_bits
 
@@ -51,19 +51,13 @@ class Join(Codec):
         shape = (joint, first.shape[1]) if along == 0 else (first.shape[0], joint)
         return replace(first, shape=shape)
 
-    def reads(
-        self,
-        state: None,
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        span: Range,
-    ) -> Sequence[Range]:
+    def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """The rows of each part that cover the span; in a permuted part, as far as they spread."""
-        first, stop = _rows(span, output)
+        first, stop = _rows(span, work.output)
         if self.axis == "columns":
-            return [Range(first * _width(info), stop * _width(info)) for info in inputs]
+            return [Range(first * _width(info), stop * _width(info)) for info in work.inputs]
         ranges = []
-        for info, rows in self._shares(inputs, first, stop):
+        for info, rows in self._shares(work.inputs, first, stop):
             start, end = rows.start, rows.stop
             if len(rows) and int(self.head_rows):
                 source = self._source_rows(rows)
@@ -71,36 +65,28 @@ class Join(Codec):
             ranges.append(Range(start * _width(info), end * _width(info)))
         return ranges
 
-    def apply(
-        self,
-        state: None,
-        span: Range,
-        blocks: Sequence[memoryview],
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        out: memoryview,
-    ) -> None:
+    def apply(self, work: Work, span: Range, blocks: Sequence[memoryview], out: memoryview) -> None:
         """Put the parts' rows in their places."""
         import numpy as np
 
-        unit = np.dtype(_UNSIGNED[dtype_bits(output.dtype) // 8])
-        first, stop = _rows(span, output)
-        width = _width(output)
+        unit = np.dtype(_UNSIGNED[dtype_bits(work.output.dtype) // 8])
+        first, stop = _rows(span, work.output)
+        width = _width(work.output)
         whole_rows = (first * width, stop * width) == (span.start, span.stop)
         covering = (
             np.frombuffer(out, unit)
             if whole_rows
-            else np.empty((stop - first) * output.shape[1], unit)
-        ).reshape(stop - first, output.shape[1])
+            else np.empty((stop - first) * work.output.shape[1], unit)
+        ).reshape(stop - first, work.output.shape[1])
         parts = [
             np.frombuffer(block, unit).reshape(-1, info.shape[1])
-            for block, info in zip(blocks, inputs, strict=True)
+            for block, info in zip(blocks, work.inputs, strict=True)
         ]
         if self.axis == "columns":
             np.concatenate(parts, axis=1, out=covering)
         else:
             done = 0
-            for part, (_, rows) in zip(parts, self._shares(inputs, first, stop), strict=True):
+            for part, (_, rows) in zip(parts, self._shares(work.inputs, first, stop), strict=True):
                 place = covering[done : done + len(rows)]
                 done += len(rows)
                 if len(rows) and int(self.head_rows):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from weightsmith.codecs.base import Codec, Range
+from weightsmith.codecs.base import Codec, Range, Work
 from weightsmith.formats.tensors import TensorInfo
 
 HEADER_NBYTES: Final = 32
@@ -30,35 +30,21 @@ class KeystreamFile(Codec):
         encrypted = inputs[1]
         return TensorInfo(encrypted.name, encrypted.dtype, (encrypted.nbytes - HEADER_NBYTES,))
 
-    def reads(
-        self,
-        state: None,
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        span: Range,
-    ) -> Sequence[Range]:
+    def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """The same bytes of the data, behind its header, and of the chunk of the key."""
-        key = _key_chunk(span, inputs[0])
+        key = _key_chunk(span, work.inputs[0])
         offset = span.start % CHUNK_NBYTES
         if offset + span.nbytes <= key.nbytes:
             key = Range(key.start + offset, key.start + offset + span.nbytes)
         return key, Range(HEADER_NBYTES + span.start, HEADER_NBYTES + span.stop)
 
-    def apply(
-        self,
-        state: None,
-        span: Range,
-        blocks: Sequence[memoryview],
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        out: memoryview,
-    ) -> None:
+    def apply(self, work: Work, span: Range, blocks: Sequence[memoryview], out: memoryview) -> None:
         """Combine the blocks, the key's repeated where it is a short last chunk."""
         import numpy as np
 
         key, data = (np.frombuffer(block, np.uint8) for block in blocks)
         offset = span.start % CHUNK_NBYTES
-        chunk_nbytes = _key_chunk(span, inputs[0]).nbytes
+        chunk_nbytes = _key_chunk(span, work.inputs[0]).nbytes
         if offset + span.nbytes > chunk_nbytes:
             key = np.resize(np.roll(key, -(offset % chunk_nbytes)), span.nbytes)
         np.bitwise_xor(data, key, out=np.frombuffer(out, np.uint8))

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from weightsmith.codecs.base import Codec, Range, ReadInput
+from weightsmith.checkpoint.digest import SPAN_NBYTES
+from weightsmith.codecs.base import Codec, Range, ReadInput, Work
 from weightsmith.codecs.lora_steps import Step, grown_rows, parse_steps
 from weightsmith.codecs.torch_views import import_torch, torch_dtype, view
 from weightsmith.errors import DtypeNotSummable
@@ -41,6 +42,7 @@ class Lora(Codec):
     rounding: str
     steps: str
     exact: ClassVar[bool] = False
+    multiplies: ClassVar[bool] = True
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """Input 0's name, in `dtype`, with the rows that a step adds.
@@ -54,58 +56,57 @@ class Lora(Codec):
         rows = max([start.shape[0], *map(grown_rows, parse_steps(self.steps))])
         return replace(start, dtype=self.dtype, shape=(rows, *start.shape[1:]))
 
-    def prepare(
-        self, inputs: Sequence[TensorInfo], output: TensorInfo, read: ReadInput
-    ) -> "list[_Ready]":
+    def prepare(self, work: Work, read: ReadInput) -> "list[_Ready]":
         """The factors; for DoRA over columns also their norms, which takes a pass over input 0."""
-        compute = torch_dtype(_compute(self._carried(inputs[0])))
+        compute = torch_dtype(_compute(self._carried(work.inputs[0])))
         ready: list[_Ready] = []
         number = 1
         for step in parse_steps(self.steps):
             tensors = []
             for index in range(number, number + step.inputs):
-                raw = memoryview(bytearray(inputs[index].nbytes))
+                raw = memoryview(bytearray(work.inputs[index].nbytes))
                 read(index, 0, raw)
-                tensor = view(raw, inputs[index].dtype).reshape(inputs[index].shape)
+                tensor = view(raw, work.inputs[index].dtype).reshape(work.inputs[index].shape)
                 # A copy in any case, for torch's own memory is aligned, and bits may hang on that.
                 tensors.append(tensor.to(compute, copy=True))
             number += step.inputs
             ready.append(_ready(step, tensors))
             if step.dora and not step.by_row:
-                norms = self._column_norms(ready, inputs, output, read)
+                norms = self._column_norms(ready, work.inputs, work.output, read)
                 ready[-1].factor = ready[-1].factor / norms
         return ready
 
-    def reads(
-        self,
-        state: "list[_Ready]",
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        span: Range,
-    ) -> Sequence[Range]:
-        """The rows of input 0 that cover the span; the factors are read already."""
-        first, stop = _rows(span, output)
-        nbytes = _columns(output) * dtype_bits(inputs[0].dtype) // 8
-        start = inputs[0].nbytes
-        rows = Range(min(first * nbytes, start), min(stop * nbytes, start))
-        return (rows, *[Range(0, 0)] * (len(inputs) - 1))
+    def memory_nbytes(self, work: Work) -> int:
+        """A span out and what it is made from, a float32 copy of it, two blocks of a product, and
+        the factors, twice while they are read.
+        """
+        bits = dtype_bits(work.output.dtype)
+        start, *factors = work.inputs
+        wide = -(-dtype_bits(start.dtype) // bits)
+        floats = (
+            SPAN_NBYTES * 8 // bits
+            + 2 * 2 * BLOCK_ROWS * _columns(work.output)
+            + 2 * sum(info.numel for info in factors)
+        )
+        return (1 + wide) * SPAN_NBYTES + 4 * floats
 
-    def apply(
-        self,
-        state: "list[_Ready]",
-        span: Range,
-        blocks: Sequence[memoryview],
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        out: memoryview,
-    ) -> None:
+    def reads(self, work: Work, span: Range) -> Sequence[Range]:
+        """The rows of input 0 that cover the span; the factors are read already."""
+        first, stop = _rows(span, work.output)
+        nbytes = _columns(work.output) * dtype_bits(work.inputs[0].dtype) // 8
+        start = work.inputs[0].nbytes
+        rows = Range(min(first * nbytes, start), min(stop * nbytes, start))
+        return (rows, *[Range(0, 0)] * (len(work.inputs) - 1))
+
+    def apply(self, work: Work, span: Range, blocks: Sequence[memoryview], out: memoryview) -> None:
         """Take all steps on the rows, and keep what lies in the span."""
-        first, stop = _rows(span, output)
-        value = self._started(view(blocks[0], inputs[0].dtype), stop - first, inputs[0], output)
-        for ready in state:
+        first, stop = _rows(span, work.output)
+        start = work.inputs[0]
+        value = self._started(view(blocks[0], start.dtype), stop - first, start, work.output)
+        for ready in work.state:
             ready.take(value, first)
-        skipped = span.start * 8 // dtype_bits(output.dtype) - first * _columns(output)
-        target = view(out, output.dtype)
+        skipped = span.start * 8 // dtype_bits(work.output.dtype) - first * _columns(work.output)
+        target = view(out, work.output.dtype)
         target.copy_(value.reshape(-1)[skipped : skipped + len(target)])
 
     def _carried(self, start: TensorInfo) -> str:

@@ -15,7 +15,7 @@ _CODECS: Final = {
     "join@1": "weightsmith.codecs.join:Join",
     "keystream-file@1": "weightsmith.codecs.keystream_file:KeystreamFile",
     "lora@1": "weightsmith.codecs.lora:Lora",
-    "subtract@1": "weightsmith.codecs.subtract:Subtract",
+    "subtract@1": "weightsmith.codecs.add:Subtract",
     "xor-file@1": "weightsmith.codecs.xor_file:XorFile",
 }
 """An id carries the codec's version, so that a plan made by another version is not run by this

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from weightsmith.codecs.base import Codec, Range
+from weightsmith.codecs.base import Codec, Range, Work
 from weightsmith.formats.tensors import TensorInfo
 
 
@@ -21,26 +21,12 @@ class XorFile(Codec):
         """The payload's."""
         return inputs[1]
 
-    def reads(
-        self,
-        state: None,
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        span: Range,
-    ) -> Sequence[Range]:
+    def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """The same bytes of both; of the base, those it has."""
-        end = inputs[0].nbytes
+        end = work.inputs[0].nbytes
         return Range(min(span.start, end), min(span.stop, end)), span
 
-    def apply(
-        self,
-        state: None,
-        span: Range,
-        blocks: Sequence[memoryview],
-        inputs: Sequence[TensorInfo],
-        output: TensorInfo,
-        out: memoryview,
-    ) -> None:
+    def apply(self, work: Work, span: Range, blocks: Sequence[memoryview], out: memoryview) -> None:
         """Combine the blocks; past the end of the base, the payload as it is."""
         import numpy as np
 

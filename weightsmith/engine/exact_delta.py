@@ -11,7 +11,6 @@ from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.discover import DELTA_INDEX
 from weightsmith.checkpoint.opening import open_delta
-from weightsmith.codecs.registry import codec
 from weightsmith.engine.exact_delta_file import EncodedFile, encode_file, header_of
 from weightsmith.engine.file_hashes import hash_file
 from weightsmith.engine.inputs import require_unchanged
@@ -219,11 +218,11 @@ def _require_tables(record: DeltaRecord, delta: Checkpoint) -> None:
     """Raises: DamagedInput, if a payload's table does not say where its spans are."""
     infos = {name: each.info for name, each in delta.tensors.items()}
     for rule in record.rules(infos):
-        own = [each.info for each in rule.inputs]
+        own = rule.work.inputs
 
         def read(
             number: int, start: int, buffer: memoryview, own: Sequence[TensorInfo] = own
         ) -> None:
             delta.read_into(own[number].name, start, buffer)
 
-        codec(rule.codec, rule.params).prepare(own, rule.output, read)
+        rule.rule.prepare(rule.work, read)

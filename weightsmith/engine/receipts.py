@@ -126,9 +126,7 @@ def machine(plan: Plan) -> str:
     """The type of CPU where it can matter to a bit of the output; element-wise rules agree
     everywhere.
     """
-    products = {"lora"}
-    matters = any(tensor.codec.split("@")[0] in products for tensor in plan.tensors)
-    return _processor() if matters else ""
+    return _processor() if plan.multiplies else ""
 
 
 def _processor() -> str:

@@ -2,13 +2,13 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
-from weightsmith.codecs.base import Range
-from weightsmith.codecs.registry import codec
+from weightsmith.codecs.base import Range, Work
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.inputs import Countdown
 from weightsmith.engine.read_back import Follow, Piece
@@ -25,28 +25,28 @@ class TensorWork:
         """Nothing is read yet."""
         self.tensor = tensor
         self.output = tensor.output
-        self.codec = codec(tensor.codec, tensor.params)
-        self.infos = tuple(each.info for each in tensor.inputs)
+        self.codec = tensor.rule
+        self._work = tensor.work
         self.digests: list[bytes] = [b""] * span_count(tensor.output.nbytes)
         self._inputs = tuple((inputs[each.role], each.info.name) for each in tensor.inputs)
         self._lock = threading.Lock()
         self._fetched: Sequence[tuple[Checkpoint, str]] = ()
         self._prepared = False
-        self._state: object = None
         self._unfinished = len(self.digests)
 
     def spans(self) -> Iterator[tuple["TensorWork", int]]:
         """This work with the number of each of its spans."""
         return ((self, number) for number in range(len(self.digests)))
 
-    def state(self) -> object:
-        """What the codec prepared, made by the first thread that asks."""
+    def prepared(self) -> Work:
+        """The codec's work with its state, which the first thread that asks has made."""
         with self._lock:
             if not self._prepared:
                 self._fetched = [each for each in self._inputs if not each[0].is_cached(each[1])]
-                self._state = self.codec.prepare(self.infos, self.output, self.read)
+                state = self.codec.prepare(self._work, self.read)
+                self._work = replace(self._work, state=state)
                 self._prepared = True
-            return self._state
+            return self._work
 
     def read(self, number: int, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with bytes of the input `number` from its byte `start`."""
@@ -55,12 +55,12 @@ class TensorWork:
 
     def make(self, span: Range, own: Buffers, out: memoryview) -> None:
         """Fill `out` with the bytes `span` of the output; what is read lies in other blocks."""
-        state = self.state()
-        ranges = self.codec.reads(state, self.infos, self.output, span)
+        work = self.prepared()
+        ranges = self.codec.reads(work, span)
         blocks = [own.block(i, source.nbytes) for i, source in enumerate(ranges, start=1)]
         for i, source in enumerate(ranges):
             self.read(i, source.start, blocks[i])
-        self.codec.apply(state, span, blocks, self.infos, self.output, out)
+        self.codec.apply(work, span, blocks, out)
 
     def finish_span(self, number: int, digest: bytes) -> bool:
         """Keep a span's digest; after the last one let go of the state, and return True."""
@@ -69,7 +69,7 @@ class TensorWork:
             self._unfinished -= 1
             if self._unfinished:
                 return False
-            self._state = None
+            self._work = replace(self._work, state=None)
             return True
 
     def drop_cache(self, *, everything: bool) -> None:

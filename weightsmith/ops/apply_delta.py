@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 from weightsmith.checkpoint.renamed import named_like
-from weightsmith.codecs.registry import codec
 from weightsmith.engine import run as engine
 from weightsmith.engine.manifest import own_sidecars
 from weightsmith.engine.options import Bindings, Options
@@ -213,15 +212,10 @@ def _tensor_plan(pair: Pair, dtype: DTypeChoice, policy: Policy, base_dtype: str
     else:
         out = DTYPES[dtype]
         compute = promoted(ours, delta.dtype, out)
-    rule, params = "add@1", {"compute": compute, "dtype": out}
-    inputs: tuple[InputTensor, ...] = (InputTensor("delta", delta),)
-    if base is not None:
-        inputs = (InputTensor("base", base), *inputs)
-        if pair.grows:
-            params["new_rows"] = policy.new_rows
-    elif out == delta.dtype:
-        rule, params = "copy@1", {}
-    else:
-        rule, params = "cast@1", {"dtype": out}
-    output = codec(rule, params).signature([each.info for each in inputs])
-    return TensorPlan(output, rule, params, inputs)
+    added = InputTensor("delta", delta)
+    if base is None:
+        return TensorPlan.cast_or_copy(added, out)
+    params = {"compute": compute, "dtype": out}
+    if pair.grows:
+        params["new_rows"] = policy.new_rows
+    return TensorPlan.make("add@1", params, (InputTensor("base", base), added))

@@ -7,11 +7,10 @@ from typing import Final, Literal
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.layout import PARAMS
 from weightsmith.checkpoint.tied import tied_copies
-from weightsmith.codecs.registry import codec
 from weightsmith.engine import run as engine
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.errors import DtypeNotStorable
-from weightsmith.formats.tensors import DTYPES, SUMMABLE, TORCH_ONLY_BITS, TensorInfo
+from weightsmith.formats.tensors import DTYPES, TORCH_ONLY_BITS, TensorInfo
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.known_files import check_known
 from weightsmith.ops.sidecars import choose_sidecars
@@ -105,8 +104,4 @@ def _tensor_plan(info: TensorInfo, dtype: DTypeChoice) -> TensorPlan:
     wanted = DTYPES.get(dtype, info.dtype)
     if info.dtype in TORCH_ONLY_BITS:
         raise DtypeNotStorable(name=info.name, dtype=info.dtype)
-    rule, params = "copy@1", {}
-    if info.dtype in SUMMABLE and wanted != info.dtype:
-        rule, params = "cast@1", {"dtype": wanted}
-    output = codec(rule, params).signature([info])
-    return TensorPlan(output, rule, params, (InputTensor(_ROLE, info),))
+    return TensorPlan.cast_or_copy(InputTensor(_ROLE, info), wanted)

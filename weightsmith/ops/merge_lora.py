@@ -10,7 +10,6 @@ from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
 from weightsmith.checkpoint.discover import ADAPTER_CONFIG
 from weightsmith.checkpoint.tied import HEADS, OUTPUT_MATRICES, same_bytes, tied_copies, ties_head
 from weightsmith.codecs.lora_steps import format_steps
-from weightsmith.codecs.registry import codec
 from weightsmith.engine import run as engine
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.errors import AdapterDoesNotFit, AdapterEmpty
@@ -150,17 +149,12 @@ def _adapter_config(lora: Checkpoint, base: Checkpoint) -> AdapterConfig:
 
 def _tensor_plan(chain: Chain, dtype: MergedDType, rounding: Rounding) -> TensorPlan:
     """The rule for one tensor; without a step it is copied, or cast where it has another dtype."""
-    start, ours = chain.start.info, chain.output.dtype
+    name, ours = chain.output.name, chain.output.dtype
     out = ours if dtype == "base" or ours not in SUMMABLE else DTYPES[dtype]
-    rule, params = "copy@1", {}
-    if chain.steps:
-        rule = "lora@1"
-        params = {"dtype": out, "rounding": rounding, "steps": format_steps(chain.steps)}
-    elif start.dtype in SUMMABLE and start.dtype != out:
-        rule, params = "cast@1", {"dtype": out}
-    inputs = (chain.start, *chain.inputs)
-    output = codec(rule, params).signature([each.info for each in inputs])
-    return TensorPlan(replace(output, name=chain.output.name), rule, params, inputs)
+    if not chain.steps:
+        return TensorPlan.cast_or_copy(chain.start, out, name=name)
+    params = {"dtype": out, "rounding": rounding, "steps": format_steps(chain.steps)}
+    return TensorPlan.make("lora@1", params, (chain.start, *chain.inputs), name=name)
 
 
 def _infos(checkpoint: Checkpoint) -> dict[str, TensorInfo]:

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from weightsmith.catalogue.architectures import expected_tensors
-from weightsmith.codecs.registry import codec
 from weightsmith.errors import MetaFilesDoNotFit, PartsDoNotFit
 from weightsmith.formats.meta_params import Params
 from weightsmith.formats.tensors import TensorInfo
@@ -130,8 +129,7 @@ def _rule(ours: str, axis: Axis, parts: tuple[InputTensor, ...], params: Params)
         rule, settings["axis"] = "join@1", axis
     if rotated:
         settings["head_rows"] = str(params.head_rows)
-    output = codec(rule, settings).signature([each.info for each in parts])
-    return TensorPlan(replace(output, name=ours), rule, settings, parts)
+    return TensorPlan.make(rule, settings, parts, name=ours)
 
 
 def _misshapen(

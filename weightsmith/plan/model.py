@@ -7,14 +7,16 @@ the key by which an unfinished output is continued, and a finished one recognise
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.codecs.base import Codec, Work
+from weightsmith.codecs.registry import codec
 from weightsmith.formats.safetensors_header import layout, parse_header
-from weightsmith.formats.tensors import StoredTensor, TensorInfo
+from weightsmith.formats.tensors import SUMMABLE, StoredTensor, TensorInfo
 
 SCHEMA: Final = "weightsmith/plan@1"
 METADATA: Final = {"format": "pt"}
@@ -44,6 +46,47 @@ class TensorPlan:
     inputs: tuple[InputTensor, ...]
     digest: str = ""
     """What the output's digest must be, where that is known."""
+
+    @classmethod
+    def make(
+        cls,
+        codec_id: str,
+        params: Mapping[str, str],
+        inputs: Iterable[InputTensor],
+        *,
+        name: str | None = None,
+        digest: str = "",
+    ) -> "TensorPlan":
+        """The tensor that a rule makes of `inputs`, under another `name` where one is given.
+
+        Raises: a Mismatch, if the rule does not apply to such inputs.
+        """
+        given = tuple(inputs)
+        output = codec(codec_id, params).signature([each.info for each in given])
+        if name is not None:
+            output = replace(output, name=name)
+        return cls(output, codec_id, params, given, digest)
+
+    @classmethod
+    def cast_or_copy(
+        cls, source: InputTensor, dtype: str, *, name: str | None = None, digest: str = ""
+    ) -> "TensorPlan":
+        """`source` in `dtype`; byte for byte, with its `digest`, where it is that already or holds
+        no floats of 16 bits or more.
+        """
+        if dtype == source.info.dtype or source.info.dtype not in SUMMABLE:
+            return cls.make("copy@1", {}, [source], name=name, digest=digest)
+        return cls.make("cast@1", {"dtype": dtype}, [source], name=name)
+
+    @property
+    def rule(self) -> Codec:
+        """The codec with its settings."""
+        return codec(self.codec, self.params)
+
+    @property
+    def work(self) -> Work:
+        """What the codec works on; nothing is prepared."""
+        return Work(tuple(each.info for each in self.inputs), self.output)
 
 
 @dataclass(frozen=True)
@@ -161,6 +204,11 @@ class Plan:
     def digest(self) -> str:
         """Hex blake3 over the plan's JSON."""
         return bytes_digest(self.to_json().encode())
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether some rule takes products of matrices."""
+        return any(tensor.rule.multiplies for tensor in self.tensors)
 
     @property
     def makes_files(self) -> bool:

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES
-from weightsmith.codecs.lora import BLOCK_ROWS
-from weightsmith.formats.tensors import dtype_bits
 from weightsmith.plan.exact_record import FORM as EXACT
-from weightsmith.plan.model import Plan, TensorPlan
+from weightsmith.plan.model import Plan
 
 SLACK_NBYTES: Final = 2_000_000
 """Room on disk for receipts, index and manifest."""
@@ -17,11 +15,6 @@ RUNTIME_NBYTES: Final = 60 * 1024 * 1024
 """The interpreter with NumPy and NumKong loaded; measured at 43 MiB on Linux."""
 TORCH_NBYTES: Final = 180 * 1024 * 1024
 """What torch adds to that; measured at 176 MiB with torch 2.13 on Linux."""
-
-_MORE_SPANS: Final = {"exact@1": 6, "subtract@1": 5}
-"""What a worker takes beside the spans that it reads and fills, to code one and to add up again
-what was subtracted; measured on Linux.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,32 +79,13 @@ def disk_of(path: Path) -> int:
 
 def _runtime_nbytes(plan: Plan) -> int:
     """What is there before the first tensor is made."""
-    uses_torch = any(map(_is_lora, plan.tensors))
-    return RUNTIME_NBYTES + (TORCH_NBYTES if uses_torch else 0)
+    return RUNTIME_NBYTES + (TORCH_NBYTES if plan.multiplies else 0)
 
 
 def _worker_nbytes(plan: Plan) -> int:
     """What the neediest tensor takes."""
-    return max(map(_tensor_nbytes, plan.tensors), default=SPAN_NBYTES)
-
-
-def _tensor_nbytes(tensor: TensorPlan) -> int:
-    """One span out and what it is made from: a wider input needs more bytes per element."""
-    bits = dtype_bits(tensor.output.dtype)
-    start, *others = (-(-dtype_bits(each.info.dtype) // bits) for each in tensor.inputs)
-    if not _is_lora(tensor):
-        more = _MORE_SPANS.get(tensor.codec, 0)
-        return (1 + start + sum(others) + more) * SPAN_NBYTES
-    # A float32 copy of the span, two blocks of a product, the factors twice while they are read.
-    columns = tensor.output.numel // tensor.output.shape[0]
-    factors = sum(each.info.numel for each in tensor.inputs[1:])
-    floats = SPAN_NBYTES * 8 // bits + 2 * 2 * BLOCK_ROWS * columns + 2 * factors
-    return (1 + start) * SPAN_NBYTES + 4 * floats
-
-
-def _is_lora(tensor: TensorPlan) -> bool:
-    """Whether a tensor takes products of matrices, for which alone rules import torch."""
-    return tensor.codec.startswith("lora@")
+    needs = (tensor.rule.memory_nbytes(tensor.work) for tensor in plan.tensors)
+    return max(needs, default=SPAN_NBYTES)
 
 
 def available_memory() -> int | None:

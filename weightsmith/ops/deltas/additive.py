@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.tied import without_copy
 from weightsmith.codecs.measure import Measure, combine
-from weightsmith.codecs.registry import codec
 from weightsmith.engine.derived import Derived
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.spans import Buffers, digest_tensors
@@ -109,8 +108,7 @@ def _subtraction(paired: Pair, new_rows: NewRows) -> TensorPlan:
     inputs = [InputTensor("base", base or target), InputTensor("target", target)]
     params = {"compute": target.dtype, "dtype": target.dtype}
     params |= {"new_rows": new_rows} if paired.grows else {}
-    output = codec("subtract@1", params).signature([each.info for each in inputs])
-    return TensorPlan(output, "subtract@1", params, tuple(inputs))
+    return TensorPlan.make("subtract@1", params, inputs)
 
 
 def _addition(rule: TensorPlan) -> TensorPlan:

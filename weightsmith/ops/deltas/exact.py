@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Container, Sequence
-from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Final
@@ -159,10 +158,7 @@ def _restored(base: Checkpoint, delta: Checkpoint, rules: Sequence[TensorPlan]) 
 
 def _cast(rule: TensorPlan, dtype: str) -> TensorPlan:
     """What becomes of a tensor once it is restored."""
-    restored = (InputTensor("model", rule.output),)
-    if dtype == rule.output.dtype:
-        return TensorPlan(rule.output, "copy@1", {}, restored, rule.digest)
-    return TensorPlan(replace(rule.output, dtype=dtype), "cast@1", {"dtype": dtype}, restored)
+    return TensorPlan.cast_or_copy(InputTensor("model", rule.output), dtype, digest=rule.digest)
 
 
 def require_base(record: BaseRecord, needed: Container[str | None], base: Checkpoint) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
@@ -14,7 +13,6 @@ from weightsmith.checkpoint.layout import ENCRYPTED
 from weightsmith.checkpoint.sidecars import OTHERS, matches
 from weightsmith.checkpoint.whole_files import WholeFiles
 from weightsmith.codecs.keystream_file import HEADER_NBYTES
-from weightsmith.codecs.registry import codec
 from weightsmith.engine.derived import Derived, DerivedFile
 from weightsmith.engine.options import Bindings
 from weightsmith.errors import (
@@ -214,8 +212,7 @@ def _file(
     inputs: tuple[InputTensor, ...],
     published: Mapping[str, Mapping[str, str]],
 ) -> FilePlan:
-    output = codec(rule, {}).signature([each.info for each in inputs])
-    tensor = TensorPlan(replace(output, name=name), rule, {}, inputs)
+    tensor = TensorPlan.make(rule, {}, inputs, name=name)
     return FilePlan(name, (tensor,), published.get(name, {}))
 
 
