@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from weightsmith.ops.make_delta import make_delta
     from weightsmith.ops.merge_lora import merge_lora, plan_merge_lora
     from weightsmith.ops.verify.verify import verify
-    from weightsmith.sources.locate import open_source as open_checkpoint
+    from weightsmith.sources.recognise import open_model as open_checkpoint
 
 
 _PUBLIC: Final = {
@@ -29,7 +29,7 @@ _PUBLIC: Final = {
     "inspect": "weightsmith.ops.inspect:inspect",
     "make_delta": "weightsmith.ops.make_delta:make_delta",
     "merge_lora": "weightsmith.ops.merge_lora:merge_lora",
-    "open_checkpoint": "weightsmith.sources.locate:open_source",
+    "open_checkpoint": "weightsmith.sources.recognise:open_model",
     "plan_apply_delta": "weightsmith.ops.apply_delta:plan_apply_delta",
     "plan_convert": "weightsmith.ops.convert:plan_convert",
     "plan_merge_lora": "weightsmith.ops.merge_lora:plan_merge_lora",

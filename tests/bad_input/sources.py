@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from tests.bad_input.case import (
     ARGS,
     WEIGHTS,
@@ -13,10 +15,12 @@ from tests.bad_input.case import (
     write_base,
     write_delta,
     write_pair,
+    write_sparse,
 )
 
 SOURCES: Final = Cases("Sources")
 ENTRIES: Final = 10_000
+_LORA_A: Final = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
 
 @SOURCES.add("A name that nothing has", 3, "source-not-found")
@@ -50,12 +54,16 @@ def _holds(folder: Path, name: str, *files: str) -> Sequence[str]:
 
 @SOURCES.add("A LoRA adapter given as delta", 3, "no-weights")
 def an_adapter_as_delta(folder: Path) -> Sequence[str]:
-    return _holds(folder, "delta", "adapter_config.json", "adapter_model.bin")
+    args = _holds(folder, "delta", "adapter_config.json")
+    torch.save({_LORA_A: torch.zeros(4, 64)}, folder / "delta" / "adapter_model.bin")
+    return args
 
 
 @SOURCES.add("A LoRA adapter given as base", 3, "no-weights")
 def an_adapter_as_base(folder: Path) -> Sequence[str]:
-    return _holds(folder, "base", "adapter_config.json", "adapter_model.safetensors")
+    args = _holds(folder, "base", "adapter_config.json")
+    write_sparse(folder / "base" / "adapter_model.safetensors", {_LORA_A: ("F32", 4, (4, 64))})
+    return args
 
 
 @SOURCES.add("A folder of GGUF files, made for llama.cpp", 3, "no-weights")

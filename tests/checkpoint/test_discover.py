@@ -26,7 +26,7 @@ from weightsmith.errors import (
     TensorTwice,
     WeightsmithError,
 )
-from weightsmith.sources.locate import open_source
+from weightsmith.sources.recognise import open_model
 
 TENSORS = {f"model.layers.{n}.weight": torch.full((4, 3), n, dtype=torch.float16) for n in range(9)}
 
@@ -379,7 +379,7 @@ def test_a_source_that_is_not_there_names_the_nearest_that_is(tmp_path: Path) ->
         discover(tmp_path / "gone")
     assert caught.value.context == (f"{tmp_path} exists",)
     with pytest.raises(SourceNotFound):
-        open_source(tmp_path / "gone")
+        open_model(tmp_path / "gone")
 
 
 @pytest.mark.parametrize("name", ["", "x" * 300, "loop", "file", "file/within", "a\0b"])
@@ -387,7 +387,7 @@ def test_a_source_that_is_no_directory_is_refused(name: str, tmp_path: Path) -> 
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(SourceFault):
-        open_source(tmp_path / name if name else "")  # "" is not the working directory
+        open_model(tmp_path / name if name else "")  # "" is not the working directory
 
 
 def test_an_empty_directory_holds_no_weights(tmp_path: Path) -> None:

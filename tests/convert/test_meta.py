@@ -14,7 +14,7 @@ from tests.engine.folders import assert_same_bits, contents, load, state
 from weightsmith.engine.options import Options
 from weightsmith.errors import MetaFilesDoNotFit, ParamsInvalid, ShardMissing
 from weightsmith.ops.convert import convert, plan_convert
-from weightsmith.sources.locate import open_source
+from weightsmith.sources.recognise import open_model
 
 VECTOR = "meta_llama1_2shards"
 
@@ -138,7 +138,7 @@ def test_float16_is_cast_once_from_metas_bits(tmp_path: Path) -> None:
 def config_of(folder: Path, **kwargs: Any) -> dict[str, Any]:
     """The config that a conversion of tiny weights with these params writes."""
     meta = write_meta(folder, random_llama(), heads=8, **kwargs)
-    return dict(open_source(meta).config)
+    return dict(open_model(meta).config)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_vocabulary_of_llama_3_without_stretched_positions_is_the_first_llama_
     tmp_path: Path,
 ) -> None:
     weights = random_llama(hidden=8, intermediate=8, layers=1, heads=2, vocab=128256)
-    source = open_source(write_meta(tmp_path, weights, heads=2))
+    source = open_model(write_meta(tmp_path, weights, heads=2))
     assert source.config["max_position_embeddings"] == 8192
     generation = json.loads(source.read_sidecar("generation_config.json"))
     assert generation["eos_token_id"] == [128001, 128009]
@@ -188,7 +188,7 @@ def test_a_vocabulary_of_llama_3_without_stretched_positions_is_the_first_llama_
 
 def test_that_llama_1_and_2_cannot_be_told_apart_is_said(tmp_path: Path) -> None:
     meta = write_meta(tmp_path, random_llama(), heads=8)
-    assert any("4096" in note for note in open_source(meta).notes)
+    assert any("4096" in note for note in open_model(meta).notes)
 
 
 LLAMA_2_CHAT = (
@@ -253,7 +253,7 @@ def test_params_may_lie_one_level_deeper(tmp_path: Path) -> None:
     meta = write_meta(tmp_path, random_llama(), heads=8)
     params = json.loads((meta / "params.json").read_bytes())
     (meta / "params.json").write_text(json.dumps({"model": params}))
-    assert open_source(meta).config["hidden_size"] == 64
+    assert open_model(meta).config["hidden_size"] == 64
 
 
 @pytest.mark.parametrize("tied", ["left out", "repeated"])
@@ -291,7 +291,7 @@ def test_files_of_two_models_are_refused_by_name(tmp_path: Path) -> None:
     other = write_meta(tmp_path / "b", random_llama(intermediate=128), heads=8, shards=2)
     (other / "consolidated.01.pth").replace(meta / "consolidated.01.pth")
     with pytest.raises(MetaFilesDoNotFit) as caught:
-        open_source(meta)
+        open_model(meta)
     assert any("mlp.down_proj" in line for line in caught.value.context)
 
 
@@ -301,7 +301,7 @@ def test_a_tensor_that_no_llama_has_is_refused_by_name(tmp_path: Path) -> None:
     part["layers.0.attention.wq_lora.weight"] = torch.zeros(2, 2)
     torch.save(part, meta / "consolidated.00.pth")
     with pytest.raises(MetaFilesDoNotFit) as caught:
-        open_source(meta)
+        open_model(meta)
     assert caught.value.context == ("no place for layers.0.attention.wq_lora.weight",)
 
 
@@ -321,7 +321,7 @@ def test_params_of_another_kind_of_model_are_refused(
 ) -> None:
     meta = write_meta(tmp_path, random_llama(), heads=8, params=params)
     with pytest.raises((ParamsInvalid, MetaFilesDoNotFit), match=reason):
-        open_source(meta)
+        open_model(meta)
 
 
 def test_hugging_face_weights_beside_metas_are_the_ones_that_count(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.convert import convert
 from weightsmith.ops.inspect import inspect
 from weightsmith.ops.verify.verify import verify
-from weightsmith.sources.locate import open_source
+from weightsmith.sources.recognise import open_model
 
 SMALL = 30_000
 
@@ -93,7 +93,7 @@ def test_inspect_and_verify_read_it(meta: Path) -> None:
 
 
 def test_reads_of_any_range_agree_with_the_whole(meta: Path) -> None:
-    source = open_source(meta)
+    source = open_model(meta)
     name = "model.layers.1.self_attn.q_proj.weight"
     whole = bytearray(source.tensors[name].info.nbytes)
     source.read_into(name, 0, memoryview(whole))

@@ -30,10 +30,10 @@ from weightsmith.errors import (
 )
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta, target_name
 from weightsmith.ops.convert import convert
-from weightsmith.ops.deltas import encoded
 from weightsmith.ops.inspect import inspect
 from weightsmith.ops.job import carry_out
 from weightsmith.ops.verify.verify import verify
+from weightsmith.sources import file_release
 
 VECTOR = "oasst_xor"
 
@@ -239,9 +239,9 @@ def release(vector: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         base, checksums=(dataclasses.replace(right, needed_by=(known.id,)),)
     )
     monkeypatch.setattr(
-        encoded, "named_like", lambda name: [(ours, name)] if "oasst" in name else []
+        file_release, "named_like", lambda name: [(ours, name)] if "oasst" in name else []
     )
-    monkeypatch.setattr(encoded, "alias", lambda _: theirs)
+    monkeypatch.setattr(file_release, "alias", lambda _: theirs)
     return vector.rename(vector.with_name("oasst-sft-6-llama-30b-xor"))
 
 

@@ -17,7 +17,7 @@ from tests.delta.models import (
     weights,
 )
 from tests.engine.folders import CONFIG, assert_same_bits, load, write_model
-from weightsmith.checkpoint.opening import open_delta
+from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.options import Options
 from weightsmith.errors import DeltaInvalid, WeightsmithError, WrongBase
 from weightsmith.ops.apply_delta import DTypeChoice, apply_delta, plan_apply_delta
@@ -142,7 +142,7 @@ def test_a_payload_that_decodes_to_something_else_is_found(
 ) -> None:
     """Where it is stored as it is, nothing of the format tells a changed byte."""
     base, delta = pair
-    tensors = open_delta(delta).tensors
+    tensors = open_checkpoint(delta, kind="exact-delta").tensors
     stored = tensors["model.layers.0.new"]
     path = delta / stored.file
     raw = bytearray(path.read_bytes())

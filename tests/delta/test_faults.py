@@ -35,7 +35,7 @@ from weightsmith.errors import (
 )
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.make_delta import make_delta
-from weightsmith.sources.locate import open_source
+from weightsmith.sources.recognise import open_model
 
 
 @pytest.fixture
@@ -150,9 +150,9 @@ def test_a_flipped_bit_anywhere_in_a_delta_is_noticed(pair: tuple[Path, Path, Pa
 
 def test_a_flipped_bit_in_a_payload_names_the_tensor(pair: tuple[Path, Path, Path]) -> None:
     base, _, delta = pair
-    from weightsmith.checkpoint.opening import open_delta
+    from weightsmith.checkpoint.opening import open_checkpoint
 
-    stored = open_delta(delta).tensors["model.layers.0.up.weight"]
+    stored = open_checkpoint(delta, kind="exact-delta").tensors["model.layers.0.up.weight"]
     flip(delta / stored.file, stored.stored.offset + 2000)
     error = refused(base, delta)
     assert isinstance(error, DeltaInvalid)
@@ -308,7 +308,7 @@ def test_a_record_of_another_version_is_refused_by_name(pair: tuple[Path, Path, 
 
 def test_a_delta_given_as_a_model_is_told_with_what_to_do(pair: tuple[Path, Path, Path]) -> None:
     with pytest.raises(NoWeights) as caught:
-        open_source(pair[2])
+        open_model(pair[2])
     assert caught.value.context[0] == "it holds an exact delta, which is no model without its base"
     assert f"weightsmith apply-delta --base SOURCE --delta {pair[2]}" in caught.value.hint_text
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.delta.models import SIDECARS, trained, weights
 from tests.engine.children import KILLED, Answer, Children
 from tests.engine.folders import contents, copied, hidden, inodes, staging, state, write_model
-from weightsmith.checkpoint.opening import open_checkpoint, open_delta
+from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.options import Options
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.make_delta import make_delta
@@ -191,7 +191,10 @@ def test_what_is_the_same_in_a_kept_file_and_a_new_one_is_stored_once(
     record = DeltaRecord.from_document(manifest["delta"])
     payloads = {each.info.name: each.payload for each in record.tensors}
     assert payloads["lm_head.weight"] == payloads["embed.weight"] == "embed.weight"
-    holders = {name: each.file for name, each in open_delta(interrupted.delta).tensors.items()}
+    holders = {
+        name: each.file
+        for name, each in open_checkpoint(interrupted.delta, kind="exact-delta").tensors.items()
+    }
     assert holders["embed.weight"].startswith("delta-00001")
     target = open_checkpoint(interrupted.target)
     assert target.tensors["lm_head.weight"].file.startswith("model-00004")

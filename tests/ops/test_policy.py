@@ -20,7 +20,7 @@ from weightsmith.errors import (
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
 from weightsmith.ops.make_delta import plan_make_delta
 from weightsmith.ops.verify.published_sum import sum_report
-from weightsmith.sources.locate import open_source
+from weightsmith.sources.recognise import open_model
 
 WHOLE = ("model.embed_tokens.weight", "lm_head.weight")
 
@@ -209,7 +209,7 @@ def test_the_sums_of_alpacas_own_check_are_reproduced(vectors: Path, tmp_path: P
     alpaca = vectors / "alpaca_wdiff"
     sides = {side: alpaca / side for side in ("base", "delta")}
     apply_delta(sides["base"], sides["delta"], target=tmp_path / "out", new_rows="mean")
-    inputs = {side: open_source(path) for side, path in sides.items()}
+    inputs = {side: open_model(path) for side, path in sides.items()}
     found = sum_report(tmp_path / "out", None, inputs, threads=2)
     published = json.loads((alpaca / "expected" / "sums.json").read_text())
     assert found.float64 == pytest.approx(published["sum_without_inv_freq_float64"], abs=1e-9)

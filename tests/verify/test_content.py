@@ -23,7 +23,7 @@ from weightsmith.engine.options import Options
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.verify.published_sum import sum_checkpoint
 from weightsmith.ops.verify.verify import verify
-from weightsmith.sources.locate import open_source
+from weightsmith.sources.recognise import open_model
 
 SUM = 50637.1836
 """What Stanford published for Alpaca 7B."""
@@ -63,7 +63,7 @@ def test_flipped_bit_is_laid_to_its_tensor(
 ) -> None:
     folder = copy(models.result)
     name = "model.layers.1.mlp.down_proj.weight"
-    stored = open_source(folder).tensors[name].stored
+    stored = open_model(folder).tensors[name].stored
     flip(folder / WEIGHTS, stored.offset + 17, 0)
     said = weightsmith("verify", folder)
     assert (said.code, said.verdict("digests")) == (1, "FAIL")
@@ -116,7 +116,7 @@ def test_flipped_bit_in_a_torch_file_that_nobody_hashed_is_laid_to_its_tensor(
 ) -> None:
     assert weightsmith("verify", models.delta).verdict("checksums") == "pass"
     folder = copy(models.delta)
-    checkpoint = open_source(folder)
+    checkpoint = open_model(folder)
     rng = random.Random(3)
     for name in rng.sample(sorted(checkpoint.tensors), 10):
         tensor = checkpoint.tensors[name]
@@ -205,8 +205,8 @@ def alpaca(vectors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_sums_of_the_original_script_are_reproduced(alpaca: Path, vectors: Path) -> None:
     folder = vectors / "alpaca_wdiff"
     theirs = json.loads((folder / "expected" / "sums.json").read_bytes())
-    inputs = {role: open_source(folder / role) for role in ("base", "delta")}
-    ours = sum_checkpoint(open_source(alpaca), None, inputs, threads=2)
+    inputs = {role: open_model(folder / role) for role in ("base", "delta")}
+    ours = sum_checkpoint(open_model(alpaca), None, inputs, threads=2)
     assert ours.float64 == pytest.approx(theirs["sum_without_inv_freq_float64"], rel=1e-9)
     assert ours.float64 + ours.inv_freq == pytest.approx(theirs["sum_all_float64"], rel=1e-9)
     assert ours.float32 + ours.inv_freq == pytest.approx(theirs["sum_all_float32"], rel=1e-6)
@@ -236,7 +236,7 @@ def test_published_sum_that_comes_out_passes(
 ) -> None:
     folder = copy(alpaca)
     edit(folder / "weightsmith.json", release="alpaca-7b")
-    inv_freq = sum_checkpoint(open_source(folder), None, {}, threads=1)
+    inv_freq = sum_checkpoint(open_model(folder), None, {}, threads=1)
     weights = read(folder)
     lacking = SUM - inv_freq.float64 - inv_freq.inv_freq
     weights["model.norm.weight"] += lacking / weights["model.norm.weight"].numel()

@@ -12,6 +12,14 @@ from typing import Final
 from weightsmith import fs
 from weightsmith.checkpoint import sidecars
 from weightsmith.checkpoint.instead import known_instead
+from weightsmith.checkpoint.layout import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    WEIGHTS,
+    Kind,
+    layout_of,
+    looks_like_weights,
+)
 from weightsmith.errors import (
     AdapterNotMergeable,
     NoAdapter,
@@ -19,32 +27,11 @@ from weightsmith.errors import (
     ShardMissing,
     SourceFault,
 )
-from weightsmith.formats.index import Index, parse_index
+from weightsmith.formats.index import Index
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES
 
-INDEXES: Final = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-"""In order of preference: where both formats lie there, safetensors."""
-WEIGHTS: Final = ("model*.safetensors", "pytorch_model*.bin")
-"""The weight files of each format where there is no index, in the same order."""
-ADAPTER_CONFIG: Final = "adapter_config.json"
-ADAPTER_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
-"""The one weight file of an adapter by format, in the same order."""
 LLAVA_EXTRA: Final = "non_lora_trainables.bin"
 """Whole tensors that LLaVA's training keeps beside its adapters."""
-DELTA_INDEX: Final = "delta.safetensors.index.json"
-"""What an exact delta has instead of weights; no loader knows it."""
-MANIFEST: Final = "weightsmith.json"
-"""The record inside an output of ours."""
-LOOKS_LIKE_WEIGHTS: Final = (
-    "*.safetensors",
-    "*.bin",
-    "*.pt",
-    "*.pth",
-    "*.gguf",
-    "*.msgpack",
-    "*.h5",
-)
-
 _LOOKED_INTO: Final = 100
 """Directories in which weights are looked for where there are none."""
 
@@ -62,84 +49,38 @@ class Found:
     """Files that look like weights and were not taken, and directories (with ``/``) not entered."""
 
 
-def discover(directory: Path, elsewhere: Iterable[str] = ()) -> Found:
-    """Choose the weight files and sidecars of a directory by name alone.
+def discover(
+    directory: Path, elsewhere: Iterable[str] = (), *, kind: Kind = "huggingface"
+) -> Found:
+    """Choose the weight files and sidecars of a model by name alone, or of what else is asked for.
 
     Files named `elsewhere` count as if they were there: a store brings them when they are read.
-    Raises: SourceNotFound, SourceUnreadable, NoWeights, ShardMissing; JsonInvalid, IndexInvalid,
-    IndexEscapes for the index.
+    Raises: SourceNotFound, SourceUnreadable, ShardMissing; NoWeights, NoAdapter,
+    AdapterNotMergeable; JsonInvalid, IndexInvalid, IndexEscapes for the index.
     """
     files, directories = list_directory(directory)
     files = sorted({*files, *elsewhere})
-    for index_name, pattern in zip(INDEXES, WEIGHTS, strict=True):
-        index = None
-        if index_name in files:
-            index_path = directory / index_name
-            index = parse_index(fs.read_small(index_path, MAX_HEADER_NBYTES), index_path)
-            weights = tuple(dict.fromkeys(index.weight_map.values()))
-            _require_present(index_path, weights, files)
-        else:
-            weights = tuple(name for name in files if fnmatch.fnmatchcase(name, pattern))
-            _require_all_numbers(directory, weights)
-        if weights:
-            break
-    else:
-        raise _no_weights(directory, files, directories)
-    taken = set(weights)
-    left = [name for name in files if _looks_like_weights(name) and name not in taken]
-    return Found(
-        weights=tuple(sorted(weights)),
-        index=index,
-        index_name=index_name if index is not None else None,
-        sidecars=tuple(name for name in files if sidecars.is_sidecar(name)),
-        left=(*left, *(f"{name}/" for name in directories)),
+    layout = layout_of(files, kinds=(kind,))
+    if layout is None:
+        raise _no_adapter(directory, files) if kind == "adapter" else no_weights(directory)
+    weights, index = layout.weights(
+        lambda name: fs.read_small(directory / name, MAX_HEADER_NBYTES), directory
     )
-
-
-def discover_adapter(directory: Path, elsewhere: Iterable[str] = ()) -> Found:
-    """Choose the weight file and sidecars of an adapter's directory by name alone.
-
-    Files named `elsewhere` count as if they were there.
-    Raises: SourceNotFound, SourceUnreadable, NoAdapter, AdapterNotMergeable.
-    """
-    files, directories = list_directory(directory)
-    files = sorted({*files, *elsewhere})
-    weights = [name for name in ADAPTER_WEIGHTS if name in files][:1]
-    if not weights or ADAPTER_CONFIG not in files:
-        context = [f"found {name}" for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS) if name in files]
-        raise NoAdapter(source=directory, context=context)
-    if LLAVA_EXTRA in files:
-        hint = "merge it with LLaVA's own scripts/merge_lora_weights.py"
-        raise AdapterNotMergeable(adapter=directory, feature=LLAVA_EXTRA, hint=hint)
-    left = [name for name in files if _looks_like_weights(name) and name not in weights]
+    if index is not None:
+        _require_present(directory / layout.index_name, weights, files)
+    elif kind == "adapter":
+        if LLAVA_EXTRA in files:
+            hint = "merge it with LLaVA's own scripts/merge_lora_weights.py"
+            raise AdapterNotMergeable(adapter=directory, feature=LLAVA_EXTRA, hint=hint)
+    else:
+        _require_all_numbers(directory, weights)
+    config = (ADAPTER_CONFIG,) if kind == "adapter" else ()
+    left = [name for name in files if looks_like_weights(name) and name not in weights]
     return Found(
         weights=tuple(weights),
-        index=None,
-        index_name=None,
-        sidecars=(ADAPTER_CONFIG, *(name for name in files if sidecars.is_sidecar(name))),
-        left=(*left, *(f"{name}/" for name in directories)),
-    )
-
-
-def discover_delta(directory: Path, elsewhere: Iterable[str] = ()) -> Found:
-    """Choose the payload files and sidecars of an exact delta's directory by name alone.
-
-    Files named `elsewhere` count as if they were there.
-    Raises: SourceNotFound, SourceUnreadable, ShardMissing; JsonInvalid, IndexInvalid, IndexEscapes
-    for the index.
-    """
-    files, directories = list_directory(directory)
-    files = sorted({*files, *elsewhere})
-    path = directory / DELTA_INDEX
-    index = parse_index(fs.read_small(path, MAX_HEADER_NBYTES), path, may_be_empty=True)
-    payloads = tuple(sorted({*index.weight_map.values()}))
-    _require_present(path, payloads, files)
-    left = [name for name in files if _looks_like_weights(name) and name not in payloads]
-    return Found(
-        weights=payloads,
         index=index,
-        index_name=DELTA_INDEX,
-        sidecars=tuple(name for name in files if sidecars.is_sidecar(name)),
+        index_name=layout.index_name or None,
+        sidecars=(*config, *(name for name in files if sidecars.is_sidecar(name))),
         left=(*left, *(f"{name}/" for name in directories)),
     )
 
@@ -161,9 +102,19 @@ def list_directory(directory: Path) -> tuple[list[str], list[str]]:
     return sorted(files), sorted(directories)
 
 
-def _no_weights(directory: Path, files: list[str], directories: list[str]) -> NoWeights:
-    """The error for a directory without weights, with what lies there instead."""
-    found = [f"found {name}" for name in files if _looks_like_weights(name)]
+def _no_adapter(directory: Path, files: list[str]) -> NoAdapter:
+    """The error for a directory without an adapter, or without one half of it."""
+    context = [f"found {name}" for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS) if name in files]
+    return NoAdapter(source=directory, context=context)
+
+
+def no_weights(directory: Path) -> NoWeights:
+    """The error for a directory without a model's weights, with what lies there instead.
+
+    Raises: SourceNotFound, SourceUnreadable.
+    """
+    files, directories = list_directory(directory)
+    found = [f"found {name}" for name in files if looks_like_weights(name)]
     instead = known_instead((*files, *directories), directory)
     if instead is not None:
         what, way = instead
@@ -190,17 +141,13 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _looks_like_weights(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in LOOKS_LIKE_WEIGHTS)
-
-
-def _require_present(index_path: Path, weights: tuple[str, ...], files: list[str]) -> None:
+def _require_present(index_path: Path, weights: Iterable[str], files: list[str]) -> None:
     missing = sorted(set(weights) - set(files))
     if missing:
         raise ShardMissing(index=index_path, count=len(missing), context=missing)
 
 
-def _require_all_numbers(directory: Path, weights: tuple[str, ...]) -> None:
+def _require_all_numbers(directory: Path, weights: Iterable[str]) -> None:
     """Without an index, the file names alone tell that a shard is missing.
 
     Sets are numbered 1 to N, 0 to N - 1, or, as decapoda's 13B is, 0 to N "of N".

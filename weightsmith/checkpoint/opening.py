@@ -5,7 +5,8 @@ from pathlib import Path
 
 from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor, WeightFile
 from weightsmith.checkpoint.digest import bytes_digest
-from weightsmith.checkpoint.discover import Found, discover, discover_adapter, discover_delta
+from weightsmith.checkpoint.discover import Found, discover
+from weightsmith.checkpoint.layout import Kind
 from weightsmith.checkpoint.store import LocalStore, Store
 from weightsmith.checkpoint.table import SAFETENSORS, read_table
 from weightsmith.errors import NoTensors, TensorMissing, TensorTwice
@@ -15,49 +16,23 @@ def open_checkpoint(
     source: Path,
     label: str | None = None,
     *,
+    kind: Kind = "huggingface",
     store: Store | None = None,
     elsewhere: Iterable[str] = (),
 ) -> Checkpoint:
     """Open a local directory of safetensors or torch files, reading headers only.
 
+    What is not a model is opened as what it holds: an ``adapter`` with its config as a sidecar, an
+    ``exact-delta`` as the tensors of bytes that it stores.
     `store` reads the weight files, those `elsewhere` than in the directory too.
     Memory: the headers. No torch, no NumPy, and nothing from the checkpoint is run.
-    Raises: SourceFault for what is missing, DamagedInput for what is broken or holds no tensor.
+    Raises: SourceFault for what is missing, DamagedInput for what is broken; NoTensors for a model
+    that holds none.
     """
-    checkpoint = _open(source, label, discover(source, elsewhere), store)
-    if not checkpoint.tensors:
+    checkpoint = _open(source, label, discover(source, elsewhere, kind=kind), store)
+    if kind == "huggingface" and not checkpoint.tensors:
         raise NoTensors(source=checkpoint.label)
     return checkpoint
-
-
-def open_adapter(
-    source: Path,
-    label: str | None = None,
-    *,
-    store: Store | None = None,
-    elsewhere: Iterable[str] = (),
-) -> Checkpoint:
-    """Open a local directory that holds a LoRA adapter; its config is one of its sidecars.
-
-    `store` and `elsewhere` are those of `open_checkpoint`.
-    Raises: NoAdapter, AdapterNotMergeable; DamagedInput for what is broken.
-    """
-    return _open(source, label, discover_adapter(source, elsewhere), store)
-
-
-def open_delta(
-    source: Path,
-    label: str | None = None,
-    *,
-    store: Store | None = None,
-    elsewhere: Iterable[str] = (),
-) -> Checkpoint:
-    """Open a local directory that holds an exact delta: its payloads, as tensors of bytes.
-
-    `store` and `elsewhere` are those of `open_checkpoint`.
-    Raises: SourceFault for what is missing, DamagedInput for what is broken.
-    """
-    return _open(source, label, discover_delta(source, elsewhere), store)
 
 
 def _open(source: Path, label: str | None, found: Found, store: Store | None = None) -> Checkpoint:

@@ -11,11 +11,11 @@ from typing import Final
 
 from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor, WeightFile
 from weightsmith.checkpoint.digest import SPAN_NBYTES, bytes_digest
-from weightsmith.checkpoint.layout import GZIP_MAGIC
 from weightsmith.checkpoint.store import LocalStore
 from weightsmith.errors import GzipInvalid
 from weightsmith.formats.tensors import StoredTensor, TensorInfo
 
+GZIP_MAGIC: Final = b"\x1f\x8b"
 _EDGE_NBYTES: Final = 64 * 1024
 """How much of either end of a file goes into its digest."""
 

@@ -9,8 +9,8 @@ from threading import Event
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.discover import DELTA_INDEX
-from weightsmith.checkpoint.opening import open_delta
+from weightsmith.checkpoint.layout import DELTA_INDEX
+from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.exact_delta_file import EncodedFile, encode_file, header_of
 from weightsmith.engine.file_hashes import hash_file
 from weightsmith.engine.inputs import require_unchanged
@@ -72,7 +72,7 @@ class _ExactDelta(Making):
 
     def open(self, directory: Path) -> Checkpoint:
         """As a delta."""
-        return open_delta(directory)
+        return open_checkpoint(directory, kind="exact-delta")
 
     def expected(self, manifest: Manifest) -> Manifest:
         """All of it follows from plan, files and record."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.digest import bytes_digest, fingerprint
-from weightsmith.checkpoint.discover import MANIFEST
+from weightsmith.checkpoint.layout import MANIFEST
 from weightsmith.checkpoint.sidecars import CARD
 from weightsmith.errors import JsonInvalid, SourceNotFound
 from weightsmith.formats.strict_json import parse_json

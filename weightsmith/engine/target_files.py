@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.discover import INDEXES
+from weightsmith.checkpoint.layout import INDEXES
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES, read_header
 from weightsmith.plan.exact_record import are_file_names
 

@@ -18,8 +18,7 @@ from weightsmith.errors import (
     OptionMeaningless,
 )
 from weightsmith.formats.tensors import DTYPES, SUMMABLE, dtype_bits
-from weightsmith.ops.deltas.encoded import find_encoded
-from weightsmith.ops.deltas.exact import find_add_record, is_exact_delta, plan_restore, require_base
+from weightsmith.ops.deltas.exact import plan_restore, require_base
 from weightsmith.ops.deltas.files import plan_decode
 from weightsmith.ops.deltas.policy import Decision, NewRowsChoice, decide, require_kinds
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
@@ -28,7 +27,15 @@ from weightsmith.plan.align import Pair, Policy
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
-from weightsmith.sources.locate import label_of, locate, open_source
+from weightsmith.sources.file_release import FileRelease
+from weightsmith.sources.locate import label_of, locate
+from weightsmith.sources.recognise import (
+    AdditiveDelta,
+    ExactDelta,
+    Model,
+    recognise,
+    require_model,
+)
 
 DTypeChoice = Literal["delta", "base", "float16", "bfloat16", "float32"]
 _DELTA_WORD: Final = re.compile(r"[-_.](?:w?diff|delta|xor|enc)(?=[-_.]|$)", re.IGNORECASE)
@@ -62,30 +69,33 @@ def plan_apply_delta(
     """
     path = target if target is not None else target_name(label_of(delta))
     base = locate(base) if base is not None else None
-    delta = locate(delta)
-    encoded = find_encoded(delta)
-    if encoded is not None:
+    source = recognise(delta)
+    if isinstance(source, FileRelease):
         reason = "the release is decoded file by file, byte by byte"
         _require_plain(reason, dtype=dtype, new_rows=new_rows, whole=whole)
-        return plan_decode(encoded, base=base, key=key, target=path)
-    if base is not None and is_exact_delta(delta):
+        return plan_decode(source, base=base, key=key, target=path)
+    if key is not None:
+        raise OptionMeaningless(options="--key", reason=f"{label_of(delta)} is not encrypted")
+    if base is None:
+        raise NoBase(delta=label_of(delta))
+    if isinstance(source, ExactDelta):
         reason = "an exact delta restores its target as it is"
         _require_plain(reason, new_rows=new_rows, whole=whole)
-        return plan_restore(base, delta, path, dtype=dtype, max_shard_nbytes=max_shard_nbytes)
-    if key is not None:
-        raise OptionMeaningless(options="--key", reason=f"{delta} is not encrypted")
-    if base is None:
-        raise NoBase(delta=delta)
-    inputs = {"base": open_source(base), "delta": open_source(delta)}
+        return plan_restore(base, source, path, dtype=dtype, max_shard_nbytes=max_shard_nbytes)
+    ground = recognise(base)
+    inputs = {"base": require_model(ground), "delta": require_model(source)}
     if inputs["base"].directory.samefile(inputs["delta"].directory):
         raise BaseIsDelta(source=label_of(base))
     path = target_apart(path, inputs)
     inputs["base"] = named_like(inputs["base"], inputs["delta"].tensors)
     if not force_kind:
-        require_kinds(inputs["base"], inputs["delta"])
-    manifest, record = find_add_record(delta) or (None, None)
-    if manifest is not None:
-        inputs["delta"].take_sidecars(own_sidecars(manifest, inputs["delta"].sidecars))
+        require_kinds(ground, source)
+    record = None
+    if isinstance(source, Model | AdditiveDelta) and source.fault is not None:
+        raise source.fault  # it may hold the record of a delta, by which the base is known
+    if isinstance(source, AdditiveDelta) and source.manifest is not None and source.record:
+        record = source.record
+        inputs["delta"].take_sidecars(own_sidecars(source.manifest, inputs["delta"].sidecars))
     if record is not None and new_rows == "auto" and record.new_rows != "none":
         new_rows = record.new_rows
     decision = decide(inputs["base"], inputs["delta"], new_rows=new_rows, whole=whole)

@@ -17,8 +17,8 @@ from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
-from weightsmith.sources.locate import open_source
 from weightsmith.sources.meta import find_tokenizer
+from weightsmith.sources.recognise import open_model
 
 DTypeChoice = Literal["keep", "float16", "bfloat16", "float32"]
 _ROLE: Final = "source"
@@ -37,7 +37,7 @@ def plan_convert(
     and floats of 8 bits stay what they are.
     Raises: TargetIsInput; DtypeNotStorable; what opening the source raises.
     """
-    checkpoint = open_source(source)
+    checkpoint = open_model(source)
     inputs = {_ROLE: checkpoint}
     path = target_apart(target, inputs)
     ties = checkpoint.config.get("tie_word_embeddings") is True  # else a loader would need them

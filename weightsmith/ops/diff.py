@@ -16,7 +16,7 @@ from weightsmith.engine.spans import Buffers
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.diff_pairs import Pair, measure_pairs
 from weightsmith.progress import SILENCE, Progress
-from weightsmith.sources.locate import open_source
+from weightsmith.sources.recognise import open_model
 
 __all__ = ["STATUSES", "Difference", "Group", "Status", "TensorDifference", "diff", "grouped"]
 
@@ -162,9 +162,9 @@ def diff(
     """Compare all tensors of two sources, whatever files they lie in; sidecars are not compared.
 
     Memory: a few spans a worker. No torch.
-    Raises: as `open_source`.
+    Raises: as `open_model`.
     """
-    before, after = open_source(a), open_source(b)
+    before, after = open_model(a), open_model(b)
     before = named_like(before, after.tensors)
     ours, theirs = _infos(before), _infos(after)
     names = sorted(ours.keys() | theirs.keys(), key=name_order)

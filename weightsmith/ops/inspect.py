@@ -4,24 +4,25 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Final, Literal
 
-from weightsmith import fs
 from weightsmith.catalogue.recognise import named_like, shows_signs
 from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.kind import guess_kind
-from weightsmith.checkpoint.layout import layout_of
-from weightsmith.engine.manifest import Manifest, read_manifest
+from weightsmith.engine.manifest import Manifest
 from weightsmith.errors import WeightsmithError
 from weightsmith.formats.tensors import TensorInfo
-from weightsmith.ops.deltas.encoded import find_encoded
-from weightsmith.ops.deltas.exact import find_record
-from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.repair.detect import diagnose
-from weightsmith.sources.locate import label_of, locate, open_payloads, open_source
+from weightsmith.sources.file_release import FileRelease
+from weightsmith.sources.recognise import (
+    Adapter,
+    AdditiveDelta,
+    ExactDelta,
+    Meta,
+    Model,
+    recognise,
+)
 from weightsmith.units import format_percent
 
 Kind = Literal["model", "delta", "adapter", "meta", "keystream-release", "xor-release", "unknown"]
@@ -73,37 +74,39 @@ def inspect(source: str | os.PathLike[str]) -> Inspection:
     Raises: SourceNotFound, SourceIsFile; NoWeights, where there is nothing known; DamagedInput for
     what is broken.
     """
-    source = locate(source)
-    directory = Path(source)
-    fs.require_directory(directory)
-    if encoded := find_encoded(source):
-        return Inspection(
-            source=label_of(source),
-            kind="xor-release" if encoded.encoding == "xor-file" else "keystream-release",
-            reason=encoded.layout.reason,
-            release=encoded.release.name if encoded.release else "",
-            files=encoded.layout.files,
-        )
-    if exact := find_record(source):
-        return _inspect_delta(open_payloads(source), *exact)
-    layout = layout_of(directory)
-    if layout is None or layout.kind == "huggingface":
-        return _inspect_checkpoint(open_source(source))
-    if layout.kind == "meta":
-        found = _inspect_checkpoint(open_source(source))
-        return replace(found, kind="meta", reason=layout.reason)
-    return Inspection(label_of(source), layout.kind, layout.reason, files=layout.files)
+    match recognise(source):
+        case FileRelease() as found:
+            return Inspection(
+                source=found.label,
+                kind="xor-release" if found.encoding == "xor-file" else "keystream-release",
+                reason=found.why,
+                release=found.release.name if found.release else "",
+                files=found.files,
+            )
+        case ExactDelta() as found:
+            return _inspect_delta(found)
+        case Adapter() as found:
+            files = tuple(file.name for file in found.checkpoint.files)
+            return Inspection(found.label, "adapter", found.why, files=files)
+        case Meta() as found:
+            seen = _inspect_checkpoint(found.checkpoint, None)
+            return replace(seen, kind="meta", reason=found.why)
+        case Model() | AdditiveDelta() as found:
+            if found.fault is not None:
+                raise found.fault
+            seen = _inspect_checkpoint(found.checkpoint, found.manifest)
+            return replace(seen, kind=found.guess.kind, reason=found.why)
 
 
-def _inspect_delta(delta: Checkpoint, manifest: Manifest, record: DeltaRecord) -> Inspection:
+def _inspect_delta(found: ExactDelta) -> Inspection:
     """An exact delta, by its record: what applying it makes, and of which base."""
+    delta, manifest, record = found.checkpoint, found.manifest, found.record
     made = [tensor.info for tensor in record.tensors]
     share = format_percent(delta.nbytes / max(sum(info.nbytes for info in made), 1))
-    base = record.base.id or f"of fingerprint {record.base.fingerprint[:16]}..."
     return Inspection(
         source=delta.label,
         kind="delta",
-        reason=f"weightsmith made it: {share} of the model it gives with its base, {base}",
+        reason=f"weightsmith made it: {share} of the model it gives with its base, {record.base}",
         architecture=_architecture(delta.config),
         tensors=len(made),
         parameters=sum(info.numel for info in made),
@@ -125,8 +128,8 @@ def _held(infos: Iterable[TensorInfo]) -> tuple[tuple[str, int], ...]:
     return tuple(held.most_common())
 
 
-def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
-    guess = guess_kind(checkpoint)
+def _inspect_checkpoint(checkpoint: Checkpoint, manifest: Manifest | None) -> Inspection:
+    """Tensors, config and tokenizer of a model or of an additive delta."""
     notes = list(checkpoint.notes)
     try:
         files = {name: checkpoint.read_sidecar(name) for name in checkpoint.sidecars}
@@ -134,12 +137,11 @@ def _inspect_checkpoint(checkpoint: Checkpoint) -> Inspection:
         faults = tuple((fault.id, f"{fault.file}: {fault.evidence}") for fault in found)
     except WeightsmithError as error:
         faults = ((error.reference, str(error)),)
-    manifest = read_manifest(checkpoint.directory)
     release, why = _release(checkpoint)
     return Inspection(
         source=checkpoint.label,
-        kind=guess.kind,
-        reason=guess.reason,
+        kind="unknown",
+        reason="",
         release=f"{release.name} ({why})" if release else "",
         architecture=_architecture(checkpoint.config),
         tensors=len(checkpoint.tensors),

@@ -25,6 +25,7 @@ from weightsmith.errors import (
 from weightsmith.plan.model import InputFile, InputPlan, Plan
 from weightsmith.plan.needs import Needs, assess
 from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.file_release import KnownFile
 from weightsmith.sources.locate import Located
 from weightsmith.units import format_memory, format_size
 
@@ -41,18 +42,8 @@ class Job:
     """Known faults in the sidecars that will be published as they are, as sentences."""
     checked: tuple[str, ...] = ()
     """What was found when the inputs' files were held against published hashes, as sentences."""
-    known: tuple["KnownFile", ...] = ()
+    known: tuple[KnownFile, ...] = ()
     """Input files to be held against published hashes before anything is written."""
-
-
-@dataclass(frozen=True, slots=True)
-class KnownFile:
-    """An input file that must have a published hash, or the run would be in vain."""
-
-    role: str
-    path: Path
-    algorithm: str
-    digest: str
 
 
 def input_plans(inputs: Mapping[str, Checkpoint]) -> tuple[InputPlan, ...]:

@@ -22,7 +22,8 @@ from weightsmith.plan.exact_delta import plan_files
 from weightsmith.plan.model import Plan, SidecarPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
-from weightsmith.sources.locate import label_of, open_source
+from weightsmith.sources.locate import label_of
+from weightsmith.sources.recognise import open_model
 
 CodecChoice = Literal["exact", "add"]
 
@@ -65,7 +66,7 @@ def plan_make_delta(
     if base_id:
         named = parse_hub_source(base_id)  # never a path: it is for others to read
         base_id = "@".join(filter(None, (named.homes[0], named.revision)))
-    inputs = {"base": open_source(base), "target": open_source(target)}
+    inputs = {"base": open_model(base), "target": open_model(target)}
     wanted = inputs["target"]
     ground = inputs["base"] = named_like(inputs["base"], wanted.tensors)
     if ground.directory.samefile(wanted.directory):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
-from weightsmith.checkpoint.discover import ADAPTER_CONFIG
+from weightsmith.checkpoint.layout import ADAPTER_CONFIG
 from weightsmith.checkpoint.tied import HEADS, OUTPUT_MATRICES, same_bytes, tied_copies, ties_head
 from weightsmith.codecs.lora_steps import format_steps
 from weightsmith.engine import run as engine
@@ -22,7 +22,7 @@ from weightsmith.plan.adapters import Adapter, Chain, Merging, add, begin
 from weightsmith.plan.model import Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
-from weightsmith.sources.locate import open_lora, open_source
+from weightsmith.sources.recognise import open_lora, open_model
 
 Rounding = Literal["once", "peft"]
 MergedDType = Literal["base", "float16", "bfloat16", "float32"]
@@ -52,7 +52,7 @@ def plan_merge_lora(
     Raises: AdapterDoesNotFit with every reason; AdapterNotMergeable, AdapterConfigInvalid,
     AdapterEmpty; TargetIsInput; what opening the sources raises.
     """
-    ground = open_source(base)
+    ground = open_model(base)
     adapters = {
         f"lora-{number}" if len(loras) > 1 else "lora": open_lora(lora)
         for number, lora in enumerate(loras, start=1)

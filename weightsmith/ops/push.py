@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from weightsmith import fs
-from weightsmith.checkpoint.discover import DELTA_INDEX, INDEXES, WEIGHTS
+from weightsmith.checkpoint.layout import DELTA_INDEX, INDEXES, WEIGHTS
 from weightsmith.checkpoint.sidecars import CARD, matches
 from weightsmith.engine.manifest import LIMIT_NBYTES, parse_manifest, target_card
 from weightsmith.engine.manifest import NAME as MANIFEST

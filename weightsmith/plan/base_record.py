@@ -37,6 +37,10 @@ class BaseRecord:
         """Of the whole base."""
         return fingerprint({each.info.name: each.digest for each in self.tensors})
 
+    def __str__(self) -> str:
+        """What it is on the hub, or else the beginning of its fingerprint."""
+        return self.id or f"of fingerprint {self.fingerprint[:16]}..."
+
     def to_document(self) -> dict[str, Any]:
         """The record as JSON values."""
         return {

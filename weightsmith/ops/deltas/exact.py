@@ -8,12 +8,12 @@ from typing import Final
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import SPAN_NBYTES, bytes_digest, span_digest, tensor_digest
-from weightsmith.checkpoint.discover import DELTA_INDEX, INDEXES
+from weightsmith.checkpoint.layout import DELTA_INDEX, INDEXES
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.derived import Proved
 from weightsmith.engine.expected import require_inputs, wrong_base
 from weightsmith.engine.manifest import NAME as MANIFEST
-from weightsmith.engine.manifest import Manifest, own_sidecars, read_manifest
+from weightsmith.engine.manifest import Manifest, own_sidecars
 from weightsmith.engine.options import Bindings
 from weightsmith.engine.spans import Buffers
 from weightsmith.errors import BaseIsDelta, DamagedInput, DeltaInvalid
@@ -22,7 +22,6 @@ from weightsmith.formats.safetensors_header import parse_header
 from weightsmith.formats.tensors import DTYPES, SUMMABLE, TensorInfo
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.sidecars import publish_sidecars
-from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.base_record import BaseRecord, BaseTensor
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.plan.model import (
@@ -34,7 +33,8 @@ from weightsmith.plan.model import (
     TensorPlan,
 )
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
-from weightsmith.sources.locate import label_of, open_payloads, open_source
+from weightsmith.sources.locate import label_of
+from weightsmith.sources.recognise import ExactDelta, open_model
 
 _GLANCE_NBYTES: Final = 32 * SPAN_NBYTES
 """How much of the base is digested while planning: its smallest tensors, up to so many bytes."""
@@ -42,38 +42,9 @@ _GLANCE_AFAR: Final = 8
 """How many of them, where the base's files would have to be fetched."""
 
 
-def find_add_record(delta: str | os.PathLike[str]) -> tuple[Manifest, AddRecord] | None:
-    """The manifest and record of an additive delta of ours, or None for any other directory.
-
-    Raises: DeltaInvalid, DeltaUnknown, JsonInvalid, if it is one that cannot be read.
-    """
-    manifest = read_manifest(Path(delta))
-    if manifest is None or manifest.delta is None:
-        return None
-    return manifest, AddRecord.from_document(manifest.delta)
-
-
-def is_exact_delta(delta: str | os.PathLike[str]) -> bool:
-    """Whether a path holds an exact delta, by its index; nothing is read."""
-    return (Path(delta) / DELTA_INDEX).is_file()
-
-
-def find_record(delta: str | os.PathLike[str]) -> tuple[Manifest, DeltaRecord] | None:
-    """The manifest and record of an exact delta, or None for any other directory.
-
-    Raises: DeltaInvalid, DeltaUnknown, JsonInvalid, if it is one that cannot be read.
-    """
-    if not is_exact_delta(delta):
-        return None
-    manifest = read_manifest(Path(delta))
-    if manifest is None or manifest.delta is None:
-        raise DeltaInvalid(name=MANIFEST, reason="there is none, or no record in it")
-    return manifest, DeltaRecord.from_document(manifest.delta)
-
-
 def plan_restore(
     base: str | os.PathLike[str],
-    delta: str | os.PathLike[str],
+    delta: ExactDelta,
     target: str | os.PathLike[str],
     *,
     dtype: str = "delta",
@@ -87,11 +58,8 @@ def plan_restore(
     and more become once they are restored, each value rounded once.
     Raises: WrongBase; DeltaInvalid, DeltaUnknown; TargetIsInput, BaseIsDelta; what opening raises.
     """
-    found = find_record(delta)
-    if found is None:
-        raise DeltaInvalid(name=DELTA_INDEX, reason="there is none")
-    manifest, record = found
-    ground, payloads = open_source(base), open_payloads(delta)
+    manifest, record, payloads = delta.manifest, delta.record, delta.checkpoint
+    ground = open_model(base)
     if ground.directory.samefile(payloads.directory):
         raise BaseIsDelta(source=label_of(base))
     ground = named_like(ground, [each.info.name for each in record.base.tensors])

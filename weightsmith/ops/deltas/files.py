@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith import fs
-from weightsmith.checkpoint.discover import INDEXES, WEIGHTS, list_directory
-from weightsmith.checkpoint.layout import ENCRYPTED
+from weightsmith.checkpoint.discover import list_directory
+from weightsmith.checkpoint.layout import ENCRYPTED, INDEXES, WEIGHTS
 from weightsmith.checkpoint.sidecars import OTHERS, matches
 from weightsmith.checkpoint.whole_files import WholeFiles
 from weightsmith.codecs.keystream_file import HEADER_NBYTES
@@ -29,11 +29,11 @@ from weightsmith.errors import (
 from weightsmith.formats.index import parse_index
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.torch_zip import read_table
-from weightsmith.ops.deltas.encoded import EncodedFiles
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.plan.model import FilePlan, InputTensor, Plan, TensorPlan
 from weightsmith.repair.detect import diagnose
 from weightsmith.repair.folder import ADDED, READ
+from weightsmith.sources.file_release import FileRelease
 
 _PLAIN: Final = (ADDED,)
 """Files that XOR releases hold as they are: no base had them."""
@@ -42,7 +42,7 @@ _SMALL_NBYTES: Final = 64_000_000
 
 
 def plan_decode(
-    encoded: EncodedFiles,
+    encoded: FileRelease,
     *,
     base: str | os.PathLike[str] | None,
     key: str | os.PathLike[str] | None,
@@ -91,7 +91,7 @@ def plan_decode(
 
 
 def _xor_files(
-    encoded: EncodedFiles, base: Path
+    encoded: FileRelease, base: Path
 ) -> tuple[dict[str, WholeFiles], list[FilePlan], list[str]]:
     fs.require_directory(base)
     ours, _ = list_directory(encoded.directory)
@@ -118,7 +118,7 @@ def _xor_files(
     return inputs, files, _notes(encoded, left)
 
 
-def _require_sense(encoded: EncodedFiles, decoded: Derived, files: Sequence[FilePlan]) -> None:
+def _require_sense(encoded: FileRelease, decoded: Derived, files: Sequence[FilePlan]) -> None:
     """Raises: BaseFilesWrong, if JSON files or tables of tensors do not come out as such."""
     problems = []
     for each in files:
@@ -139,18 +139,18 @@ def _require_sense(encoded: EncodedFiles, decoded: Derived, files: Sequence[File
 
 
 def _keystream_files(
-    encoded: EncodedFiles, key: Path
+    encoded: FileRelease, key: Path
 ) -> tuple[dict[str, WholeFiles], list[FilePlan], list[str]]:
     inputs = {
         "key": WholeFiles(key.parent, [key.name], str(key)),
-        "delta": WholeFiles(encoded.directory, encoded.layout.files, encoded.label),
+        "delta": WholeFiles(encoded.directory, encoded.files, encoded.label),
     }
     stream = InputTensor("key", inputs["key"].tensors[key.name].info)
     if not stream.info.nbytes:
         raise KeyWrong(key=key, delta=encoded.label, reason="it is empty")
     published = encoded.published
     files: dict[str, FilePlan] = {}
-    for file_name in encoded.layout.files:
+    for file_name in encoded.files:
         path = encoded.directory / file_name
         name, digest = _name_and_digest(file_name)
         data = InputTensor("delta", inputs["delta"].tensors[file_name].info)
@@ -162,7 +162,7 @@ def _keystream_files(
             raise EncryptedInvalid(file=path, reason=f"another file decodes to {name} too")
         hashes = {name: {**published.get(name, {}), "sha256": digest}}
         files[name] = _file(name, "keystream-file@1", (stream, data), hashes)
-    left = sorted(set(list_directory(encoded.directory)[0]) - {*encoded.layout.files})
+    left = sorted(set(list_directory(encoded.directory)[0]) - {*encoded.files})
     return inputs, list(files.values()), _notes(encoded, left)
 
 
@@ -174,7 +174,7 @@ def _name_and_digest(file_name: str) -> tuple[str, str]:
 
 
 def _require_key(
-    encoded: EncodedFiles, key: Path, decoded: Derived, files: Sequence[FilePlan]
+    encoded: FileRelease, key: Path, decoded: Derived, files: Sequence[FilePlan]
 ) -> None:
     """Raises: KeyWrong, if the smallest file does not decode to what its name says."""
     smallest = min(files, key=lambda each: each.nbytes)
@@ -190,7 +190,7 @@ def _require_key(
 # --- both ----------------------------------------------------------------------------------------
 
 
-def _require_all_shards(encoded: EncodedFiles, decoded: Derived, files: Sequence[FilePlan]) -> None:
+def _require_all_shards(encoded: FileRelease, decoded: Derived, files: Sequence[FilePlan]) -> None:
     """Raises: ShardMissing, if an index that comes out names files that will not."""
     names = {each.name for each in files}
     for index in names.intersection(INDEXES):
@@ -201,7 +201,7 @@ def _require_all_shards(encoded: EncodedFiles, decoded: Derived, files: Sequence
             raise ShardMissing(index=place, count=len(missing), context=missing)
 
 
-def _notes(encoded: EncodedFiles, left: Sequence[str]) -> list[str]:
+def _notes(encoded: FileRelease, left: Sequence[str]) -> list[str]:
     named = f"the directory is named like {encoded.release.name}" if encoded.release else ""
     return [*filter(None, [named, f"left: {', '.join(left)}" if left else ""])]
 
@@ -217,7 +217,7 @@ def _file(
 
 
 def _decoded(
-    encoded: EncodedFiles, inputs: Mapping[str, WholeFiles], files: Sequence[FilePlan]
+    encoded: FileRelease, inputs: Mapping[str, WholeFiles], files: Sequence[FilePlan]
 ) -> Derived:
     """The release decoded as it is read, a tensor of bytes a file."""
     return Derived(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from weightsmith.checkpoint.discover import INDEXES
+from weightsmith.checkpoint.layout import INDEXES
 from weightsmith.engine.manifest import Manifest
 from weightsmith.engine.target_files import originals_of
 from weightsmith.errors import LocalPathInside

@@ -7,7 +7,6 @@ from typing import Final, Literal
 
 from weightsmith.catalogue.recognise import Recognition, contradictions, recognise
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.kind import guess_kind
 from weightsmith.checkpoint.tied import without_copy
 from weightsmith.errors import (
     CatalogueContradicted,
@@ -19,6 +18,7 @@ from weightsmith.errors import (
     TensorsDoNotFit,
 )
 from weightsmith.plan.align import Pairing, Policy, pair, sizes_apart
+from weightsmith.sources.recognise import AdditiveDelta, Meta, Model, Source
 
 NewRowsChoice = Literal["auto", "zero", "mean"]
 _NAMED: Final = 4
@@ -95,19 +95,20 @@ def decide(
     return Decision(pairing, policy, recognition, tuple(sorted(copies)))
 
 
-def require_kinds(base: Checkpoint, delta: Checkpoint) -> None:
-    """Refuse a delta as base and a model as delta, by a few of their values.
+def require_kinds(base: Source, delta: Source) -> None:
+    """Refuse a delta as base and a model as delta.
 
     Raises: InputsSwapped, DeltaGivenAsBase, ModelGivenAsDelta.
     """
-    base_guess, delta_guess = guess_kind(base), guess_kind(delta)
-    context = [f"{base.label}: {base_guess.reason}", f"{delta.label}: {delta_guess.reason}"]
-    if base_guess.kind == "delta" and delta_guess.kind == "model":
-        raise InputsSwapped(base=base.label, delta=delta.label, context=context)
-    if base_guess.kind == "delta":
-        raise DeltaGivenAsBase(base=base.label, context=context[:1])
-    if delta_guess.kind == "model":
-        raise ModelGivenAsDelta(delta=delta.label, context=context[1:])
+    ours, theirs = base.label, delta.label
+    context = [f"{ours}: {base.why}", f"{theirs}: {delta.why}"]
+    is_model = isinstance(delta, Meta) or (isinstance(delta, Model) and delta.guess.kind == "model")
+    if isinstance(base, AdditiveDelta) and is_model:
+        raise InputsSwapped(base=ours, delta=theirs, context=context)
+    if isinstance(base, AdditiveDelta):
+        raise DeltaGivenAsBase(base=ours, context=context[:1])
+    if is_model:
+        raise ModelGivenAsDelta(delta=theirs, context=context[1:])
 
 
 def _choices(pairing: Pairing, recognition: Recognition) -> list[str]:

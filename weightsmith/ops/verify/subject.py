@@ -13,16 +13,20 @@ from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
 from weightsmith.checkpoint.kind import Guess, guess_kind
 from weightsmith.checkpoint.store import LocalStore
 from weightsmith.engine.derived import Derived
-from weightsmith.engine.file_outputs import open_output
-from weightsmith.engine.manifest import NAME as MANIFEST
-from weightsmith.engine.manifest import Manifest, read_manifest
-from weightsmith.errors import NoWeights, WeightsmithError
+from weightsmith.engine.manifest import Manifest
 from weightsmith.formats.tensors import StoredTensor
 from weightsmith.ops.apply_delta import plan_apply_delta
-from weightsmith.ops.deltas.exact import find_record
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.plan.model import TensorPlan
-from weightsmith.sources.locate import label_of, locate, open_payloads, open_source
+from weightsmith.sources.locate import label_of, locate
+from weightsmith.sources.recognise import (
+    AdditiveDelta,
+    ExactDelta,
+    Model,
+    open_model,
+    recognise,
+    require_model,
+)
 
 _NOWHERE: Final = Path(tempfile.gettempdir(), "weightsmith-nowhere")
 """A plan names its target; nothing is ever made there."""
@@ -47,9 +51,7 @@ class Subject:
     rules: tuple[TensorPlan, ...] = ()
     """Of a delta on its base: how its tensors follow from theirs."""
     promise: DeltaRecord | None = None
-    """Of an exact delta without its base: what it says that it makes, which no tensor of
-    `checkpoint` can be read for.
-    """
+    """Record of an exact delta opened without its base; its tensors cannot be read."""
 
 
 def open_subject(
@@ -61,17 +63,18 @@ def open_subject(
     `plan_apply_delta`.
     """
     source = locate(source)
-    if exact := find_record(source):
-        return _promised(source, *exact) if base is None else _applied(source, base)
-    checkpoint = _open(source)
-    kind = guess_kind(checkpoint)
-    if base is not None and kind.kind == "delta":
-        return _applied(source, base)
-    manifest, fault = None, ""
-    try:
-        manifest = read_manifest(checkpoint.directory)
-    except WeightsmithError as error:
-        fault = str(error)
+    found = recognise(source)
+    match found:
+        case ExactDelta():
+            return _promised(found) if base is None else _applied(source, base)
+        case AdditiveDelta() if base is not None:
+            return _applied(source, base)
+        case Model() | AdditiveDelta():
+            checkpoint, kind = found.checkpoint, found.guess
+            manifest, fault = found.manifest, str(found.fault or "")
+        case _:
+            checkpoint = require_model(found)
+            kind, manifest, fault = guess_kind(checkpoint), None, ""
     known = (release for release in load_releases() if manifest and release.id == manifest.release)
     return Subject(
         checkpoint,
@@ -80,26 +83,16 @@ def open_subject(
         manifest,
         fault,
         next(known, None),
-        open_source(base) if base is not None else None,
+        open_model(base) if base is not None else None,
     )
 
 
-def _open(source: str | os.PathLike[str]) -> Checkpoint:
-    """Also an output of ours without weights."""
-    try:
-        return open_source(source)
-    except NoWeights:
-        if not os.path.lexists(Path(source, MANIFEST)):
-            raise
-        return open_output(Path(source))
-
-
-def _promised(source: str | os.PathLike[str], manifest: Manifest, record: DeltaRecord) -> Subject:
+def _promised(delta: ExactDelta) -> Subject:
     """An exact delta by itself, as the model that it says it makes.
 
     Raises: DeltaInvalid, if record and payloads do not belong together.
     """
-    payloads = open_payloads(source)
+    payloads, record = delta.checkpoint, delta.record
     rules = record.rules({name: tensor.info for name, tensor in payloads.tensors.items()})
     model = Checkpoint(
         label=payloads.label,
@@ -110,9 +103,8 @@ def _promised(source: str | os.PathLike[str], manifest: Manifest, record: DeltaR
         sidecars=payloads.sidecars,
         notes=payloads.notes,
     )
-    base = record.base.id or f"of fingerprint {record.base.fingerprint[:16]}..."
-    kind = Guess("delta", f"it holds what to change in its base, {base}")
-    return Subject(model, {"delta": payloads}, kind, manifest, promise=record)
+    kind = Guess("delta", delta.why)
+    return Subject(model, {"delta": payloads}, kind, delta.manifest, promise=record)
 
 
 def _applied(source: str | os.PathLike[str], base: str | os.PathLike[str]) -> Subject:

@@ -30,7 +30,8 @@ from weightsmith.ops.verify.torch_crcs import check_torch_files
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.plan.model import TensorPlan
 from weightsmith.progress import SILENCE, Progress
-from weightsmith.sources.locate import label_of, open_source
+from weightsmith.sources.locate import label_of
+from weightsmith.sources.recognise import open_model
 from weightsmith.units import counted
 
 _TORCH_FILES: Final = (".bin", ".pt", ".pth")
@@ -51,7 +52,7 @@ def verify(
     Nothing is believed that the writer may have thought: all files are opened anew.
     Memory: one span a worker, and what it is made from. No torch, but for a release that published
     the sum of its weights.
-    Raises: SourceFault, if there is no model to check; as `open_source` for `against`.
+    Raises: SourceFault, if there is no model to check; as `open_model` for `against`.
     """
     try:
         subject = open_subject(source, base)
@@ -77,7 +78,7 @@ def verify(
             return Report(checkpoint.label, tuple(checks), fingerprint(payloads))
         other = None
         if against is not None:
-            other = named_like(open_source(against), checkpoint.tensors)
+            other = named_like(open_model(against), checkpoint.tensors)
         nbytes = checkpoint.nbytes + (other.nbytes if other else 0)
         progress.begin("applying" if subject.rules else "reading", nbytes)
         content = read_content(checkpoint, buffers, progress.advance)

@@ -1,37 +1,52 @@
-"""Find a release of whole files in a directory, and what the catalogue knows of it."""
+"""A release of whole files: found in a directory, with what the catalogue knows of it."""
 
-import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
+from weightsmith import fs
 from weightsmith.catalogue.load import alias
 from weightsmith.catalogue.recognise import named_like
 from weightsmith.catalogue.schema import Encoding, Release
 from weightsmith.checkpoint.discover import list_directory
-from weightsmith.checkpoint.layout import Layout, layout_of
-from weightsmith.checkpoint.whole_files import WholeFiles
+from weightsmith.checkpoint.layout import layout_of
+from weightsmith.checkpoint.whole_files import GZIP_MAGIC, WholeFiles
 from weightsmith.errors import WeightsmithError
-from weightsmith.ops.job import KnownFile
 from weightsmith.sources.locate import label_of
+
+_ZEROS: Final = bytes(4)
+"""What is left of the first bytes of two zip archives that were combined by XOR."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """An input file that must have a published hash, or the run would be in vain."""
+
+    role: str
+    path: Path
+    algorithm: str
+    digest: str
 
 
 @dataclass(frozen=True)
-class EncodedFiles:
-    """A release of whole files that was found in a directory."""
+class FileRelease:
+    """Files that are decoded with those of a base, or with a key, byte by byte: XOR of two models'
+    files, or files under a key stream. They are no weights until then.
+    """
 
     directory: Path
     """Where its files are: the directory itself, or the one folder in it that holds them."""
-    layout: Layout
+    encoding: Encoding
+    """The catalogue's word for it."""
+    files: tuple[str, ...]
+    """Names of its encoded files."""
+    why: str
+    """What it was taken for this by, as a clause."""
     label: str
     """The source as the user wrote it."""
-
-    @property
-    def encoding(self) -> Encoding:
-        """The catalogue's word for it."""
-        return "xor-file" if self.layout.kind == "xor-release" else "keystream-file"
 
     @cached_property
     def release(self) -> Release | None:
@@ -78,30 +93,51 @@ class EncodedFiles:
         yield from self.release.notes
 
 
-def find_encoded(delta: str | os.PathLike[str]) -> EncodedFiles | None:
+def find_file_release(source: str | os.PathLike[str]) -> FileRelease | None:
     """The release of whole files in a directory, or in the one folder of it that holds one.
 
     Published repositories keep the files in a folder beside the card and the script.
     """
-    directory = Path(delta)
-    if not os.fspath(delta) or not os.path.isdir(directory):  # noqa: PTH112  (never raises)
+    directory = Path(source)
+    if not os.fspath(source) or not os.path.isdir(directory):  # noqa: PTH112  (never raises)
         return None
+    names, folders = _listed(directory)
     places = [directory]
-    if _layout(directory) is None:
-        with contextlib.suppress(WeightsmithError):
-            _, folders = list_directory(directory)
-            places = [directory / folder for folder in folders if not folder.startswith(".")]
-    found = [
-        EncodedFiles(place, layout, label_of(delta))
-        for place in places
-        if (layout := _layout(place)) and layout.kind in {"xor-release", "keystream-release"}
-    ]
+    if layout_of(names) is None:
+        places = [directory / folder for folder in folders]
+    found = [release for place in places if (release := _release(place, label_of(source)))]
     return found[0] if len(found) == 1 else None
 
 
-def _layout(directory: Path) -> Layout | None:
-    """What a directory holds; nothing, where it cannot be read: others will say so."""
+def _listed(directory: Path) -> tuple[list[str], list[str]]:
+    """Its files and folders; none where it cannot be read: whoever opens it says so."""
     try:
-        return layout_of(directory)
+        return list_directory(directory)
     except WeightsmithError:
+        return [], []
+
+
+def _release(directory: Path, label: str) -> FileRelease | None:
+    names, _ = _listed(directory)
+    layout = layout_of(names)
+    if layout is None:
         return None
+    if layout.kind == "keystream-release":
+        return FileRelease(directory, "keystream-file", layout.files, layout.reason, label)
+    combined = layout.kind == "huggingface" and layout.files
+    if combined and all(_is_combined(directory / name) for name in layout.files):
+        why = f"{layout.files[0]} begins with zeros where a torch file begins with PK"
+        return FileRelease(directory, "xor-file", layout.files, why, label)
+    return None
+
+
+def _is_combined(path: Path) -> bool:
+    """Whether a ``.bin`` file is XOR of two torch files, perhaps compressed, and no torch file."""
+    if path.suffix != ".bin":
+        return False
+    try:
+        file = fs.open_for_reading(path)
+        start = file.read(0, min(file.size, len(_ZEROS)))
+    except WeightsmithError:
+        return False  # whoever opens it as a checkpoint says what is wrong with it
+    return start == _ZEROS or start.startswith(GZIP_MAGIC)
