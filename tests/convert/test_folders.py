@@ -172,3 +172,44 @@ def test_the_library_reads_what_was_written(tmp_path: Path) -> None:
     source = write_model(tmp_path / "in", MIXED, suffix="bin")
     convert(source, tmp_path / "out")
     assert_same_bits(load_file(tmp_path / "out" / "model.safetensors"), MIXED)
+
+
+ROUTER = "model.layers.0.mlp.gate.e_score_correction_bias"
+SCALE = "model.layers.0.mlp.up_proj.weight_scale_inv"
+
+
+def test_a_cast_keeps_scales_and_router_biases_and_says_so(tmp_path: Path) -> None:
+    weights = {
+        "model.embed_tokens.weight": torch.randn(9, 4),
+        ROUTER: torch.randn(256) + 8,
+        "model.layers.0.mlp.up_proj.weight": torch.randn(4, 4).to(torch.float8_e4m3fn),
+        SCALE: torch.rand(1, 1),
+    }
+    config = {"model_type": "deepseek_v3", "torch_dtype": "float32"}
+    source = write_model(tmp_path / "in", weights, config=config)
+    notes = plan_convert(source, tmp_path / "out", dtype="bfloat16").plan.notes
+    assert any("1 weight_scale_inv (F32)" in note for note in notes)
+    assert any("1 e_score_correction_bias (F32)" in note for note in notes)
+    convert(source, tmp_path / "out", dtype="bfloat16")
+    made = load(tmp_path / "out")
+    assert torch.equal(made[ROUTER], weights[ROUTER])
+    assert torch.equal(made[SCALE], weights[SCALE])
+    assert made["model.embed_tokens.weight"].dtype == torch.bfloat16
+
+    convert(source, tmp_path / "all", dtype="bfloat16", dtype_all=True)
+    made = load(tmp_path / "all")
+    assert made[ROUTER].dtype == torch.bfloat16
+    assert torch.equal(made[SCALE], weights[SCALE])
+
+
+def test_the_configs_dtype_is_that_of_the_weights_and_not_of_a_quantisers_scales(
+    tmp_path: Path,
+) -> None:
+    weights = {
+        "model.embed_tokens.weight": torch.randn(2, 4).bfloat16(),
+        "model.layers.0.mlp.up_proj.weight": torch.zeros(8, 1, dtype=torch.uint8),
+        "model.layers.0.mlp.up_proj.weight.absmax": torch.rand(64),
+    }
+    config = {"model_type": "llama", "torch_dtype": "bfloat16", "quantization_config": {}}
+    convert(write_model(tmp_path / "in", weights, config=config), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_bytes()) == config

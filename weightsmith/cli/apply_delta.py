@@ -16,7 +16,7 @@ from weightsmith.cli.options import (
     output_options,
 )
 from weightsmith.cli.output import Output
-from weightsmith.cli.run_options import Run, run_options
+from weightsmith.cli.run_options import DTYPE_ALL, Run, run_options
 from weightsmith.engine.staging import Staging
 from weightsmith.ops import apply_delta as ops
 from weightsmith.ops.deltas.policy import NewRowsChoice
@@ -66,6 +66,7 @@ from weightsmith.ops.deltas.policy import NewRowsChoice
     default="delta",
     help="Arithmetic and result: as the delta (default) or base was stored, or a named dtype.",
 )
+@DTYPE_ALL
 @option(
     "--new-rows",
     group=INPUTS,
@@ -108,6 +109,7 @@ def command(
     key: str | None,
     target: str | None,
     dtype: ops.DTypeChoice,
+    dtype_all: bool,
     new_rows: NewRowsChoice,
     whole: tuple[str, ...],
     force_kind: bool,
@@ -128,6 +130,7 @@ def command(
         key=key,
         target=path,
         dtype=dtype,
+        dtype_all=dtype_all,
         new_rows=new_rows,
         whole=whole,
         force_kind=force_kind,

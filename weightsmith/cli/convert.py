@@ -6,7 +6,7 @@ import click
 
 from weightsmith.cli.options import OUTPUT, SAFETY, SOURCE, Command, option, output_options
 from weightsmith.cli.output import Output
-from weightsmith.cli.run_options import Run, run_options
+from weightsmith.cli.run_options import DTYPE_ALL, Run, run_options
 from weightsmith.ops import convert as ops
 
 
@@ -29,6 +29,7 @@ from weightsmith.ops import convert as ops
     show_default=True,
     help="What floats of 16 bits and more become; all else is kept.",
 )
+@DTYPE_ALL
 @option(
     "--check-source",
     group=SAFETY,
@@ -43,6 +44,7 @@ def command(
     source: str,
     target: str,
     dtype: ops.DTypeChoice,
+    dtype_all: bool,
     check_source: bool,
     run: Run,
 ) -> int:
@@ -56,7 +58,13 @@ def command(
     whole.
     """
     here = run.located(output, source)
-    job = ops.plan_convert(here, target, dtype=dtype, max_shard_nbytes=run.max_shard_nbytes)
+    job = ops.plan_convert(
+        here,
+        target,
+        dtype=dtype,
+        dtype_all=dtype_all,
+        max_shard_nbytes=run.max_shard_nbytes,
+    )
     if check_source:
         with output.progress() as progress:
             job = ops.check_source(job, run.options, progress)

@@ -14,7 +14,7 @@ from weightsmith.cli.options import (
     output_options,
 )
 from weightsmith.cli.output import Output
-from weightsmith.cli.run_options import Run, run_options
+from weightsmith.cli.run_options import DTYPE_ALL, Run, run_options
 from weightsmith.ops import merge_lora as ops
 
 
@@ -59,6 +59,7 @@ from weightsmith.ops import merge_lora as ops
     show_default=True,
     help="What the result is stored in.",
 )
+@DTYPE_ALL
 @run_options
 @output_options
 @click.pass_obj
@@ -69,6 +70,7 @@ def command(
     target: str,
     rounding: ops.Rounding,
     dtype: ops.MergedDType,
+    dtype_all: bool,
     run: Run,
 ) -> int:
     """Merge LoRA adapters into their base model, on files alone.
@@ -82,6 +84,7 @@ def command(
         target,
         rounding=rounding,
         dtype=dtype,
+        dtype_all=dtype_all,
         max_shard_nbytes=run.max_shard_nbytes,
     )
     return run.perform(output, job)

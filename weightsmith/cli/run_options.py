@@ -156,6 +156,12 @@ def run_options(function: F) -> F:
     return gathered  # type: ignore[return-value]  # click sees the options, the command `run`
 
 
+DTYPE_ALL: Final = option(
+    "--dtype-all",
+    group=OUTPUT,
+    is_flag=True,
+    help="Cast also what the architecture keeps in float32 on purpose.",
+)
 LOW_CPU_MEM: Final = option(
     "--low-cpu-mem",
     group=SPEED,

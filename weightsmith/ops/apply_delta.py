@@ -24,6 +24,7 @@ from weightsmith.ops.deltas.policy import Decision, NewRowsChoice, decide, requi
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.plan.align import Pair, Policy
+from weightsmith.plan.casts import Casting, plan_casting
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
@@ -48,6 +49,7 @@ def plan_apply_delta(
     key: str | os.PathLike[str] | None = None,
     target: str | os.PathLike[str] | None = None,
     dtype: DTypeChoice = "delta",
+    dtype_all: bool = False,
     new_rows: NewRowsChoice = "auto",
     whole: Sequence[str] = (),
     force_kind: bool = False,
@@ -61,7 +63,9 @@ def plan_apply_delta(
     patterns) the delta stores whole; the catalogue knows both for releases that it recognises.
     Dtypes: ``delta`` and ``base`` cast both sides to that side's dtype and add there, as the
     published tools do; a named dtype sums in the widest of the three and rounds once. What an
-    exact delta restores is ``delta``, bit for bit, and else rounded once.
+    exact delta restores is ``delta``, bit for bit, and else rounded once. A named one leaves a
+    quantiser's statistics as they are, and but for `dtype_all` what the architecture keeps in
+    float32 on purpose.
     `max_shard_nbytes`: 5 GB if none are given; of an exact delta, the target's own files.
     A release of whole files is decoded: XOR with those of `base`, or encrypted, with `key` alone.
     Raises: the Mismatch errors, each with every reason; NoTargetName, TargetIsInput, BaseIsDelta;
@@ -81,7 +85,14 @@ def plan_apply_delta(
     if isinstance(source, ExactDelta):
         reason = "an exact delta restores its target as it is"
         _require_plain(reason, new_rows=new_rows, whole=whole)
-        return plan_restore(base, source, path, dtype=dtype, max_shard_nbytes=max_shard_nbytes)
+        return plan_restore(
+            base,
+            source,
+            path,
+            dtype=dtype,
+            dtype_all=dtype_all,
+            max_shard_nbytes=max_shard_nbytes,
+        )
     ground = recognise(base)
     inputs = {"base": require_model(ground), "delta": require_model(source)}
     if inputs["base"].directory.samefile(inputs["delta"].directory):
@@ -99,7 +110,10 @@ def plan_apply_delta(
     if record is not None and new_rows == "auto" and record.new_rows != "none":
         new_rows = record.new_rows
     decision = decide(inputs["base"], inputs["delta"], new_rows=new_rows, whole=whole)
-    tensors = _tensor_plans(decision, dtype, inputs["base"].common_dtype)
+    deltas = [each.delta for each in decision.pairing.pairs]
+    config = inputs["delta"].config or inputs["base"].config
+    casting = plan_casting(config, deltas, DTYPES.get(dtype, ""), everything=dtype_all)
+    tensors = _tensor_plans(decision, dtype, casting, inputs["base"].common_dtype)
     if record is not None and dtype == "delta" and new_rows in {"auto", record.new_rows}:
         require_base(record.base, {tensor.output.name for tensor in tensors}, inputs["base"])
         tensors = [record.expected(tensor) for tensor in tensors]
@@ -115,7 +129,7 @@ def plan_apply_delta(
         shards=lay_out(tensors, max_shard_nbytes or MAX_SHARD_NBYTES),
         sidecars=sidecars.plans,
         dropped=decision.pairing.dropped,
-        notes=(*decision.notes, *sidecars.notes),
+        notes=(*decision.notes, *casting.notes, *sidecars.notes),
         repairs=sidecars.repairs,
         release=decision.recognition.release.id if decision.recognition.release else "",
     )
@@ -130,6 +144,7 @@ def apply_delta(
     key: str | os.PathLike[str] | None = None,
     target: str | os.PathLike[str] | None = None,
     dtype: DTypeChoice = "delta",
+    dtype_all: bool = False,
     new_rows: NewRowsChoice = "auto",
     whole: Sequence[str] = (),
     force_kind: bool = False,
@@ -150,6 +165,7 @@ def apply_delta(
         key=key,
         target=target,
         dtype=dtype,
+        dtype_all=dtype_all,
         new_rows=new_rows,
         whole=whole,
         force_kind=force_kind,
@@ -189,7 +205,9 @@ def _require_plain(reason: str, **options: object) -> None:
         raise OptionMeaningless(options=", ".join(given), reason=reason)
 
 
-def _tensor_plans(decision: Decision, dtype: DTypeChoice, base_dtype: str) -> list[TensorPlan]:
+def _tensor_plans(
+    decision: Decision, dtype: DTypeChoice, casting: Casting, base_dtype: str
+) -> list[TensorPlan]:
     """The rules for all tensors.
 
     Raises: DtypeNotSummable, with every one that is not.
@@ -198,7 +216,7 @@ def _tensor_plans(decision: Decision, dtype: DTypeChoice, base_dtype: str) -> li
     refused: list[DtypeNotSummable] = []
     for each in decision.pairing.pairs:
         try:
-            plans.append(_tensor_plan(each, dtype, decision.policy, base_dtype))
+            plans.append(_tensor_plan(each, dtype, casting, decision.policy, base_dtype))
         except DtypeNotSummable as error:
             refused.append(error)
     if refused:
@@ -211,7 +229,9 @@ def _tensor_plans(decision: Decision, dtype: DTypeChoice, base_dtype: str) -> li
     return plans
 
 
-def _tensor_plan(pair: Pair, dtype: DTypeChoice, policy: Policy, base_dtype: str) -> TensorPlan:
+def _tensor_plan(
+    pair: Pair, dtype: DTypeChoice, casting: Casting, policy: Policy, base_dtype: str
+) -> TensorPlan:
     """The rule for one tensor; `base_dtype` is what most of the base is stored in."""
     delta, base = pair.delta, pair.base
     ours = base.dtype if base is not None else base_dtype
@@ -220,7 +240,7 @@ def _tensor_plan(pair: Pair, dtype: DTypeChoice, policy: Policy, base_dtype: str
     elif dtype in {"delta", "base"}:
         compute = out = delta.dtype if dtype == "delta" else ours
     else:
-        out = DTYPES[dtype]
+        out = casting.dtype_of(delta)
         compute = promoted(ours, delta.dtype, out)
     added = InputTensor("delta", delta)
     if base is None:

@@ -14,6 +14,7 @@ from weightsmith.formats.tensors import DTYPES, TORCH_ONLY_BITS, TensorInfo
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.known_files import check_known
 from weightsmith.ops.sidecars import choose_sidecars
+from weightsmith.plan.casts import Casting, plan_casting
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
@@ -29,12 +30,14 @@ def plan_convert(
     target: str | os.PathLike[str],
     *,
     dtype: DTypeChoice = "keep",
+    dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
 ) -> Job:
     """Decide how to write `source` anew as safetensors, reading headers and sidecars.
 
     Dtypes: floats of 16 bits and more take `dtype`, each value rounded once; integers, booleans
-    and floats of 8 bits stay what they are.
+    and floats of 8 bits stay what they are, and so does what a quantiser keeps beside them. What
+    the architecture keeps in float32 on purpose is cast with `dtype_all` only.
     Raises: TargetIsInput; DtypeNotStorable; what opening the source raises.
     """
     checkpoint = open_model(source)
@@ -44,11 +47,10 @@ def plan_convert(
     copies = tied_copies(checkpoint, compare=False) if ties else {}
     tensors = checkpoint.tensors.items()
     dropped = [name for name, tensor in tensors if is_buffer(name, tensor.info.shape)]
-    plans = [
-        _tensor_plan(tensor.info, dtype)
-        for name, tensor in tensors
-        if name not in dropped and name not in copies
-    ]
+    infos = [t.info for name, t in tensors if name not in dropped and name not in copies]
+    wanted = DTYPES.get(dtype, "")
+    casting = plan_casting(checkpoint.config, infos, wanted, everything=dtype_all)
+    plans = [_tensor_plan(info, casting) for info in infos]
     sidecars = choose_sidecars(inputs, [each.output for each in plans], repair=False)
     plan = Plan(
         verb="convert",
@@ -58,6 +60,7 @@ def plan_convert(
         dropped=tuple(dropped),
         notes=(
             *(f"{name} is not written: the config ties it to {copies[name]}" for name in copies),
+            *casting.notes,
             *sidecars.notes,
         ),
         repairs=sidecars.repairs,
@@ -70,6 +73,7 @@ def convert(
     target: str | os.PathLike[str],
     *,
     dtype: DTypeChoice = "keep",
+    dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
     options: Options | None = None,
     progress: Progress = SILENCE,
@@ -80,7 +84,9 @@ def convert(
     Memory: a few spans of 2 MiB a worker; it does not depend on the model.
     Raises: as `plan_convert` and `job.carry_out`.
     """
-    job = plan_convert(source, target, dtype=dtype, max_shard_nbytes=max_shard_nbytes)
+    job = plan_convert(
+        source, target, dtype=dtype, dtype_all=dtype_all, max_shard_nbytes=max_shard_nbytes
+    )
     return carry_out(job, options or Options(), progress)
 
 
@@ -100,8 +106,7 @@ def check_source(job: Job, options: Options, progress: Progress = SILENCE) -> Jo
     return replace(job, checked=tuple(map(str, findings)))
 
 
-def _tensor_plan(info: TensorInfo, dtype: DTypeChoice) -> TensorPlan:
-    wanted = DTYPES.get(dtype, info.dtype)
+def _tensor_plan(info: TensorInfo, casting: Casting) -> TensorPlan:
     if info.dtype in TORCH_ONLY_BITS:
         raise DtypeNotStorable(name=info.name, dtype=info.dtype)
-    return TensorPlan.cast_or_copy(InputTensor(_ROLE, info), wanted)
+    return TensorPlan.cast_or_copy(InputTensor(_ROLE, info), casting.dtype_of(info))

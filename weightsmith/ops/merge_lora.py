@@ -15,10 +15,11 @@ from weightsmith.engine.options import Bindings, Options
 from weightsmith.errors import AdapterDoesNotFit, AdapterEmpty
 from weightsmith.formats.adapter import AdapterConfig, parse_adapter_config
 from weightsmith.formats.adapter_parts import parse_part
-from weightsmith.formats.tensors import DTYPES, SUMMABLE, TensorInfo
+from weightsmith.formats.tensors import DTYPES, TensorInfo
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
 from weightsmith.ops.merged_sidecars import merged_sidecars
 from weightsmith.plan.adapters import Adapter, Chain, Merging, add, begin
+from weightsmith.plan.casts import Casting, plan_casting
 from weightsmith.plan.model import Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
@@ -42,6 +43,7 @@ def plan_merge_lora(
     *,
     rounding: Rounding = "once",
     dtype: MergedDType = "base",
+    dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
 ) -> Job:
     """Decide everything about a merge, reading headers, sidecars and few of the adapters' tensors.
@@ -49,6 +51,8 @@ def plan_merge_lora(
     Adapters are applied in the order given, each to the result of the one before.
     Dtypes: ``once`` computes in float32 and rounds at the end; ``peft`` gives the bits of loading
     the base in the result's dtype and calling ``merge_and_unload`` for one adapter after another.
+    A named `dtype` leaves a quantiser's statistics as they are, and but for `dtype_all` what the
+    architecture keeps in float32 on purpose.
     Raises: AdapterDoesNotFit with every reason; AdapterNotMergeable, AdapterConfigInvalid,
     AdapterEmpty; TargetIsInput; what opening the sources raises.
     """
@@ -60,7 +64,9 @@ def plan_merge_lora(
     inputs = {"base": ground, **adapters}
     path = target_apart(target, inputs)
     merging, notes = _merged(ground, adapters, as_peft=rounding == "peft")
-    tensors = [_tensor_plan(chain, dtype, rounding) for chain in merging.chains.values()]
+    merged = [chain.output for chain in merging.chains.values()]
+    casting = plan_casting(ground.config, merged, DTYPES.get(dtype, ""), everything=dtype_all)
+    tensors = [_tensor_plan(chain, casting, rounding) for chain in merging.chains.values()]
     outputs = [tensor.output for tensor in tensors]
     sidecars = merged_sidecars(ground, adapters, outputs, parted=merging.parted)
     plan = Plan(
@@ -69,7 +75,7 @@ def plan_merge_lora(
         shards=lay_out(tensors, max_shard_nbytes),
         sidecars=sidecars.plans,
         dropped=merging.dropped,
-        notes=(*notes, *sidecars.notes),
+        notes=(*notes, *casting.notes, *sidecars.notes),
     )
     return Job(plan, Bindings(inputs, sidecars.contents, path), faults=sidecars.faults)
 
@@ -81,6 +87,7 @@ def merge_lora(
     *,
     rounding: Rounding = "once",
     dtype: MergedDType = "base",
+    dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
     options: Options | None = None,
     progress: Progress = SILENCE,
@@ -92,7 +99,13 @@ def merge_lora(
     Raises: as `plan_merge_lora` and `job.carry_out`.
     """
     job = plan_merge_lora(
-        base, loras, target, rounding=rounding, dtype=dtype, max_shard_nbytes=max_shard_nbytes
+        base,
+        loras,
+        target,
+        rounding=rounding,
+        dtype=dtype,
+        dtype_all=dtype_all,
+        max_shard_nbytes=max_shard_nbytes,
     )
     return carry_out(job, options or Options(), progress)
 
@@ -147,10 +160,9 @@ def _adapter_config(lora: Checkpoint, base: Checkpoint) -> AdapterConfig:
     return replace(config, fan_in_fan_out=base.config["model_type"] in _TRANSPOSED)
 
 
-def _tensor_plan(chain: Chain, dtype: MergedDType, rounding: Rounding) -> TensorPlan:
+def _tensor_plan(chain: Chain, casting: Casting, rounding: Rounding) -> TensorPlan:
     """The rule for one tensor; without a step it is copied, or cast where it has another dtype."""
-    name, ours = chain.output.name, chain.output.dtype
-    out = ours if dtype == "base" or ours not in SUMMABLE else DTYPES[dtype]
+    name, out = chain.output.name, casting.dtype_of(chain.output)
     if not chain.steps:
         return TensorPlan.cast_or_copy(chain.start, out, name=name)
     params = {"dtype": out, "rounding": rounding, "steps": format_steps(chain.steps)}

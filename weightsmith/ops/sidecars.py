@@ -1,12 +1,15 @@
 """Choose the files that travel beside the weights, and keep the config true to them."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from weightsmith.catalogue.float32 import float32_names
 from weightsmith.checkpoint.checkpoint import Checkpoint, embedding_rows
 from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.checkpoint.quantised import quantiser_tensors
 from weightsmith.checkpoint.sidecars import CONFIG, TOKENIZER, VOCABULARY, matches
 from weightsmith.errors import JsonInvalid, WeightsmithError
 from weightsmith.formats.sniff import refuse_pointer
@@ -127,24 +130,20 @@ def _mended(
 
 
 def true_config(
-    raw: bytes, source: Checkpoint, outputs: Iterable[TensorInfo], settings: Mapping[str, object]
+    raw: bytes, source: Checkpoint, outputs: Collection[TensorInfo], settings: Mapping[str, object]
 ) -> tuple[bytes, tuple[str, ...]]:
     """The config with `settings` and with the dtype that most of the output's bytes have, and what
     was changed; the same bytes where nothing was.
 
     Raises: JsonInvalid.
     """
-    held: dict[str, int] = {}
-    for info in outputs:
-        if info.dtype in TORCH_NAMES:
-            held[info.dtype] = held.get(info.dtype, 0) + info.nbytes
     path = source.directory / CONFIG[0]
     config = parse_json(raw, path, bom_allowed=True)
     if not isinstance(config, dict):
         raise JsonInvalid(file=path, reason="it is not an object")
     true: dict[str, object] = dict(settings)
-    if held:
-        true_name = TORCH_NAMES[max(held, key=lambda dtype: held[dtype])]
+    if held := _common_dtype(outputs, config):
+        true_name = TORCH_NAMES[held]
         keys = [key for key in _DTYPE_KEYS if key in config] or [_DTYPE_KEYS[0]]
         true |= dict.fromkeys(keys, true_name)
     # A model of several modalities keeps what its text part is in an object of its own.
@@ -160,3 +159,18 @@ def true_config(
         return raw, ()
     content = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
     return content, tuple(dict.fromkeys(changed))
+
+
+def _common_dtype(outputs: Collection[TensorInfo], config: Mapping[str, Any]) -> str:
+    """The dtype of floats that holds most of a model's bytes, but for those that have a dtype of
+    their own: a quantiser's statistics, and what the architecture keeps in float32. Empty where
+    there are none.
+    """
+    floats = [info for info in outputs if info.dtype in TORCH_NAMES]
+    apart = quantiser_tensors(outputs, quantised="quantization_config" in config)
+    kept = float32_names(config, "F16")
+    held, others = Counter[str](), Counter[str]()
+    for info in floats:
+        own = info.name in apart or (info.dtype == "F32" and kept and kept.search(info.name))
+        (others if own else held)[info.dtype] += info.nbytes
+    return next((each.most_common(1)[0][0] for each in (held, others) if each), "")

@@ -23,6 +23,7 @@ from weightsmith.formats.tensors import DTYPES, SUMMABLE, TensorInfo
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.sidecars import publish_sidecars
 from weightsmith.plan.base_record import BaseRecord, BaseTensor
+from weightsmith.plan.casts import Casting, plan_casting
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.plan.model import (
     InputTensor,
@@ -48,6 +49,7 @@ def plan_restore(
     target: str | os.PathLike[str],
     *,
     dtype: str = "delta",
+    dtype_all: bool = False,
     max_shard_nbytes: int | None = None,
 ) -> Job:
     """Decide how to restore a target, reading headers, sidecars and small tensors of the base.
@@ -70,7 +72,10 @@ def plan_restore(
     payloads.take_sidecars(own_sidecars(manifest, payloads.sidecars))
     contents = _sidecars(manifest, payloads)
     faults: tuple[str, ...] = ()
-    casts = {rule.output.name: _wanted(rule.output, dtype, ground) for rule in rules}
+    config = payloads.config if dtype in DTYPES else {}
+    infos = [rule.output for rule in rules]
+    casting = plan_casting(config, infos, DTYPES.get(dtype, ""), everything=dtype_all)
+    casts = {info.name: _wanted(info, dtype, casting, ground) for info in infos}
     if any(casts[rule.output.name] != rule.output.dtype for rule in rules):
         inputs = {"model": _restored(ground, payloads, rules)}
         rules = tuple(_cast(rule, casts[rule.output.name]) for rule in rules)
@@ -96,16 +101,15 @@ def plan_restore(
         shards=shards,
         sidecars=sidecars,
         dropped=manifest.dropped,
+        notes=casting.notes,
     )
     return Job(plan, Bindings(inputs, contents, path), faults=faults)
 
 
-def _wanted(info: TensorInfo, dtype: str, base: Checkpoint) -> str:
+def _wanted(info: TensorInfo, dtype: str, casting: Casting, base: Checkpoint) -> str:
     """The dtype that a tensor of the target is to have."""
-    if info.dtype not in SUMMABLE or dtype == "delta":
-        return info.dtype
-    if dtype != "base":
-        return DTYPES[dtype]
+    if info.dtype not in SUMMABLE or dtype != "base":
+        return casting.dtype_of(info)
     there = base.tensors.get(info.name)
     ours = base.common_dtype if there is None else there.info.dtype
     return ours if ours in SUMMABLE else info.dtype
