@@ -22,7 +22,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from weightsmith.errors import (
     DiskFull,
@@ -55,6 +55,27 @@ def on_durable_step() -> None:
 
 def _durable() -> None:
     on_durable_step()
+
+
+class Identity(NamedTuple):
+    """What the system says of a file, of which something changes whenever the file is replaced or
+    written to.
+    """
+
+    device: int
+    inode: int
+    nbytes: int
+    mtime_ns: int
+    """When its content was changed last, as far as whoever changed it has not set it back."""
+    ctime_ns: int
+    """When anything of it was changed last: content, mode, owner, names. Nobody can set it."""
+
+
+def identity_of(state: os.stat_result) -> Identity:
+    """The identity in what ``stat`` says."""
+    return Identity(
+        state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+    )
 
 
 class Readable(ABC):

@@ -121,8 +121,10 @@ class _ExactDelta(Making):
             for number, shard in enumerate(shards):
                 if shard.name in kept:
                     encoded = known[shard.name]
-                    found = self._read_back(shard, encoded.payloads, self.progress.advance)
                     path = self.staging.output / shard.name
+                    if encoded.payloads:
+                        self.staging.synced(shard.name, path.lstat())
+                    found = self._read_back(shard, encoded.payloads, self.progress.advance)
                     require_same(path, found, kept[shard.name].digests)
                     for tensor in encoded.tensors.values():
                         seen.setdefault(tensor.digest, tensor)
@@ -156,7 +158,7 @@ class _ExactDelta(Making):
         if described is not None:
             encoded = replace(encoded, original=described.result())
         if encoded.payloads:
-            background.sync(file, drop_cache=drop_cache)
+            background.sync(file, self.staging, drop_cache=drop_cache)
         else:
             file.path.unlink()
         digests = self._read_back(shard, encoded.payloads, lambda _: None)

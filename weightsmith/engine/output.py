@@ -98,29 +98,48 @@ class Making(ABC):
         Raises: InTheWay for a target or staging that is not this plan's; DiskFull;
         VerificationFailed; InputChanged; whatever reading the inputs meets.
         """
-        total = len(self.plan.shards)
         self.staging.recover()
-        finished = self._finished()
-        if finished is not None:
-            self.staging.discard_leftovers(self.plan)
-            return Outcome(self.bindings.target, finished, kept=total, already_done=True)
+        seen = _manifest_state(self.bindings.target)
+        if (finished := self._finished()) is not None:
+            return self._already_done(finished)
         with self.staging.held():
-            self.staging.claim(self.plan, restart=self.options.restart)
-            kept = self.kept()
-            self.staging.keep(kept)
-            if kept:
-                self.progress.note(f"continuing: {len(kept)} of {total} file(s) kept")
-            manifest = self.make(kept)
-            fs.write_durably(self.staging.output / MANIFEST, manifest.to_json())
-            fs.sync_directory(self.staging.output)
+            # Another run of this plan may have published since we looked, and let go of the lock.
+            published = _manifest_state(self.bindings.target) != seen
+            finished = self._finished() if published else None
+            if finished is None:
+                return self._make_and_publish()
+        return self._already_done(finished)
+
+    def _already_done(self, finished: Manifest) -> Outcome:
+        self.staging.discard_leftovers(self.plan)
+        total = len(self.plan.shards)
+        return Outcome(self.bindings.target, finished, kept=total, already_done=True)
+
+    def _make_and_publish(self) -> Outcome:
+        """Do the work, while staging is held."""
+        self.staging.claim(self.plan, restart=self.options.restart)
+        kept = self.kept()
+        self.staging.keep(kept)
+        if kept:
+            total = len(self.plan.shards)
+            self.progress.note(f"continuing: {len(kept)} of {total} file(s) kept")
+        manifest = self.make(kept)
+        self.staging.write(MANIFEST, manifest.to_json())
+        fs.sync_directory(self.staging.output)
+        try:
             self.staging.publish(overwrite=self.options.overwrite)
+        except TargetExists:
+            # Without locks another run of this plan may have been here, and was faster.
+            if (finished := self._finished()) is None:
+                raise
+            return self._already_done(finished)
         return Outcome(self.bindings.target, manifest, kept=len(kept), already_done=False)
 
     def write_beside(self, index: Mapping[str, bytes]) -> None:
         """Make the sidecars and the index, its content by its name, durable in the output."""
         small = {each.name: self.bindings.sidecars[each.name] for each in self.plan.sidecars}
         for name, content in {**small, **index}.items():
-            fs.write_durably(self.staging.output / name, content)
+            self.staging.write(name, content)
         fs.sync_directory(self.staging.output)
 
     def digests(self, checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, str]:
@@ -172,6 +191,14 @@ class Making(ABC):
         return problems
 
 
+def _manifest_state(target: Path) -> fs.Identity | None:
+    """The identity of a finished target's manifest; None where there is none."""
+    try:
+        return fs.identity_of((target / MANIFEST).stat())
+    except OSError:
+        return None
+
+
 class Background:
     """One thread beside the workers that brings finished files to the medium, in order."""
 
@@ -207,11 +234,15 @@ class Background:
             each.result()
         self._pending.clear()
 
-    def sync(self, file: fs.PositionedFile, *, drop_cache: bool) -> None:
-        """Bring a file to the medium, once the one before has arrived: two are open at most."""
+    def sync(self, file: fs.PositionedFile, staging: Staging, *, drop_cache: bool) -> None:
+        """Bring a file to the medium, once the one before has arrived: two are open at most.
+
+        From then on it is what `staging` must find under its name when it publishes.
+        """
 
         def sync() -> None:
             file.sync()
+            staging.synced(file.path.name, file.stat())
             if drop_cache:
                 file.drop_cache()
 

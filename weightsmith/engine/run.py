@@ -116,6 +116,7 @@ class _Model(Making):
             for number, shard in enumerate(plan.shards):
                 if shard.name in kept:
                     made = kept[shard.name].digests
+                    self.staging.synced(shard.name, (self.staging.output / shard.name).lstat())
                     self._require_whole(shard, made)
                     digests |= made
                     continue
@@ -131,7 +132,7 @@ class _Model(Making):
                     background,
                     self.progress,
                 )
-                background.sync(file, drop_cache=True)
+                background.sync(file, self.staging, drop_cache=True)
                 if options.verify == "disk":
                     # Only what is synced leaves the page cache to the last page, and on overlayfs
                     # at all.

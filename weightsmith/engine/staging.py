@@ -1,7 +1,7 @@
 """Staging: the unfinished output beside the target, and the one rename that publishes it.
 
     .<target>.weightsmith-partial/
-        lock          held while a run is at work
+        lock          held while a run is at work; where there are no locks, names it
         plan.json     the plan that this staging belongs to
         receipts/     one for each finished shard
         inputs/       files of the hub while they are read, of a run that streams them
@@ -14,9 +14,11 @@ Everything here may be met half done by a later run: see `Staging.recover`.
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import IO, Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.digest import bytes_digest
@@ -26,8 +28,14 @@ from weightsmith.errors import (
     StagingOfAnotherPlan,
     TargetExists,
     TargetUnwritable,
+    VerificationFailed,
+    WeightsmithError,
 )
 from weightsmith.plan.model import Plan
+
+
+_TRIES: Final = 10
+"""How often in a row another run may end just when we take its lock."""
 
 
 class Staging:
@@ -41,45 +49,73 @@ class Staging:
         self.receipts = self.path / "receipts"
         self.inputs = self.path / "inputs"
         self._plan_path = self.path / "plan.json"
+        self._lock_path = self.path / "lock"
         self._old = target.with_name(f".{target.name}.weightsmith-old")
+        self._synced: dict[str, fs.Identity] = {}
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the staging directory, so that a second run of the same target stops and says so.
 
-        The lock saves work and is not what correctness rests on; where the system has none, two
-        runs of one plan write the same bytes.
+        The lock saves work and is not what correctness rests on: where the file system has none,
+        of two runs the one that finds the other's files in its place stops, and the other goes on.
         Raises: StagingBusy; TargetUnwritable, also for what the system refuses while it is held.
         """
-        try:
-            if self.path.is_symlink():
-                raise TargetUnwritable(where=self.path, reason="it is a link")
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / "lock").open("ab")
-        except FileExistsError as error:
-            raise TargetUnwritable(where=self.path, reason="it is no directory") from error
-        except OSError as error:
-            raise TargetUnwritable(where=self.path.parent, reason=error.strerror) from error
-        with lock:
+        with self._opened_lock() as (lock, is_sure):
+            run = secrets.token_bytes(16)
             try:
-                import fcntl
-
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(lock.fileno()).st_nlink == 0:
-                    # The run that held it has just ended, and deleted it with all of staging.
-                    raise StagingBusy(target=self.target)
-            except ImportError:
-                pass
-            except BlockingIOError as error:
-                raise StagingBusy(target=self.target) from error
-            except OSError:
-                pass  # a file system without locks
-            try:
+                if not is_sure:
+                    lock.truncate(0)
+                    lock.write(run)
+                    lock.flush()
                 yield
             except BrokenPipeError:
                 raise  # whoever listened to the progress has gone; nothing of the target's
-            except OSError as error:
+            except (OSError, WeightsmithError) as error:
+                if not is_sure and not self._is_held_by(run):
+                    raise StagingBusy(target=self.target) from error
+                if isinstance(error, WeightsmithError):
+                    raise
                 raise TargetUnwritable(where=self.path.parent, reason=error) from error
+
+    @contextlib.contextmanager
+    def _opened_lock(self) -> Iterator[tuple[IO[bytes], bool]]:
+        """The lock, and whether it is one: some file systems have none.
+
+        Raises: StagingBusy, TargetUnwritable.
+        """
+        for _ in range(_TRIES):
+            try:
+                if self.path.is_symlink():
+                    raise TargetUnwritable(where=self.path, reason="it is a link")
+                self.path.mkdir(parents=True, exist_ok=True)
+            except FileExistsError as error:
+                raise TargetUnwritable(where=self.path, reason="it is no directory") from error
+            except OSError as error:
+                raise TargetUnwritable(where=self.path.parent, reason=error.strerror) from error
+            try:
+                lock = self._lock_path.open("ab")
+            except FileNotFoundError:
+                continue  # the run that held it has just ended, and deleted all of staging
+            except OSError as error:
+                raise TargetUnwritable(where=self.path.parent, reason=error.strerror) from error
+            with lock:
+                try:
+                    is_sure = _lock(lock)
+                except BlockingIOError as error:
+                    raise StagingBusy(target=self.target) from error
+                if is_sure and os.fstat(lock.fileno()).st_nlink == 0:
+                    continue  # likewise: it is no lock any more, and others may hold a new one
+                yield lock, is_sure
+                return
+        raise StagingBusy(target=self.target)
+
+    def _is_held_by(self, run: bytes) -> bool:
+        """Whether no other run has taken, or published, what lies here since `run` took it."""
+        try:
+            return self._lock_path.read_bytes() == run
+        except OSError:
+            return False
 
     def recover(self) -> None:
         """Finish or undo what a run left that was stopped while it published.
@@ -142,11 +178,22 @@ class Staging:
             return sum(entry.stat().st_size for entry in entries if entry.is_file())
         return 0
 
+    def write(self, name: str, content: bytes) -> None:
+        """Make a small file of the output, durable once its directory is synced."""
+        fs.write_durably(self.output / name, content)
+        self.synced(name, (self.output / name).lstat())
+
+    def synced(self, name: str, state: os.stat_result) -> None:
+        """A file of the output is durable: whatever is published under its name must be it."""
+        self._synced[name] = fs.identity_of(state)
+
     def publish(self, *, overwrite: bool) -> None:
         """Give the finished output its final name, by one rename or exchange.
 
-        Raises: TargetExists, if the name was taken meanwhile; nothing is replaced then.
+        Raises: VerificationFailed, if a file is not what was synced; TargetExists, if the name was
+        taken meanwhile. Nothing is replaced then.
         """
+        self._require_as_synced()
         if overwrite and os.path.lexists(self.target):
             # From here on `output` may be the replaced target, which no run may continue.
             self._plan_path.unlink()
@@ -174,6 +221,26 @@ class Staging:
             with contextlib.suppress(InTheWay), self.held():
                 self._remove()
 
+    def _require_as_synced(self) -> None:
+        """Raises: VerificationFailed, if the output is not exactly the files that were synced."""
+        found = {}
+        for directory, folders, names in os.walk(self.output):
+            links = [name for name in folders if os.path.islink(os.path.join(directory, name))]  # noqa: PTH114, PTH118
+            for path in (Path(directory, name) for name in (*names, *links)):
+                name = path.relative_to(self.output).as_posix()
+                found[name] = fs.identity_of(path.lstat())
+        for name in sorted(found.keys() | self._synced.keys()):
+            if name not in found:
+                reason = "it was removed after it was written"
+            elif name not in self._synced:
+                reason = "another program put it there"
+            elif found[name] != self._synced[name]:
+                reason = "another program changed it after it was written"
+            else:
+                continue
+            hint = "let nothing else work in that directory, and run the same command again"
+            raise VerificationFailed(file=self.output / name, reason=reason, hint=hint)
+
     def _clear(self) -> None:
         _delete(self._plan_path)
         _delete(self.output)
@@ -182,6 +249,22 @@ class Staging:
     def _remove(self) -> None:
         self._clear()
         _delete(self.path)
+
+
+def _lock(lock: IO[bytes]) -> bool:
+    """Lock a file for this process alone; False where the system or file system has no locks.
+
+    Raises: BlockingIOError, if another process holds it.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def is_vacant(target: Path) -> bool:

@@ -1,0 +1,245 @@
+"""Two at work on one target, or in one's files, at the same time: one of them gives way."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.engine.children import Children
+from tests.engine.folders import contents, copied, hidden, staging
+from weightsmith import fs
+from weightsmith.engine.options import Options
+from weightsmith.engine.run import Outcome
+from weightsmith.engine.staging import Staging
+from weightsmith.errors import InTheWay, VerificationFailed, WeightsmithError
+from weightsmith.ops.apply_delta import apply_delta
+from weightsmith.ops.make_delta import make_delta
+
+SHARDS = 30_000
+
+
+class World:
+    """A base and a delta, and what becomes of them."""
+
+    def __init__(self, vectors: Path, home: Path) -> None:
+        vector = vectors / "vicuna_v1_1"
+        self.base = copied(vector / "base", home / "base", tokenizer=False)
+        self.delta = copied(vector / "delta", home / "delta", tokenizer=False)
+        self.target = home / "out"
+        self.output = staging(self.target) / "output"
+
+    def run(self, **options: object) -> Outcome:
+        return apply_delta(
+            self.base,
+            self.delta,
+            target=self.target,
+            repair=False,
+            max_shard_nbytes=SHARDS,
+            options=Options(workers=1, **options),  # type: ignore[arg-type]
+        )
+
+
+@pytest.fixture
+def world(vectors: Path, tmp_path: Path) -> World:
+    return World(vectors, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def expected(
+    vectors: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, bytes], int]:
+    """Every file that a run makes by itself, and its durable steps."""
+    world = World(vectors, tmp_path_factory.mktemp("alone"))
+    steps: list[None] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fs, "on_durable_step", lambda: steps.append(None))
+        world.run()
+    return contents(world.target), len(steps)
+
+
+def at_step(number: int, act: Callable[[], object]) -> Callable[[], None]:
+    """Act once, at the n-th durable step; steps that are made in doing so do not count."""
+    left = [number]
+
+    def count() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            act()
+
+    return count
+
+
+# --- another program in staging -------------------------------------------------------------------
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replace_by_a_copy(path: Path) -> None:
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+def flip(path: Path) -> None:
+    """One bit, and its time set back."""
+    state, raw = path.stat(), bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def add_another(path: Path) -> None:
+    path.with_name("zz.bin").write_bytes(b"theirs")
+
+
+def add_a_link(path: Path) -> None:
+    path.with_name("zz").symlink_to(path.parent)
+
+
+HARMS = (remove, replace_by_a_copy, flip, add_another, add_a_link)
+NAMES = ("model-00001-of-00004.safetensors", "config.json", "model.safetensors.index.json")
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("verify", ["cache", "disk", "no"])
+def test_what_is_not_as_it_was_synced_is_not_published(
+    harm: Callable[[Path], None],
+    verify: str,
+    world: World,
+    expected: tuple[dict[str, bytes], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files, steps = expected
+    for name in NAMES[:1] if verify == "disk" else NAMES:
+        # The last three steps are the manifest's rename, the directory's sync and the publishing.
+        monkeypatch.setattr(
+            fs, "on_durable_step", at_step(steps - 2, lambda name=name: harm(world.output / name))
+        )
+        with pytest.raises(VerificationFailed) as caught:
+            world.run(verify=verify, restart=True)
+        assert caught.value.exit_code == 10
+        assert not world.target.exists()
+    monkeypatch.setattr(fs, "on_durable_step", lambda: None)
+    world.run(verify=verify, restart=True)
+    assert contents(world.target) == files
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_the_same_holds_for_a_delta(
+    harm: Callable[[Path], None],
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world.run()
+    made = tmp_path / "delta of it"
+    output = staging(made) / "output"
+    written = Staging.write
+
+    def write_and_harm(self: Staging, name: str, content: bytes) -> None:
+        written(self, name, content)
+        if name == "weightsmith.json":
+            harm(next(output.glob("*.safetensors")))
+
+    monkeypatch.setattr(Staging, "write", write_and_harm)
+    with pytest.raises(VerificationFailed):
+        make_delta(world.base, world.target, made)
+    assert not made.exists()
+
+
+def test_kept_files_are_held_against_what_they_were_when_they_were_kept(
+    world: World, expected: tuple[dict[str, bytes], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        """In the middle of the work."""
+
+    def stop() -> None:
+        raise Stop
+
+    files, steps = expected
+    monkeypatch.setattr(fs, "on_durable_step", at_step(steps // 2, stop))
+    with pytest.raises(Stop):
+        world.run()
+    kept = next((staging(world.target) / "receipts").glob("*.json")).name.removesuffix(".json")
+    monkeypatch.setattr(fs, "on_durable_step", at_step(3, lambda: flip(world.output / kept)))
+    with pytest.raises(VerificationFailed):
+        world.run(verify="no")
+    monkeypatch.setattr(fs, "on_durable_step", lambda: None)
+    world.run(restart=True)
+    assert contents(world.target) == files
+
+
+# --- another run of the same plan -----------------------------------------------------------------
+
+
+def test_a_run_that_is_overtaken_between_its_look_and_its_lock_finds_all_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, outcomes = fcntl.flock, []
+
+    def be_overtaken(lock: object, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        outcomes.append(world.run())
+        flock(lock, how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fcntl, "flock", be_overtaken)
+    late = world.run()
+    assert (outcomes[0].already_done, late.already_done) == (False, True)
+    assert late.manifest == outcomes[0].manifest
+    assert hidden(world.target.parent) == []
+
+
+def test_of_two_runs_on_a_file_system_without_locks_one_ends_well_and_the_other_gives_way(
+    vectors: Path,
+    tmp_path: Path,
+    expected: tuple[dict[str, bytes], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second one comes at each durable step of the first, and runs to its end meanwhile."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    files, steps = expected
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    ends = set[str]()
+    for number in range(1, steps + 1):
+        home = tmp_path / str(number)
+        home.mkdir()
+        world = World(vectors, home)
+        quicker: list[Outcome] = []
+
+        def overtake(world: World = world, quicker: list[Outcome] = quicker) -> None:
+            monkeypatch.setattr(fs, "on_durable_step", lambda: None)
+            quicker.append(world.run())
+
+        monkeypatch.setattr(fs, "on_durable_step", at_step(number, overtake))
+        try:
+            ends.add("already done" if world.run().already_done else "done")
+        except WeightsmithError as error:
+            assert isinstance(error, InTheWay), (number, error)
+            assert error.exit_code == 9
+            ends.add(error.reference)
+        assert len(quicker) == 1
+        assert contents(world.target) == files, number
+        world.run()
+        assert hidden(home) == [], number
+    assert ends == {"staging-busy", "done"}
+
+
+@pytest.mark.parametrize("absent", [["fcntl"], []])
+def test_a_run_by_itself_needs_no_locks(
+    absent: list[str],
+    world: World,
+    children: Children,
+    expected: tuple[dict[str, bytes], int],
+) -> None:
+    plan = {"max_shard_nbytes": SHARDS}
+    answer = children.apply(world.base, world.delta, world.target, plan=plan, absent=absent)
+    assert (answer.error, answer.unknown) == ("", "")
+    assert contents(world.target) == expected[0]
