@@ -73,9 +73,7 @@ class Identity(NamedTuple):
 
 def identity_of(state: os.stat_result) -> Identity:
     """The identity in what ``stat`` says."""
-    return Identity(
-        state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
-    )
+    return Identity(state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
 class Readable(ABC):

@@ -4,7 +4,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,10 @@ class WeightFile:
     name: str
     size: int
     mtime_ns: int
+    ctime_ns: int
+    """When anything of it was changed last, its mode or its number of names for example; unlike
+    `mtime_ns` nobody can set it back.
+    """
     header_digest: str
     """blake3 of the safetensors header, or of a torch file's table of tensors."""
 
@@ -240,15 +244,35 @@ class Checkpoint:
         """Paths of weight files whose size or modification time is no longer what it was when
         opened.
         """
-        changed = []
+        return [
+            str(self.directory / file.name)
+            for file in self.files
+            if self._identity(file.name)[:2] != (file.size, file.mtime_ns)
+        ]
+
+    def touched_files(self) -> list[WeightFile]:
+        """The weight files of which only the time of change is another than when they were opened,
+        as they are now.
+
+        Their content may be what it was: `accept` those of which that was found.
+        """
+        found = []
         for file in self.files:
-            try:
-                now = self._store.identity(file.name)
-            except OSError:
-                now = None
-            if now != (file.size, file.mtime_ns):
-                changed.append(str(self.directory / file.name))
-        return changed
+            *same, ctime_ns = self._identity(file.name)
+            if same == [file.size, file.mtime_ns] and ctime_ns != file.ctime_ns:
+                found.append(replace(file, ctime_ns=ctime_ns))
+        return found
+
+    def accept(self, file: WeightFile) -> None:
+        """Take a weight file as it is now for what it was when it was opened."""
+        self.files = tuple(file if each.name == file.name else each for each in self.files)
+
+    def _identity(self, name: str) -> tuple[int, int, int]:
+        """As the store tells it; nothing that a file can have where it is gone."""
+        try:
+            return self._store.identity(name)
+        except OSError:
+            return -1, 0, 0
 
     def disk_nbytes(self, file: str) -> int:
         """Bytes of disk that reading a file takes until it is released; 0 where it is here."""

@@ -24,8 +24,8 @@ class Store(Protocol):
         """The file, for reading its header only."""
         ...
 
-    def identity(self, name: str) -> tuple[int, int]:
-        """Size and time of modification in ns, by which a change is noticed."""
+    def identity(self, name: str) -> tuple[int, int, int]:
+        """Size, time of modification and time of change in ns, by which a change is noticed."""
         ...
 
     def nbytes(self, name: str) -> int:
@@ -68,13 +68,13 @@ class LocalStore:
         """The file itself."""
         return self.open(name)
 
-    def identity(self, name: str) -> tuple[int, int]:
-        """Size and time of modification in ns, as they are now.
+    def identity(self, name: str) -> tuple[int, int, int]:
+        """Size, time of modification and time of change in ns, as they are now.
 
         Raises: OSError.
         """
         stat = (self._directory / name).stat()
-        return stat.st_size, stat.st_mtime_ns
+        return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
     def nbytes(self, name: str) -> int:  # noqa: ARG002
         """None: the file is there already."""

@@ -38,7 +38,8 @@ class WholeFiles(Checkpoint):
             stat = file.stat()
             edge = min(_EDGE_NBYTES, stat.st_size)
             ends = file.read(0, edge) + file.read(stat.st_size - edge, edge)
-            files.append(WeightFile(name, stat.st_size, stat.st_mtime_ns, bytes_digest(ends)))
+            times = (stat.st_mtime_ns, stat.st_ctime_ns)
+            files.append(WeightFile(name, stat.st_size, *times, bytes_digest(ends)))
             size = stat.st_size
             if unpack and ends.startswith(GZIP_MAGIC):
                 self._unpacked[name] = _Unpacked(directory / name)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
+from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor, WeightFile
 from weightsmith.checkpoint.digest import (
     SPAN_NBYTES,
     span_count,
@@ -99,6 +99,17 @@ class Derived(Checkpoint):
     def changed_files(self) -> list[str]:
         """Paths of weight files of any input that are no longer what they were when opened."""
         return [path for each in self._inputs.values() for path in each.changed_files()]
+
+    def touched_files(self) -> list[WeightFile]:
+        """Weight files of any input of which only the time of change is another."""
+        return [file for each in self._inputs.values() for file in each.touched_files()]
+
+    def accept(self, file: WeightFile) -> None:
+        """Take a weight file as it is now, in the input that it is one of."""
+        super().accept(file)
+        for each in self._holders(file.name):
+            if file in each.touched_files():
+                each.accept(file)
 
     def disk_nbytes(self, file: str) -> int:
         """Bytes of disk that reading a file takes until it is released; 0 where it is here."""

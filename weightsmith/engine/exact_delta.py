@@ -1,6 +1,6 @@
 """Make an exact delta: encode file by file, prove that it decodes, record, publish."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import takewhile
@@ -13,7 +13,7 @@ from weightsmith.checkpoint.layout import DELTA_INDEX
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.exact_delta_file import EncodedFile, encode_file, header_of
 from weightsmith.engine.file_hashes import hash_file
-from weightsmith.engine.inputs import require_unchanged
+from weightsmith.engine.inputs import File as InputFile
 from weightsmith.engine.manifest import File, Manifest, manifest_of
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.output import Background, Making, Outcome, require_same
@@ -50,9 +50,11 @@ class _ExactDelta(Making):
 
         Raises: VerificationFailed, if a reader would find anything but what was made.
         """
-        made, digests = self._encode_files(kept)
+        receipts = self._encode_files(kept)
+        made = [EncodedFile.from_document(each.encoded) for each in receipts.values()]
+        digests = {n: each for r in receipts.values() for n, each in r.digests.items()}
         record = self._record(made)
-        require_unchanged(self.bindings.inputs)
+        self.require_unchanged(receipts)
         payloads: dict[str, TensorInfo] = {}
         holders: dict[str, str] = {}
         for shard, file in zip(self.plan.shards, made, strict=True):
@@ -102,11 +104,32 @@ class _ExactDelta(Making):
             delta=record.to_document(),
         )
 
-    def _encode_files(
-        self, kept: Mapping[str, Receipt]
-    ) -> tuple[list[EncodedFile], dict[str, str]]:
-        """Make every file that is not kept; returns what each holds, and the digests of all
-        payloads.
+    def still_gives(self, shard: ShardPlan, made: Receipt, files: Collection[InputFile]) -> bool:
+        """Read the tensors that lie in these files again, and compare their digests."""
+        encoded = EncodedFile.from_document(made.encoded)
+        inputs = self.bindings.inputs
+        known = {
+            "base": encoded.base_digests,
+            "target": {name: each.digest for name, each in encoded.tensors.items()},
+        }
+        for role, digests in known.items():
+            own = {name for holder, name in files if holder == role}
+            read = (each.info.name for t in shard.tensors for each in t.inputs if each.role == role)
+            names = {name for name in read if not inputs[role].files_of(name).isdisjoint(own)}
+            # Of a base's tensor that was not read whole no digest is known.
+            if not names <= digests.keys():
+                return False
+            found = self.digests(inputs[role], names)
+            if any(found[name] != digests[name] for name in names):
+                return False
+        original = encoded.original
+        if original is None or ("target", original.name) not in files:
+            return True
+        return _describe(inputs["target"], original.name, Event()) == original
+
+    def _encode_files(self, kept: Mapping[str, Receipt]) -> dict[str, Receipt]:
+        """Make every file that is not kept; returns the receipts of all, which say what each holds
+        and the digests of its payloads.
         """
         shards = self.plan.shards
         known = {name: EncodedFile.from_document(each.encoded) for name, each in kept.items()}
@@ -114,8 +137,7 @@ class _ExactDelta(Making):
         to_make = sum(shard.data_nbytes for shard in shards if shard.name not in kept)
         self.progress.begin("encoding and checking", to_read + to_make)
         originals = [*self._originals.headers]
-        made: list[EncodedFile] = []
-        digests: dict[str, str] = {}
+        receipts: dict[str, Receipt] = {}
         seen: dict[str, TargetTensor] = {}
         with Background() as background:
             for number, shard in enumerate(shards):
@@ -128,13 +150,15 @@ class _ExactDelta(Making):
                     require_same(path, found, kept[shard.name].digests)
                     for tensor in encoded.tensors.values():
                         seen.setdefault(tensor.digest, tensor)
+                    receipts[shard.name] = kept[shard.name]
                 else:
                     original = originals[number] if originals else None
-                    encoded, found = self._encode_file(shard, original, seen, background)
-                made.append(encoded)
-                digests |= found
+                    receipt = self._encode_file(shard, original, seen, background)
+                    receipts[shard.name] = receipt
+                    self.require_unchanged(receipts)
+                    background.leave(receipt, self.staging.receipts)
             background.wait()
-        return made, digests
+        return receipts
 
     def _encode_file(
         self,
@@ -142,8 +166,8 @@ class _ExactDelta(Making):
         original: str | None,
         seen: dict[str, TargetTensor],
         background: Background,
-    ) -> tuple[EncodedFile, dict[str, str]]:
-        """Make one file, and the digests of its payloads; some time later it has a receipt."""
+    ) -> Receipt:
+        """Make one file; the receipt says what it holds, and is to be left once it is synced."""
         plan, inputs, drop_cache = self.plan, self.bindings.inputs, self.options.low_cpu_mem
         identity = made_from(shard, inputs)
         described = None
@@ -162,12 +186,9 @@ class _ExactDelta(Making):
         else:
             file.path.unlink()
         digests = self._read_back(shard, encoded.payloads, lambda _: None)
-        require_unchanged(inputs)
         nbytes = file.size if encoded.payloads else None
         receipt = Receipt(plan.digest, shard.name, nbytes, machine(plan), identity, digests)
-        receipt = replace(receipt, encoded=encoded.to_document())
-        background.leave(receipt, self.staging.receipts)
-        return encoded, digests
+        return replace(receipt, encoded=encoded.to_document())
 
     def _read_back(
         self, shard: ShardPlan, payloads: Sequence[TensorInfo], advance: Advance

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.errors import InputChanged
@@ -53,11 +53,25 @@ class Countdown:
             self._inputs[role].release(name)
 
 
-def require_unchanged(inputs: Mapping[str, Checkpoint]) -> None:
-    """Raises: InputChanged, if an input file was written to while the run read it."""
+def require_unchanged(
+    inputs: Mapping[str, Checkpoint], still_gives: Callable[[Collection[File]], bool]
+) -> None:
+    """Hold the input files against what they were when they were opened.
+
+    A new mode or a further name changes a file's time of change as writing and setting back the
+    time of modification does. Where only that differs, `still_gives` is asked whether these files
+    still give what was made of them, and the run goes on if they do.
+    Raises: InputChanged, if an input file was written to while the run read it.
+    """
     for checkpoint in inputs.values():
         for path in checkpoint.changed_files():
             raise InputChanged(file=path)
+    touched = [(role, file) for role, each in inputs.items() for file in each.touched_files()]
+    if touched and not still_gives([(role, file.name) for role, file in touched]):
+        role, file = touched[0]
+        raise InputChanged(file=inputs[role].directory / file.name)
+    for role, file in touched:
+        inputs[role].accept(file)
 
 
 def streamed_nbytes(shards: Sequence[ShardPlan], inputs: Mapping[str, Checkpoint]) -> int:

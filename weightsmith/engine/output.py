@@ -3,7 +3,7 @@ done, and all of it is published at once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.engine.finished import damage, made_otherwise
+from weightsmith.engine.inputs import File, require_unchanged
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, read_manifest
 from weightsmith.engine.options import Bindings, Options
@@ -26,7 +27,7 @@ from weightsmith.errors import (
     VerificationFailed,
     WeightsmithError,
 )
-from weightsmith.plan.model import Plan
+from weightsmith.plan.model import Plan, ShardPlan
 from weightsmith.progress import Progress
 
 Done = TypeVar("Done")
@@ -84,12 +85,16 @@ class Making(ABC):
     def expected(self, manifest: Manifest) -> Manifest:
         """What `manifest` must be where all that it vouches for was found to be so."""
 
+    @abstractmethod
+    def still_gives(self, shard: ShardPlan, made: Receipt, files: Collection[File]) -> bool:
+        """Whether the input `files` still give what a shard was made of them."""
+
     def kept(self) -> Mapping[str, Receipt]:
         """The receipts of an earlier run that still hold, by file.
 
         Raises: StagingOfAnotherPlan.
         """
-        return kept_receipts(self.plan, self.bindings, self.staging)
+        return kept_receipts(self.plan, self.bindings, self.staging, self.still_gives)
 
     def run(self) -> Outcome:
         """Make the output and publish it under its final name, whole or not at all.
@@ -141,6 +146,20 @@ class Making(ABC):
         for name, content in {**small, **index}.items():
             self.staging.write(name, content)
         fs.sync_directory(self.staging.output)
+
+    def require_unchanged(self, made: Mapping[str, Receipt]) -> None:
+        """Hold the inputs against what they were; `made` are all shards that there are so far.
+
+        Raises: InputChanged.
+        """
+
+        def still_give(files: Collection[File]) -> bool:
+            names = ", ".join(sorted({name for _, name in files}))
+            self.progress.note(f"{names} changed in mode, owner or links: reading it again")
+            shards = (shard for shard in self.plan.shards if shard.name in made)
+            return all(self.still_gives(shard, made[shard.name], files) for shard in shards)
+
+        require_unchanged(self.bindings.inputs, still_give)
 
     def digests(self, checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, str]:
         """Of its tensors of these names."""

@@ -5,7 +5,7 @@ again.
 import json
 import platform
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.engine.inputs import File
 from weightsmith.engine.options import Bindings
 from weightsmith.engine.staging import Staging
 from weightsmith.errors import StagingOfAnotherPlan
@@ -41,7 +42,9 @@ class Receipt:
     machine: str
     """Type of CPU; matrix products may differ between types."""
     made_from: Mapping[str, list[list[object]]]
-    """By role: name, size, mtime and header digest of every file the shard's tensors came from."""
+    """By role: name, size, header digest, time of modification and time of change of every file
+    that the shard's tensors came from.
+    """
     digests: Mapping[str, str]
     """Tensor digests by name."""
     encoded: Mapping[str, Any] = field(default_factory=dict)
@@ -67,7 +70,7 @@ def made_from(shard: ShardPlan, inputs: Mapping[str, Checkpoint]) -> dict[str, l
             used.setdefault(each.role, set()).update(inputs[each.role].files_of(each.info.name))
     return {
         role: [
-            [file.name, file.size, file.mtime_ns, file.header_digest]
+            [file.name, file.size, file.header_digest, file.mtime_ns, file.ctime_ns]
             for file in inputs[role].files
             if file.name in names
         ]
@@ -75,9 +78,16 @@ def made_from(shard: ShardPlan, inputs: Mapping[str, Checkpoint]) -> dict[str, l
     }
 
 
-def kept_receipts(plan: Plan, bindings: Bindings, staging: Staging) -> dict[str, Receipt]:
+StillGives = Callable[[ShardPlan, Receipt, Collection[File]], bool]
+"""Whether these input files still give what a shard was made of them."""
+
+
+def kept_receipts(
+    plan: Plan, bindings: Bindings, staging: Staging, still_gives: StillGives
+) -> dict[str, Receipt]:
     """The receipts that an earlier run of the same plan left and that still hold, by shard.
 
+    Of inputs of which only the time of change is another, `still_gives` is asked.
     Raises: StagingOfAnotherPlan, if an input changed since: its old and new bytes must not mix.
     """
     kept = {}
@@ -85,18 +95,22 @@ def kept_receipts(plan: Plan, bindings: Bindings, staging: Staging) -> dict[str,
         receipt = read_receipt(staging.receipts, shard)
         if receipt is None or _nbytes(staging.output / shard.name) != receipt.nbytes:
             continue
-        now = made_from(shard, bindings.inputs)
         if (receipt.plan_digest, receipt.machine) != (plan.digest, machine(plan)):
             raise StagingOfAnotherPlan(staging=staging.path, reason="it was made elsewhere")
-        if receipt.made_from != now:
-            changed = [
-                f"{role}: {file[0]}"
-                for role, files in now.items()
-                for file in files
-                if file not in receipt.made_from.get(role, [])
-            ]
+        changed, touched = [], []
+        for role, files in made_from(shard, bindings.inputs).items():
+            then = receipt.made_from.get(role, [])
+            for file in files:
+                if file[:-1] not in [each[:-1] for each in then]:
+                    changed.append((role, str(file[0])))
+                elif file not in then:
+                    touched.append((role, str(file[0])))
+        if not changed and touched and not still_gives(shard, receipt, touched):
+            changed = touched
+        if changed:
+            context = [f"{role}: {name}" for role, name in changed]
             raise StagingOfAnotherPlan(
-                staging=staging.path, reason="an input changed since", context=changed
+                staging=staging.path, reason="an input changed since", context=context
             )
         kept[shard.name] = receipt
     return kept

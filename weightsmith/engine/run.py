@@ -1,6 +1,6 @@
 """Run a plan: fill each shard, sync it, read it back, leave a receipt; then publish all at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -14,13 +14,13 @@ from weightsmith.engine.file_outputs import (
     manifest_of_files,
     open_output,
 )
-from weightsmith.engine.inputs import Countdown, require_unchanged
+from weightsmith.engine.inputs import Countdown, File, files_of
 from weightsmith.engine.manifest import Manifest, manifest_of
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.output import Background, Making, Outcome, require_same
 from weightsmith.engine.read_back import Follower, Front, Trail
 from weightsmith.engine.receipts import Receipt, machine, made_from
-from weightsmith.engine.shard import begin, fill, read_back, reopen
+from weightsmith.engine.shard import begin, fill, read_back, remake, reopen
 from weightsmith.engine.spans import Buffers
 from weightsmith.formats.index import build_index
 from weightsmith.plan.model import Plan, ShardPlan
@@ -105,12 +105,19 @@ class _Model(Making):
         """All of it follows from the plan and the tensors' digests."""
         return _manifest(self.plan, manifest.tensors, self.bindings.target)
 
+    def still_gives(self, shard: ShardPlan, made: Receipt, files: Collection[File]) -> bool:
+        """Make the tensors that come from these files anew, and compare their digests."""
+        inputs = self.bindings.inputs
+        tensors = [each for each in shard.tensors if not files_of(each, inputs).isdisjoint(files)]
+        found = remake(tensors, inputs, self.buffers)
+        return all(made.digests[name] == digest for name, digest in found.items())
+
     def _make_shards(self, kept: Mapping[str, Receipt]) -> dict[str, str]:
         """Make every shard that is not kept; returns the digests of all tensors."""
         plan, inputs, options = self.plan, self.bindings.inputs, self.options
         total = sum(_nbytes_to_do(s, options, kept=s.name in kept) for s in plan.shards)
         self.progress.begin("writing and checking" if options.verify != "no" else "writing", total)
-        digests: dict[str, str] = {}
+        receipts: dict[str, Receipt] = {}
         countdown = Countdown([shard for shard in plan.shards if shard.name not in kept], inputs)
         with Background() as background:
             for number, shard in enumerate(plan.shards):
@@ -118,7 +125,7 @@ class _Model(Making):
                     made = kept[shard.name].digests
                     self.staging.synced(shard.name, (self.staging.output / shard.name).lstat())
                     self._require_whole(shard, made)
-                    digests |= made
+                    receipts[shard.name] = kept[shard.name]
                     continue
                 identity = made_from(shard, inputs)
                 file, made = run_shard(
@@ -138,14 +145,14 @@ class _Model(Making):
                     # at all.
                     background.wait()
                     self._require_whole(shard, made)
-                require_unchanged(inputs)
                 receipt = Receipt(
                     plan.digest, shard.name, shard.nbytes, machine(plan), identity, made
                 )
+                receipts[shard.name] = receipt
+                self.require_unchanged(receipts)
                 background.leave(receipt, self.staging.receipts)
-                digests |= made
             background.wait()
-        return digests
+        return {name: each for made in receipts.values() for name, each in made.digests.items()}
 
     def _require_whole(self, shard: ShardPlan, digests: Mapping[str, str]) -> None:
         """Hold a file that is whole and synced against its release's hashes, or its tensors'

@@ -1,7 +1,7 @@
 """Fill one output file span by span, and open it again."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from weightsmith.codecs.base import Range, Work
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.inputs import Countdown
 from weightsmith.engine.read_back import Follow, Piece
-from weightsmith.engine.spans import Advance, Buffers, digest_tensors, span_range
+from weightsmith.engine.spans import Advance, Buffers, digest_tensors, map_spans, span_range
 from weightsmith.errors import DamagedInput, VerificationFailed
 from weightsmith.formats.safetensors_header import read_header
+from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.model import FilePlan, ShardPlan, TensorPlan
 
 
@@ -135,6 +136,24 @@ def fill(
 
     run_tasks(tasks(), [worker(own) for own in buffers])
     return {work.output.name: tensor_digest(work.output, work.digests) for work in works}
+
+
+def remake(
+    tensors: Iterable[TensorPlan], inputs: Mapping[str, Checkpoint], buffers: Sequence[Buffers]
+) -> dict[str, str]:
+    """The digests, by name, of what these tensors would be if they were made now; writes nothing.
+
+    Memory: as `fill`.
+    """
+    works = {tensor.output.name: TensorWork(tensor, inputs) for tensor in tensors}
+
+    def make(info: TensorInfo, span: Range, own: Buffers) -> bytes:
+        out = own.block(0, span.nbytes)
+        works[info.name].make(span, own, out)
+        return span_digest(out)
+
+    spans = map_spans((work.output for work in works.values()), buffers, make)
+    return {name: tensor_digest(work.output, spans[name]) for name, work in works.items()}
 
 
 def read_back(

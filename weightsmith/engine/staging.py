@@ -33,7 +33,6 @@ from weightsmith.errors import (
 )
 from weightsmith.plan.model import Plan
 
-
 _TRIES: Final = 10
 """How often in a row another run may end just when we take its lock."""
 

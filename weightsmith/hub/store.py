@@ -66,9 +66,9 @@ class HubStore:
         file = self._files[name]
         return 0 if holds(self._cached, file) else file.nbytes
 
-    def identity(self, name: str) -> tuple[int, int]:
-        """Size, and no time of modification: the commit pins what the file is."""
-        return self._files[name].nbytes, 0
+    def identity(self, name: str) -> tuple[int, int, int]:
+        """Size, and no times: the commit pins what the file is."""
+        return self._files[name].nbytes, 0, 0
 
     def peek(self, name: str) -> "fs.PositionedFile | RangedFile":
         """The file for reading its header: where it is here, itself, else in ranges."""
