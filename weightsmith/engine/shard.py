@@ -7,7 +7,7 @@ from pathlib import Path
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
+from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count, span_digest, tensor_digest
 from weightsmith.codecs.base import Range, Work
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.inputs import Countdown
@@ -147,13 +147,13 @@ def remake(
     """
     works = {tensor.output.name: TensorWork(tensor, inputs) for tensor in tensors}
 
-    def make(info: TensorInfo, span: Range, own: Buffers) -> bytes:
-        out = own.block(0, span.nbytes)
-        works[info.name].make(span, own, out)
-        return span_digest(out)
+    def make(info: TensorInfo, span: Range, own: Buffers) -> None:
+        work, out = works[info.name], own.block(0, span.nbytes)
+        work.make(span, own, out)
+        work.finish_span(span.start // SPAN_NBYTES, span_digest(out))
 
-    spans = map_spans((work.output for work in works.values()), buffers, make)
-    return {name: tensor_digest(work.output, spans[name]) for name, work in works.items()}
+    map_spans((work.output for work in works.values()), buffers, make)
+    return {name: tensor_digest(work.output, work.digests) for name, work in works.items()}
 
 
 def read_back(
