@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -218,6 +219,35 @@ def test_only_cli_prints() -> None:
         and node.func.id == "print"
     ]
     assert not wrong
+
+
+def test_the_library_names_no_flag() -> None:
+    """It speaks Python, ```overwrite=True```; cli shows that as a flag. A whole command is a
+    command, as a person runs it.
+    """
+    flag, command = re.compile(r"(?<![\w-])--[a-z]"), re.compile(r"(weightsmith|accelerate) [a-z]")
+    wrong = [
+        f"{path.relative_to(PACKAGE)}: {text[:60]}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.parent.name != "cli"
+        for text in texts_of(ast.parse(path.read_text(encoding="utf-8")))
+        if flag.search(text) and not command.search(text)
+    ]
+    assert not wrong
+
+
+def texts_of(tree: ast.AST) -> Iterator[str]:
+    """All string constants, an f-string as one."""
+    match tree:
+        case ast.Constant(value=str() as text):
+            yield text
+        case ast.JoinedStr(values=parts):
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "X" for part in parts
+            )
+        case _:
+            for child in ast.iter_child_nodes(tree):
+                yield from texts_of(child)
 
 
 @pytest.mark.parametrize("args", [["--help"], ["-h"], [], ["--version"]])

@@ -100,6 +100,27 @@ class UsageFault(WeightsmithError):
     exit_code = 2
 
 
+class TargetUnnamed(UsageFault):
+    """The name of the output is empty, as an unset variable in a script leaves it."""
+
+    message = "the output has no name"
+    hint = "name a directory for it"
+
+
+class RepoIdInvalid(UsageFault):
+    """A delta is to be pushed to a repository whose name cannot be one."""
+
+    message = "`repo_id={repo}` names no repository"
+    hint = "write it as ORG/NAME"
+
+
+class RevisionNotBranch(UsageFault):
+    """A delta is to be pushed to a tag or a commit, to which no commit can be added."""
+
+    message = "`revision={revision}` is a tag or a commit, and only a branch can be pushed to"
+    hint = "name one: `revision=main`"
+
+
 class CommandLineInvalid(UsageFault):
     """An unknown command or option, a value that does not parse, or something left out."""
 
@@ -111,28 +132,28 @@ class ConfirmationNeeded(UsageFault):
     """Something that cannot be undone wants a yes, and there is no terminal to ask on."""
 
     message = "there is no terminal to ask on: {question}"
-    hint = "if that is what you want, say so: --yes"
+    hint = "if that is what you want, say so: `yes=True`"
 
 
 class NoTargetName(UsageFault):
-    """No ``--target`` was given and none follows from the delta's name."""
+    """No target was named and none follows from the delta's name."""
 
     message = "cannot name the target after {delta}"
-    hint = "say where to write: --target DIR"
+    hint = "say where to write: `target=DIR`"
 
 
 class NoBase(UsageFault):
     """The delta needs a base, and none was given."""
 
     message = "no base was given for {delta}"
-    hint = "say which model it was made from: --base SOURCE"
+    hint = "say which model it was made from: `base=SOURCE`"
 
 
 class NoKey(UsageFault):
     """The release is encrypted, and its key was not given."""
 
     message = "{delta} is encrypted with a file of its base, and no key was given"
-    hint = "it is the base's weight file as Meta published it: --key .../consolidated.00.pth"
+    hint = "it is the base's weight file as Meta published it: `key=.../consolidated.00.pth`"
 
 
 class OptionMeaningless(UsageFault):
@@ -143,10 +164,10 @@ class OptionMeaningless(UsageFault):
 
 
 class PatternUnused(UsageFault):
-    """``--whole`` names no tensor that the delta has: a slip that would change the result."""
+    """A pattern of `whole` names no tensor of the delta: a slip that would change the result."""
 
-    message = "no tensor of {delta} is named like --whole {pattern}"
-    hint = "write it as the names above are, with * for what differs: --whole 'model.embed*'"
+    message = "no tensor of {delta} is named like `whole={pattern}`"
+    hint = "write it as the names above are, with * for what differs: `whole='model.embed*'`"
 
 
 class TargetIsInput(UsageFault):
@@ -160,14 +181,14 @@ class BaseIsTarget(UsageFault):
     """The same directory was given as base and as target."""
 
     message = "{source} is both the base and the target"
-    hint = "--base is the original model, --target what it became"
+    hint = "`base` is the original model, `target` what it became"
 
 
 class BaseIsDelta(UsageFault):
     """The same directory was given as base and as delta."""
 
     message = "{source} is both the base and the delta"
-    hint = "--base is the original model, --delta what was published for it"
+    hint = "`base` is the original model, `delta` what was published for it"
 
 
 class SourceIsDirectory(UsageFault):
@@ -181,7 +202,7 @@ class LastUsedUnknown(UsageFault):
     """The file system does not record when files are read, so last use is not known."""
 
     message = "when files under {cache} were last used is not known: {reason}"
-    hint = "go by when they were downloaded instead: --by modified"
+    hint = "go by when they were downloaded instead: `by=modified`"
 
 
 class BaseUnnamed(UsageFault):
@@ -190,7 +211,7 @@ class BaseUnnamed(UsageFault):
     """
 
     message = "nobody can find the base of {repo}: {base} is a directory of this machine"
-    hint = "say what it is on the hub: --base-id ORG/NAME@COMMIT"
+    hint = "say what it is on the hub: `base_id=ORG/NAME@COMMIT`"
 
 
 class LocalPathInside(UsageFault):
@@ -205,19 +226,19 @@ class LocalPathInside(UsageFault):
 
 
 class RepoIsPublic(UsageFault):
-    """A delta is pushed privately unless ``--public`` says otherwise, and the repository is public.
+    """A delta is pushed privately unless `public` says otherwise, and the repository is public.
     Nothing was pushed.
     """
 
     message = "{repo} is public already: all would see what is pushed there"
-    hint = "if they may, say so: --public; else choose another --hub-repo-id"
+    hint = "if they may, say so: `public=True`; else choose another `repo_id`"
 
 
 class PushOffline(UsageFault):
     """Something is to be pushed, and the network is switched off."""
 
     message = "nothing can be pushed to {repo}: the network is switched off"
-    hint = "leave out --offline and unset HF_HUB_OFFLINE"
+    hint = "leave out `offline=True` and unset HF_HUB_OFFLINE"
 
 
 class PushRefused(UsageFault):
@@ -228,10 +249,10 @@ class PushRefused(UsageFault):
 
 
 class NoCuda(UsageFault):
-    """``--device cuda`` was asked for, and torch finds no CUDA device."""
+    """A CUDA device was asked for, and torch finds no CUDA device."""
 
     message = "there is no CUDA device that torch can use"
-    hint = "use --device cpu, or install a torch that was built for this machine's GPU"
+    hint = "use `device=cpu`, or install a torch that was built for this machine's GPU"
 
 
 class PackageMissing(UsageFault):
@@ -247,7 +268,7 @@ class ArchitectureUnknown(UsageFault):
     """
 
     message = "transformers has no causal language model for {model_type}"
-    hint = "what verify checks without --smoke holds for models of any kind"
+    hint = "what verify checks without `smoke` holds for models of any kind"
 
 
 class ArchitectureConverted(UsageFault):
@@ -256,7 +277,7 @@ class ArchitectureConverted(UsageFault):
     """
 
     message = "{count} tensor(s) have another form in transformers than in the files"
-    hint = "leave out --low-cpu-mem"
+    hint = "leave out `low_cpu_mem=True`"
 
 
 # --- 3: missing or unreadable
@@ -362,7 +383,7 @@ class NotCached(SourceFault):
     """The network is switched off, and the cache does not hold what is needed."""
 
     message = "{what} is not in the cache, and the network is switched off"
-    hint = "to download it, leave out --offline and unset HF_HUB_OFFLINE"
+    hint = "to download it, leave out `offline=True` and unset HF_HUB_OFFLINE"
 
 
 class NotInCache(SourceFault):
@@ -722,7 +743,7 @@ class ModelNotRunnable(DamagedInput):
     """Transformers cannot make a model of what lies there, or fails as it runs it."""
 
     message = "transformers cannot run {source}: {reason}"
-    hint = "weightsmith verify {source} (without --smoke) checks what does not need it"
+    hint = "weightsmith verify {source} (without `smoke`) checks what does not need it"
 
 
 class DeltaInvalid(DamagedInput):
@@ -753,7 +774,7 @@ class TensorsDoNotFit(Mismatch):
     """Base and delta differ in names or shapes beyond what the policy allows."""
 
     message = "base {base} and delta {delta} do not fit: {count} problem(s)"
-    hint = "take the base that the delta's card names; what the delta stores whole: --whole PATTERN"
+    hint = "take the base that the delta's card names; what the delta stores whole: `whole=PATTERN`"
 
 
 class WrongBase(Mismatch):
@@ -849,7 +870,7 @@ class RowsUndecided(Mismatch):
     """
 
     message = "the delta has {count} vocabulary tensor(s) with rows that the base lacks"
-    hint = "say how its release meant them: --new-rows zero, --new-rows mean, or --whole PATTERN"
+    hint = "say how its release meant them: `new_rows=zero`, `new_rows=mean`, or `whole=PATTERN`"
 
 
 class CatalogueContradicted(Mismatch):
@@ -863,21 +884,23 @@ class InputsSwapped(Mismatch):
     """What was given as base looks like a delta, and what was given as delta like a model."""
 
     message = "base and delta seem swapped: {base} looks like a delta, {delta} like a model"
-    hint = "--base is the original model, --delta what was published for it; --force-kind insists"
+    hint = (
+        "`base` is the original model, `delta` what was published for it; `force_kind=True` insists"
+    )
 
 
 class DeltaGivenAsBase(Mismatch):
     """The base looks like a delta: differences and no model."""
 
     message = "the base {base} looks like a delta, not like a model"
-    hint = "--base wants the original model; --force-kind insists"
+    hint = "`base` wants the original model; `force_kind=True` insists"
 
 
 class ModelGivenAsDelta(Mismatch):
     """The delta looks like a whole model: adding it to a base would give noise."""
 
     message = "the delta {delta} looks like a model, not like a delta"
-    hint = "if it is a model, there is nothing to apply; --force-kind insists"
+    hint = "if it is a model, there is nothing to apply; `force_kind=True` insists"
 
 
 # --- 8: room
@@ -901,7 +924,7 @@ class DownloadTooLarge(NoRoom):
     """The file system that takes the download has less space free than it needs."""
 
     message = "{where} has {free} free, the download needs {needed}"
-    hint = "make room (weightsmith clean-cache), or use another disk: --local-dir DIR, or HF_HOME"
+    hint = "make room (weightsmith clean-cache), or use another disk: `local_dir=DIR`, or HF_HOME"
 
 
 class DiskFull(NoRoom):
@@ -915,21 +938,21 @@ class MemoryTooSmall(NoRoom):
     """The plan needs more memory than there is."""
 
     message = "{free} of memory available, this needs {needed}"
-    hint = "try --low-cpu-mem"
+    hint = "try `low_cpu_mem=True`"
 
 
 class MemoryRanOut(NoRoom):
     """The system refused memory in the middle of the work."""
 
     message = "memory ran out: {reason}"
-    hint = "let other programs go, or take less: --workers 1"
+    hint = "let other programs go, or take less: `workers=1`"
 
 
 class OutOfMemory(NoRoom):
     """The model does not fit into the memory of the device."""
 
     message = "{source} does not fit into memory"
-    hint = "try --low-cpu-mem, or --device cpu"
+    hint = "try `low_cpu_mem=True`, or `device=cpu`"
 
 
 # --- 9: something in the way
@@ -946,14 +969,14 @@ class TargetExists(InTheWay):
     """Something that this plan did not make has the target's name."""
 
     message = "{target} exists: {reason}"
-    hint = "choose another name, or replace it once the new one is whole: --overwrite"
+    hint = "choose another name, or replace it once the new one is whole: `overwrite=True`"
 
 
 class StagingOfAnotherPlan(InTheWay):
     """An unfinished output of another plan, or of inputs that changed since, is in the way."""
 
     message = "{staging} holds unfinished work that does not match: {reason}"
-    hint = "discard it and start afresh: --restart"
+    hint = "discard it and start afresh: `restart=True`"
 
 
 class StagingBusy(InTheWay):
@@ -976,7 +999,7 @@ class RepoHoldsModel(InTheWay):
     """
 
     message = "{repo} holds a model already: {file}"
-    hint = "give the delta a repository of its own: --hub-repo-id {repo}-delta"
+    hint = "give the delta a repository of its own: `repo_id={repo}-delta`"
 
 
 class BehindLink(InTheWay):
@@ -1004,7 +1027,7 @@ class VerificationFailed(DamagedOutput):
     """What was read back is not what was written; nothing was published."""
 
     message = "{file} reads back different from what was written: {reason}"
-    hint = "check disk and memory of this machine, then run the same command with --restart"
+    hint = "check disk and memory of this machine, then run the same command with `restart=True`"
 
 
 class PushedWrong(DamagedOutput):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.cli.conftest import RunCommand
+from weightsmith.cli.flags import as_flags
 from weightsmith.cli.help_topics import TOPICS, exit_codes, placeholders
 from weightsmith.errors import WeightsmithError, known_errors, reference_of
 
@@ -22,7 +23,7 @@ def test_every_error_is_explained(weightsmith: RunCommand, error: type[Weightsmi
     reference = reference_of(error)
     said = weightsmith("help", reference)
     assert said.code == 0
-    words = (error.__doc__ or "").replace("``", "").split()
+    words = as_flags((error.__doc__ or "").replace("``", "")).split()
     assert said.out.split()[: 1 + len(words)] == [reference, *words]
     assert said.out.endswith(f"Exit code: {error.exit_code}\n")
 

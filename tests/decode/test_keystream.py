@@ -139,7 +139,7 @@ def test_the_key_is_needed_and_only_here(vector: Path, vectors: Path, tmp_path: 
     with pytest.raises(NoKey):
         plan_apply_delta(None, vector / "delta", target=tmp_path / "out")
     vicuna = vectors / "vicuna_v1_1"
-    with pytest.raises(OptionMeaningless, match="--key"):
+    with pytest.raises(OptionMeaningless, match="`key`"):
         plan_apply_delta(
             vicuna / "base",
             vicuna / "delta",

@@ -184,7 +184,7 @@ def test_a_head_that_is_not_tied_is_refused_with_a_way_out(
     with pytest.raises(TensorsDoNotFit) as caught:
         make_delta(base, target, tmp_path / "delta", codec="add")
     assert caught.value.context == (f"only the delta has {HEAD}, F32 [6, 4]",)
-    assert "--codec exact" in caught.value.hint_text
+    assert "codec=exact" in caught.value.hint_text
 
 
 def test_what_additive_deltas_cannot_hold_is_refused_with_a_way_out(tmp_path: Path) -> None:
@@ -192,12 +192,12 @@ def test_what_additive_deltas_cannot_hold_is_refused_with_a_way_out(tmp_path: Pa
     target = write_model(tmp_path / "target", {"w": torch.ones(2, 4), "c": torch.ones(3)})
     with pytest.raises(TensorsDoNotFit) as caught:
         make_delta(base, target, tmp_path / "delta", codec="add")
-    assert "--codec exact" in caught.value.hint_text
+    assert "codec=exact" in caught.value.hint_text
     flags = write_model(tmp_path / "flags", {"w": torch.ones(2, dtype=torch.bool)})
     other = write_model(tmp_path / "other", {"w": torch.zeros(2, dtype=torch.bool)})
     with pytest.raises(DtypeNotSummable) as refused:
         make_delta(flags, other, tmp_path / "delta", codec="add")
-    assert "--codec exact" in refused.value.hint_text
+    assert "codec=exact" in refused.value.hint_text
 
 
 def test_interrupted_it_goes_on_with_the_files_that_are_done(

@@ -280,7 +280,7 @@ def test_a_restored_file_that_was_damaged_in_staging_is_not_the_deltas_fault(
     flip(staging(out) / "output" / receipt.name.removesuffix(".json"), -1)
     with pytest.raises(VerificationFailed) as caught:
         apply_delta(base, delta, target=out)
-    assert "--restart" in caught.value.hint_text
+    assert "restart=True" in caught.value.hint_text
     apply_delta(base, delta, target=out, options=Options(restart=True))
     assert contents(target).items() <= contents(out).items()
 

@@ -277,7 +277,7 @@ class TestSelectors:
         maker.leftover("lmsys/vicuna", f"{'0' * 64}.incomplete", 900)
         plan = maker.plan(older_than_s=DAY, keep=["lmsys/*"])
         assert removed(plan) == ["org/b@" + plan.removed[0].revision[:12]]
-        assert "kept: --keep lmsys/*" in reasons(plan).values()
+        assert "kept: `keep=lmsys/*`" in reasons(plan).values()
         everything = [row.id for row in plan.rows]
         assert {row.repo for row in choose(plan, everything).removed} == {"org/b"}
 
@@ -405,7 +405,7 @@ class TestLastUse:
         for options in ({"older_than_s": DAY}, {"max_nbytes": 10}):
             with pytest.raises(LastUsedUnknown) as error:
                 maker.plan(**options)
-            assert "--by modified" in error.value.hint_text
+            assert "by=modified" in error.value.hint_text
             assert len(maker.plan(**options, by="modified").removed) == 1
         (row,) = maker.plan().rows
         assert row.used is None
@@ -488,10 +488,10 @@ class TestNothingElseGoes:
         name = f"org/a@{maker.revision('org/a', files, used=9)[:12]}"
         maker.leftover("org/a", f"{'0' * 64}.incomplete", 300)
         assert reasons(maker.plan())[name] == "no option selects it"
-        assert reasons(maker.plan(duplicates=True))[name] == "--duplicates does not select it"
+        assert reasons(maker.plan(duplicates=True))[name] == "`duplicates` does not select it"
         kept = reasons(maker.plan(keep_last=1))
-        assert kept["org/a:incomplete"] == "--keep-last does not select it"
-        assert kept[f"{name}:duplicates"] == "goes by itself only with --duplicates"
+        assert kept["org/a:incomplete"] == "`keep_last` does not select it"
+        assert kept[f"{name}:duplicates"] == "goes by itself only with `duplicates=True`"
 
     @pytest.mark.parametrize(
         "hours, said",

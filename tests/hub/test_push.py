@@ -306,7 +306,7 @@ def test_a_tag_or_a_commit_is_no_branch_to_push_to(hub: Hub, me: Client, kind: s
     hub.repos[REPO].tokens = {ME}
     hub.repos[REPO].private = True
     revision = {"tag": "v1", "commit": commit}[kind]
-    said = refused(me, 2, "command-line-invalid", *PUSH, "-y", "--revision", revision)
+    said = refused(me, 2, "revision-not-branch", *PUSH, "-y", "--revision", revision)
     assert f"--revision {revision} is a tag or a commit" in said
     assert not (place(me) / "delta").exists()
     assert writes(hub) == 0
@@ -358,7 +358,7 @@ def test_how_to_push_means_nothing_without_where(me: Client, option: str) -> Non
 
 def test_a_repository_without_an_owner_is_no_repository(me: Client) -> None:
     line = (*MAKE, "--base-id", "org/base", "--hub-repo-id", "thing", "--yes")
-    assert "ORG/NAME" in refused(me, 2, "command-line-invalid", *line)
+    assert "ORG/NAME" in refused(me, 2, "repo-id-invalid", *line)
 
 
 def test_no_token_is_exit_4_and_no_network_exit_2(hub: Hub, me: Client) -> None:

@@ -105,7 +105,7 @@ def test_rows_without_a_policy_are_refused_with_the_choices(
         "model.embed_tokens.weight, F16 [14, 16]",
         "lm_head.weight, F16 [14, 16]",
     }
-    for choice in ("--new-rows zero", "--new-rows mean", "--whole"):
+    for choice in ("new_rows=zero", "new_rows=mean", "whole="):
         assert choice in caught.value.hint_text
     assert not (tmp_path / "out").exists()
 

@@ -10,11 +10,11 @@ from tests.engine.folders import contents, copied, hidden, state
 from weightsmith.engine.options import Options
 from weightsmith.errors import (
     BaseIsDelta,
-    CommandLineInvalid,
     InTheWay,
     NoTargetName,
     TargetExists,
     TargetIsInput,
+    TargetUnnamed,
     TargetUnwritable,
     WeightsmithError,
 )
@@ -146,7 +146,7 @@ def test_a_target_without_a_name_is_not_the_working_directory(
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "mine.txt").touch()
     monkeypatch.chdir(tmp_path / "work")
-    with pytest.raises(CommandLineInvalid):
+    with pytest.raises(TargetUnnamed):
         sides.apply("", overwrite=True)
     assert list(contents(tmp_path / "work")) == ["mine.txt"]
 

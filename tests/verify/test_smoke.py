@@ -157,7 +157,7 @@ def test_base_that_cannot_run_is_no_yardstick_and_no_obstacle(models: Models, co
 
 def test_limit_of_the_user_counts(models: Models) -> None:
     reason = verdicts(models.result, Settings(max_new_tokens=2, max_perplexity=1.5))["perplexity"]
-    assert "the limit is 1.5: as --max-perplexity says" in reason
+    assert "the limit is 1.5: as `max_perplexity` says" in reason
 
 
 def test_one_token_over_and_over_is_told(models: Models, copy: Copy) -> None:
@@ -357,7 +357,7 @@ def test_accelerate_is_asked_for_where_it_is_needed(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(PackageMissing, match="--low-cpu-mem needs the package accelerate"):
+    with pytest.raises(PackageMissing, match="`low_cpu_mem` needs the package accelerate"):
         load.choose_device("cpu", low_cpu_mem=True)
     assert load.choose_device("cpu") == "cpu"
 

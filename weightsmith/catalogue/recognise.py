@@ -88,7 +88,7 @@ def recognise(
 def contradictions(
     release: Release, *, new_rows: str | None = None, whole: Sequence[str] = ()
 ) -> list[str]:
-    """Where ``--new-rows`` and ``--whole`` say otherwise than the catalogue, as sentences.
+    """Where `new_rows` and `whole` say otherwise than the catalogue, as sentences.
 
     ``None`` and ``"auto"`` leave the rows to the catalogue; a part of what the release stores whole
     is no contradiction.
@@ -101,10 +101,10 @@ def contradictions(
             if release.new_rows == "none"
             else f"it counts the base's missing rows as {release.new_rows}"
         )
-        found.append(f"--new-rows {new_rows}: {fact} {says}")
+        found.append(f"`new_rows={new_rows}`: {fact} {says}")
     stored = "only " + " and ".join(release.whole) if release.whole else "nothing"
     found += (
-        f"--whole {pattern}: it stores {stored} whole {says}"
+        f"`whole={pattern}`: it stores {stored} whole {says}"
         for pattern in whole
         if not _matches(pattern, release.whole)
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from string import Formatter
 from typing import Final
 
+from weightsmith.cli.flags import as_flags
 from weightsmith.cli.layout import heading, table
 from weightsmith.errors import WeightsmithError, known_errors, reference_of
 
@@ -86,7 +87,8 @@ def sources_page(width: int) -> str:  # noqa: ARG001  (its lines are short)
 
 def error_page(error: type[WeightsmithError], width: int) -> str:
     """``weightsmith help shard-truncated``: what happened, how it is told, the way out."""
-    paragraphs = inspect.cleandoc(error.__doc__ or "").replace("``", "").split("\n\n")
+    text = as_flags(inspect.cleandoc(error.__doc__ or "").replace("``", ""))
+    paragraphs = text.split("\n\n")
     lines = [
         heading(reference_of(error)),
         "\n\n".join(textwrap.fill(paragraph, width) for paragraph in paragraphs),
@@ -121,7 +123,7 @@ def _error_sections() -> Iterator[str]:
         if error.exit_code != code:
             code = error.exit_code
             yield f"## Exit code {code}: {exit_codes()[code]}\n"
-        yield f"### {reference_of(error)}\n\n{inspect.cleandoc(error.__doc__ or '')}\n"
+        yield f"### {reference_of(error)}\n\n{as_flags(inspect.cleandoc(error.__doc__ or ''))}\n"
         yield f"    error: {placeholders(error.message)} [{reference_of(error)}]"
         if error.hint:
             yield f"    hint: {placeholders(error.hint)}"
@@ -130,7 +132,8 @@ def _error_sections() -> Iterator[str]:
 
 def placeholders(template: str) -> str:
     """``{file} is empty`` -> ``FILE is empty``."""
-    return "".join(text + (name or "").upper() for text, name, _, _ in Formatter().parse(template))
+    parts = Formatter().parse(template)
+    return as_flags("".join(text + (name or "").upper() for text, name, _, _ in parts))
 
 
 def _summary(error: type[WeightsmithError]) -> str:

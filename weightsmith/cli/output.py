@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, Literal, TextIO
 
+from weightsmith.cli.flags import as_flags
 from weightsmith.cli.layout import brief, encodable, plain, safe, styled
 from weightsmith.cli.live import Bar, Lines
 from weightsmith.errors import ConfirmationNeeded, WeightsmithError, printable, shown
@@ -117,7 +118,7 @@ class Output:
         if self.quiet > 1:
             return
         if self.json:
-            whole = {**document, "warnings": self._warnings}
+            whole = {**document, "warnings": [as_flags(line) for line in self._warnings]}
             text = json.dumps(whole, indent=2, default=os.fspath)
         else:
             text = quiet if self.quiet else human
@@ -182,6 +183,7 @@ class Output:
         return stream.isatty() and os.environ.get("TERM") != "dumb"
 
     def _write(self, stream: TextIO, text: str, end: str = "\n") -> None:
+        text = as_flags(text)
         text = safe(text) if self.shows_color(stream) else plain(safe(text))
         above_bar: AbstractContextManager[None] = (
             self._live.set_aside() if self._live else nullcontext()
@@ -207,10 +209,10 @@ def error_document(error: WeightsmithError, warnings: Sequence[str]) -> dict[str
         "schema": ERROR_SCHEMA,
         "code": error.exit_code,
         "reference": error.reference,
-        "message": str(error),
-        "context": list(error.context),
-        "hint": error.hint_text,
-        "warnings": list(warnings),
+        "message": as_flags(str(error)),
+        "context": [as_flags(line) for line in error.context],
+        "hint": as_flags(error.hint_text),
+        "warnings": [as_flags(line) for line in warnings],
     }
 
 

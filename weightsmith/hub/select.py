@@ -89,6 +89,6 @@ def _nothing(
         return OnlyGguf(repo=repo, page=page_of(repo))
     found = [f"found {name}" for name in like_weights]
     if weights != "auto":
-        hint = "leave out --format, or ask for the other one"
+        hint = "leave out `weights`, or ask for the other one"
         return NoWeights(source=f"{repo} as {weights}", context=found, hint=hint)
     return NoWeights(source=repo, context=found)

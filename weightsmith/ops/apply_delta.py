@@ -79,7 +79,7 @@ def plan_apply_delta(
         _require_plain(reason, dtype=dtype, new_rows=new_rows, whole=whole)
         return plan_decode(source, base=base, key=key, target=path)
     if key is not None:
-        raise OptionMeaningless(options="--key", reason=f"{label_of(delta)} is not encrypted")
+        raise OptionMeaningless(options="`key`", reason=f"{label_of(delta)} is not encrypted")
     if base is None:
         raise NoBase(delta=label_of(delta))
     if isinstance(source, ExactDelta):
@@ -200,7 +200,7 @@ def _require_plain(reason: str, **options: object) -> None:
     Raises: OptionMeaningless.
     """
     usual = {"dtype": "delta", "new_rows": "auto", "whole": ()}
-    given = [f"--{n.replace('_', '-')}" for n, said in options.items() if said != usual[n]]
+    given = [f"`{n}`" for n, said in options.items() if said != usual[n]]
     if given:
         raise OptionMeaningless(options=", ".join(given), reason=reason)
 
@@ -224,7 +224,7 @@ def _tensor_plans(
         raise DtypeNotSummable(
             **first.values,
             context=[str(each) for each in others],
-            hint="take models that are not quantised; what the delta stores whole: --whole PATTERN",
+            hint="take models that are not quantised; what the delta stores whole: `whole=PATTERN`",
         )
     return plans
 

@@ -118,7 +118,7 @@ def plan_clean_cache(
         if row.locked:
             return row
         if pattern := next((p for p in keep if fnmatch.fnmatchcase(row.repo, p)), None):
-            return replace(row, reason=f"kept: --keep {pattern}", locked=True)
+            return replace(row, reason=f"kept: `keep={pattern}`", locked=True)
         if row.kind not in kinds:
             return replace(row, reason=_unselected(row, kinds))
         if named and not any(is_named(row, source) for source in named):
@@ -218,10 +218,10 @@ def _whole(rows: list[Row]) -> list[Row]:
 def _unselected(row: Row, kinds: frozenset[str]) -> str:
     """Why a row of no selected kind stays."""
     if row.kind == "duplicates":
-        return "goes by itself only with --duplicates"
+        return "goes by itself only with `duplicates=True`"
     if kinds == LEFTOVERS:
         return "no option selects it"
-    return f"--{'duplicates' if 'duplicates' in kinds else 'keep-last'} does not select it"
+    return f"`{'duplicates' if 'duplicates' in kinds else 'keep_last'}` does not select it"
 
 
 def _time(row: Row, by: Clock) -> float:

@@ -32,8 +32,8 @@ from weightsmith.smoke.tokenizer import ask_transformers
 LIMIT_NBYTES: Final = 64_000_000
 """Largest file that is read; the largest tokenizer.json of a published model has 34 MB."""
 BACKUP: Final = ".bak"
-_OTHER_COPY_HINT: Final = "choose another directory: --local-copy DIR"
-_COPY_HINT: Final = "write a repaired copy of these files elsewhere: --local-copy DIR"
+_OTHER_COPY_HINT: Final = "choose another directory: `local_copy=DIR`"
+_COPY_HINT: Final = "write a repaired copy of these files elsewhere: `local_copy=DIR`"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ from weightsmith.engine.spans import Buffers
 from weightsmith.engine.staging import Staging, is_vacant
 from weightsmith.errors import (
     BaseFilesWrong,
-    CommandLineInvalid,
     DiskTooSmall,
     DownloadTooLarge,
     MemoryTooSmall,
     TargetIsInput,
+    TargetUnnamed,
     TargetUnwritable,
 )
 from weightsmith.plan.model import InputFile, InputPlan, Plan
@@ -62,10 +62,10 @@ def input_plans(inputs: Mapping[str, Checkpoint]) -> tuple[InputPlan, ...]:
 def target_apart(target: str | os.PathLike[str], inputs: Mapping[str, Checkpoint]) -> Path:
     """The target as an absolute path, which no input may overlap.
 
-    Raises: TargetIsInput; TargetUnwritable for a mount point; CommandLineInvalid for no name.
+    Raises: TargetIsInput; TargetUnwritable for a mount point; TargetUnnamed for no name.
     """
     if not os.fspath(target):  # an unset variable, say; as a path it would be the working directory
-        raise CommandLineInvalid(reason="the output has no name", hint="name a directory for it")
+        raise TargetUnnamed
     path = Path(os.path.abspath(target))  # noqa: PTH100  (a link as target is refused, not followed)
     ours = Path(os.path.realpath(path))
     for checkpoint in inputs.values():

@@ -13,11 +13,12 @@ from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.errors import (
     AccessFault,
     BaseUnnamed,
-    CommandLineInvalid,
     JsonInvalid,
     RepoHoldsModel,
+    RepoIdInvalid,
     RepoIsPublic,
     RepoNotFound,
+    RevisionNotBranch,
     SourceFault,
 )
 from weightsmith.hub import push as hub
@@ -117,14 +118,13 @@ class Push:
 def plan_push(job: Job, wish: Wish, *, offline: bool = False) -> PushPlan:
     """Decide where the delta of `job` is to go, before it is made; the hub is only looked at.
 
-    Raises: CommandLineInvalid, RevisionNotFound, for names that cannot be or a revision that is no
-    branch; BaseUnnamed, if the delta does not say which repository its base is; LocalPathInside;
+    Raises: RepoIdInvalid, RevisionNotFound, for names that cannot be; RevisionNotBranch;
+    BaseUnnamed, if the delta does not say which repository its base is; LocalPathInside;
     RepoIsPublic, RepoHoldsModel; RepoNotFound, for a pull request without a repository; as
     `hub.push.find_destination`.
     """
     if not is_repo_id(wish.repo_id):
-        reason = f"--hub-repo-id {wish.repo_id} names no repository"
-        raise CommandLineInvalid(reason=reason, hint="write it as ORG/NAME")
+        raise RepoIdInvalid(repo=wish.repo_id)
     parse_hub_source(wish.repo_id, revision=wish.revision)
     if not job.plan.delta["base_id"]:
         raise BaseUnnamed(repo=wish.repo_id, base=job.bindings.inputs["base"].label)
@@ -142,7 +142,7 @@ def plan_push(job: Job, wish: Wish, *, offline: bool = False) -> PushPlan:
     _require_fit(wish, destination, _earlier(connection, destination))
     notes = loaded_from(job.bindings.sidecars)
     if "@" not in job.plan.delta["base_id"]:
-        notes.append(f"{job.plan.delta['base_id']} may change on the hub; --base-id can pin it")
+        notes.append(f"{job.plan.delta['base_id']} may change on the hub; `base_id` can pin it")
     notes += _missing_base(connection, job.plan.delta["base_id"])
     if wish.public and there is not None and there.private:
         notes.append(f"{wish.repo_id} is private, and stays so; its settings page can change that")
@@ -200,13 +200,12 @@ def carry_out_push(push: Push, progress: Progress = SILENCE) -> Pushed:
 
 
 def _require_branch(connection: Connection, destination: Destination) -> None:
-    """Raises: CommandLineInvalid, if commits cannot be added to what has the revision's name."""
+    """Raises: RevisionNotBranch, if commits cannot be added to what has the revision's name."""
     repo_id, revision = destination.repo_id, destination.revision
     to_be_made = destination.listing is None or destination.new_branch
     if to_be_made or revision == DEFAULT_REVISION or revision in list_branches(connection, repo_id):
         return
-    reason = f"--revision {revision} is a tag or a commit, and only a branch can be pushed to"
-    raise CommandLineInvalid(reason=reason, hint=f"name one: --revision {DEFAULT_REVISION}")
+    raise RevisionNotBranch(revision=revision)
 
 
 def _missing_base(connection: Connection, base_id: str) -> list[str]:
@@ -246,7 +245,7 @@ def _require_fit(wish: Wish, destination: Destination, earlier: frozenset[str]) 
     there = destination.listing
     if there is None:
         if wish.create_pr:
-            hint = "leave out --create-pr, and it is made"
+            hint = "leave out `create_pr=True`, and it is made"
             raise RepoNotFound(repo=wish.repo_id, hint=hint)
         return
     if not there.private and not wish.public:

@@ -55,7 +55,7 @@ def choose_device(device: Device, *, low_cpu_mem: bool = False) -> str:
         raise NoCuda
     where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if (low_cpu_mem or where == "cuda") and importlib.util.find_spec("accelerate") is None:
-        wish = "--low-cpu-mem" if low_cpu_mem else "a smoke test on a GPU"
+        wish = "`low_cpu_mem`" if low_cpu_mem else "a smoke test on a GPU"
         raise PackageMissing(wish=wish, package="accelerate")
     return where
 

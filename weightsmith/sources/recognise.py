@@ -159,8 +159,10 @@ def require_model(source: Source) -> Checkpoint:
     """What was recognised, as a model; raises as `open_model`."""
     match source:
         case FileRelease():
-            needed = "--base BASE" if source.encoding == "xor-file" else "--key FILE"
-            hint = f"decode it first: weightsmith apply-delta {needed} --delta {source.label}"
+            way = f"weightsmith apply-delta --key FILE --delta {source.label}"
+            if source.encoding == "xor-file":
+                way = f"weightsmith apply-delta --base BASE --delta {source.label}"
+            hint = f"decode it first: {way}"
             raise EncodedRelease(source=source.label, reason=source.why, hint=hint)
         case Model() | AdditiveDelta() | Meta() if source.checkpoint.files:
             return source.checkpoint

@@ -17,7 +17,7 @@ from weightsmith.plan.base_record import BaseRecord, BaseTensor
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.progress import Progress
 
-_HINT = "an exact delta has no such limits: --codec exact"
+_HINT = "an exact delta has no such limits: `codec=exact`"
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,9 +73,12 @@ def delta_card(
     base_id = record["base"]["id"]
     base_repo, _, base_revision = base_id.partition("@")
     source = repo_id if revision == "main" else f"{repo_id}@{revision}"
-    command = ["weightsmith", "apply-delta", "--base", base_id, "--delta", source]
     target = _target(repo_id)
-    command += ["--target", target]
+    base_quoted, delta_quoted, target_quoted = map(shlex.quote, (base_id, source, target))
+    command = (
+        f"weightsmith apply-delta --base {base_quoted} --delta {delta_quoted}"
+        f" --target {target_quoted}"
+    )
     exact = record["form"] == EXACT
     rows = [
         ("base", format_size(_nbytes(record["base"])), record["base"]["fingerprint"]),
@@ -90,7 +93,7 @@ def delta_card(
         base_revision=f" at `{base_revision}`" if base_revision else "",
         name=repo_id.partition("/")[2],
         restores=_EXACT if exact else _sum_of(record["loss"]),
-        command=shlex.join(command),
+        command=command,
         model_size=format_size(target_nbytes),
         target=target,
         rows="\n".join(

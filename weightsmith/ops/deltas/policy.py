@@ -116,8 +116,8 @@ def _choices(pairing: Pairing, recognition: Recognition) -> list[str]:
     grown = [f"{info.name}, {info}" for info in pairing.new_rows]
     wants: dict[str, list[str]] = {}
     for release in recognition.candidates:
-        flags = [] if release.new_rows == "none" else [f"--new-rows {release.new_rows}"]
-        flags += [f"--whole '{pattern}'" for pattern in release.whole]
+        flags = [] if release.new_rows == "none" else [f"`new_rows={release.new_rows}`"]
+        flags += [f"`whole='{pattern}'`" for pattern in release.whole]
         wants.setdefault(" ".join(flags), []).append(release.name)
     return grown + [f"{flags}: as {_few(names)}" for flags, names in wants.items() if flags]
 

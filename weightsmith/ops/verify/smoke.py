@@ -63,7 +63,7 @@ def smoke(
     subject = open_subject(source, base)
     checkpoint = subject.checkpoint
     if subject.promise is not None:
-        reason = "a delta is no model without its base: --base BASE"
+        reason = "a delta is no model without its base: `base=BASE`"
         return None, (Check("smoke", "not checked", (reason,)),)
     if where == "cpu" and not settings.low_cpu_mem:
         _require_memory(checkpoint)
@@ -120,7 +120,7 @@ def _limit(did: Smoke, settings: Settings, where: str, base: Checkpoint | None) 
     root: models of English lie far below it, broken ones far above.
     """
     if settings.max_perplexity is not None:
-        return _Limit(settings.max_perplexity, "as --max-perplexity says")
+        return _Limit(settings.max_perplexity, "as `max_perplexity` says")
     half = math.sqrt(did.vocab_size)
     why = f"the square root of {did.vocab_size}, the perplexity of guessing at random"
     if base is None:

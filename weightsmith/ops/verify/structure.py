@@ -103,7 +103,7 @@ def _misshapen(checkpoint: Checkpoint, expected: Expected) -> list[str]:
 
 
 def _tokenizer(subject: Subject) -> Check:
-    """What ``fix-tokenizer --check`` finds."""
+    """What `fix_tokenizer` finds."""
     checkpoint = subject.checkpoint
     try:
         files = {name: checkpoint.read_sidecar(name) for name in checkpoint.sidecars}
@@ -124,7 +124,9 @@ def _cure(subject: Subject) -> str:
     if subject.promise is not None or subject.rules or subject.kind.kind == "delta":
         return "these files are the target's: once it is made, weightsmith fix-tokenizer TARGET"
     links = any((folder / name).is_symlink() for name in subject.checkpoint.sidecars)
-    return f"weightsmith fix-tokenizer {folder}" + " --local-copy DIR" * links
+    if links:
+        return f"weightsmith fix-tokenizer {folder} --local-copy DIR"
+    return f"weightsmith fix-tokenizer {folder}"
 
 
 def _leftovers(subject: Subject) -> Check:
