@@ -467,23 +467,23 @@ class TestContradictions:
         [
             (
                 *("lmsys/vicuna-7b-delta-v0", "mean", ()),
-                "--new-rows mean: it counts the base's missing rows as zero",
+                "`new_rows=mean`: it counts the base's missing rows as zero",
             ),
             (
                 *("tatsu-lab/alpaca-7b-wdiff", "zero", ()),
-                "--new-rows zero: it counts the base's missing rows as mean",
+                "`new_rows=zero`: it counts the base's missing rows as mean",
             ),
             (
                 *("IDEA-CCNL/Ziya-LLaMA-13B-v1", "zero", ()),
-                "--new-rows zero: it adds no vocabulary rows to the base's",
+                "`new_rows=zero`: it adds no vocabulary rows to the base's",
             ),
             (
                 *("lmsys/vicuna-7b-delta-v0", None, ("lm_head.weight",)),
-                "--whole lm_head.weight: it stores nothing whole",
+                "`whole=lm_head.weight`: it stores nothing whole",
             ),
             (
                 *("liuhaotian/LLaVA-7b-delta-v0", None, ("*",)),
-                "--whole *: it stores only model.mm_projector.* whole",
+                "`whole=*`: it stores only model.mm_projector.* whole",
             ),
         ],
     )
