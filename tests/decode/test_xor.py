@@ -350,7 +350,7 @@ def test_a_plan_of_files_survives_json(vector: Path, tmp_path: Path) -> None:
     from weightsmith.plan.model import Plan
 
     plan = plan_apply_delta(vector / "base", vector / "delta", target=tmp_path / "out").plan
-    again = Plan.from_document(json.loads(plan.to_json()))
+    again = Plan.from_document(json.loads(plan.to_bytes()))
     assert again == plan
     assert again.makes_files
 

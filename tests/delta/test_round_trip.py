@@ -63,7 +63,7 @@ def test_the_plan_of_restoring_is_json_in_and_out(tmp_path: Path) -> None:
     base, target = write_pair(tmp_path)
     make_delta(base, target, tmp_path / "delta")
     plan = plan_apply_delta(base, tmp_path / "delta", target=tmp_path / "out").plan
-    assert Plan.from_document(json.loads(plan.to_json())) == plan
+    assert Plan.from_document(json.loads(plan.to_bytes())) == plan
     assert all(isinstance(shard, RestoredPlan) for shard in plan.shards)
 
 

@@ -226,7 +226,7 @@ def test_a_source_that_is_missing_or_cut_short_is_named(before: Path, tmp_path: 
 
 
 def test_the_document_holds_all_and_no_number_that_json_lacks(found: Difference) -> None:
-    document: dict[str, Any] = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    document: dict[str, Any] = json.loads(json.dumps(found.to_document(), allow_nan=False))
     assert document["statuses"] == {"same": 13, "changed": 22}
     assert [each["layer"] for each in document["layers"]] == [0, 1, 2]
     assert {each["kind"] for each in document["kinds"]} == set(found.kinds())

@@ -66,7 +66,7 @@ def outcome_of(task: dict[str, Any]) -> dict[str, Any]:
             "hint": error.hint_text,
             "notes": notes.said,
         }
-    return {**value.to_json(), "code": 0, "notes": notes.said, "phases": notes.phases}
+    return {**value.to_document(), "code": 0, "notes": notes.said, "phases": notes.phases}
 
 
 def said_by(*args: str, cwd: str) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def test_work_of_another_setting_is_not_continued(
     job = plan_merge_lora(base, [adapter], tmp_path / "out")
     staging = tmp_path / ".out.weightsmith-partial"
     staging.mkdir()
-    (staging / "plan.json").write_text(job.plan.to_json())
+    (staging / "plan.json").write_bytes(job.plan.to_bytes())
     with pytest.raises(StagingOfAnotherPlan):
         merge_lora(base, [adapter], tmp_path / "out", rounding="peft")
 

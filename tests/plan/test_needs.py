@@ -10,7 +10,7 @@ from weightsmith.errors import DiskTooSmall, DownloadTooLarge, MemoryTooSmall
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.job import require_room
 from weightsmith.plan import needs
-from weightsmith.plan.model import InputTensor, Plan, TensorPlan
+from weightsmith.plan.model import DeltaPlan, InputTensor, Plan, TensorPlan
 from weightsmith.plan.needs import assess
 from weightsmith.plan.shards import lay_out
 
@@ -99,7 +99,7 @@ def test_an_exact_delta_is_not_refused_for_what_it_takes_at_most(
     plan = plan_of("F16", "F16")
     with pytest.raises(DiskTooSmall):
         require_room(assess(plan, tmp_path, workers=1, kept_nbytes=0))
-    exact = replace(plan, delta={"form": "exact-delta@1"})
+    exact = replace(plan, delta=DeltaPlan("exact-delta@1"))
     found = assess(exact, tmp_path, workers=1, kept_nbytes=0)
     assert found.is_at_most
     require_room(found)

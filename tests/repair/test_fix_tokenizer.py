@@ -270,7 +270,7 @@ def published(folder: Path) -> Manifest:
     """A manifest that vouches for the folder's files as they are."""
     sidecars = {n: Sidecar(len(raw), bytes_digest(raw)) for n, raw in read(folder).items()}
     manifest = Manifest("convert", "", "", "", inputs={}, files={}, sidecars=sidecars, tensors={})
-    (folder / "weightsmith.json").write_bytes(manifest.to_json())
+    (folder / "weightsmith.json").write_bytes(manifest.to_bytes())
     return manifest
 
 

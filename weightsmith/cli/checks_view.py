@@ -33,7 +33,7 @@ class Smoked:
         """Whether nothing failed."""
         return not any(check.verdict == "FAIL" for check in self.checks)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The same as JSON values, which have no word for infinity."""
         did = asdict(self.did) if self.did else {}
         numbers = {k: None for k, v in did.items() if isinstance(v, float) and math.isinf(v)}

@@ -149,7 +149,7 @@ def command(
     for note in plan.notes:
         output.warning(note)
     going = f"{len(plan.removed)} of {len(plan.rows)} rows, {format_size(plan.freed_nbytes)}"
-    document = {"schema": "weightsmith.clean-cache/1", "deleted": False, **plan.to_json()}
+    document = {"schema": "weightsmith.clean-cache/1", "deleted": False, **plan.to_document()}
     if dry_run:
         output.result(document, human=f"dry run: {going} would go")
     elif not plan.removed:
@@ -160,7 +160,7 @@ def command(
         done = ops.clean_cache(plan)
         freed, left = format_size(done.freed_nbytes), format_size(done.left_nbytes)
         output.result(
-            document | done.to_json() | {"deleted": True},
+            document | done.to_document() | {"deleted": True},
             human=f"{styled('done', 'green')}  {freed} freed, {left} left",
         )
     else:

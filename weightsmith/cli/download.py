@@ -82,7 +82,7 @@ def command(
     output.plan()
     folder = str(plan.place.folder)
     if dry_run:
-        document = {"schema": "weightsmith.download-plan/1", **plan.to_json()}
+        document = {"schema": "weightsmith.download-plan/1", **plan.to_document()}
         output.result(document, human="dry run: nothing was written", quiet=folder)
         return
     output.kept = KEPT
@@ -97,7 +97,7 @@ def command(
     checked = f"all {len(plan.files)} have the hub's hashes"
     faults, cure = tokenizer_faults(done.folder, "--local-copy", "DIR")
     output.result(
-        {"schema": "weightsmith.download/1", **done.to_json(), "faults": faults},
+        {"schema": "weightsmith.download/1", **done.to_document(), "faults": faults},
         human=f"{styled('done', 'green')}  {folder}\n      {fetched}; {checked}",
         quiet=folder,
     )

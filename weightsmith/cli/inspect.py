@@ -34,7 +34,7 @@ def command(output: Output, source: str, offline: bool) -> None:
     """
     found = inspect(located(output, source, offline=offline, spool=passing_directory()))
     output.result(
-        {"schema": "weightsmith.inspect/1", **found.to_json()},
+        {"schema": "weightsmith.inspect/1", **found.to_document()},
         human=_page(found, output),
         quiet=found.kind,
     )

@@ -159,7 +159,7 @@ def command(
     if to_push is not None:
         show_push_plan(output, to_push)
     if dry_run:
-        show_dry_run(output, job, needs, {"push": to_push.to_json() if to_push else None})
+        show_dry_run(output, job, needs, {"push": to_push.to_document() if to_push else None})
         return
     output.kept = "finished files are kept; --restart would discard them"
     with output.progress() as progress:
@@ -194,7 +194,7 @@ def _show(output: Output, made: ops.MadeDelta, pushed: Pushed | None, elapsed_s:
             "files": list(made.manifest.files),
             "sidecars": list(made.manifest.sidecars),
             "loss": None if made.loss is None else _loss_document(made.loss),
-            "pushed": None if pushed is None else pushed.to_json(),
+            "pushed": None if pushed is None else pushed.to_document(),
         },
         human="\n".join(lines),
         quiet=str(made.directory),
@@ -226,6 +226,6 @@ def _show_loss(output: Output, loss: Loss) -> None:
 
 def _loss_document(loss: Loss) -> dict[str, object]:
     return {
-        **loss.whole.to_json(),
-        "tensors": {name: each.to_json() for name, each in loss.tensors.items()},
+        **loss.whole.to_document(),
+        "tensors": {name: each.to_document() for name, each in loss.tensors.items()},
     }

@@ -170,7 +170,7 @@ def command(
             low_cpu_mem=low_cpu_mem,
         )
         smoked = run_smoke(output, here, settings, base=ground)
-        document = smoked.to_json()
+        document = smoked.to_document()
         report = replace(report, checks=(*report.checks, *smoked.checks))
         output.line()
     return _tell(output, report, document, strict=strict)
@@ -181,7 +181,7 @@ def _tell(output: Output, report: Report, document: Mapping[str, Any], *, strict
     passed = report.passed(strict=strict)
     page = [heading(report.source), checks_page(report.checks, output, report.fingerprint)]
     output.result(
-        {"schema": "weightsmith.verify/1", **document, **report.to_json(), "passed": passed},
+        {"schema": "weightsmith.verify/1", **document, **report.to_document(), "passed": passed},
         human="\n".join([*page, "", summary(report.checks, passed=passed)]),
         quiet="pass" if passed else "FAIL",
     )

@@ -48,7 +48,7 @@ class Measure:
         size = math.sqrt(self.a_squares)
         return math.sqrt(self.change_squares) / size if size else None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The same as JSON values, with norms in place of squares."""
         return {
             "compared": self.numel,

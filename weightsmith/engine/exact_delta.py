@@ -215,7 +215,7 @@ class _ExactDelta(Making):
         originals = tuple(file.original for file in files if file.original is not None)
         return DeltaRecord(
             base=BaseRecord(
-                self.plan.delta["base_id"],
+                self.plan.delta.base_id,
                 tuple(BaseTensor(each.info, digests[name]) for name, each in base.tensors.items()),
             ),
             tensors=tuple(restored[name] for name in target.tensors),

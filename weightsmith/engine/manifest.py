@@ -66,7 +66,7 @@ class Manifest:
     """Of a delta, its record (`plan.delta_record`, `plan.add_record`)."""
     schema: str = SCHEMA
 
-    def to_json(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """The file's content."""
         return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
 
@@ -87,7 +87,7 @@ def manifest_of(plan: Plan, digests: Mapping[str, str], index: Mapping[str, byte
         dropped=plan.dropped,
         repairs=plan.repairs,
         release=plan.release,
-        delta=plan.delta or None,
+        delta=plan.delta.record,
         origins={each.role: each.origin for each in plan.inputs if each.origin},
     )
 

@@ -129,7 +129,7 @@ class Making(ABC):
             total = len(self.plan.shards)
             self.progress.note(f"continuing: {len(kept)} of {total} file(s) kept")
         manifest = self.make(kept)
-        self.staging.write(MANIFEST, manifest.to_json())
+        self.staging.write(MANIFEST, manifest.to_bytes())
         fs.sync_directory(self.staging.output)
         try:
             self.staging.publish(overwrite=self.options.overwrite)
@@ -203,7 +203,7 @@ class Making(ABC):
             problems = damage(checkpoint, manifest, self.digests(checkpoint, checkpoint.tensors))
             if not problems:
                 expected = replace(self.expected(manifest), made_by=manifest.made_by)
-                if (target / MANIFEST).read_bytes() != expected.to_json():
+                if (target / MANIFEST).read_bytes() != expected.to_bytes():
                     problems.append(f"{MANIFEST} was changed")
         except WeightsmithError as error:
             return [str(error)]

@@ -136,7 +136,7 @@ class Staging:
         Raises: StagingOfAnotherPlan, if it holds another plan's work and `restart` is not given.
         """
         stored = self._plan_path.read_bytes() if self._plan_path.is_file() else None
-        ours = plan.to_json().encode()
+        ours = plan.to_bytes()
         if stored is not None and stored != ours and not restart:
             raise StagingOfAnotherPlan(staging=self.path, reason="it belongs to another plan")
         afresh = stored is None or restart

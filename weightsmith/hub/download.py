@@ -45,10 +45,10 @@ class Downloaded:
     kept: tuple[RepoFile, ...]
     """Files that were here already."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """What was resolved, and what became of it."""
         return {
-            **self.resolved.to_json(),
+            **self.resolved.to_document(),
             "fetched": [file.name for file in self.fetched],
             "fetched_nbytes": sum(file.nbytes for file in self.fetched),
             "kept": [file.name for file in self.kept],

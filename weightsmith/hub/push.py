@@ -80,7 +80,7 @@ class Pushed:
     pull_request: str | None
     """Its page, where the commit waits in one."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The same as JSON values."""
         return {
             "repo_id": self.repo_id,

@@ -93,7 +93,7 @@ class Resolved:
         """``org/name@commit``, short."""
         return f"{self.listing.repo_id}@{self.listing.commit[:12]}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """All of it but the way to the hub."""
         return {
             "source": self.source,

@@ -41,7 +41,7 @@ class Row:
         name = f"{self.repo or 'shared'}@{self.revision[:12]}" if self.revision else self.repo
         return name if self.kind == "revision" else f"{name or 'shared'}:{self.kind}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """What the table shows."""
         return {
             "id": self.id,

@@ -44,13 +44,13 @@ class CleanPlan:
         """Bytes that deleting them frees; what is shared with what stays is not counted."""
         return freed_nbytes(self.cache, *targets_of(self.removed))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The plan as a document."""
         return {
             "cache": str(self.cache.root),
             "nbytes": self.cache.nbytes,
             "freed_nbytes": self.freed_nbytes,
-            "rows": [row.to_json() for row in self.rows],
+            "rows": [row.to_document() for row in self.rows],
             "unreadable": list(self.cache.unreadable),
             "notes": list(self.notes),
         }
@@ -65,10 +65,10 @@ class Cleaned:
     """Measured: the cache's size before, less its size after."""
     left_nbytes: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The plan, and what became of it."""
         return {
-            **self.plan.to_json(),
+            **self.plan.to_document(),
             "freed_nbytes": self.freed_nbytes,
             "left_nbytes": self.left_nbytes,
         }

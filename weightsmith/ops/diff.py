@@ -66,7 +66,7 @@ class TensorDifference:
             return 0.0
         return math.inf if self.measure.relative is None else self.measure.relative
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The same as JSON values."""
         return {
             "name": self.name,
@@ -76,7 +76,7 @@ class TensorDifference:
             "a": self.a and {"dtype": self.a.dtype, "shape": list(self.a.shape)},
             "b": self.b and {"dtype": self.b.dtype, "shape": list(self.b.shape)},
             "new_rows": self.new_rows,
-            "measure": self.measure and self.measure.to_json(),
+            "measure": self.measure and self.measure.to_document(),
         }
 
 
@@ -90,10 +90,10 @@ class Group:
     measure: Measure
     """Of all that could be compared, what is the same included."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The same as JSON values."""
         counts = {"tensors": self.tensors, "different": self.different}
-        return {**counts, "measure": self.measure.to_json()}
+        return {**counts, "measure": self.measure.to_document()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +137,17 @@ class Difference:
         sized = [tensor for tensor in self.tensors if tensor.size]
         return sorted(sized, key=lambda tensor: -tensor.size)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The same as JSON values."""
         return {
             "a": self.a,
             "b": self.b,
             "equal": self.equal,
             "statuses": self.statuses(),
-            "total": self.total.to_json(),
-            "kinds": [{"kind": kind, **each.to_json()} for kind, each in self.kinds().items()],
-            "layers": [{"layer": n, **each.to_json()} for n, each in self.layers().items()],
-            "tensors": [tensor.to_json() for tensor in self.tensors],
+            "total": self.total.to_document(),
+            "kinds": [{"kind": kind, **each.to_document()} for kind, each in self.kinds().items()],
+            "layers": [{"layer": n, **each.to_document()} for n, each in self.layers().items()],
+            "tensors": [tensor.to_document() for tensor in self.tensors],
             "notes": list(self.notes),
         }
 

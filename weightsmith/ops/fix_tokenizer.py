@@ -157,7 +157,7 @@ def record_repair(folder: Path) -> None:
     entries = {n: manifests.Sidecar(len(raw), bytes_digest(raw)) for n, raw in now.items()}
     ids = dict.fromkeys((*manifest.repairs, *(fault.id for fault in diagnosis.faults)))
     updated = replace(manifest, sidecars={**manifest.sidecars, **entries}, repairs=tuple(ids))
-    fs.write_durably(folder / manifests.NAME, updated.to_json())
+    fs.write_durably(folder / manifests.NAME, updated.to_bytes())
     fs.sync_directory(folder)
 
 

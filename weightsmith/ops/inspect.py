@@ -62,7 +62,7 @@ class Inspection:
     """Known faults of tokenizer and config: id and evidence."""
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The same as JSON values."""
         faults = [{"id": fault_id, "evidence": evidence} for fault_id, evidence in self.faults]
         return {**asdict(self), "dtypes": dict(self.dtypes), "faults": faults}

@@ -19,7 +19,7 @@ from weightsmith.ops.job import Job, carry_out, input_plans, needs, require_room
 from weightsmith.plan import add_record, exact_record
 from weightsmith.plan.align import NewRows
 from weightsmith.plan.exact_delta import plan_files
-from weightsmith.plan.model import Plan, SidecarPlan
+from weightsmith.plan.model import DeltaPlan, Plan, SidecarPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.locate import label_of
@@ -75,8 +75,8 @@ def plan_make_delta(
     for tensor in wanted.tensors.values():
         if tensor.info.dtype in TORCH_ONLY_BITS:
             raise DtypeNotStorable(name=tensor.info.name, dtype=tensor.info.dtype)
-    about = {"form": exact_record.FORM, "base_id": base_id or ground.origin}
-    notes = [f"the base is {about['base_id']}"] if about["base_id"] else []
+    about = DeltaPlan(exact_record.FORM, base_id or ground.origin)
+    notes = [f"the base is {about.base_id}"] if about.base_id else []
     dropped: tuple[str, ...]
     if codec == "exact":
         shards = plan_files(ground, wanted)
@@ -86,11 +86,11 @@ def plan_make_delta(
             notes.append(f"the target lacks {len(gone)} of the base's: {', '.join(gone)}")
         originals = originals_of(wanted)
         if originals.index is not None:
-            about["index"] = bytes_digest(originals.index)
+            about = replace(about, index=bytes_digest(originals.index))
         if not originals.headers:
             notes.append("tensors will be restored, not the target's files as they are")
     else:
-        about |= {"form": add_record.FORM, "new_rows": new_rows}
+        about = replace(about, form=add_record.FORM, new_rows=new_rows)
         decided = subtractions(ground, wanted, new_rows)
         shards, dropped = lay_out(decided.rules, MAX_SHARD_NBYTES), decided.buffers
         notes += [f"{name} is not written: it is the input embedding" for name in decided.copies]
@@ -140,12 +140,13 @@ def carry_out_delta(job: Job, options: Options, progress: Progress = SILENCE) ->
     Raises: as `engine.encode.encode` and `job.carry_out`.
     """
     plan, bindings = job.plan, job.bindings
-    if plan.delta["form"] == exact_record.FORM:
+    if plan.delta.form == exact_record.FORM:
         require_room(needs(job, options))
         outcome, loss = encode(plan, bindings, options, progress), None
     else:
         record, loss = measured(plan, bindings, options, progress)
-        full = replace(job, plan=replace(plan, delta=record.to_document()))
+        measured_plan = replace(plan, delta=replace(plan.delta, record=record.to_document()))
+        full = replace(job, plan=measured_plan)
         outcome = carry_out(full, options, progress)
     return MadeDelta(
         directory=bindings.target,

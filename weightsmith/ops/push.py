@@ -84,7 +84,7 @@ class PushPlan:
         there = self.destination.listing
         return not self.wish.public if there is None else there.private
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """What is known of it."""
         return {
             "repo_id": self.wish.repo_id,
@@ -126,7 +126,8 @@ def plan_push(job: Job, wish: Wish, *, offline: bool = False) -> PushPlan:
     if not is_repo_id(wish.repo_id):
         raise RepoIdInvalid(repo=wish.repo_id)
     parse_hub_source(wish.repo_id, revision=wish.revision)
-    if not job.plan.delta["base_id"]:
+    delta = job.plan.delta
+    if not delta.base_id:
         raise BaseUnnamed(repo=wish.repo_id, base=job.bindings.inputs["base"].label)
     paths = paths_of(job)
     require_no_paths({**job.bindings.sidecars, **texts_to_hide(job)}, paths)
@@ -135,15 +136,15 @@ def plan_push(job: Job, wish: Wish, *, offline: bool = False) -> PushPlan:
     there = destination.listing
     _require_branch(connection, destination)
     names = [each.name for each in job.plan.shards]
-    names += [DELTA_INDEX] if job.plan.delta["form"] == EXACT else []
+    names += [DELTA_INDEX] if delta.form == EXACT else []
     renamed = target_card([*job.bindings.sidecars])
     names += [renamed if name == CARD else name for name in job.bindings.sidecars]
     names += [MANIFEST, CARD]
     _require_fit(wish, destination, _earlier(connection, destination))
     notes = loaded_from(job.bindings.sidecars)
-    if "@" not in job.plan.delta["base_id"]:
-        notes.append(f"{job.plan.delta['base_id']} may change on the hub; `base_id` can pin it")
-    notes += _missing_base(connection, job.plan.delta["base_id"])
+    if "@" not in delta.base_id:
+        notes.append(f"{delta.base_id} may change on the hub; `base_id` can pin it")
+    notes += _missing_base(connection, delta.base_id)
     if wish.public and there is not None and there.private:
         notes.append(f"{wish.repo_id} is private, and stays so; its settings page can change that")
     return PushPlan(wish, connection, destination, tuple(names), paths, tuple(notes))

@@ -17,6 +17,7 @@ from weightsmith.codecs.base import Codec, Work
 from weightsmith.codecs.registry import codec
 from weightsmith.formats.safetensors_header import layout, parse_header
 from weightsmith.formats.tensors import SUMMABLE, StoredTensor, TensorInfo
+from weightsmith.plan.align import NewRows
 
 SCHEMA: Final = "weightsmith/plan@1"
 METADATA: Final = {"format": "pt"}
@@ -180,6 +181,43 @@ class InputPlan:
     """``org/name@commit`` of an input from the hub."""
 
 
+@dataclass(frozen=True, slots=True)
+class DeltaPlan:
+    """Form, base id and settings of any make-delta plan."""
+
+    form: str = ""
+    """``exact_record.FORM`` or ``add_record.FORM``; empty, where no delta is made."""
+    base_id: str = ""
+    """``ORG/NAME@COMMIT`` of the base on the hub; empty, where that is not known."""
+    new_rows: NewRows | None = None
+    """Of an additive delta: what the base's missing vocabulary rows count as in it."""
+    index: str = ""
+    """Of an exact delta whose target has an index: the blake3 of that."""
+    record: Mapping[str, Any] | None = None
+    """Of an additive delta that has been measured: what its manifest will say of it."""
+
+    def to_document(self) -> dict[str, Any]:
+        """The same as JSON values: the record, once it is known."""
+        if not self.form:
+            return {}
+        if self.record is not None:
+            return dict(self.record)
+        settings = {"new_rows": self.new_rows, "index": self.index}
+        given = {key: value for key, value in settings.items() if value}
+        return {"form": self.form, "base_id": self.base_id, **given}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "DeltaPlan":
+        """The inverse of `to_document`.
+
+        Raises: KeyError, TypeError, if it is no such document.
+        """
+        if "base" in document:
+            base_id = document["base"]["id"]
+            return cls(document["form"], base_id, document["new_rows"], record=document)
+        return cls(**document)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a run will write, from what, by which rules."""
@@ -197,13 +235,13 @@ class Plan:
     """Ids of the catalogue's repairs that were made to the sidecars."""
     release: str = ""
     """The catalogue's id of the published delta that was applied, where it is certain."""
-    delta: Mapping[str, Any] = field(default_factory=dict)
-    """Of a plan that makes an additive delta, what its manifest will say of it."""
+    delta: DeltaPlan = DeltaPlan()
+    """Of a plan of make-delta, what kind of delta it makes."""
 
     @cached_property
     def digest(self) -> str:
-        """Hex blake3 over the plan's JSON."""
-        return bytes_digest(self.to_json().encode())
+        """Hex blake3 over the plan's canonical bytes."""
+        return bytes_digest(self.to_bytes())
 
     @property
     def multiplies(self) -> bool:
@@ -254,14 +292,13 @@ class Plan:
             "notes": list(self.notes),
             "repairs": list(self.repairs),
             "release": self.release,
-            "delta": dict(self.delta),
+            "delta": self.delta.to_document(),
         }
 
-    def to_json(self) -> str:
+    def to_bytes(self) -> bytes:
         """Canonical JSON: the same plan gives the same bytes."""
-        return json.dumps(
-            self.to_document(), ensure_ascii=True, sort_keys=True, separators=(",", ":")
-        )
+        document = self.to_document()
+        return json.dumps(document, sort_keys=True, separators=(",", ":")).encode("ascii")
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "Plan":
@@ -292,7 +329,7 @@ class Plan:
             notes=tuple(document["notes"]),
             repairs=tuple(document["repairs"]),
             release=document["release"],
-            delta=document["delta"],
+            delta=DeltaPlan.from_document(document["delta"]),
         )
 
 

@@ -61,7 +61,7 @@ def assess(
     return Needs(
         where=parent,
         disk_nbytes=max(plan.nbytes - kept_nbytes, 0) + beside_nbytes + SLACK_NBYTES,
-        is_at_most=plan.delta.get("form") == EXACT,
+        is_at_most=plan.delta.form == EXACT,
         streamed_nbytes=streamed_nbytes,
         fetched_nbytes=fetched_nbytes,
         cache=cache,

@@ -92,10 +92,8 @@ def measured(
     whole = combine(each.difference for each in sums.values())
     lost = {name: each.difference for name, each in sums.items() if each.difference.changed}
     record = AddRecord(
-        base=BaseRecord(
-            plan.delta["base_id"], tuple(BaseTensor(i, digests[i.name]) for i in infos)
-        ),
-        new_rows=plan.delta["new_rows"],
+        base=BaseRecord(plan.delta.base_id, tuple(BaseTensor(i, digests[i.name]) for i in infos)),
+        new_rows=plan.delta.new_rows or "none",
         sums={n: each.digest for n, each in sums.items() if each.digest and n not in averaged},
         loss={"weights": whole.numel, "changed": whole.changed, "largest": whole.largest},
     )

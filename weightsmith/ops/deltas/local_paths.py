@@ -48,7 +48,7 @@ def require_no_paths(contents: Mapping[str, bytes], paths: Iterable[str]) -> Non
 
 def texts_to_hide(job: Job) -> dict[str, bytes]:
     """What an exact delta's manifest will hold in another form: headers in base64, the index."""
-    if job.plan.delta["form"] != EXACT:
+    if job.plan.delta.form != EXACT:
         return {}
     originals = originals_of(job.bindings.inputs["target"])
     return _texts(originals.headers, originals.index)

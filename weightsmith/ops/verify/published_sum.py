@@ -42,7 +42,7 @@ class SumReport:
         }.get(self.published.inv_freq, [e + part for e in sums for part in (0, self.inv_freq)])
         return any(abs(each - self.published.value) <= self.published.tolerance for each in ours)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The report as JSON values."""
         published = self.published
         return {

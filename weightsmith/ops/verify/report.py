@@ -33,7 +33,7 @@ class Report:
         bad = {"FAIL", "not checked"} if strict else {"FAIL"}
         return not any(check.verdict in bad for check in self.checks)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The report as JSON values."""
         checks = [asdict(check) for check in self.checks]
         return {"source": self.source, "fingerprint": self.fingerprint, "checks": checks}
