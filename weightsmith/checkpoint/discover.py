@@ -11,7 +11,6 @@ from typing import Final
 
 from weightsmith import fs
 from weightsmith.checkpoint import sidecars
-from weightsmith.checkpoint.instead import known_instead
 from weightsmith.checkpoint.layout import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -32,6 +31,52 @@ from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES
 
 LLAVA_EXTRA: Final = "non_lora_trainables.bin"
 """Whole tensors that LLaVA's training keeps beside its adapters."""
+_INSTEAD: Final = (
+    (
+        ("adapter_config.json", "adapter_model.*"),
+        "it holds a LoRA adapter, which is no model without its base",
+        "put it onto its base: weightsmith merge-lora --base SOURCE --lora {source} --target DIR",
+    ),
+    (
+        ("delta.safetensors.index.json",),
+        "it holds an exact delta, which is no model without its base",
+        "put it onto its base: weightsmith apply-delta --base SOURCE --delta {source}",
+    ),
+    (
+        ("consolidated.*.pth",),
+        "it holds Meta's weights without their params.json",
+        "copy params.json there; it lies beside the weights in Meta's download",
+    ),
+    (
+        ("params.json",),
+        "it holds Meta's params.json without the weights",
+        "copy all consolidated.NN.pth files there; they lie beside it in Meta's download",
+    ),
+    (
+        ("*.gguf", "ggml-*.bin", "*.ggml*.bin"),
+        "it holds GGUF or GGML files, made for other programs and rounded as a rule",
+        "take the model that they were made from, in safetensors or .bin files",
+    ),
+    (
+        ("zero_to_fp32.py", "global_step*", "*_optim_states.pt"),
+        "it holds the states of a DeepSpeed run, a part of the model a process",
+        "join them first, in {source}: python zero_to_fp32.py . DIR",
+    ),
+    (
+        ("pytorch_model_fsdp_*", "*.distcp", ".metadata"),
+        "it holds the states of an FSDP run, a part of the model a process",
+        "join them first: accelerate merge-weights {source} DIR",
+    ),
+    (
+        ("tf_model*.h5", "flax_model*.msgpack"),
+        "it holds weights for TensorFlow or Flax alone",
+        "take a copy of the model in safetensors or .bin files",
+    ),
+)
+"""What may lie in a directory in place of a model's weights: names of files or directories, what
+they tell, and what to do then.
+"""
+
 _LOOKED_INTO: Final = 100
 """Directories in which weights are looked for where there are none."""
 
@@ -115,7 +160,7 @@ def no_weights(directory: Path) -> NoWeights:
     """
     files, directories = list_directory(directory)
     found = [f"found {name}" for name in files if looks_like_weights(name)]
-    instead = known_instead((*files, *directories), directory)
+    instead = _known_instead((*files, *directories), directory)
     if instead is not None:
         what, way = instead
         return NoWeights(source=directory, context=[what, *found], hint=way)
@@ -123,6 +168,15 @@ def no_weights(directory: Path) -> NoWeights:
     found += [f"found weights in {name}/" for name in below]
     hint = f"give the directory that holds them: {directory / below[0]}" if below else None
     return NoWeights(source=directory, context=found, hint=hint)
+
+
+def _known_instead(names: Iterable[str], source: object) -> tuple[str, str] | None:
+    """What these files and directories are, and a hint; None where that is not known."""
+    there = list(names)
+    for patterns, what, hint in _INSTEAD:
+        if any(fnmatch.filter(there, pattern) for pattern in patterns):
+            return what, hint.format(source=source)
+    return None
 
 
 def _holds_weights(directory: Path) -> bool:
