@@ -44,14 +44,14 @@ BESIDE = {"hub", "smoke"}
 """Parts beside the house, which only `ops` and `sources` may enter."""
 
 HEAVY = {
-    "torch": {"codecs", "smoke"},
+    "torch": {"checkpoint", "codecs", "smoke"},
     "numpy": {"checkpoint", "codecs"},
     "transformers": {"repair", "smoke"},
     "tokenizers": {"repair"},
     "sentencepiece": {"repair"},
-    "safetensors": {"smoke"},
+    "safetensors": {"checkpoint", "engine", "smoke"},
     "huggingface_hub": {"hub"},
-    "tqdm": {"cli"},
+    "tqdm": {"cli", "progress"},
 }
 """Packages that take long to import, and who may do so, inside functions only."""
 

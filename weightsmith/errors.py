@@ -262,6 +262,13 @@ class PackageMissing(UsageFault):
     hint = "pip install {package}"
 
 
+class DtypeUnknownHere(UsageFault):
+    """A tensor's values were asked for in a library that lacks its dtype; its bytes can be read."""
+
+    message = "{name} is {dtype}, which {where} does not have"
+    hint = "read its bytes: checkpoint.read_into(name, 0, buffer)"
+
+
 class ArchitectureUnknown(UsageFault):
     """A smoke test was asked for, and transformers has no code for such a model. Code that lies
     beside the weights is never run.

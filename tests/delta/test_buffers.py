@@ -28,7 +28,7 @@ def test_a_delta_applies_to_its_base_with_and_without_buffers(
     write_model(tmp_path / "old", tensors | BUFFERS, suffix="bin")
     convert(tmp_path / "old", tmp_path / "converted")
     target = write_model(tmp_path / "target", tuned | BUFFERS)
-    delta = make_delta(tmp_path / made_on, target, tmp_path / "delta", codec=codec).directory
+    delta = make_delta(tmp_path / made_on, target, tmp_path / "delta", codec=codec).target
     made = apply_delta(tmp_path / applied_to, delta, target=tmp_path / "out", force_kind=True)
     if codec == "exact":
         assert contents(target).items() <= contents(tmp_path / "out").items()

@@ -52,11 +52,11 @@ def outcome_of(task: dict[str, Any]) -> dict[str, Any]:
         if task["op"] == "download":
             module = importlib.import_module("weightsmith.ops.download")
             plan = module.plan_download(*task["args"], **task["options"], note=notes.note)
-            value = plan if task["dry"] else module.download(plan, notes)
+            value = plan if task["dry"] else module.carry_out(plan, notes)
         else:
             module = importlib.import_module("weightsmith.ops.clean_cache")
             plan = module.plan_clean_cache(*task["args"], **task["options"])
-            value = plan if task["dry"] else module.clean_cache(plan)
+            value = plan if task["dry"] else module.carry_out(plan)
     except WeightsmithError as error:
         return {
             "reference": error.reference,

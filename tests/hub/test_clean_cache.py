@@ -16,7 +16,7 @@ from huggingface_hub.utils import WeakFileLock
 from tests.hub.server import etag, git_sha1
 from weightsmith.errors import LastUsedUnknown, NotInCache, SourceIsDirectory, TargetUnwritable
 from weightsmith.hub.cache import _leftovers
-from weightsmith.ops.clean_cache import CleanPlan, choose, clean_cache, plan_clean_cache
+from weightsmith.ops.clean_cache import CleanPlan, carry_out, choose, plan_clean_cache
 
 DAY = 86_400.0
 
@@ -90,7 +90,7 @@ class Maker:
         """Clean, and hold the plan to its word; bytes that were freed."""
         plan = self.plan(*sources, **options)
         before = self.on_disk()
-        cleaned = clean_cache(plan)
+        cleaned = carry_out(plan)
         assert before - self.on_disk() == cleaned.freed_nbytes == plan.freed_nbytes
         self.assert_sound()
         return cleaned.freed_nbytes
@@ -186,7 +186,7 @@ class TestWithoutASelector:
     def test_an_empty_or_absent_cache_is_no_fault(self, maker: Maker, tmp_path: Path) -> None:
         assert maker.plan().rows == ()
         assert plan_clean_cache(cache=tmp_path / "nowhere").rows == ()
-        assert clean_cache(plan_clean_cache(cache=tmp_path / "nowhere")).freed_nbytes == 0
+        assert carry_out(plan_clean_cache(cache=tmp_path / "nowhere")).freed_nbytes == 0
 
     def test_what_the_library_cannot_read_is_said_and_left_alone(self, tmp_path: Path) -> None:
         maker = Maker(tmp_path / "hub")
@@ -430,7 +430,7 @@ class TestNothingElseGoes:
         )
         plan = maker.plan("org/a")
         (old,) = [row for row in plan.rows if row.revision != new]
-        cleaned = clean_cache(choose(plan, [old.id]))
+        cleaned = carry_out(choose(plan, [old.id]))
         assert cleaned.freed_nbytes == 3
         assert maker.left() == {f"org/a@{new}"}
 
@@ -449,7 +449,7 @@ class TestNothingElseGoes:
         maker.revision("org/a", {"model.safetensors": big})
         plan = maker.plan("org/a")
         new = maker.revision("org/a", {"model.safetensors": big, "config.json": b"{}"}, ref="main")
-        clean_cache(plan)
+        carry_out(plan)
         folder = maker.root / "models--org--a" / "snapshots" / new
         assert (folder / "model.safetensors").read_bytes() == big
         assert maker.left() == {f"org/a@{new}"}
@@ -474,7 +474,7 @@ class TestNothingElseGoes:
         with monkeypatch.context() as patch:
             patch.setattr(os, "remove", refuse)
             with pytest.raises(TargetUnwritable) as error:
-                clean_cache(maker.plan())
+                carry_out(maker.plan())
         assert "incomplete" in error.value.context[0]
 
     def test_every_row_says_why(self, maker: Maker) -> None:

@@ -55,7 +55,7 @@ def test_each_kind_is_recognised(folder: str, kind: type, vectors: Path) -> None
 
 def test_an_exact_delta_is_no_additive_one_whatever_lies_beside_it(tmp_path: Path) -> None:
     base, delta = write_base(tmp_path), write_delta(tmp_path)
-    made = make_delta(base, delta, tmp_path / "made").directory
+    made = make_delta(base, delta, tmp_path / "made").target
     for name in ("model.safetensors", "config.json"):
         (made / name).write_bytes((delta / name).read_bytes())
     assert isinstance(recognise(made), ExactDelta)
@@ -63,7 +63,7 @@ def test_an_exact_delta_is_no_additive_one_whatever_lies_beside_it(tmp_path: Pat
 
 def test_a_delta_of_ours_is_known_by_its_record_where_norms_do_not_tell(tmp_path: Path) -> None:
     base, target = write_base(tmp_path), write_base(tmp_path, "target")
-    made = make_delta(base, target, tmp_path / "made", codec="add").directory
+    made = make_delta(base, target, tmp_path / "made", codec="add").target
     found = recognise(made)
     assert isinstance(found, AdditiveDelta)
     assert found.record is not None

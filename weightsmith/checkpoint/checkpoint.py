@@ -3,19 +3,24 @@
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 from weightsmith import fs
-from weightsmith.checkpoint.store import Store
+from weightsmith.checkpoint.lazy import LazyTensor
+from weightsmith.checkpoint.store import LocalStore, Store
 from weightsmith.checkpoint.strided import read_strided
-from weightsmith.checkpoint.table import read_table
+from weightsmith.checkpoint.table import SAFETENSORS, read_table
 from weightsmith.errors import FileTooLarge, JsonInvalid, ZipInvalid
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.tensors import StoredTensor, TensorInfo
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
 MAX_SIDECAR_NBYTES: Final = 100_000_000
 """Largest sidecar that is read."""
@@ -67,8 +72,12 @@ class Tensor:
         return self.file, stored.offset, stored.strides, stored.info.dtype, stored.info.shape
 
 
-class Checkpoint:
-    """An opened source: tensors by name, each read lazily as a range of bytes."""
+class Checkpoint(Mapping[str, LazyTensor]):
+    """An opened source: a mapping of tensor names to tensors that are read when they are asked for.
+
+    It can be used in a ``with`` statement, which closes its files. One checkpoint is equal to
+    itself alone.
+    """
 
     def __init__(
         self,
@@ -103,6 +112,75 @@ class Checkpoint:
         self._proving = threading.Lock()
         self._cached: dict[str, set[str]] = {}
         self._asking = threading.Lock()
+
+    def __getitem__(self, name: str) -> LazyTensor:
+        """A tensor by its name; nothing of its values is read.
+
+        Raises: KeyError.
+        """
+        return LazyTensor(self, self.tensors[name].info)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, in the order of files and of bytes within each."""
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        """How many tensors there are."""
+        return len(self.tensors)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a tensor of this name."""
+        return name in self.tensors
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        """``Checkpoint(./llama-7b: 291 tensors in 2 files)``."""
+        return f"Checkpoint({self.label}: {len(self)} tensors in {len(self.files)} files)"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all files; whatever is read afterwards opens its file anew."""
+        for file in self.files:
+            self.release(file.name)
+
+    @overload
+    def iter_tensors(
+        self, framework: Literal["pt"] = "pt"
+    ) -> "Iterator[tuple[str, torch.Tensor]]": ...
+
+    @overload
+    def iter_tensors(
+        self, framework: Literal["np"]
+    ) -> "Iterator[tuple[str, np.ndarray[Any, np.dtype[Any]]]]": ...
+
+    def iter_tensors(self, framework: Literal["pt", "np"] = "pt") -> Iterator[tuple[str, Any]]:
+        """Name and values of one tensor after the other, of torch (``pt``) or NumPy (``np``).
+
+        Memory: one tensor at a time, as far as the caller lets go of it.
+        Raises: as `LazyTensor.torch` and `LazyTensor.numpy`.
+        """
+        for name, tensor in self.items():
+            yield name, tensor.torch() if framework == "pt" else tensor.numpy()
+
+    def safetensors_file(self, name: str) -> Path | None:
+        """The local safetensors file that holds a tensor as it is, if one does."""
+        file = self.tensors[name].file
+        if not file.endswith(SAFETENSORS):
+            return None
+        path = self.directory / file
+        return path if isinstance(self._store, LocalStore) and path.is_file() else None
 
     @property
     def known_as(self) -> str:

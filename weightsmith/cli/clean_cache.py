@@ -157,7 +157,7 @@ def command(
         if plan.rows and not selecting:
             output.hint("say what may go: weightsmith clean-cache --older-than 30d --dry-run")
     elif output.confirm(f"delete {going}?", yes=yes):
-        done = ops.clean_cache(plan)
+        done = ops.carry_out(plan)
         freed, left = format_size(done.freed_nbytes), format_size(done.left_nbytes)
         output.result(
             document | done.to_document() | {"deleted": True},

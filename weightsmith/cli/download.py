@@ -87,7 +87,7 @@ def command(
         return
     output.kept = KEPT
     with output.progress() as progress:
-        done = ops.download(plan, progress)
+        done = ops.carry_out(plan, progress)
     nbytes = format_size(sum(file.nbytes for file in done.fetched))
     fetched = (
         f"{counted(len(done.fetched), 'file')} fetched, {nbytes}"

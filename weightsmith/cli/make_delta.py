@@ -163,7 +163,7 @@ def command(
         return
     output.kept = "finished files are kept; --restart would discard them"
     with output.progress() as progress:
-        made = ops.carry_out_delta(job, options, progress)
+        made = job.run(options, progress)
     elapsed_s = time.monotonic() - started_s
     pushed = run_push(output, to_push, made, yes=yes) if to_push is not None else None
     _show(output, made, pushed, elapsed_s)
@@ -179,12 +179,12 @@ def _show(output: Output, made: ops.MadeDelta, pushed: Pushed | None, elapsed_s:
     if made.loss is not None:
         _show_loss(output, made.loss)
     size = f"{format_size(made.nbytes)}, {format_percent(share)} of the target"
-    lines = [f"{styled('done', 'green')}  {made.directory}", f"      {size}, {said}"]
+    lines = [f"{styled('done', 'green')}  {made.target}", f"      {size}, {said}"]
     lines += [pushed_line(pushed)] if pushed is not None else []
     output.result(
         {
             "schema": "weightsmith.make-delta/1",
-            "delta": str(made.directory),
+            "delta": str(made.target),
             "already_done": made.already_done,
             "files_kept": made.kept,
             "nbytes": made.nbytes,
@@ -197,7 +197,7 @@ def _show(output: Output, made: ops.MadeDelta, pushed: Pushed | None, elapsed_s:
             "pushed": None if pushed is None else pushed.to_document(),
         },
         human="\n".join(lines),
-        quiet=str(made.directory),
+        quiet=str(made.target),
     )
 
 

@@ -33,9 +33,9 @@ from weightsmith.progress import Progress
 Done = TypeVar("Done")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Outcome:
-    """What a run did."""
+    """What a run did; its `repr` is a line, without the manifest's digests."""
 
     target: Path
     manifest: Manifest
@@ -43,6 +43,14 @@ class Outcome:
     """Files that an earlier, interrupted run had finished."""
     already_done: bool
     """The target was there, finished by the same plan, and is sound."""
+
+    def __repr__(self) -> str:
+        """``Outcome(vicuna-7b-v1.1: 291 tensors in 3 files, fingerprint 0123abcd)``."""
+        made = self.manifest
+        what = f"{len(made.tensors)} tensors in {len(made.files)} files"
+        done = ", already done" if self.already_done else ""
+        name, mark = type(self).__name__, made.fingerprint[:8]
+        return f"{name}({self.target}: {what}, fingerprint {mark}{done})"
 
 
 def require_same(path: Path, found: Mapping[str, str], expected: Mapping[str, str]) -> None:

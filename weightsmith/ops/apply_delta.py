@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -10,6 +11,7 @@ from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine import run as engine
 from weightsmith.engine.manifest import own_sidecars
 from weightsmith.engine.options import Bindings, Options
+from weightsmith.engine.staging import Staging
 from weightsmith.errors import (
     BaseIsDelta,
     DtypeNotSummable,
@@ -21,7 +23,7 @@ from weightsmith.formats.tensors import DTYPES, SUMMABLE, dtype_bits
 from weightsmith.ops.deltas.exact import plan_restore, require_base
 from weightsmith.ops.deltas.files import plan_decode
 from weightsmith.ops.deltas.policy import Decision, NewRowsChoice, decide, require_kinds
-from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
+from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.plan.align import Pair, Policy
 from weightsmith.plan.casts import Casting, plan_casting
@@ -55,6 +57,9 @@ def plan_apply_delta(
     force_kind: bool = False,
     repair: bool = True,
     max_shard_nbytes: int | None = None,
+    stream: bool = False,
+    offline: bool = False,
+    progress: Progress = SILENCE,
 ) -> Job:
     """Decide everything about target = base + delta, reading headers, sidecars and a few norm
     weights.
@@ -67,12 +72,17 @@ def plan_apply_delta(
     quantiser's statistics as they are, and but for `dtype_all` what the architecture keeps in
     float32 on purpose.
     `max_shard_nbytes`: 5 GB if none are given; of an exact delta, the target's own files.
+    What is on the hub is fetched first, or, to `stream`, each weight file when the run reads it;
+    `offline` takes what the hub's cache holds. `progress` hears of it.
     A release of whole files is decoded: XOR with those of `base`, or encrypted, with `key` alone.
     Raises: the Mismatch errors, each with every reason; NoTargetName, TargetIsInput, BaseIsDelta;
     what opening the sources raises.
     """
     path = target if target is not None else target_name(label_of(delta))
-    base = locate(base) if base is not None else None
+    spool = Staging(Path(path).absolute()).inputs if stream else None
+    reach = partial(locate, offline=offline, spool=spool, progress=progress)
+    base = reach(base) if base is not None else None
+    delta = reach(delta)
     source = recognise(delta)
     if isinstance(source, FileRelease):
         reason = "the release is decoded file by file, byte by byte"
@@ -150,6 +160,8 @@ def apply_delta(
     force_kind: bool = False,
     repair: bool = True,
     max_shard_nbytes: int | None = None,
+    stream: bool = False,
+    offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
 ) -> engine.Outcome:
@@ -157,7 +169,7 @@ def apply_delta(
 
     The arguments before `options` are those of `plan_apply_delta`.
     Memory: a few spans of 2 MiB a worker; it does not depend on the model.
-    Raises: as `plan_apply_delta` and `job.carry_out`.
+    Raises: as `plan_apply_delta` and `Job.run`.
     """
     job = plan_apply_delta(
         base,
@@ -171,8 +183,11 @@ def apply_delta(
         force_kind=force_kind,
         repair=repair,
         max_shard_nbytes=max_shard_nbytes,
+        stream=stream,
+        offline=offline,
+        progress=progress,
     )
-    return carry_out(job, options or Options(), progress)
+    return job.run(options, progress)
 
 
 def target_name(delta: str) -> Path:

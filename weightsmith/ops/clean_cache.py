@@ -159,7 +159,34 @@ def choose(plan: CleanPlan, ids: Collection[str]) -> CleanPlan:
     return replace(plan, rows=tuple(_whole(rows)), notes=())
 
 
-def clean_cache(plan: CleanPlan) -> Cleaned:
+def clean_cache(
+    *sources: str,
+    older_than_s: float | None = None,
+    max_nbytes: int | None = None,
+    keep_last: int | None = None,
+    keep: Sequence[str] = (),
+    duplicates: bool = False,
+    by: Clock = "used",
+    cache: str | os.PathLike[str] | None = None,
+) -> Cleaned:
+    """Delete what `plan_clean_cache` chooses of the hub's cache, without asking.
+
+    Raises: as `plan_clean_cache` and `carry_out`.
+    """
+    plan = plan_clean_cache(
+        *sources,
+        older_than_s=older_than_s,
+        max_nbytes=max_nbytes,
+        keep_last=keep_last,
+        keep=keep,
+        duplicates=duplicates,
+        by=by,
+        cache=cache,
+    )
+    return carry_out(plan)
+
+
+def carry_out(plan: CleanPlan) -> Cleaned:
     """Delete what the plan says, by the hub library's own deletion strategies.
 
     Raises: TargetUnwritable, if something could not be deleted; the rest has been.

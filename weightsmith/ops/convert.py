@@ -11,7 +11,7 @@ from weightsmith.engine import run as engine
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.errors import DtypeNotStorable
 from weightsmith.formats.tensors import DTYPES, TORCH_ONLY_BITS, TensorInfo
-from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
+from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.known_files import check_known
 from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.plan.casts import Casting, plan_casting
@@ -32,6 +32,8 @@ def plan_convert(
     dtype: DTypeChoice = "keep",
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    offline: bool = False,
+    progress: Progress = SILENCE,
 ) -> Job:
     """Decide how to write `source` anew as safetensors, reading headers and sidecars.
 
@@ -40,7 +42,7 @@ def plan_convert(
     the architecture keeps in float32 on purpose is cast with `dtype_all` only.
     Raises: TargetIsInput; DtypeNotStorable; what opening the source raises.
     """
-    checkpoint = open_model(source)
+    checkpoint = open_model(source, offline=offline, progress=progress)
     inputs = {_ROLE: checkpoint}
     path = target_apart(target, inputs)
     ties = checkpoint.config.get("tie_word_embeddings") is True  # else a loader would need them
@@ -75,6 +77,7 @@ def convert(
     dtype: DTypeChoice = "keep",
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
 ) -> engine.Outcome:
@@ -82,12 +85,18 @@ def convert(
 
     The arguments before `options` are those of `plan_convert`.
     Memory: a few spans of 2 MiB a worker; it does not depend on the model.
-    Raises: as `plan_convert` and `job.carry_out`.
+    Raises: as `plan_convert` and `Job.run`.
     """
     job = plan_convert(
-        source, target, dtype=dtype, dtype_all=dtype_all, max_shard_nbytes=max_shard_nbytes
+        source,
+        target,
+        dtype=dtype,
+        dtype_all=dtype_all,
+        max_shard_nbytes=max_shard_nbytes,
+        offline=offline,
+        progress=progress,
     )
-    return carry_out(job, options or Options(), progress)
+    return job.run(options, progress)
 
 
 def check_source(job: Job, options: Options, progress: Progress = SILENCE) -> Job:

@@ -156,6 +156,7 @@ def diff(
     a: str | os.PathLike[str],
     b: str | os.PathLike[str],
     *,
+    offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
 ) -> Difference:
@@ -164,7 +165,7 @@ def diff(
     Memory: a few spans a worker. No torch.
     Raises: as `open_model`.
     """
-    before, after = open_model(a), open_model(b)
+    before, after = (open_model(each, offline=offline, progress=progress) for each in (a, b))
     before = named_like(before, after.tensors)
     ours, theirs = _infos(before), _infos(after)
     names = sorted(ours.keys() | theirs.keys(), key=name_order)

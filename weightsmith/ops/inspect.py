@@ -13,6 +13,7 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.engine.manifest import Manifest
 from weightsmith.errors import WeightsmithError
 from weightsmith.formats.tensors import TensorInfo
+from weightsmith.progress import SILENCE, Progress
 from weightsmith.repair.detect import diagnose
 from weightsmith.sources.file_release import FileRelease
 from weightsmith.sources.recognise import (
@@ -68,13 +69,15 @@ class Inspection:
         return {**asdict(self), "dtypes": dict(self.dtypes), "faults": faults}
 
 
-def inspect(source: str | os.PathLike[str]) -> Inspection:
+def inspect(
+    source: str | os.PathLike[str], *, offline: bool = False, progress: Progress = SILENCE
+) -> Inspection:
     """Open a directory and say what it is; reads headers, sidecars and a few norm weights.
 
     Raises: SourceNotFound, SourceIsFile; NoWeights, where there is nothing known; DamagedInput for
     what is broken.
     """
-    match recognise(source):
+    match recognise(source, offline=offline, progress=progress):
         case FileRelease() as found:
             return Inspection(
                 source=found.label,

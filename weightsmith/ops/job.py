@@ -32,7 +32,7 @@ from weightsmith.units import format_memory, format_size
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A plan and what it is to be run on."""
+    """A planned run: the plan, and what it is to be run on."""
 
     plan: Plan
     bindings: Bindings
@@ -44,6 +44,15 @@ class Job:
     """What was found when the inputs' files were held against published hashes, as sentences."""
     known: tuple[KnownFile, ...] = ()
     """Input files to be held against published hashes before anything is written."""
+
+    def run(self, options: Options | None = None, progress: Progress = SILENCE) -> engine.Outcome:
+        """Write what was planned to a new directory, whole or not at all.
+
+        Memory: a few spans of 2 MiB a worker; it does not depend on the model.
+        Raises: DiskTooSmall, MemoryTooSmall, BaseFilesWrong, before anything is written; and as
+        `engine.run.run`.
+        """
+        return carry_out(self, options or Options(), progress)
 
 
 def input_plans(inputs: Mapping[str, Checkpoint]) -> tuple[InputPlan, ...]:

@@ -2,14 +2,13 @@
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.exact_delta import encode
-from weightsmith.engine.manifest import Manifest
 from weightsmith.engine.options import Bindings, Options
+from weightsmith.engine.output import Outcome
 from weightsmith.engine.target_files import originals_of
 from weightsmith.errors import BaseIsTarget, DtypeNotStorable
 from weightsmith.formats.tensors import TORCH_ONLY_BITS
@@ -28,22 +27,45 @@ from weightsmith.sources.recognise import open_model
 CodecChoice = Literal["exact", "add"]
 
 
-@dataclass(frozen=True, slots=True)
-class MadeDelta:
-    """What making a delta did."""
+@dataclass(frozen=True, slots=True, repr=False)
+class MadeDelta(Outcome):
+    """What making a delta did; `target` is the delta's directory."""
 
-    directory: Path
-    manifest: Manifest
     nbytes: int
     """Of the delta's weight files."""
     target_nbytes: int
     """Of the target's tensors."""
     loss: Loss | None
     """What it will not restore; None for an exact delta, which restores every bit."""
-    kept: int
-    """Files that an earlier, interrupted run had finished."""
-    already_done: bool
-    """It was there, finished by the same plan, and is sound."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaJob(Job):
+    """The planned making of a delta."""
+
+    def run(self, options: Options | None = None, progress: Progress = SILENCE) -> MadeDelta:
+        """Make the delta, whole or not at all.
+
+        Raises: as `engine.exact_delta.encode` and `Job.run`.
+        """
+        options = options or Options()
+        plan, bindings = self.plan, self.bindings
+        if plan.delta.form == exact_record.FORM:
+            require_room(needs(self, options))
+            outcome, loss = encode(plan, bindings, options, progress), None
+        else:
+            record, loss = measured(plan, bindings, options, progress)
+            known = replace(plan, delta=replace(plan.delta, record=record.to_document()))
+            outcome = carry_out(replace(self, plan=known), options, progress)
+        return MadeDelta(
+            target=bindings.target,
+            manifest=outcome.manifest,
+            nbytes=sum(file.size for file in outcome.manifest.files.values()),
+            target_nbytes=bindings.inputs["target"].nbytes,
+            loss=loss,
+            kept=outcome.kept,
+            already_done=outcome.already_done,
+        )
 
 
 def plan_make_delta(
@@ -54,7 +76,9 @@ def plan_make_delta(
     codec: CodecChoice = "exact",
     new_rows: NewRows = "zero",
     base_id: str = "",
-) -> Job:
+    offline: bool = False,
+    progress: Progress = SILENCE,
+) -> DeltaJob:
     """Decide everything about a delta, reading headers and sidecars only.
 
     ``exact`` restores the target bit for bit; ``add`` is FastChat's format, whose sums are rounded,
@@ -66,7 +90,11 @@ def plan_make_delta(
     if base_id:
         named = parse_hub_source(base_id)  # never a path: it is for others to read
         base_id = "@".join(filter(None, (named.homes[0], named.revision)))
-    inputs = {"base": open_model(base), "target": open_model(target)}
+    sources = {"base": base, "target": target}
+    inputs = {
+        role: open_model(source, offline=offline, progress=progress)
+        for role, source in sources.items()
+    }
     wanted = inputs["target"]
     ground = inputs["base"] = named_like(inputs["base"], wanted.tensors)
     if ground.directory.samefile(wanted.directory):
@@ -107,7 +135,7 @@ def plan_make_delta(
         notes=tuple(notes),
         delta=about,
     )
-    return Job(plan, Bindings(inputs, contents, path))
+    return DeltaJob(plan, Bindings(inputs, contents, path))
 
 
 def make_delta(
@@ -118,6 +146,7 @@ def make_delta(
     codec: CodecChoice = "exact",
     new_rows: NewRows = "zero",
     base_id: str = "",
+    offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
 ) -> MadeDelta:
@@ -128,32 +157,16 @@ def make_delta(
     for bit, and its safetensors files byte for byte. Of an additive one it is said what adding it
     will not give back.
     Memory: some ten spans of 2 MiB a worker; it does not depend on the model.
-    Raises: as `plan_make_delta`, `engine.encode.encode` and `job.carry_out`.
+    Raises: as `plan_make_delta` and `DeltaJob.run`.
     """
-    job = plan_make_delta(base, target, delta, codec=codec, new_rows=new_rows, base_id=base_id)
-    return carry_out_delta(job, options or Options(), progress)
-
-
-def carry_out_delta(job: Job, options: Options, progress: Progress = SILENCE) -> MadeDelta:
-    """Make the delta that `plan_make_delta` decided on.
-
-    Raises: as `engine.encode.encode` and `job.carry_out`.
-    """
-    plan, bindings = job.plan, job.bindings
-    if plan.delta.form == exact_record.FORM:
-        require_room(needs(job, options))
-        outcome, loss = encode(plan, bindings, options, progress), None
-    else:
-        record, loss = measured(plan, bindings, options, progress)
-        measured_plan = replace(plan, delta=replace(plan.delta, record=record.to_document()))
-        full = replace(job, plan=measured_plan)
-        outcome = carry_out(full, options, progress)
-    return MadeDelta(
-        directory=bindings.target,
-        manifest=outcome.manifest,
-        nbytes=sum(file.size for file in outcome.manifest.files.values()),
-        target_nbytes=bindings.inputs["target"].nbytes,
-        loss=loss,
-        kept=outcome.kept,
-        already_done=outcome.already_done,
+    job = plan_make_delta(
+        base,
+        target,
+        delta,
+        codec=codec,
+        new_rows=new_rows,
+        base_id=base_id,
+        offline=offline,
+        progress=progress,
     )
+    return job.run(options, progress)

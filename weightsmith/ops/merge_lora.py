@@ -16,7 +16,7 @@ from weightsmith.errors import AdapterDoesNotFit, AdapterEmpty
 from weightsmith.formats.adapter import AdapterConfig, parse_adapter_config
 from weightsmith.formats.adapter_parts import parse_part
 from weightsmith.formats.tensors import DTYPES, TensorInfo
-from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
+from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.merged_sidecars import merged_sidecars
 from weightsmith.plan.adapters import Adapter, Chain, Merging, add, begin
 from weightsmith.plan.casts import Casting, plan_casting
@@ -38,13 +38,15 @@ Peft goes by each layer's class, and leaves in the config what was right for the
 
 def plan_merge_lora(
     base: str | os.PathLike[str],
-    loras: Sequence[str | os.PathLike[str]],
+    loras: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     target: str | os.PathLike[str],
     *,
     rounding: Rounding = "once",
     dtype: MergedDType = "base",
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    offline: bool = False,
+    progress: Progress = SILENCE,
 ) -> Job:
     """Decide everything about a merge, reading headers, sidecars and few of the adapters' tensors.
 
@@ -56,10 +58,13 @@ def plan_merge_lora(
     Raises: AdapterDoesNotFit with every reason; AdapterNotMergeable, AdapterConfigInvalid,
     AdapterEmpty; TargetIsInput; what opening the sources raises.
     """
-    ground = open_model(base)
+    ground = open_model(base, offline=offline, progress=progress)
+    given = [loras] if isinstance(loras, str | os.PathLike) else loras
     adapters = {
-        f"lora-{number}" if len(loras) > 1 else "lora": open_lora(lora)
-        for number, lora in enumerate(loras, start=1)
+        f"lora-{number}" if len(given) > 1 else "lora": open_lora(
+            lora, offline=offline, progress=progress
+        )
+        for number, lora in enumerate(given, start=1)
     }
     inputs = {"base": ground, **adapters}
     path = target_apart(target, inputs)
@@ -82,13 +87,14 @@ def plan_merge_lora(
 
 def merge_lora(
     base: str | os.PathLike[str],
-    loras: Sequence[str | os.PathLike[str]],
+    loras: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     target: str | os.PathLike[str],
     *,
     rounding: Rounding = "once",
     dtype: MergedDType = "base",
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
 ) -> engine.Outcome:
@@ -96,7 +102,7 @@ def merge_lora(
 
     The arguments before `options` are those of `plan_merge_lora`.
     Memory: a few spans of 2 MiB and the factors of one layer a worker, beside torch itself.
-    Raises: as `plan_merge_lora` and `job.carry_out`.
+    Raises: as `plan_merge_lora` and `Job.run`.
     """
     job = plan_merge_lora(
         base,
@@ -106,8 +112,10 @@ def merge_lora(
         dtype=dtype,
         dtype_all=dtype_all,
         max_shard_nbytes=max_shard_nbytes,
+        offline=offline,
+        progress=progress,
     )
-    return carry_out(job, options or Options(), progress)
+    return job.run(options, progress)
 
 
 def _merged(

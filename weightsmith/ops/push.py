@@ -47,6 +47,7 @@ __all__ = [
     "carry_out_push",
     "plan_push",
     "prepare_push",
+    "push",
 ]
 
 _HUBS_OWN: Final = ".gitattributes"
@@ -115,6 +116,27 @@ class Push:
         return sum(self.commit.sizes.values())
 
 
+def push(
+    job: Job,
+    made: MadeDelta,
+    repo_id: str,
+    *,
+    public: bool = False,
+    revision: str = DEFAULT_REVISION,
+    create_pr: bool = False,
+    offline: bool = False,
+    progress: Progress = SILENCE,
+) -> Pushed:
+    """Send a delta that was just made to the hub, with a model card, in one commit.
+
+    `job` is what `plan_make_delta` planned, `made` what running it did. The repository is private
+    unless `public`; `revision` is a branch, or what a pull request is made against.
+    Raises: as `plan_push`, `prepare_push` and `carry_out_push`.
+    """
+    plan = plan_push(job, Wish(repo_id, public, revision, create_pr), offline=offline)
+    return carry_out_push(prepare_push(plan, made), progress)
+
+
 def plan_push(job: Job, wish: Wish, *, offline: bool = False) -> PushPlan:
     """Decide where the delta of `job` is to go, before it is made; the hub is only looked at.
 
@@ -165,12 +187,12 @@ def prepare_push(plan: PushPlan, made: MadeDelta) -> Push:
     )
     renamed = target_card(manifest.sidecars)
     small = {
-        renamed if name == CARD else name: fs.read_small(made.directory / name, LIMIT_NBYTES)
+        renamed if name == CARD else name: fs.read_small(made.target / name, LIMIT_NBYTES)
         for name in (*manifest.sidecars, MANIFEST)
     }
     small[CARD] = card.encode()
     require_no_paths({**small, **hidden_texts(manifest)}, plan.paths)
-    files: dict[str, Path | bytes] = {name: made.directory / name for name in manifest.files}
+    files: dict[str, Path | bytes] = {name: made.target / name for name in manifest.files}
     files |= small
     destination = find_destination(plan.connection, wish.repo_id, wish.revision)
     earlier = _earlier(plan.connection, destination)

@@ -8,7 +8,7 @@ from weightsmith.hub.download import download
 from weightsmith.hub.resolve import HubSource, parse_source
 from weightsmith.hub.select import Kind
 from weightsmith.hub.store import HubStore
-from weightsmith.hub.voice import Note, unheard
+from weightsmith.hub.voice import Note
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.plan_download import plan_download
 from weightsmith.units import format_size
@@ -41,13 +41,14 @@ def locate(
     kind: Kind = "model",
     offline: bool = False,
     spool: Path | None = None,
-    note: Note = unheard,
+    note: Note | None = None,
     progress: Progress = SILENCE,
 ) -> str | os.PathLike[str]:
     """A SOURCE as a path: a directory as it is, what is on the hub after fetching it.
 
     With `spool`, weight files that are not in the hub's cache are not fetched now: each is brought
     into a directory in there when it is first read, and dropped when it is read no more.
+    What is found on the way goes to `note`, by default that of `progress`.
     Raises: SourceUnknown, and what `plan_download` and `download` raise.
     """
     if isinstance(source, Located) or not isinstance(source, str) or not source:
@@ -55,6 +56,7 @@ def locate(
     named = parse_source(source) if not os.path.lexists(source) else None
     if not isinstance(named, HubSource):
         return source
+    note = progress.note if note is None else note
     note(f"looking for {source}")
     found = plan_download(source, kind=kind, offline=offline, room=spool is None, note=note)
     origin = f"{found.listing.repo_id}@{found.listing.commit}"

@@ -28,6 +28,7 @@ from weightsmith.errors import (
 )
 from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.exact_record import DeltaRecord
+from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.file_release import FileRelease, find_file_release
 from weightsmith.sources.locate import Located, label_of, locate
 from weightsmith.sources.meta import open_meta
@@ -114,8 +115,10 @@ class Adapter(_Opened):
 Source = Model | AdditiveDelta | ExactDelta | Meta | Adapter | FileRelease
 
 
-def recognise(source: str | os.PathLike[str]) -> Source:
-    """Open a SOURCE as what it is.
+def recognise(
+    source: str | os.PathLike[str], *, offline: bool = False, progress: Progress = SILENCE
+) -> Source:
+    """Open a SOURCE as what it is; what is on the hub is fetched first, unless `offline`.
 
     The order: a release of whole files, whose weight files are none yet; an exact delta, by its
     index; Hugging Face's weights, and of those an additive delta by its record or its norm weights;
@@ -123,7 +126,7 @@ def recognise(source: str | os.PathLike[str]) -> Source:
     Raises: SourceNotFound, SourceUnreadable, SourceIsFile; NoWeights, where there is nothing known;
     what opening it raises: SourceFault for what is missing, DamagedInput for what is broken.
     """
-    source = locate(source)
+    source = locate(source, offline=offline, progress=progress)
     directory = _directory(source)
     store = source.store if isinstance(source, Located) else None
     if store is None and (release := find_file_release(source)):
@@ -144,7 +147,9 @@ def recognise(source: str | os.PathLike[str]) -> Source:
             return Adapter(_opened(source, "adapter"), layout.reason)
 
 
-def open_model(source: str | os.PathLike[str]) -> Checkpoint:
+def open_model(
+    source: str | os.PathLike[str], *, offline: bool = False, progress: Progress = SILENCE
+) -> Checkpoint:
     """Open a SOURCE that is to serve as a model: weights, of Hugging Face's or of Meta's layout.
 
     An additive delta is let through: a model's weights and a delta's are told apart by appearances,
@@ -152,7 +157,7 @@ def open_model(source: str | os.PathLike[str]) -> Checkpoint:
     Raises: EncodedRelease, for files that are no weights until they are decoded; NoWeights, for all
     else that is no model; as `recognise`.
     """
-    return require_model(recognise(source))
+    return require_model(recognise(source, offline=offline, progress=progress))
 
 
 def require_model(source: Source) -> Checkpoint:
@@ -170,12 +175,14 @@ def require_model(source: Source) -> Checkpoint:
             raise no_weights(source.checkpoint.directory)
 
 
-def open_lora(source: str | os.PathLike[str]) -> Checkpoint:
+def open_lora(
+    source: str | os.PathLike[str], *, offline: bool = False, progress: Progress = SILENCE
+) -> Checkpoint:
     """Open a SOURCE that is to serve as an adapter, whatever lies beside it.
 
     Raises: SourceNotFound, SourceUnreadable, NoAdapter, AdapterNotMergeable; DamagedInput.
     """
-    source = locate(source, kind="adapter")
+    source = locate(source, kind="adapter", offline=offline, progress=progress)
     _directory(source)
     return _opened(source, "adapter")
 

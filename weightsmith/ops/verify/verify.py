@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +23,7 @@ from weightsmith.errors import (
     ShardMissing,
     WrongBase,
 )
+from weightsmith.ops.verify import smoke as smokes
 from weightsmith.ops.verify.content import TensorContent, read_content
 from weightsmith.ops.verify.published_sum import sum_checkpoint
 from weightsmith.ops.verify.report import Check, Report, Verdict, judged
@@ -30,7 +33,7 @@ from weightsmith.ops.verify.torch_crcs import check_torch_files
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.plan.model import TensorPlan
 from weightsmith.progress import SILENCE, Progress
-from weightsmith.sources.locate import label_of
+from weightsmith.sources.locate import label_of, locate
 from weightsmith.sources.recognise import open_model
 from weightsmith.units import counted
 
@@ -42,10 +45,14 @@ def verify(
     *,
     base: str | os.PathLike[str] | None = None,
     against: str | os.PathLike[str] | None = None,
+    smoke: smokes.Settings | None = None,
+    offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
 ) -> Report:
     """Check a model's structure, then every byte of it; `against` compares with another checkpoint.
+
+    With settings for a `smoke` test, it is then loaded with transformers, and writes.
 
     A delta with its `base` is checked as the model that it makes, which is written nowhere; an
     exact one without it as far as that goes.
@@ -54,6 +61,25 @@ def verify(
     the sum of its weights.
     Raises: SourceFault, if there is no model to check; as `open_model` for `against`.
     """
+    reach = partial(locate, offline=offline, progress=progress)
+    source = reach(source)
+    base = None if base is None else reach(base)
+    against = None if against is None else reach(against)
+    report = _checked(source, base, against, options or Options(), progress)
+    if smoke is None:
+        return report
+    _, checks = smokes.smoke(source, smoke, base=base)
+    return replace(report, checks=(*report.checks, *checks))
+
+
+def _checked(
+    source: str | os.PathLike[str],
+    base: str | os.PathLike[str] | None,
+    against: str | os.PathLike[str] | None,
+    options: Options,
+    progress: Progress,
+) -> Report:
+    """What can be told without loading it."""
     try:
         subject = open_subject(source, base)
         checkpoint = subject.checkpoint
@@ -64,7 +90,6 @@ def verify(
         verdict: Verdict = "not checked" if isinstance(error, RowsUndecided) else "FAIL"
         details = (str(error), *error.context)
         return Report(label_of(source), (Check("base", verdict, details, error.hint_text),))
-    options = options or Options()
     checks = check_structure(subject)
     buffers = [Buffers() for _ in range(1 if checkpoint.sequential else options.threads)]
     digest = ""
