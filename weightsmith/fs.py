@@ -16,6 +16,7 @@ import errno
 import functools
 import mmap
 import os
+import secrets
 import stat
 import sys
 import threading
@@ -280,11 +281,14 @@ def open_unnoticed(path: Path) -> Iterator[PositionedFile]:
                 os.utime(path, ns=(before.st_atime_ns, now.st_mtime_ns))
 
 
-def create(path: Path) -> PositionedFile:
+def create(path: Path, *, exclusive: bool = False) -> PositionedFile:
     """Create or empty a file for reading and writing, with mode ``0666 & ~umask``; never through
     a link.
+
+    Raises: FileExistsError, if it must be a new one (`exclusive`) and the name is taken.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | _BINARY | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_RDWR | os.O_CREAT | _BINARY | getattr(os, "O_NOFOLLOW", 0)
+    flags |= os.O_EXCL if exclusive else os.O_TRUNC
     with translated_write_errors(path):
         return PositionedFile(path, os.open(path, flags, 0o666))
 
@@ -302,9 +306,12 @@ def read_small(path: Path, limit_bytes: int) -> bytes:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a small file whole: temporary name, fsync, rename (two durable steps)."""
-    partial = path.with_name(path.name + ".tmp")
-    file = create(partial)
+    """Write a small file whole: temporary name, fsync, rename (two durable steps).
+
+    The name is nobody else's: what lies under a name that can be guessed may be somebody's file.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    file = create(partial, exclusive=True)
     file.write_from(0, memoryview(content))
     file.sync()
     rename(partial, path)

@@ -89,7 +89,7 @@ def test_verbose_explains_symptoms(weightsmith: RunCommand, folder: Path) -> Non
 def test_a_local_copy_is_where_the_result_is(
     weightsmith: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ops, "_proved_by_transformers", lambda repair: repair.proof)
+    monkeypatch.setattr(ops, "_proved_by_transformers", lambda repair, work: repair.proof)
     said = weightsmith("fix-tokenizer", str(folder), "--local-copy", "copy", "-q")
     assert (said.code, said.out) == (0, "copy\n")
     assert Path("copy/tokenizer.json").is_file()

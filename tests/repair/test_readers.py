@@ -106,14 +106,14 @@ def test_nothing_in_the_folder_or_the_working_directory_is_run(
     files = changed(healthy, "tokenizer_config.json", lambda doc: doc.update(mapped))
     folder = write(tmp_path, {**files, **code})
     monkeypatch.chdir(folder)
-    assert smoke.ask_transformers(folder, ["hello"]).ids == [[1, *TRUE_HELLO]]
+    assert smoke.ask_transformers(files, ["hello"], tmp_path / "scratch").ids == [[1, *TRUE_HELLO]]
     assert not list(folder.glob("*.ran"))
 
 
 def test_a_folder_that_transformers_cannot_load_is_told_in_its_words(tmp_path: Path) -> None:
-    write(tmp_path, {"tokenizer_config.json": b'{"tokenizer_class": "LlamaTokenizer", "legacy": 5'})
+    files = {"tokenizer.json": b'{"version": 5}'}
     with pytest.raises(TokenizerUnproved, match=r"transformers does not .*: [\w.]+Error"):
-        smoke.ask_transformers(tmp_path, ["hello"])
+        smoke.ask_transformers(files, ["hello"], tmp_path / "scratch")
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ Detector = Literal[
     "missing-pad-row",
     "wrong-ids",
     "pad-out-of-range",
+    "pad-without-row",
+    "ids-beyond-rows",
     "no-positions",
     "wrong-vocab-size",
     "idle-sampling",
@@ -28,6 +30,13 @@ Detector = Literal[
     "stale-json",
 ]
 """What can look for a fault; `weightsmith.repair.detect` holds a function for each."""
+
+Verdict = Literal["fault", "report", "remark"]
+"""What a finding is.
+
+A *fault* is mended; a *report* is wrong too, but nothing can safely be written for it; a *remark*
+is what a family publishes itself, or what only some reader minds, and is left as it is.
+"""
 
 _GENERATED: Final = "Generated from `weightsmith/catalogue/repairs/*.toml`; edit those."
 
@@ -53,6 +62,7 @@ class KnownRepair:
     """its key there,"""
     right: tuple[str, ...] = ()
     """and the right spellings."""
+    verdict: Verdict = "fault"
 
 
 @functools.cache

@@ -9,11 +9,14 @@ from typing import Any, Final
 import click
 
 from weightsmith.catalogue.repairs import load_repairs
+from weightsmith.cli.checks_view import STYLES
 from weightsmith.cli.layout import heading, styled, table
 from weightsmith.cli.options import OUTPUT, SAFETY, Command, dry_run_option, option, output_options
 from weightsmith.cli.output import Output, command_line
 from weightsmith.errors import WeightsmithError
 from weightsmith.ops import fix_tokenizer as ops
+from weightsmith.ops.verify.report import Verdict
+from weightsmith.repair.detect import Diagnosis
 from weightsmith.repair.faults import Fault, format_object, parse_object
 from weightsmith.repair.folder import TOKENIZER_JSON
 from weightsmith.repair.proof import Proof
@@ -60,7 +63,8 @@ def command(
         output.plan_is_result = True
         return _check(output, folder)
     plan = ops.plan_fix_tokenizer(folder)
-    _show_faults(output, plan.faults, plan.notes)
+    found = plan.diagnosis
+    _show_faults(output, [*found.faults, *found.remarks], plan.notes)
     _show_changes(output, plan.changes)
     if dry_run:
         _show_result(output, plan, folder, headline="dry run: nothing was written")
@@ -70,28 +74,42 @@ def command(
     headline += f" {counted(len(result.changes), 'file')}"
     if not result.changes:
         headline = "nothing to repair"
+    left = [fault for fault in plan.diagnosis.faults if fault.verdict != "fault"]
+    if left:
+        headline += f", {counted(len(left), 'fault')} only reported"
     _show_result(output, result, result.folder, headline=headline)
     return 0
 
 
 def _check(output: Output, folder: Path) -> int:
     diagnosis = ops.check_tokenizer(folder)
-    _show_faults(output, diagnosis.faults, diagnosis.notes)
+    _show_faults(output, [*diagnosis.faults, *diagnosis.remarks], diagnosis.notes)
     count = counted(len(diagnosis.faults), "fault")
-    word = styled("FAIL", "red") if diagnosis.faults else styled("pass", "green")
+    count += f", {counted(len(diagnosis.remarks), 'remark')}" * bool(diagnosis.remarks)
+    word = _verdict(diagnosis)
     output.result(
         {
             "schema": SCHEMA,
             "folder": str(folder),
+            "verdict": word,
             "faults": [_fault_document(fault) for fault in diagnosis.faults],
+            "remarks": [_fault_document(fault) for fault in diagnosis.remarks],
+            "unchecked": list(diagnosis.unchecked),
             "notes": list(diagnosis.notes),
         },
-        human=f"{word}  {folder}\n      {count}",
+        human=f"{styled(word, STYLES[word])}  {folder}\n      {count}",
         quiet=str(folder) if diagnosis.faults else "",
     )
-    if diagnosis.faults and not diagnosis.incurable:
+    if diagnosis.mendable and not diagnosis.incurable:
         output.hint(command_line(["weightsmith", "fix-tokenizer", folder]))
     return EXIT_FAULTS if diagnosis.faults else 0
+
+
+def _verdict(diagnosis: Diagnosis) -> Verdict:
+    """Nobody says "pass" of a tokenizer that was not looked at."""
+    if diagnosis.faults:
+        return "FAIL"
+    return "not checked" if diagnosis.unchecked else "pass"
 
 
 def _show_result(
@@ -135,13 +153,17 @@ def _show_faults(output: Output, faults: Sequence[Fault], notes: Iterable[str]) 
     known = {repair.id: repair for repair in load_repairs()}
     for file in dict.fromkeys(fault.file for fault in faults):
         output.plan(heading(file))
-        rows = [(fault.id, fault.evidence) for fault in faults if fault.file == file]
+        rows = [(each.id, _told(each)) for each in faults if each.file == file]
         output.plan(table(rows, width=output.width, styles=("yellow",)))
     for fault_id in dict.fromkeys(fault.id for fault in faults):
         repair = known[fault_id]
         output.detail(f"{fault_id}: {repair.symptom} ({', '.join(repair.references)})")
     for note in notes:
         output.plan(f"note: {note}")
+
+
+def _told(fault: Fault) -> str:
+    return fault.evidence if fault.verdict == "fault" else f"{fault.verdict}: {fault.evidence}"
 
 
 def _show_changes(output: Output, changes: Iterable[ops.Change]) -> None:
@@ -154,6 +176,9 @@ def _show_changes(output: Output, changes: Iterable[ops.Change]) -> None:
 
 def _diff(change: ops.Change) -> Iterator[str]:
     """A unified diff of what the file says, however it was laid out; of a vocabulary, its size."""
+    if change.after is None:
+        yield f"--- {change.file}  deleted"
+        return
     if change.file == TOKENIZER_JSON:
         model = json.loads(change.after)["model"]
         size = f"{format_size(len(change.after))}, {len(model['merges'])} merges"
@@ -182,5 +207,6 @@ def _fault_document(fault: Fault) -> dict[str, Any]:
         "symptom": repair.symptom,
         "repair": repair.change,
         "references": list(repair.references),
-        "curable": error is None,
+        "verdict": fault.verdict,
+        "curable": fault.verdict == "fault" and error is None,
     }

@@ -1,8 +1,6 @@
 """Repair a folder's tokenizer and config files, proved before a file is touched."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.checkpoint.sidecars import TOKENIZER, is_sidecar, matches
 from weightsmith.engine import manifest as manifests
+from weightsmith.engine.in_place import BACKUP, replace_files, stage, workshop
 from weightsmith.errors import (
     BehindLink,
     JsonInvalid,
@@ -31,7 +30,6 @@ from weightsmith.smoke.tokenizer import ask_transformers
 
 LIMIT_NBYTES: Final = 64_000_000
 """Largest file that is read; the largest tokenizer.json of a published model has 34 MB."""
-BACKUP: Final = ".bak"
 _OTHER_COPY_HINT: Final = "choose another directory: `local_copy=DIR`"
 _COPY_HINT: Final = "write a repaired copy of these files elsewhere: `local_copy=DIR`"
 
@@ -43,7 +41,8 @@ class Change:
     file: str
     before: bytes | None
     """None where there was no such file."""
-    after: bytes
+    after: bytes | None
+    """None where no reader should find it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,10 @@ class TokenizerPlan:
     """What a repair of a folder would change; proved in memory, nothing is written."""
 
     folder: Path
+    diagnosis: Diagnosis
+    """What was found, what is not mended among it."""
     faults: tuple[Fault, ...]
+    """Those that are mended."""
     changes: tuple[Change, ...]
     repair: Repair
     proofs: tuple[Proof, ...]
@@ -92,8 +94,10 @@ def plan_fix_tokenizer(folder: str | os.PathLike[str]) -> TokenizerPlan:
     repair = mend(diagnosis)
     before = diagnosis.before.files
     changes = tuple(Change(n, before.get(n), raw) for n, raw in repair.changed.items())
+    changes += tuple(Change(name, before[name], None) for name in repair.deleted)
     proofs = (repair.proof,) if repair.proof else ()
-    return TokenizerPlan(Path(folder), repair.faults, changes, repair, proofs, diagnosis.notes)
+    path, notes = Path(folder), diagnosis.notes
+    return TokenizerPlan(path, diagnosis, repair.faults, changes, repair, proofs, notes)
 
 
 def fix_tokenizer(
@@ -114,19 +118,28 @@ def carry_out(
 ) -> TokenizerResult:
     """Prove a plan with transformers, and write what it changes.
 
-    Raises: TokenizerUnproved; BehindLink, TargetUnwritable, TargetExists.
+    All work is done in a directory of its own beside the files; nothing of it stays, whenever the
+    run ends.
+    Raises: TokenizerUnproved; BehindLink, TargetUnwritable, TargetExists, InputChanged.
     """
     target = Path(local_copy) if local_copy is not None else plan.folder
     _require_writable(plan, target)
     proofs = plan.proofs
-    if plan.changes and plan.repair.after.llama:
-        proofs = (*proofs, _proved_by_transformers(plan.repair))
+    if local_copy is None and not plan.changes:
+        record_repair(plan.folder)  # of a run that was stopped before it came to that
+        return TokenizerResult(target, plan.faults, plan.changes, proofs, plan.notes)
+    place, name = (target, "repair") if local_copy is None else (target.parent, target.name)
     hint = _COPY_HINT if local_copy is None else _OTHER_COPY_HINT
     try:
-        if local_copy is not None:
-            _write_copy(plan, target)
-        else:
-            _replace(plan)
+        place.mkdir(parents=True, exist_ok=True)
+        with workshop(place, name) as work:
+            if plan.changes and plan.repair.after.llama:
+                proofs = (*proofs, _proved_by_transformers(plan.repair, work))
+            if local_copy is not None:
+                _write_copy(plan, target, work)
+            else:
+                _replace(plan, work)
+        if local_copy is None:
             record_repair(plan.folder)
     except OSError as error:
         raise TargetUnwritable(where=target, reason=error.strerror, hint=hint) from error
@@ -156,9 +169,12 @@ def record_repair(folder: Path) -> None:
         return
     entries = {n: manifests.Sidecar(len(raw), bytes_digest(raw)) for n, raw in now.items()}
     ids = dict.fromkeys((*manifest.repairs, *(fault.id for fault in diagnosis.faults)))
-    updated = replace(manifest, sidecars={**manifest.sidecars, **entries}, repairs=tuple(ids))
-    fs.write_durably(folder / manifests.NAME, updated.to_bytes())
-    fs.sync_directory(folder)
+    kept = {n: entry for n, entry in manifest.sidecars.items() if n not in published or n in now}
+    updated = replace(manifest, sidecars={**kept, **entries}, repairs=tuple(ids))
+    old = fs.read_small(folder / manifests.NAME, LIMIT_NBYTES)
+    with workshop(folder, "repair") as work:
+        new = {manifests.NAME: updated.to_bytes()}
+        replace_files(folder, {manifests.NAME: old}, new, work, backups=False)
 
 
 def _read(folder: Path) -> dict[str, bytes]:
@@ -192,13 +208,10 @@ def _embedding_rows(folder: Path) -> tuple[int | None, tuple[str, ...]]:
         return None, (f"the vocabulary's rows are taken from config.json: {error}",)
 
 
-def _proved_by_transformers(repair: Repair) -> Proof:
+def _proved_by_transformers(repair: Repair, work: Path) -> Proof:
     """Raises: TokenizerUnproved."""
     probes = probes_for_readers(repair.after)
-    with tempfile.TemporaryDirectory(prefix="weightsmith-") as scratch:
-        for name, raw in repair.after.files.items():
-            Path(scratch, name).write_bytes(raw)
-        answers = ask_transformers(Path(scratch), probes)
+    answers = ask_transformers(repair.after.files, probes, work / "read")
     return prove_reader(repair.after, probes, answers)
 
 
@@ -220,36 +233,31 @@ def _require_writable(plan: TokenizerPlan, target: Path) -> None:
         raise TargetUnwritable(where=target, reason="it is read-only", hint=_COPY_HINT)
 
 
-def _replace(plan: TokenizerPlan) -> None:
-    """Keep the old files once, then put the new ones in their places.
+def _replace(plan: TokenizerPlan, work: Path) -> None:
+    """Put the new files in the places of the old ones.
 
     `tokenizer.json` comes last: a folder without it is found faulty again, whatever else is done.
     """
-    if not plan.changes:
-        return
-    for change in plan.changes:
-        backup = plan.folder / (change.file + BACKUP)
-        if change.before is not None and not backup.exists():
-            fs.write_durably(backup, change.before)
-    fs.sync_directory(plan.folder)
-    for change in sorted(plan.changes, key=lambda change: change.file == TOKENIZER_JSON):
-        fs.write_durably(plan.folder / change.file, change.after)
-    fs.sync_directory(plan.folder)
+    ordered = sorted(plan.changes, key=lambda change: change.file == TOKENIZER_JSON)
+    before = {change.file: change.before for change in ordered}
+    replace_files(plan.folder, before, {change.file: change.after for change in ordered}, work)
 
 
-def _write_copy(plan: TokenizerPlan, target: Path) -> None:
+def _write_copy(plan: TokenizerPlan, target: Path, work: Path) -> None:
     """Write all files beside the weights to a new directory, the repaired ones as repaired."""
-    partial = target.with_name(f".{target.name}.weightsmith-partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    copy = work / "copy"
+    copy.mkdir()
     repaired: Mapping[str, bytes] = plan.repair.after.files
+    copy.chmod(copy.stat().st_mode & plan.folder.stat().st_mode)
     for each in sorted(plan.folder.iterdir()):
-        if is_sidecar(each.name) and each.name not in repaired:
-            fs.write_durably(partial / each.name, fs.read_small(each, LIMIT_NBYTES))
+        if is_sidecar(each.name) and each.name not in {*repaired, *plan.repair.deleted}:
+            stage(copy / each.name, fs.read_small(each, LIMIT_NBYTES), each.stat().st_mode)
+    model = plan.folder / MODEL  # what is new was made of it
     for name, raw in repaired.items():
-        fs.write_durably(partial / name, raw)
-    fs.sync_directory(partial)
+        origin = plan.folder / name if (plan.folder / name).exists() else model
+        stage(copy / name, raw, origin.stat().st_mode if origin.exists() else 0o666)
+    fs.sync_directory(copy)
     if target.exists():
         target.rmdir()
-    fs.rename(partial, target)
+    fs.rename(copy, target)
     fs.sync_directory(target.parent)

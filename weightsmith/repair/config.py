@@ -1,11 +1,11 @@
 """Detectors for config.json and generation_config.json."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeGuard
 
 from weightsmith.catalogue.repairs import KnownRepair
 from weightsmith.repair.faults import Edit, Fault
-from weightsmith.repair.folder import CONFIG, GENERATION, Folder
+from weightsmith.repair.folder import CONFIG, GENERATION, SETTINGS, Folder, as_list
 
 _SAMPLING: Final[dict[str, object]] = {
     "temperature": 1.0,
@@ -23,34 +23,75 @@ Source: transformers 4.57, `GenerationConfig.validate`.
 
 
 def wrong_ids(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """BOS and EOS ids that are neither the tokenizer's nor, for EOS, those of an added token."""
-    model = folder.llama
-    if model is None:
-        return
+    """BOS and EOS ids that are neither the tokenizer's nor, for EOS, those of an added token.
+
+    An id that this tokenizer has no token for, and the model has a row, speaks of another
+    tokenizer: which of the two is wrong, these files do not tell.
+    """
+    if folder.tokens_lack_rows:
+        return  # the tokenizer is another model's; `ids_beyond_rows` tells it
+    size = max(folder.tokens.values(), default=0) + 1
     for file in (CONFIG, GENERATION):
         for role in ("bos_token", "eos_token"):
             key = f"{role}_id"
-            said = folder.parsed(file).get(key)
-            right = folder.right_id(role)
-            good = [right, model.bos_id if role == "bos_token" else model.eos_id]
-            if role == "eos_token":
-                good += folder.added
-            if said is None or any(number in good for number in _listed(said)):
+            said, right = folder.parsed(file).get(key), folder.right_id(role)
+            if said is None or right is None or _may_mean(folder, role, as_list(said)):
                 continue
             evidence = f"{key} is {said}, the tokenizer's is {right}"
-            yield Fault(known.id, file, evidence, (Edit(file, {key: right}),))
+            beyond = [number for number in as_list(said) if _is_id(number) and number >= size]
+            if beyond and folder.rows is not None and max(beyond) < folder.rows:
+                evidence += f": it has {size} tokens, the model {folder.rows} rows"
+                yield Fault(known.id, file, evidence, verdict="report")
+            else:
+                yield Fault(known.id, file, evidence, (Edit(file, {key: right}),))
+
+
+def _may_mean(folder: Folder, role: str, said: list[object]) -> bool:
+    """Whether one of these ids may be meant for a role.
+
+    Families other than LLaMA name other special tokens than their tokenizer does, on purpose; and a
+    BOS id that no text gets is read by nobody.
+    """
+    if folder.right_id(role) in said:
+        return True
+    if folder.llama:
+        model = folder.llama
+        good = {model.bos_id} if role == "bos_token" else {model.eos_id, *folder.added}
+        return any(number in good for number in said)
+    if any(number in folder.added for number in said):
+        return True
+    return role == "bos_token" and not folder.adds_bos
+
+
+def ids_beyond_rows(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """Tokens whose ids are no rows of the model."""
+    rows = folder.rows
+    beyond = folder.beyond_rows
+    if rows is None or not beyond:
+        return
+    texts = sorted(beyond, key=lambda text: beyond[text])
+    named = ", ".join(f"{text} ({beyond[text]})" for text in texts[:3])
+    more = f", and {len(texts) - 3} more" if len(texts) > 3 else ""
+    evidence = f"the model has {rows} rows, the tokenizer more: {named}{more}"
+    file = CONFIG if CONFIG in folder.files else SETTINGS
+    yield Fault(known.id, file, evidence, verdict=known.verdict)
 
 
 def pad_out_of_range(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """A pad id that is negative, or beyond the last row."""
+    """A pad id that is negative, or beyond the last row and no token of the tokenizer's."""
     rows = folder.rows
     for file in (CONFIG, GENERATION):
         said = folder.parsed(file).get("pad_token_id")
-        if type(said) is int and (said < 0 or (rows is not None and said >= rows)):
-            right = folder.right_id("pad_token")
-            should = "null, for there is no pad token" if right is None else str(right)
-            evidence = f"pad_token_id is {said}, it should be {should}"
-            yield Fault(known.id, file, evidence, (Edit(file, {"pad_token_id": right}),))
+        if not _is_id(said) or (said >= 0 and (rows is None or said < rows)):
+            continue
+        if said in folder.beyond_rows.values():
+            continue  # the tokenizer says the same: the rows are what is missing
+        right = folder.right_id("pad_token")
+        if right is not None and rows is not None and right >= rows:
+            right = None
+        should = "null, for there is no pad token" if right is None else str(right)
+        evidence = f"pad_token_id is {said}, it should be {should}"
+        yield Fault(known.id, file, evidence, (Edit(file, {"pad_token_id": right}),))
 
 
 def no_positions(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
@@ -81,5 +122,5 @@ def idle_sampling(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
         yield Fault(known.id, GENERATION, evidence, (Edit(GENERATION, remove=tuple(idle)),))
 
 
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
+def _is_id(value: object) -> TypeGuard[int]:
+    return type(value) is int

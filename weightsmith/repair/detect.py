@@ -1,6 +1,6 @@
 """Find known faults in a folder's files, and mend them in memory."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,6 +48,8 @@ DETECTORS: Final[Mapping[Detector, Look]] = {
     "missing-pad-row": tokens.missing_pad_row,
     "wrong-ids": config.wrong_ids,
     "pad-out-of-range": config.pad_out_of_range,
+    "pad-without-row": tokens.pad_without_row,
+    "ids-beyond-rows": config.ids_beyond_rows,
     "no-positions": config.no_positions,
     "wrong-vocab-size": config.wrong_vocab_size,
     "idle-sampling": config.idle_sampling,
@@ -68,15 +70,25 @@ class Diagnosis:
     """What is wrong with a folder's tokenizer and config files."""
 
     faults: tuple[Fault, ...]
+    """What is mended, and what is only reported; each says which."""
     notes: tuple[str, ...]
-    """Why a tokenizer was not looked at, where that is so."""
+    """What else there is to know, the reasons of `unchecked` among it."""
     before: Folder
     after: Folder
     """With every edit made; ``tokenizer.json`` is built only by `mend`."""
+    remarks: tuple[Fault, ...] = ()
+    """What is left as it is unless somebody asks."""
+    unchecked: tuple[str, ...] = ()
+    """Why the tokenizer itself was not looked at, where that is so."""
+
+    @property
+    def mendable(self) -> tuple[Fault, ...]:
+        """The faults that a repair mends."""
+        return tuple(fault for fault in self.faults if fault.verdict == "fault" and not fault.error)
 
     @property
     def incurable(self) -> tuple[Fault, ...]:
-        """The faults that cannot be repaired from these files."""
+        """The faults beside which nothing can be repaired: there is no sound vocabulary."""
         return tuple(fault for fault in self.faults if fault.error)
 
 
@@ -85,7 +97,10 @@ class Repair:
     """New content for every file that changes, proved in memory."""
 
     faults: tuple[Fault, ...]
+    """Those that were mended."""
     changed: Mapping[str, bytes]
+    deleted: tuple[str, ...]
+    """Files that no reader should find any more."""
     after: Folder
     proof: Proof | None
     """That ``tokenizer.json`` agrees with ``tokenizer.model``; None where it was not built anew."""
@@ -100,10 +115,13 @@ def diagnose(files: Mapping[str, bytes], *, embedding_rows: int | None = None) -
     Raises: JsonInvalid.
     """
     before = read_folder(files, embedding_rows)
-    faults = _look(before, DETECTORS)
-    faults += _look(before.edited(_edits(faults)), JSON_DETECTORS)
+    found = _look(before, DETECTORS)
+    found += _look(before.edited(_edits(found)), JSON_DETECTORS)
+    faults = tuple(fault for fault in found if fault.verdict != "remark")
+    remarks = tuple(fault for fault in found if fault.verdict == "remark")
+    unchecked = tuple(_unchecked(before))
     after = before.edited(_edits(faults))
-    return Diagnosis(tuple(faults), tuple(_notes(before)), before, after)
+    return Diagnosis(faults, unchecked, before, after, remarks, unchecked)
 
 
 def mend(diagnosis: Diagnosis) -> Repair:
@@ -122,7 +140,8 @@ def mend(diagnosis: Diagnosis) -> Repair:
     changed = {
         name: raw for name, raw in after.files.items() if diagnosis.before.files.get(name) != raw
     }
-    return Repair(diagnosis.faults, changed, after, proof)
+    deleted = tuple(name for name in diagnosis.before.files if name not in after.files)
+    return Repair(diagnosis.mendable, changed, deleted, after, proof)
 
 
 def _look(folder: Folder, detectors: Mapping[Detector, Look]) -> list[Fault]:
@@ -134,14 +153,23 @@ def _look(folder: Folder, detectors: Mapping[Detector, Look]) -> list[Fault]:
     ]
 
 
-def _edits(faults: list[Fault]) -> Iterator[Edit]:
+def _edits(faults: Iterable[Fault]) -> Iterator[Edit]:
     for fault in faults:
-        yield from fault.edits
+        if fault.verdict == "fault":
+            yield from fault.edits
 
 
-def _notes(folder: Folder) -> Iterator[str]:
-    if folder.model and folder.says_llama and (difference := difference_from_llama(folder.model)):
+def _unchecked(folder: Folder) -> Iterator[str]:
+    """Why nobody looked at the tokenizer, where nobody did."""
+    if folder.llama or folder.model_error:
+        return
+    if folder.model and folder.says_llama:
+        difference = difference_from_llama(folder.model)
         yield f"{MODEL} is not of LLaMA's kind ({difference}): the tokenizer's files are left alone"
-    elif folder.model and not folder.says_llama:
+    elif TOKENIZER_JSON in folder.files:
+        return
+    elif folder.model:
         named = folder.settings.get("tokenizer_class") or folder.config.get("model_type")
         yield f"{named} is not LLaMA's tokenizer: its files are left alone"
+    else:
+        yield f"there is no {TOKENIZER_JSON}, and no {MODEL} of sentencepiece's kind"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from weightsmith.catalogue.repairs import Verdict
 from weightsmith.errors import JsonInvalid, WeightsmithError
 from weightsmith.formats.strict_json import parse_json
 
@@ -16,6 +17,8 @@ class Edit:
     file: str
     set: Mapping[str, Any] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
+    delete: bool = False
+    """The whole file goes."""
 
     def applied(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """The document with this edit made."""
@@ -34,7 +37,8 @@ class Fault:
     """What is there, and what should be."""
     edits: tuple[Edit, ...] = ()
     error: WeightsmithError | None = None
-    """Why it cannot be repaired from these files, where it cannot."""
+    """Why nothing can be repaired here, where that is so: without it, no file can be trusted."""
+    verdict: Verdict = "fault"
 
 
 def parse_object(raw: bytes, file: str) -> dict[str, Any]:

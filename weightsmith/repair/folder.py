@@ -1,5 +1,6 @@
 """A folder's tokenizer and config files, read together."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,12 +26,13 @@ MODEL: Final = "tokenizer.model"
 READ: Final = (CONFIG, GENERATION, SETTINGS, SPECIAL_MAP, ADDED, TOKENIZER_JSON, MODEL)
 """All files that are looked at."""
 
-SPACE: Final = "\u2581"
-"""What sentencepiece writes for a space."""
-
 ROLES: Final = ("bos_token", "eos_token", "unk_token")
 """The special tokens that every LLaMA tokenizer has; a pad token only some have."""
 
+TEMPLATE: Final = "chat_template"
+
+_PAD_TEXTS: Final = ("[PAD]", "<pad>", "<PAD>")
+"""What pad tokens are called by those who add one."""
 _LLAMA_CLASSES: Final = ("llamatokenizer", "llamatokenizerfast")
 _LLAMA_MODEL_TYPES: Final = ("llama", "llava", "mistral", "mixtral")
 """Whose vocabulary, where no tokenizer class is named, a sentencepiece model of LLaMA's kind is."""
@@ -68,6 +70,9 @@ class Folder:
         """The folder with these edits made; a file that none of them changes keeps its bytes."""
         folder = self
         for edit in edits:
+            if edit.delete:
+                folder = folder.without(edit.file)
+                continue
             document = edit.applied(folder.parsed(edit.file))
             if edit.file not in folder.files or document != folder.documents[edit.file]:
                 folder = folder.with_document(edit.file, document)
@@ -77,6 +82,12 @@ class Folder:
         """The folder with one JSON file new or replaced."""
         files = {**self.files, file: format_object(document)}
         return replace(self, files=files, documents={**self.documents, file: document})
+
+    def without(self, file: str) -> "Folder":
+        """The folder without one file, whether it is there or not."""
+        files = {name: raw for name, raw in self.files.items() if name != file}
+        documents = {name: said for name, said in self.documents.items() if name != file}
+        return replace(self, files=files, documents=documents)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -119,9 +130,14 @@ class Folder:
 
     @property
     def rows(self) -> int | None:
-        """Vocabulary rows of the model: by its weights, else by its config."""
-        said = self.config.get("vocab_size")
-        return self.embedding_rows or (said if isinstance(said, int) else None)
+        """Vocabulary rows of the model: by its weights, else by its config.
+
+        A model of several modalities may say it of its text part only, or of both.
+        """
+        nested = self.config.get("text_config")
+        places = (self.config, nested if isinstance(nested, dict) else {})
+        said = [place["vocab_size"] for place in places if type(place.get("vocab_size")) is int]
+        return self.embedding_rows or max(said, default=None)
 
     @cached_property
     def added(self) -> dict[int, AddedToken]:
@@ -156,13 +172,77 @@ class Folder:
         """Ids of all tokens by text: pieces, added tokens, and the pad token of the last row."""
         pieces = self.model.pieces if self.model else ()
         vocabulary = {piece.text: number for number, piece in enumerate(pieces)}
-        rows = self.rows
         for token in self.added.values():
-            if rows is None or token.id < rows:
+            if token != self.idle_pad:
                 vocabulary.setdefault(token.text, token.id)
         if self.unnamed_pad:
             vocabulary[self.unnamed_pad] = len(pieces)
         return vocabulary
+
+    @cached_property
+    def tokens(self) -> Mapping[str, int]:
+        """Ids of all tokens by text, whatever kind of tokenizer this is; empty if unknown."""
+        if self.model:
+            return self.vocabulary
+        model = self.parsed(TOKENIZER_JSON).get("model")
+        vocab = model.get("vocab") if isinstance(model, dict) else None
+        found: dict[str, int] = {}
+        if isinstance(vocab, dict):
+            found = {text: number for text, number in vocab.items() if type(number) is int}
+        elif isinstance(vocab, list):  # of a unigram model: pairs of text and score
+            found = {each[0]: n for n, each in enumerate(vocab) if isinstance(each, list) and each}
+        return found | {token.text: token.id for token in self.added.values()} if found else {}
+
+    @cached_property
+    def beyond_rows(self) -> dict[str, int]:
+        """Tokens that the model has no row for, but for a pad token that nothing needs."""
+        rows, idle = self.rows, self.idle_pad
+        return {
+            text: number
+            for text, number in self.tokens.items()
+            if rows is not None and number >= rows and (idle is None or text != idle.text)
+        }
+
+    @property
+    def tokens_lack_rows(self) -> bool:
+        """Whether the tokenizer is another model's: of its own tokens, not only of those that
+        somebody added, some are beyond the last row.
+        """
+        return bool(self.beyond_rows.keys() - {token.text for token in self.added.values()})
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether ``tokenizer.json`` begins every text with the BOS token."""
+        bos = token_text(self.settings.get("bos_token"))
+        rule = json.dumps(self.parsed(TOKENIZER_JSON).get("post_processor"))
+        return bos is not None and json.dumps(bos) in rule
+
+    @cached_property
+    def idle_pad(self) -> AddedToken | None:
+        """A pad token that was added without a row in the weights, and that nothing else uses."""
+        rows = self.embedding_rows
+        for token in self.added.values() if rows is not None else ():
+            named = [token_text(s.get("pad_token")) for s in (self.settings, self.special_map)]
+            is_pad = token.text in named or token.text in _PAD_TEXTS
+            if rows is not None and token.id >= rows and is_pad and not self._uses(token):
+                return token
+        return None
+
+    def _uses(self, token: AddedToken) -> bool:
+        """Whether anything names a token otherwise than as the pad token."""
+        for source in (self.settings, self.special_map):
+            listed = source.get("additional_special_tokens")
+            roles = [value for key, value in source.items() if key in ROLES]
+            roles += listed if isinstance(listed, list) else []
+            if token.text in map(token_text, roles) or token.text in str(source.get(TEMPLATE)):
+                return True
+        ids = [
+            number
+            for file in (CONFIG, GENERATION)
+            for role in ("bos_token", "eos_token")
+            for number in as_list(self.parsed(file).get(f"{role}_id"))
+        ]
+        return token.id in ids
 
     @cached_property
     def unnamed_pad(self) -> str | None:
@@ -189,14 +269,14 @@ class Folder:
     def right_id(self, role: str) -> int | None:
         """The id of `right_token`, where there is one."""
         text = self.right_token(role)
-        return None if text is None else self.vocabulary[text]
+        return None if text is None else self.tokens.get(text)
 
     def may_be(self, role: str, text: str) -> bool:
         """Whether a token may have a role: it is in the vocabulary and has no other role there."""
         others = {self.piece_of(other) for other in ROLES if other != role}
         if role == "unk_token":
             return text == self.piece_of(role)
-        return text in self.vocabulary and (role == "pad_token" or text not in others)
+        return text in self.tokens and (role == "pad_token" or text not in others)
 
     def piece_of(self, role: str) -> str | None:
         """The piece that the sentencepiece model itself has for a role."""
@@ -226,6 +306,11 @@ def read_folder(files: Mapping[str, bytes], embedding_rows: int | None = None) -
         except DamagedInput as error:
             model = error
     return Folder(files, documents, model, embedding_rows)
+
+
+def as_list(value: object) -> list[Any]:
+    """A value that may be one or several, as a list."""
+    return value if isinstance(value, list) else [value]
 
 
 def token_text(value: object) -> str | None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from weightsmith.errors import TokenizerInvalid, TokenizerUnproved
-from weightsmith.repair.folder import MODEL, SPACE, TOKENIZER_JSON, AddedToken, Folder
+from weightsmith.formats.sentencepiece_model import SPACE
+from weightsmith.repair.folder import MODEL, TOKENIZER_JSON, AddedToken, Folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -6,6 +6,8 @@ from weightsmith.catalogue.repairs import KnownRepair
 from weightsmith.repair.faults import Edit, Fault
 from weightsmith.repair.folder import (
     ADDED,
+    CONFIG,
+    GENERATION,
     ROLES,
     SETTINGS,
     SPECIAL_MAP,
@@ -106,6 +108,37 @@ def missing_pad_row(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
         edits.append(Edit(SPECIAL_MAP, {"pad_token": settings["pad_token"]}))
     evidence = f"the model has {folder.rows} rows, the tokenizer {number} tokens"
     yield Fault(known.id, ADDED, evidence, tuple(edits))
+
+
+def pad_without_row(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """An added pad token that the weights have no row for, and that nothing else uses."""
+    pad = folder.idle_pad
+    if pad is None:
+        return
+    edits = []
+    if pad.text in folder.parsed(ADDED):
+        gone = len(folder.parsed(ADDED)) == 1
+        edits.append(Edit(ADDED, remove=(pad.text,), delete=gone))
+    decoder = folder.settings.get("added_tokens_decoder")
+    if isinstance(decoder, dict) and str(pad.id) in decoder:
+        kept = {number: entry for number, entry in decoder.items() if number != str(pad.id)}
+        edits.append(Edit(SETTINGS, {"added_tokens_decoder": kept}))
+    if token_text(folder.settings.get("pad_token")) == pad.text:
+        edits.append(Edit(SETTINGS, {"pad_token": None}))
+    if token_text(folder.special_map.get("pad_token")) == pad.text:
+        edits.append(Edit(SPECIAL_MAP, remove=("pad_token",)))
+    listed = folder.parsed(TOKENIZER_JSON).get("added_tokens")
+    if isinstance(listed, list):
+        kept_tokens = [e for e in listed if not (isinstance(e, dict) and e.get("id") == pad.id)]
+        if len(kept_tokens) < len(listed):
+            edits.append(Edit(TOKENIZER_JSON, {"added_tokens": kept_tokens}))
+    edits += [
+        Edit(file, {"pad_token_id": None})
+        for file in (CONFIG, GENERATION)
+        if folder.parsed(file).get("pad_token_id") == pad.id
+    ]
+    evidence = f"{pad.text} has the id {pad.id}, the weights have {folder.embedding_rows} rows"
+    yield Fault(known.id, edits[0].file, evidence, tuple(edits))
 
 
 def added_entry(text: str, **flags: bool) -> dict[str, object]:

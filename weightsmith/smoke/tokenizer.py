@@ -1,35 +1,67 @@
-"""Ask transformers, in a child process, what it makes of a tokenizer folder."""
+"""Ask transformers, in a child process, what it makes of a tokenizer's files."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from weightsmith.errors import TokenizerUnproved
+from weightsmith.repair.faults import format_object, parse_object
+from weightsmith.repair.folder import CONFIG, GENERATION, SETTINGS
 from weightsmith.repair.proof import Answers
 
 _SCRIPT: Final = Path(__file__).with_name("read_tokenizer.py")
 _LIMIT_S: Final = 300
-_QUIET: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+_QUIET: Final = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+_CONFIG_KEYS: Final = ("model_type",)
+"""All that a tokenizer needs of ``config.json``: by it, transformers 5 chooses some classes.
+
+What else stands there may name code to fetch and run: `auto_map`, kernels for attention and
+experts, quantisation.
+"""
+_SETTINGS_KEYS: Final = (
+    *("add_bos_token", "add_eos_token", "add_prefix_space", "legacy", "tokenizer_class"),
+    *("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens"),
+    *("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token"),
+    *("clean_up_tokenization_spaces", "spaces_between_special_tokens", "split_special_tokens"),
+    *("do_lower_case", "strip_accents", "tokenize_chinese_chars", "keep_accents", "errors"),
+    *("model_input_names", "model_max_length", "padding_side", "truncation_side"),
+    *("use_default_system_prompt", "backend", "fix_mistral_regex", "chat_template", "extra_ids"),
+)
+"""Settings of a tokenizer that are plain values; others may name files and code elsewhere."""
 
 
 def ask_transformers(
-    folder: Path, texts: Sequence[str], *, python: str = sys.executable, slow: bool = False
+    files: Mapping[str, bytes],
+    texts: Sequence[str],
+    scratch: Path,
+    *,
+    python: str = sys.executable,
+    slow: bool = False,
 ) -> Answers:
     """The ids that ``AutoTokenizer`` gives to `texts`, and these ids decoded again.
 
-    Nothing in the folder is run, nothing is fetched, no module comes from the working directory.
-    Raises: TokenizerUnproved, if transformers cannot load the folder.
+    It reads copies of `files` in the new directory `scratch`, of config and settings only what a
+    tokenizer needs; nothing is fetched, and no module comes from there or the working directory.
+    Raises: TokenizerUnproved, if transformers cannot load them.
     """
+    scratch.mkdir()
+    for name, raw in _needed(files).items():
+        (scratch / name).write_bytes(raw)
     reader = "transformers"
-    command = [python, "-P", str(_SCRIPT), str(folder), *(["slow"] if slow else [])]
+    command = [python, "-P", str(_SCRIPT), str(scratch), *(["slow"] if slow else [])]
     try:
         done = subprocess.run(  # noqa: S603  (our own script)
             command,
-            input=json.dumps(list(texts)),
+            input=json.dumps({"texts": list(texts), "limit_s": _LIMIT_S}),
             capture_output=True,
             text=True,
             encoding="utf-8",
@@ -45,3 +77,14 @@ def ask_transformers(
         raise TokenizerUnproved(reader=reader, reason=last[0])
     answer = json.loads(done.stdout.splitlines()[-1])
     return Answers(answer["reader"], answer["ids"], answer["texts"])
+
+
+def _needed(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files with nothing in them but what a tokenizer is made of."""
+    needed = {name: raw for name, raw in files.items() if name != GENERATION}
+    for name, keys in ((CONFIG, _CONFIG_KEYS), (SETTINGS, _SETTINGS_KEYS)):
+        if name in needed:
+            said: dict[str, Any] = parse_object(needed[name], name)
+            kept = {key: value for key, value in said.items() if key in keys}
+            needed[name] = format_object(kept)
+    return needed

@@ -10,6 +10,7 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.discover import discover
 from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.checkpoint.renamed import named_like
+from weightsmith.engine.in_place import is_left
 from weightsmith.engine.staging import Staging
 from weightsmith.errors import WeightsmithError
 from weightsmith.ops.verify.report import Check, judged
@@ -110,8 +111,8 @@ def _tokenizer(subject: Subject) -> Check:
         found = diagnose(files, embedding_rows=checkpoint.embedding_rows)
     except WeightsmithError as error:
         return Check("tokenizer", "FAIL", (str(error),), error.hint_text)
-    if not found.faults and found.notes:
-        return Check("tokenizer", "not checked", found.notes)
+    if not found.faults and found.unchecked:
+        return Check("tokenizer", "not checked", found.unchecked)
     problems = [f"{fault.file}: {fault.evidence} [{fault.id}]" for fault in found.faults]
     cures = [fault.error.hint_text for fault in found.faults if fault.error]
     hint = cures[0] if cures else _cure(subject)
@@ -135,7 +136,8 @@ def _leftovers(subject: Subject) -> Check:
     for part in subject.parts.values():
         here = Path(os.path.abspath(part.directory))  # noqa: PTH100  (staging lies beside a link)
         corner = here / _HUB_CORNER
-        found = [entry.name for entry in os.scandir(here) if entry.name.endswith(_UNFINISHED)]
+        names = [entry.name for entry in os.scandir(here)]
+        found = [name for name in names if name.endswith(_UNFINISHED) or is_left(name)]
         found += [f"{_HUB_CORNER}/{path.name}" for path in corner.glob("**/*.incomplete")]
         problems += [f"{name} was left by something unfinished" for name in sorted(found)]
         if here.name and os.path.lexists(staging := Staging(here).path):
