@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-slow check fix bench docs clean
+.PHONY: help demo setup test test-slow test-real check fix bench docs clean
 
 help: ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,13 +23,16 @@ $(READY): pyproject.toml .ci/constraints.txt
 	touch $@
 
 # Containers often forbid bytecode: then each process of the tests would compile everything anew.
-test test-slow: export PYTHONDONTWRITEBYTECODE =
+test test-slow test-real: export PYTHONDONTWRITEBYTECODE =
 
 test: $(READY) ## Run the tests, in a minute and a half on two cores
 	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow and not real'
 
 test-slow: $(READY) ## Run the tests that take longer
 	$(BIN)/python -m pytest -m 'slow and not real'
+
+test-real: $(READY) ## Run the tests with real tokenizers, which packages carry
+	$(BIN)/python -m pytest -m real
 
 check: $(READY) ## Format, lint, types, generated pages
 	$(BIN)/ruff format --check .

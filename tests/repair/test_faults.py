@@ -242,6 +242,126 @@ def test_true_ids_come_from_the_model_and_not_from_a_table() -> None:
     assert "token-ids-wrong" not in fault_ids(kept)
 
 
+# --- a tokenizer that is not the model's ----------------------------------------------------------
+
+
+def guanaco(healthy: Files) -> Files:
+    """A pad token was added in all files that can name one, and no row for it."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    entry = {"content": "[PAD]", "special": True, **flags}
+    files = changed(healthy, SETTINGS, setting(pad_token="[PAD]"))
+    files = changed(files, SETTINGS, lambda doc: doc["added_tokens_decoder"].update({"400": entry}))
+    files = changed(files, SPECIAL_MAP, setting(pad_token="[PAD]"))
+    files = changed(files, CONFIG, setting(pad_token_id=400))
+    files = changed(
+        files, "tokenizer.json", lambda doc: doc["added_tokens"].append({"id": 400, **entry})
+    )
+    return {**files, ADDED: document({"[PAD]": 400})}
+
+
+def test_an_added_pad_token_without_a_row_goes_from_all_files(healthy: Files) -> None:
+    files = guanaco(healthy)
+    assert "pad-token-without-row" in fault_ids(files, embedding_rows=400)
+    repair = mend(diagnose(files, embedding_rows=400))
+    after = dict(repair.after.files)
+    assert repair.deleted == (ADDED,)
+    assert not any(b"[PAD]" in raw for raw in after.values())
+    assert said(after, CONFIG)["pad_token_id"] is None
+    assert fault_ids(after, embedding_rows=400) == []
+
+
+@pytest.mark.parametrize(
+    "file,change",
+    [
+        (CONFIG, setting(eos_token_id=400)),
+        (SETTINGS, setting(additional_special_tokens=["[PAD]"])),
+        (SETTINGS, setting(chat_template="{{ '[PAD]' }}")),
+        (SETTINGS, setting(eos_token="[PAD]")),
+    ],
+)
+def test_one_that_something_uses_is_reported_and_nothing_is_written_for_it(
+    healthy: Files, file: str, change: Callable[[dict[str, Any]], object]
+) -> None:
+    files = changed(guanaco(healthy), file, change)
+    diagnosis = diagnose(files, embedding_rows=400)
+    assert [fault.id for fault in diagnosis.faults if fault.verdict == "report"] == [
+        "vocab-size-small"
+    ]
+    assert b"[PAD]" in mend(diagnosis).after.files[ADDED]
+
+
+def test_without_weights_to_count_rows_of_it_is_reported(healthy: Files) -> None:
+    diagnosis = diagnose(guanaco(healthy))
+    assert [(f.id, f.verdict) for f in diagnosis.faults] == [("vocab-size-small", "report")]
+    assert mend(diagnosis).changed == {}
+
+
+def byte_pairs(count: int, special: dict[str, int]) -> bytes:
+    """A ``tokenizer.json`` of another kind than LLaMA's, as far as its ids go."""
+    vocab = {f"t{number}": number for number in range(count)}
+    entries = [{"id": number, "content": text, "special": True} for text, number in special.items()]
+    return document({"added_tokens": entries, "model": {"type": "BPE", "vocab": vocab}})
+
+
+def llama_3(config: dict[str, object], **settings: object) -> Files:
+    """A tokenizer of 600 tokens and two more, and what a config says beside it."""
+    ends = {"<begin>": 600, "<end>": 601}
+    settings = {"bos_token": "<begin>", "eos_token": "<end>", **settings}
+    return {
+        "tokenizer.json": byte_pairs(600, ends),
+        SETTINGS: document({"tokenizer_class": "PreTrainedTokenizerFast", **settings}),
+        CONFIG: document({"model_type": "llama", "vocab_size": 602, **config}),
+    }
+
+
+@pytest.mark.parametrize("ids", [{"bos_token_id": 600, "eos_token_id": 601}, {"eos_token_id": 2}])
+def test_the_tokenizer_of_another_model_is_reported_and_nothing_is_written(
+    ids: dict[str, object],
+) -> None:
+    diagnosis = diagnose(llama_3({**ids, "vocab_size": 320}))
+    (fault,) = diagnosis.faults
+    assert (fault.id, fault.verdict) == ("vocab-size-small", "report")
+    assert "the model has 320 rows, the tokenizer more: t320 (320)" in fault.evidence
+    assert mend(diagnosis).changed == {}
+
+
+def test_ids_that_contradict_the_tokenizer_are_mended_in_any_family() -> None:
+    files = llama_3({"bos_token_id": 1, "eos_token_id": 2})
+    assert fault_ids(files) == ["token-ids-wrong"]  # no text gets a BOS: its id is read by nobody
+    assert said(mended(files), CONFIG)["eos_token_id"] == 601
+    assert fault_ids(llama_3({"bos_token_id": 601, "eos_token_id": [600]})) == []
+
+
+def test_ids_of_a_larger_tokenizer_are_reported_where_the_model_has_rows_for_them(
+    healthy: Files,
+) -> None:
+    files = changed(healthy, CONFIG, setting(eos_token_id=501, vocab_size=512))
+    diagnosis = diagnose(files)
+    assert [(f.id, f.verdict) for f in diagnosis.faults] == [("token-ids-wrong", "report")]
+    assert mend(diagnosis).changed == {}
+
+
+def test_a_pad_id_that_the_tokenizer_has_is_not_put_out_of_the_way() -> None:
+    files = llama_3({"pad_token_id": 601, "vocab_size": 600}, pad_token="<end>")
+    assert fault_ids(files) == ["vocab-size-small"]
+
+
+@pytest.mark.parametrize(
+    "files,why",
+    [
+        ({"tokenizer.model": b"IQ== 0\nIg== 1\n"}, "there is no tokenizer.json"),
+        ({"tekken.json": b"{}"}, "there is no tokenizer.json"),
+        ({"vocab.json": b"{}", "merges.txt": b""}, "there is no tokenizer.json"),
+    ],
+)
+def test_a_tokenizer_that_nobody_looked_at_is_not_said_to_be_in_order(
+    files: Files, why: str
+) -> None:
+    settings = document({"tokenizer_class": "GPT2Tokenizer"})
+    (reason,) = diagnose({**files, SETTINGS: settings}).unchecked
+    assert why in reason
+
+
 # --- other families -------------------------------------------------------------------------------
 
 

@@ -4,6 +4,8 @@ import itertools
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -293,6 +295,30 @@ def test_a_repair_stopped_at_any_step_is_finished_by_running_it_again(
         fix_tokenizer(copy)
         assert tree(copy) == tree(whole)
     assert step > 20
+
+
+KILLED = """
+import os, sys
+from weightsmith import fs
+from weightsmith.cli.main import run
+fs.on_durable_step = lambda: os._exit(99)
+run(["fix-tokenizer", sys.argv[1]])
+"""
+
+
+def test_a_killed_repair_leaves_nothing_in_the_temporary_directory(
+    tmp_path: Path, folder: Path, without_transformers: None
+) -> None:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    before = tree(folder)
+    line = [sys.executable, "-c", KILLED, str(folder)]
+    done = subprocess.run(line, env=os.environ | {"TMPDIR": str(scratch)}, check=False)
+    assert done.returncode == 99
+    assert list(scratch.iterdir()) == []
+    assert {name: tree(folder)[name] for name in before} == before
+    fix_tokenizer(folder)
+    assert not [name for name in tree(folder) if ".weightsmith-" in name]
 
 
 def test_a_manifest_of_files_that_somebody_else_changed_is_left_alone(

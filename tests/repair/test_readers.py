@@ -25,6 +25,13 @@ from weightsmith.smoke import tokenizer as smoke
 ROOT = Path(__file__).parents[2]
 TRUE_HELLO = [314, 265, 323, 323, 322]
 """What sentencepiece makes of "hello" with the vectors' model."""
+STUB = b"""
+import pathlib
+pathlib.Path(__file__).with_suffix(".called").touch()
+def __getattr__(name):
+    raise AttributeError(name)
+"""
+"""A package that leaves a trace when it is imported."""
 STARTS_WITH_SPACE = re.compile(r"(^|>|\])[ \u2581]")
 """A text, or what follows a special token in it."""
 BASES = [
@@ -108,6 +115,47 @@ def test_nothing_in_the_folder_or_the_working_directory_is_run(
     monkeypatch.chdir(folder)
     assert smoke.ask_transformers(files, ["hello"], tmp_path / "scratch").ids == [[1, *TRUE_HELLO]]
     assert not list(folder.glob("*.ran"))
+
+
+def test_nothing_that_settings_or_config_name_is_fetched_or_imported(
+    tmp_path: Path, healthy: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stubs = write(tmp_path / "stubs", dict.fromkeys(("kernels.py", "evil.py", "triton.py"), STUB))
+    monkeypatch.setenv("PYTHONPATH", str(stubs))
+    named = {
+        "_attn_implementation": "org/kernel@rev",
+        "_experts_implementation": "org/kernel@rev",
+        "use_kernels": True,
+        "auto_map": {"AutoConfig": "evil.Evil", "AutoTokenizer": ["evil.Evil", None]},
+        "quantization_config": {"quant_method": "evil", "code": "evil.py"},
+    }
+    files = changed(healthy, "config.json", lambda doc: doc.update(named))
+    files = changed(files, "tokenizer_config.json", lambda doc: doc.update(named))
+    scratch = tmp_path / "scratch"
+    assert smoke.ask_transformers(files, ["hello"], scratch).ids == [[1, *TRUE_HELLO]]
+    assert not list(stubs.glob("*.called"))
+    copied = [(scratch / name).read_text() for name in ("config.json", "tokenizer_config.json")]
+    assert not any(key in text for key in named for text in copied)
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "import socket; socket.create_connection(('127.0.0.1', 9))",
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', ''])",
+        "import os; os.system('true')",
+    ],
+)
+def test_who_reads_a_tokenizer_reaches_no_network_and_no_program(attempt: str) -> None:
+    code = f"import sys; sys.addaudithook(__import__('read_tokenizer')._refuse); {attempt}"
+    path = Path(smoke.__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(path)!r}); {code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "PermissionError" in done.stderr
 
 
 def test_a_folder_that_transformers_cannot_load_is_told_in_its_words(tmp_path: Path) -> None:

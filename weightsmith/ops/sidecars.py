@@ -74,7 +74,9 @@ def publish_sidecars(
         true[CONFIG[0]], keys = true_config(raw[CONFIG[0]], source, outputs, settings or {})
         if keys:
             changes[CONFIG[0]] = [f"{' and '.join(keys)} made to say what the files hold"]
-    mended, repairs, faults = _mended(true, outputs, repair=repair)
+    mended, deleted, repairs, faults = _mended(true, outputs, repair=repair)
+    for name in deleted:
+        del true[name]
     for name in mended:
         changes.setdefault(name, []).append("repaired" if name in raw else "made")
     contents = dict(sorted((true | mended).items()))
@@ -114,19 +116,19 @@ def _origins(sources: Mapping[str, Checkpoint]) -> tuple[dict[str, str], tuple[s
 
 def _mended(
     files: dict[str, bytes], outputs: Sequence[TensorInfo], *, repair: bool
-) -> tuple[dict[str, bytes], tuple[str, ...], tuple[str, ...]]:
-    """New content by name, the ids of what it repairs, and the faults that stay."""
+) -> tuple[dict[str, bytes], tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """New content by name, what goes, the ids of what is repaired, and the faults that stay."""
     try:
         diagnosis = diagnose(files, embedding_rows=embedding_rows(outputs))
-        faults = tuple(f"{fault.file}: {fault.evidence}" for fault in diagnosis.faults)
-        if not repair or not faults:
-            return {}, (), faults
-        mended = mend(diagnosis)
+        mended = mend(diagnosis) if repair and diagnosis.faults else None
     except WeightsmithError as error:
         # Weights can be right beside sidecars that cannot be repaired; the user is told.
-        return {}, (), (str(error),)
-    ids = tuple(dict.fromkeys(fault.id for fault in mended.faults))
-    return dict(mended.changed), ids, ()
+        return {}, (), (), (str(error),)
+    done = mended.faults if mended else ()
+    stay = [each for each in diagnosis.faults if each not in done]
+    faults = tuple(f"{fault.file}: {fault.evidence}" for fault in stay)
+    ids = tuple(dict.fromkeys(fault.id for fault in done))
+    return dict(mended.changed) if mended else {}, mended.deleted if mended else (), ids, faults
 
 
 def true_config(

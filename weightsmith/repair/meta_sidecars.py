@@ -167,10 +167,14 @@ def _mended(
     """The files with the tokenizer's own made from ``tokenizer.model``, as a repair would."""
     if MODEL in files:
         try:
-            repair = mend(diagnose(files, embedding_rows=facts.sizes["vocab_size"]))
+            diagnosis = diagnose(files, embedding_rows=facts.sizes["vocab_size"])
+            repair = mend(diagnosis)
         except WeightsmithError as error:
             # The weights are right all the same; the user is told.
             notes.append(str(error))
         else:
             files = {**files, **repair.changed}
+            notes += diagnosis.unchecked
+            left = (fault for fault in diagnosis.faults if fault not in repair.faults)
+            notes += [f"{fault.file}: {fault.evidence}" for fault in left]
     return files, tuple(notes)

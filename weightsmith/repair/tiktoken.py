@@ -14,7 +14,7 @@ END_OF_TURN: Final = "<|eot_id|>"
 _RESERVED: Final = "<|reserved_special_token_{}|>"
 _SPECIAL_COUNT: Final = 256
 
-_PATTERN: Final = (
+PATTERN: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -71,7 +71,7 @@ def tokenizer_files(
             "pretokenizers": [
                 {
                     "type": "Split",
-                    "pattern": {"Regex": _PATTERN},
+                    "pattern": {"Regex": PATTERN},
                     "behavior": "Isolated",
                     "invert": False,
                 },
