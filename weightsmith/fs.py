@@ -310,11 +310,15 @@ def write_durably(path: Path, content: bytes) -> None:
 
     The name is nobody else's: what lies under a name that can be guessed may be somebody's file.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    partial = path.with_name(f".weightsmith-{secrets.token_hex(8)}.tmp")
     file = create(partial, exclusive=True)
-    file.write_from(0, memoryview(content))
-    file.sync()
-    rename(partial, path)
+    try:
+        file.write_from(0, memoryview(content))
+        file.sync()
+        rename(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def rename(old: Path, new: Path) -> None:
