@@ -257,7 +257,7 @@ def test_no_page_is_written_over_weights_or_where_none_can_be(
 def test_a_page_that_cannot_be_written_is_no_defect(
     weightsmith: RunCommand, models: tuple[str, str], tmp_path: Path
 ) -> None:
-    said = weightsmith("diff", *models, "--html", str(tmp_path / ("x" * 300)))
+    said = weightsmith("diff", *models, "--html", str(tmp_path / ("x" * 300 + ".html")))
     assert (said.code, said.out) == (9, "")
     assert "target-unwritable" in said.err
 
