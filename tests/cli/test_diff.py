@@ -13,6 +13,7 @@ import torch
 from tests.cli.conftest import RunCommand
 from tests.diff.models import base, tuned
 from tests.engine.folders import write_model
+from weightsmith import fs
 from weightsmith.cli.diff_text import format_relative, format_share
 
 VOID = {"meta", "link", "col", "input"}
@@ -255,9 +256,16 @@ def test_no_page_is_written_over_weights_or_where_none_can_be(
 
 
 def test_a_page_that_cannot_be_written_is_no_defect(
-    weightsmith: RunCommand, models: tuple[str, str], tmp_path: Path
+    weightsmith: RunCommand,
+    models: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said = weightsmith("diff", *models, "--html", str(tmp_path / ("x" * 300 + ".html")))
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(fs, "rename", refused)
+    said = weightsmith("diff", *models, "--html", str(tmp_path / "x.html"))
     assert (said.code, said.out) == (9, "")
     assert "target-unwritable" in said.err
 
