@@ -18,8 +18,25 @@ import click
 from weightsmith.cli.options import Context, dashed, write_examples
 from weightsmith.cli.output import Output, command_line
 from weightsmith.cli.usage import usage_error
-from weightsmith.errors import InternalError, Interrupted, MemoryRanOut, WeightsmithError
+from weightsmith.errors import (
+    InternalError,
+    Interrupted,
+    MemoryRanOut,
+    PackageMissing,
+    WeightsmithError,
+)
 from weightsmith.version import __version__
+
+_PACKAGES: Final = {
+    "accelerate": "loading a model a tensor at a time",
+    "huggingface_hub": "reaching the hub",
+    "safetensors": "loading a model",
+    "sentencepiece": "proving a tokenizer",
+    "tokenizers": "reading tokenizer.json",
+    "torch": "multiplying matrices and loading a model",
+    "transformers": "loading a model or its tokenizer",
+}
+"""What a light install may lack, and what it is needed for."""
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "apply-delta": (
@@ -153,6 +170,10 @@ def run(args: Sequence[str]) -> int:
         except KeyboardInterrupt:
             again = command_line(["weightsmith", *args])
             return _fail(output, Interrupted(context=_kept(output), hint=f"to go on: {again}"))
+        except ImportError as error:
+            if (missing := package_missing(error)) is None:
+                return _fail(output, _internal_error(error))
+            return _fail(output, missing)
         except MemoryError as error:
             reason = str(error) or "an allocation failed"
             return _fail(output, MemoryRanOut(reason=reason, context=_kept(output)))
@@ -160,6 +181,17 @@ def run(args: Sequence[str]) -> int:
             return _fail(output, _internal_error(error))
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
+
+
+def package_missing(error: ImportError) -> PackageMissing | None:
+    """The fault of a light install: a package that we need for this, and that is not there.
+
+    None where the import failed for another reason: that is a defect of ours or of the package.
+    """
+    package = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or package not in _PACKAGES:
+        return None
+    return PackageMissing(wish=_PACKAGES[package], package=package)
 
 
 def _kept(output: Output) -> list[str]:

@@ -189,7 +189,7 @@ class Output:
             self._live.set_aside() if self._live else nullcontext()
         )
         with above_bar:
-            stream.write(encodable(text, stream.encoding) + end)
+            stream.write(encodable(text, stream.encoding or "utf-8") + end)
             stream.flush()
 
 

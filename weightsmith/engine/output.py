@@ -12,8 +12,10 @@ from typing import Any, Self, TypeVar
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.table import SAFETENSORS
 from weightsmith.engine.finished import damage, made_otherwise
 from weightsmith.engine.inputs import File, require_unchanged
+from weightsmith.engine.library_reader import require_readable
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, read_manifest
 from weightsmith.engine.options import Bindings, Options
@@ -136,7 +138,10 @@ class Making(ABC):
         if kept:
             total = len(self.plan.shards)
             self.progress.note(f"continuing: {len(kept)} of {total} file(s) kept")
-        manifest = self.make(kept)
+        manifest, output = self.make(kept), self.staging.output
+        for name in manifest.files:
+            if name.endswith(SAFETENSORS) and (unread := require_readable(output / name)):
+                self.progress.note(unread)
         self.staging.write(MANIFEST, manifest.to_bytes())
         fs.sync_directory(self.staging.output)
         try:
