@@ -13,13 +13,12 @@ from weightsmith.catalogue.consistency import inconsistencies
 from weightsmith.catalogue.load import (
     alias,
     find_prompt,
-    find_release,
     load_bases,
     load_prompts,
     load_releases,
 )
+from weightsmith.catalogue.match import Recognition, contradictions, match
 from weightsmith.catalogue.page import render
-from weightsmith.catalogue.recognise import Recognition, contradictions, recognise
 from weightsmith.catalogue.schema import Base, Checksums, HubRepo, Release, Signs, parse_entries
 from weightsmith.checkpoint.opening import open_checkpoint
 
@@ -84,9 +83,16 @@ def base_of(name: str) -> Base:
 
 
 def release_of(repo_id: str) -> Release:
-    release = find_release(repo_id)
-    assert release is not None
+    named = repo_id.casefold()
+    (release,) = (
+        each for each in load_releases() for repo in each.hub if repo.id.casefold() == named
+    )
     return release
+
+
+def is_ambiguous(found: Recognition) -> bool:
+    """Whether what it may be is applied differently, so that the user must choose."""
+    return found.rules is None and bool(found.candidates)
 
 
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -95,7 +101,7 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 def recognised(vector: str, repo_id: str | None = None, **config: object) -> Recognition:
     folder = VECTORS / vector
-    return recognise(
+    return match(
         repo_id=repo_id,
         config={**json.loads((folder / "delta/config.json").read_text()), **config},
         delta_shapes=shapes(folder / "delta"),
@@ -164,7 +170,7 @@ class TestEntries:
             for file in group.files
             if file.endswith(".pth")
         }
-        assert shards == {f"consolidated.{n:02}.pth" for n in range(base.meta_shards)}
+        assert shards == {f"consolidated.{n:02}.pth" for n in range(len(shards))}
 
     def test_all_sources_agree_on_the_one_tokenizer_model(self) -> None:
         groups = [group for base in load_bases() for group in base.checksums]
@@ -203,7 +209,6 @@ class TestEntries:
         assert base_of("LLaMA-7B").hidden_size == 4096
         assert release_of("LMSYS/Vicuna-7B-delta-v0").id == "vicuna-7b-v0"
         assert alias("llama-3-8b") is None
-        assert find_release("lmsys/vicuna-7b-v1.5") is None
 
 
 class TestSchema:
@@ -313,7 +318,7 @@ class TestRecognition:
     def test_shikra_is_one_release_by_its_config(self) -> None:
         base = {"model.embed_tokens.weight": (400, 32)}
         delta = {"model.embed_tokens.weight": (403, 32), "model.mm_projector.bias": (32,)}
-        found = recognise(
+        found = match(
             repo_id=None, config={"model_type": "shikra"}, delta_shapes=delta, base_shapes=base
         )
         assert found.release is not None
@@ -321,7 +326,7 @@ class TestRecognition:
 
     def test_projector_that_the_base_has_too_is_not_taken_for_whole(self) -> None:
         delta = shapes(VECTORS / "llava_v0/delta")
-        found = recognise(
+        found = match(
             repo_id=None,
             config=json.loads((VECTORS / "llava_v0/delta/config.json").read_text()),
             delta_shapes=delta,
@@ -331,7 +336,7 @@ class TestRecognition:
 
     def test_llava_config_with_another_unknown_tensor_is_not_recognised(self) -> None:
         folder = VECTORS / "llava_v0"
-        found = recognise(
+        found = match(
             repo_id=None,
             config=json.loads((folder / "delta/config.json").read_text()),
             delta_shapes={**shapes(folder / "delta"), "model.resampler.weight": (4, 4)},
@@ -342,7 +347,7 @@ class TestRecognition:
     @pytest.mark.parametrize("vector", ["vicuna_v0", "alpaca_wdiff"])
     def test_one_more_row_is_ambiguous_whatever_it_was_made_with(self, vector: str) -> None:
         found = recognised(vector)
-        assert found.ambiguous
+        assert is_ambiguous(found)
         assert {each.new_rows for each in found.candidates} == {"zero", "mean", "none"}
         assert {each.id for each in found.candidates} >= {"vicuna-7b-v0", "alpaca-7b", "panda-7b"}
         for choice in ("1 vocabulary row", "zero", "mean", "whole"):
@@ -351,7 +356,7 @@ class TestRecognition:
     def test_equal_shapes_leave_nothing_to_decide(self) -> None:
         found = recognised("vicuna_v1_1")
         assert (found.release, found.rules, found.candidates) == (None, None, ())
-        assert not found.ambiguous
+        assert not is_ambiguous(found)
 
     @pytest.mark.parametrize(
         "vector, repo_id, release",
@@ -379,14 +384,14 @@ class TestRecognition:
         ["vicuna-7b", "Vicuna-7B-delta-v0", "vicuna-7b-delta-v0-copy", "delta", "tatsu-lab"],
     )
     def test_directory_with_nearly_the_name_decides_nothing(self, name: str) -> None:
-        assert recognised("vicuna_v0", name).ambiguous
+        assert is_ambiguous(recognised("vicuna_v0", name))
 
     @pytest.mark.parametrize("name", ["vicuna-7b-delta-v1.1", "LLaVA-7b-delta-v0", "k2_fp_delta"])
     def test_directory_whose_shapes_belie_its_name_is_not_believed(self, name: str) -> None:
-        assert recognised("vicuna_v0", name).ambiguous
+        assert is_ambiguous(recognised("vicuna_v0", name))
 
     def test_xor_release_is_recognised_by_its_folder(self) -> None:
-        found = recognise(
+        found = match(
             repo_id="oasst-sft-6-llama-30b-xor", config={}, delta_shapes={}, base_shapes={}
         )
         assert found.rules is not None
@@ -407,27 +412,25 @@ class TestRecognition:
     ) -> None:
         llava = release_of("liuhaotian/LLaVA-7b-delta-v0")
         twins = (llava, replace(llava, id="twin", new_rows="mean"))
-        monkeypatch.setattr("weightsmith.catalogue.recognise.load_releases", lambda: twins)
+        monkeypatch.setattr("weightsmith.catalogue.match.load_releases", lambda: twins)
         found = recognised("llava_v0")
-        assert found.ambiguous
+        assert is_ambiguous(found)
         assert found.candidates == twins
 
     def test_ziya_like_shapes_offer_whole_embeddings_and_hub_id_decides_them(self) -> None:
         base = dict.fromkeys(EMBEDDINGS, (400, 32))
         delta = dict.fromkeys(EMBEDDINGS, (512, 32))
-        unnamed = recognise(repo_id=None, config={}, delta_shapes=delta, base_shapes=base)
-        assert unnamed.ambiguous
+        unnamed = match(repo_id=None, config={}, delta_shapes=delta, base_shapes=base)
+        assert is_ambiguous(unnamed)
         assert "ziya-llama-13b-v1" in {each.id for each in unnamed.candidates}
-        named = recognise(
-            repo_id="Ziya-LLaMA-13B-v1", config={}, delta_shapes=delta, base_shapes=base
-        )
+        named = match(repo_id="Ziya-LLaMA-13B-v1", config={}, delta_shapes=delta, base_shapes=base)
         assert named.rules is not None
         assert named.rules.whole == WHOLE_WITH_BUFFERS
 
     def test_fewer_rows_or_other_shapes_are_no_known_release(self) -> None:
         wide, narrow = {"w": (400, 32)}, {"w": (400, 16)}
         for delta, base in (({"w": (399, 32)}, wide), (wide, narrow), ({"v": (1,)}, wide)):
-            found = recognise(repo_id=None, config={}, delta_shapes=delta, base_shapes=base)
+            found = match(repo_id=None, config={}, delta_shapes=delta, base_shapes=base)
             assert (found.rules, found.candidates) == (None, ())
 
     @given(
@@ -441,7 +444,7 @@ class TestRecognition:
         config = {"model_type": "llama", "hidden_size": width, "torch_dtype": dtype}
         base = dict.fromkeys(EMBEDDINGS, (400, width))
         delta = dict.fromkeys(EMBEDDINGS, (400 + rows, width))
-        found = recognise(repo_id=None, config=config, delta_shapes=delta, base_shapes=base)
+        found = match(repo_id=None, config=config, delta_shapes=delta, base_shapes=base)
         assert found.release is None
         assert found.rules is None
 

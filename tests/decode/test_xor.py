@@ -239,7 +239,7 @@ def release(vector: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         base, checksums=(dataclasses.replace(right, needed_by=(known.id,)),)
     )
     monkeypatch.setattr(
-        file_release, "named_like", lambda name: [(ours, name)] if "oasst" in name else []
+        file_release, "releases_named", lambda name: [(ours, name)] if "oasst" in name else []
     )
     monkeypatch.setattr(file_release, "alias", lambda _: theirs)
     return vector.rename(vector.with_name("oasst-sft-6-llama-30b-xor"))

@@ -117,9 +117,9 @@ def test_an_input_that_changed_since_is_refused_and_restart_starts_afresh(
 def _inside_a_storage(shard: Path) -> int:
     """An element of the largest tensor."""
     from weightsmith import fs
-    from weightsmith.formats.torch_zip import read_table
+    from weightsmith.formats.torch_zip import read_torch_table
 
-    tensors = read_table(fs.open_for_reading(shard)).tensors
+    tensors = read_torch_table(fs.open_for_reading(shard)).tensors
     return max(tensors, key=lambda tensor: tensor.info.nbytes).offset + 100
 
 

@@ -31,7 +31,7 @@ from weightsmith.errors import (
     ZipInvalid,
 )
 from weightsmith.formats import stored_zip, torch_pickle
-from weightsmith.formats.torch_zip import read_table
+from weightsmith.formats.torch_zip import read_torch_table
 from weightsmith.fs import PositionedFile, open_for_reading
 
 Opened = Callable[..., PositionedFile]
@@ -129,7 +129,7 @@ def table_of(entry: bytes, **members: bytes) -> bytes:
 
 def refused(file: PositionedFile, error: type[DamagedInput], reason: str) -> None:
     with pytest.raises(error) as caught:
-        read_table(file)
+        read_torch_table(file)
     assert type(caught.value) is error
     assert reason in str(caught.value)
     assert str(file.path) in str(caught.value)
@@ -141,7 +141,7 @@ def test_the_assembler_makes_files_that_torch_reads() -> None:
 
 
 def test_the_assembled_file_is_read(opened: Opened) -> None:
-    (stored,) = read_table(opened(table_of(tensor()))).tensors
+    (stored,) = read_torch_table(opened(table_of(tensor()))).tensors
     assert str(stored.info) == "F32 [4]"
 
 
@@ -184,7 +184,7 @@ def test_a_pickle_that_runs_a_command_runs_none(
 
     raw = pickle.dumps(OrderedDict(w=Payload()), protocol)
     with pytest.raises(DamagedInput) as caught:
-        read_table(opened(torch_file(raw)))
+        read_torch_table(opened(torch_file(raw)))
     assert isinstance(caught.value, PickleForbidden if protocol else DamagedInput)
     assert not (tmp_path / "owned").exists()
 
@@ -282,7 +282,7 @@ def test_a_memo_index_of_four_thousand_million_takes_no_memory(opened: Opened) -
     raw = pickled(b"}r\xff\xff\xff\xff", text("w"), tensor(), b"s")
     file = opened(torch_file(raw))
     tracemalloc.start()
-    assert len(read_table(file).tensors) == 1
+    assert len(read_torch_table(file).tensors) == 1
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1_000_000
@@ -290,12 +290,12 @@ def test_a_memo_index_of_four_thousand_million_takes_no_memory(opened: Opened) -
 
 def test_tuples_doubled_a_hundred_times_are_left_at_once(opened: Opened) -> None:
     raw = pickled(dict_of({"bomb": DOUBLED, "w": tensor()}))
-    assert read_table(opened(torch_file(raw))).left == ("bomb",)
+    assert read_torch_table(opened(torch_file(raw))).left == ("bomb",)
 
 
 def test_a_list_that_holds_itself_is_left(opened: Opened) -> None:
     raw = pickled(dict_of({"loop": b"]q\x00h\x00a", "w": tensor()}))
-    assert read_table(opened(torch_file(raw))).left == ("loop",)
+    assert read_torch_table(opened(torch_file(raw))).left == ("loop",)
 
 
 # --- Tensors that are not what they say -----------------------------------------------------------
@@ -602,7 +602,7 @@ def test_a_file_with_any_bytes_changed_is_read_within_itself_or_refused_by_name(
     path = tmp_path / "changed.bin"
     path.write_bytes(content)
     try:
-        table = read_table(open_for_reading(path))
+        table = read_torch_table(open_for_reading(path))
     except WeightsmithError as error:
         assert str(path) in str(error)  # noqa: PT017  (either outcome is right)
     else:
@@ -621,7 +621,7 @@ def test_a_pickle_with_any_bytes_changed_is_read_or_refused_by_name(
     path = tmp_path / "changed.bin"
     path.write_bytes(torch_file(bytes(raw)))
     try:
-        table = read_table(open_for_reading(path))
+        table = read_torch_table(open_for_reading(path))
     except WeightsmithError as error:
         assert str(path) in str(error)  # noqa: PT017  (either outcome is right)
     else:

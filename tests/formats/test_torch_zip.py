@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.serialization import get_crc32_options, set_crc32_options
 
 from weightsmith.formats.tensors import StoredTensor, TensorInfo, dtype_bits
-from weightsmith.formats.torch_zip import TorchTable, read_table
+from weightsmith.formats.torch_zip import TorchTable, read_torch_table
 from weightsmith.fs import PositionedFile, Readable, open_for_reading
 
 Opened = Callable[..., PositionedFile]
@@ -144,7 +144,7 @@ def torch_bytes(tensor: torch.Tensor) -> bytes:
 
 
 def read(path: Path) -> TorchTable:
-    return read_table(open_for_reading(path))
+    return read_torch_table(open_for_reading(path))
 
 
 def saved(content: object) -> bytes:
@@ -172,7 +172,7 @@ def assert_table(path: Path, content: Mapping[str, object]) -> TorchTable:
     assert len(table.tensors) == len(expected)
     offsets = [stored.offset for stored in table.tensors]
     assert offsets == sorted(offsets)
-    assert read_table(open_for_reading(path), far=True).tensors == table.tensors
+    assert read_torch_table(open_for_reading(path), far=True).tensors == table.tensors
     return table
 
 
@@ -225,7 +225,7 @@ def test_a_wrapper_without_tensors_is_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [{}, OrderedDict(), {"epoch": 1}, {"model": {}}])
 def test_a_file_without_tensors_is_an_empty_table(opened: Opened, content: object) -> None:
-    assert read_table(opened(saved(content))).tensors == ()
+    assert read_torch_table(opened(saved(content))).tensors == ()
 
 
 def test_two_names_on_one_storage_have_the_same_place(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_file_saved_without_checksums_is_read(tmp_path: Path, no_checksums: No
 
 def test_the_directory_tells_files_apart_by_their_checksums(opened: Opened) -> None:
     first, again, other = (
-        read_table(opened(saved({"w": torch.full((64,), value)}))).directory
+        read_torch_table(opened(saved({"w": torch.full((64,), value)}))).directory
         for value in (1.0, 1.0, 2.0)
     )
     assert first == again
@@ -302,7 +302,7 @@ def test_of_a_far_file_no_tensor_is_looked_at(tmp_path: Path) -> None:
     content = {f"layer.{number}": torch.ones(number + 1, 7) for number in range(100)}
     torch.save(content, tmp_path / "model.bin")
     near, far = (Counting(open_for_reading(tmp_path / "model.bin")) for _ in range(2))
-    assert read_table(near).tensors == read_table(far, far=True).tensors
+    assert read_torch_table(near).tensors == read_torch_table(far, far=True).tensors
     assert len(near.offsets) == len(far.offsets) + 100
 
 

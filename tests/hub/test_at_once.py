@@ -34,7 +34,7 @@ def test_a_thread_that_begins_when_its_file_was_dropped_fetches_nothing(
     def keep(thread: threading.Thread) -> None:
         threads.append(thread)
 
-    def bring(job: fetch.Job, file: RepoFile) -> None:
+    def bring(job: fetch.Transfer, file: RepoFile) -> None:
         brought.append(file.name)
         job.place.store(file).write_bytes(RAW)
 
@@ -63,7 +63,7 @@ def test_who_wants_a_file_that_another_brings_waits_and_takes_it(
     second_came = threading.Event()
     told: list[int] = []
 
-    def by_library(job: fetch.Job, file: RepoFile, **_: Any) -> None:
+    def by_library(job: fetch.Transfer, file: RepoFile, **_: Any) -> None:
         calls.append(file.name)
         if len(calls) == 2:
             second_came.set()
@@ -72,7 +72,7 @@ def test_who_wants_a_file_that_another_brings_waits_and_takes_it(
 
     monkeypatch.setattr(fetch, "_by_library", by_library)
     place, stop = FolderPlace(tmp_path), threading.Event()
-    job = fetch.Job(connection, LISTING, place, told.append, lambda _: None, stop)
+    job = fetch.Transfer(connection, LISTING, place, told.append, lambda _: None, stop)
     threads = [threading.Thread(target=fetch.fetch, args=(job, FILE)) for _ in range(2)]
     for thread in threads:
         thread.start()

@@ -39,19 +39,6 @@ def alias(name: str) -> Base | None:
     return next((base for base in load_bases() if base.alias == name.casefold()), None)
 
 
-def find_release(repo_id: str) -> Release | None:
-    """The release that a hub id (without revision) holds, in any case of letters, as on the hub."""
-    return next(
-        (
-            release
-            for release in load_releases()
-            for repo in release.hub
-            if repo.id.casefold() == repo_id.casefold()
-        ),
-        None,
-    )
-
-
 def find_prompt(prompt_id: str) -> PromptTemplate | None:
     """The prompt template of this id."""
     return next((prompt for prompt in load_prompts() if prompt.id == prompt_id), None)

@@ -76,8 +76,6 @@ class Base:
     max_position_embeddings: int
     rms_norm_eps: float
     """As Meta's ``params.json`` has it in ``norm_eps``; it is not the same for all sizes."""
-    meta_shards: int
-    """How many ``consolidated.NN.pth`` Meta split it into."""
     sources: tuple[str, ...]
     hub: tuple[HubRepo, ...] = ()
     """Candidates, the best first."""

@@ -15,7 +15,7 @@ from weightsmith.checkpoint.layout import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     WEIGHTS,
-    Kind,
+    LayoutKind,
     layout_of,
     looks_like_weights,
 )
@@ -95,7 +95,7 @@ class Found:
 
 
 def discover(
-    directory: Path, elsewhere: Iterable[str] = (), *, kind: Kind = "huggingface"
+    directory: Path, elsewhere: Iterable[str] = (), *, kind: LayoutKind = "huggingface"
 ) -> Found:
     """Choose the weight files and sidecars of a model by name alone, or of what else is asked for.
 

@@ -7,7 +7,7 @@ from typing import Final, Literal
 from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
 from weightsmith.formats.tensors import TensorInfo
 
-Kind = Literal["model", "delta", "unknown"]
+GuessedKind = Literal["model", "delta", "unknown"]
 
 NEAR_ZERO: Final = 0.05
 """A delta's norm weights: differences of two trainings, seen at 0.001 and below."""
@@ -23,7 +23,7 @@ _CENTRED_AT_ZERO: Final = ("gemma", "recurrent_gemma", "nemotron", "qwen3_next",
 class Guess:
     """What a checkpoint seems to be, and why, as a clause."""
 
-    kind: Kind
+    kind: GuessedKind
     reason: str
 
 

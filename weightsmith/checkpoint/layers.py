@@ -10,7 +10,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,6}")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Position:
     """Where a tensor belongs."""
 
     layer: int | None
@@ -21,7 +21,7 @@ class Place:
     """
 
 
-def places(names: Iterable[str]) -> dict[str, Place]:
+def positions(names: Iterable[str]) -> dict[str, Position]:
     """The place of each tensor of a model; `names` are all it has.
 
     What the names of most layers begin with, ``model.layers``, is left out of the kinds, and so is
@@ -39,11 +39,11 @@ def places(names: Iterable[str]) -> dict[str, Place]:
         if at is None:
             outside = stack[:-1]
             within = parts[len(outside) :] if parts[: len(outside)] == outside else parts
-            found[name] = Place(None, ".".join(within or parts))
+            found[name] = Position(None, ".".join(within or parts))
         else:
             kind = ["*" if _NUMBER.fullmatch(part) else part for part in parts[at + 1 :]]
             kind = kind if parts[:at] == stack and kind else [*parts[:at], *kind]
-            found[name] = Place(int(parts[at]), ".".join(kind) or name)
+            found[name] = Position(int(parts[at]), ".".join(kind) or name)
     return found
 
 

@@ -9,10 +9,10 @@ from typing import Final, Literal
 
 from weightsmith.formats.index import Index, parse_index
 
-Kind = Literal["exact-delta", "huggingface", "adapter", "meta", "keystream-release"]
+LayoutKind = Literal["exact-delta", "huggingface", "adapter", "meta", "keystream-release"]
 Format = Literal["safetensors", "bin", "pth", "enc"]
 
-KINDS: Final[tuple[Kind, ...]] = (
+KINDS: Final[tuple[LayoutKind, ...]] = (
     "exact-delta",
     "huggingface",
     "adapter",
@@ -56,7 +56,7 @@ LOOKS_LIKE_WEIGHTS: Final = (
 class Layout:
     """What the files of a folder or a repository are, and why."""
 
-    kind: Kind
+    kind: LayoutKind
     reason: str
     """A clause: ``"it holds adapter_config.json"``."""
     format: Format
@@ -82,7 +82,10 @@ class Layout:
 
 
 def layout_of(
-    names: Collection[str], *, kinds: Iterable[Kind] = KINDS, formats: Sequence[Format] = FORMATS
+    names: Collection[str],
+    *,
+    kinds: Iterable[LayoutKind] = KINDS,
+    formats: Sequence[Format] = FORMATS,
 ) -> Layout | None:
     """The first of `kinds` that lies among these files, or None where none of them does.
 

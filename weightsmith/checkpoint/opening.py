@@ -6,7 +6,7 @@ from pathlib import Path
 from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor, WeightFile
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.discover import Found, discover
-from weightsmith.checkpoint.layout import Kind
+from weightsmith.checkpoint.layout import LayoutKind
 from weightsmith.checkpoint.store import LocalStore, Store
 from weightsmith.checkpoint.table import SAFETENSORS, read_table
 from weightsmith.errors import NoTensors, TensorMissing, TensorTwice
@@ -16,7 +16,7 @@ def open_checkpoint(
     source: Path,
     label: str | None = None,
     *,
-    kind: Kind = "huggingface",
+    kind: LayoutKind = "huggingface",
     store: Store | None = None,
     elsewhere: Iterable[str] = (),
 ) -> Checkpoint:

@@ -17,7 +17,7 @@ def read_table(
     if file.path.suffix == SAFETENSORS:
         header, raw = safetensors_header.read_header(file)
         return header.tensors, raw
-    table = torch_zip.read_table(file, far=far)
+    table = torch_zip.read_torch_table(file, far=far)
     if table.left:
         notes.append(f"{file.path.name}: not tensors, left: " + ", ".join(table.left))
     return table.tensors, table.directory

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from weightsmith.checkpoint.layers import Place
+from weightsmith.checkpoint.layers import Position
 from weightsmith.cli.diff_template import PAGE
 from weightsmith.cli.diff_text import (
     format_count,
@@ -91,7 +91,7 @@ def _notes(notes: Iterable[str]) -> str:
 
 
 def _map(
-    found: Difference, cells: dict[Place, Group], layers: list[int], scale: Scale
+    found: Difference, cells: dict[Position, Group], layers: list[int], scale: Scale
 ) -> Iterator[str]:
     """The heat map: kinds in layers, each layer, kinds outside of the layers."""
     every = max(1, math.ceil(len(layers) / 40))
@@ -105,7 +105,7 @@ def _map(
         for kind in dict.fromkeys(place.kind for place in cells if place.layer is not None):
             yield f"<tr><th>{_text(kind)}</th>"
             for layer in layers:
-                yield _cell(cells.get(Place(layer, kind)), f"layer {layer}, {kind}", scale)
+                yield _cell(cells.get(Position(layer, kind)), f"layer {layer}, {kind}", scale)
             yield f"{_whole(kinds[kind], kind, scale)}</tr>"
         yield "</tbody><tbody><tr><th>all of a layer</th>"
         yield from (_cell(each, f"layer {n}", scale) for n, each in found.layers().items())

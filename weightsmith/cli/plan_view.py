@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.layers import places
+from weightsmith.checkpoint.layers import positions
 from weightsmith.cli.checks_view import Smoked, checks_page
 from weightsmith.cli.layout import heading, stacked, styled, table
 from weightsmith.cli.output import Output
@@ -165,7 +165,7 @@ def _detail_rows(output: Output, job: Job, needs: Needs) -> list[tuple[str, str]
     plan = job.plan
     rows = [("rule", "; ".join(output.shown(_rules(job))))]
     if plan.dropped:
-        names = sorted({place.kind for place in places(plan.dropped).values()})
+        names = sorted({place.kind for place in positions(plan.dropped).values()})
         rows.append(
             ("dropped", f"{len(plan.dropped)} buffers that no loader reads: {', '.join(names)}")
         )

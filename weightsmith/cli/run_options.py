@@ -30,7 +30,7 @@ from weightsmith.ops.job import Job, carry_out
 from weightsmith.ops.job import needs as assess_needs
 from weightsmith.ops.verify.published_sum import sum_report
 from weightsmith.ops.verify.smoke import Settings
-from weightsmith.sources.locate import Kind, Located
+from weightsmith.sources.locate import Located, Wanted
 
 VERIFIED: Final[dict[Verify, str]] = {
     "cache": "read back and verified",
@@ -56,7 +56,7 @@ class Run:
     """Sources that the run would fetch first, if this were not a dry run."""
 
     def located(
-        self, output: Output, source: str, *, kind: Kind = "model", spool: Path | None = None
+        self, output: Output, source: str, *, kind: Wanted = "model", spool: Path | None = None
     ) -> str | os.PathLike[str]:
         """The source as a path; a dry run fetches no weights, and leaves nothing."""
         streams = spool is not None

@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from weightsmith.cli.output import Output
-from weightsmith.sources.locate import Kind, locate
+from weightsmith.sources.locate import Wanted, locate
 
 
 def located(
     output: Output,
     source: str,
     *,
-    kind: Kind = "model",
+    kind: Wanted = "model",
     offline: bool = False,
     spool: Path | None = None,
 ) -> str | os.PathLike[str]:

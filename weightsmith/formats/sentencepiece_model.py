@@ -14,9 +14,6 @@ from typing import Final
 from weightsmith.errors import TokenizerInvalid, TokenizerTruncated
 from weightsmith.formats.sniff import START_NBYTES, refuse_wrong_start
 
-LIMIT_BYTES: Final = 64 * 1024 * 1024
-"""The largest tokenizer.model that is read; LLaMA's has half a megabyte, the largest known 5."""
-
 SPACE: Final = "\u2581"
 """What sentencepiece writes for a space."""
 

@@ -46,7 +46,7 @@ class TorchTable:
     """The file's header, for digests: the pickle, and each member's place, size and checksum."""
 
 
-def read_table(file: Readable, *, far: bool = False) -> TorchTable:
+def read_torch_table(file: Readable, *, far: bool = False) -> TorchTable:
     """The table of tensors of a torch file; nothing in it is run and no tensor is read.
 
     Of a file that is `far` only beginning, directory and pickle are read: where tensors lie is what

@@ -7,32 +7,20 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from weightsmith.errors import DownloadTooLarge, HashMismatch, NotCached
-from weightsmith.hub.fetch import Job, fetch
+from weightsmith.hub.fetch import Transfer, fetch
 from weightsmith.hub.hashes import hash_file, require_digest
 from weightsmith.hub.listing import RepoFile
 from weightsmith.hub.places import CachePlace
 from weightsmith.hub.resolve import Resolved
 from weightsmith.hub.voice import library_heard
+from weightsmith.progress import Progress
 from weightsmith.units import format_size
 
 WORKERS: Final = 8
 """Files at a time. More makes the hub's limits likelier, and an interruption dearer."""
-
-
-class Progress(Protocol):
-    """A listener, as the engine's; `advance` and `note` are called from any thread."""
-
-    def begin(self, phase: str, total_nbytes: int) -> None:
-        """A phase of that many bytes starts."""
-
-    def advance(self, nbytes: int) -> None:
-        """So many more bytes are done; fewer than none where some must come again."""
-
-    def note(self, text: str) -> None:
-        """One line that a person watching should see now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +43,7 @@ class Downloaded:
         }
 
 
-def require_room(resolved: Resolved) -> None:
+def require_disk(resolved: Resolved) -> None:
     """Refuse a download that the disk cannot take.
 
     Raises: DownloadTooLarge.
@@ -76,7 +64,7 @@ def download(resolved: Resolved, progress: Progress, *, check_kept: bool = True)
     Raises: DiskFull; HashMismatch; NotCached, if the network is off; AccessFault,
     TemporaryFault, RepoChanged. What has arrived is kept for the next time.
     """
-    job = Job(
+    transfer = Transfer(
         connection=resolved.connection,
         listing=resolved.listing,
         place=resolved.place,
@@ -86,15 +74,17 @@ def download(resolved: Resolved, progress: Progress, *, check_kept: bool = True)
     )
     kept = [file for file in resolved.files if file.name in resolved.here]
     missing = list(resolved.to_fetch)
-    with library_heard(job.note):
+    with library_heard(transfer.note):
         if check_kept and kept:
             progress.begin("checking", sum(file.nbytes for file in kept))
-            damaged = _find_damaged(job, kept)
+            damaged = _find_damaged(transfer, kept)
             kept = [file for file in kept if file not in damaged]
             missing += damaged
-            job = dataclasses.replace(job, damaged=frozenset(file.name for file in damaged))
+            transfer = dataclasses.replace(
+                transfer, damaged=frozenset(file.name for file in damaged)
+            )
         # Bytes that are in the cache without a name in this snapshot want only the name.
-        unnamed = [file for file in kept if not (job.place.folder / file.name).exists()]
+        unnamed = [file for file in kept if not (transfer.place.folder / file.name).exists()]
         if wanted := [*unnamed, *missing]:
             if resolved.connection.offline:
                 names = [file.name for file in wanted]
@@ -102,13 +92,13 @@ def download(resolved: Resolved, progress: Progress, *, check_kept: bool = True)
             progress.begin("downloading", sum(file.nbytes for file in wanted))
             # The small ones first: an unfinished download then has its config and its index.
             in_order = sorted(wanted, key=lambda file: (len(file.digest) > 40, file.name))
-            _each(job, fetch, in_order)
+            _each(transfer, fetch, in_order)
     if isinstance(resolved.place, CachePlace):
         resolved.place.remember(resolved.listing.revision)
     return Downloaded(resolved, resolved.place.folder, tuple(missing), tuple(kept))
 
 
-def _find_damaged(job: Job, files: Iterable[RepoFile]) -> list[RepoFile]:
+def _find_damaged(transfer: Transfer, files: Iterable[RepoFile]) -> list[RepoFile]:
     """Hash files that are there; those that are not what the hub has.
 
     They stay until a sound one takes their place: other revisions may point at them.
@@ -116,33 +106,35 @@ def _find_damaged(job: Job, files: Iterable[RepoFile]) -> list[RepoFile]:
     """
     damaged = []
 
-    def check(job: Job, file: RepoFile) -> None:
-        path = job.place.folder / file.name
-        found = hash_file(path if path.exists() else job.place.store(file), file.digest)
-        job.advance(file.nbytes)
+    def check(transfer: Transfer, file: RepoFile) -> None:
+        path = transfer.place.folder / file.name
+        found = hash_file(path if path.exists() else transfer.place.store(file), file.digest)
+        transfer.advance(file.nbytes)
         try:
             require_digest(file, found)
         except HashMismatch as error:
-            if job.connection.offline:
+            if transfer.connection.offline:
                 hint = "run the same command with the network on: it is fetched anew"
                 context = [*error.context, str(path)]
                 raise HashMismatch(file=file.name, context=context, hint=hint) from error
-            job.note(f"{file.name} here is not what the hub has; it is fetched anew")
+            transfer.note(f"{file.name} here is not what the hub has; it is fetched anew")
             damaged.append(file)
 
-    _each(job, check, [file for file in files if file.digest])
+    _each(transfer, check, [file for file in files if file.digest])
     return damaged
 
 
-def _each(job: Job, work: Callable[[Job, RepoFile], None], files: list[RepoFile]) -> None:
+def _each(
+    transfer: Transfer, work: Callable[[Transfer, RepoFile], None], files: list[RepoFile]
+) -> None:
     """Do `work` for every file, some at a time; the first failure ends the rest, and is raised."""
     pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="weightsmith-hub")
-    futures = [pool.submit(work, job, file) for file in files]
+    futures = [pool.submit(work, transfer, file) for file in files]
     try:
         for future in as_completed(futures):
             future.result()
     except BaseException as error:
-        job.stop.set()
+        transfer.stop.set()
         # A person who interrupts does not wait until a silent server has been silent long enough.
         pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
         raise

@@ -23,7 +23,7 @@ RETRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Transfer:
     """What all files of one download have in common."""
 
     connection: Connection
@@ -41,43 +41,43 @@ class Stopped(Exception):
     """The download as a whole has ended before this file."""
 
 
-def fetch(job: Job, file: RepoFile) -> None:
+def fetch(transfer: Transfer, file: RepoFile) -> None:
     """Put `file` into its place, whole and checked, or leave what has arrived for the next time.
 
     Raises: HashMismatch, DownloadBroken, DiskFull, and what `translated` makes of other answers.
     """
     from huggingface_hub.utils import WeakFileLock
 
-    lock = job.place.lock(file)
+    lock = transfer.place.lock(file)
     lock.parent.mkdir(parents=True, exist_ok=True)
     # The library's own lock, for which `_fetch` and the library wait, is free in between.
     with WeakFileLock(lock.with_stem(f"{lock.stem}.turn")):
-        if file.name not in job.damaged and is_whole(job.place.folder / file.name, file):
-            job.advance(file.nbytes)  # another process brought it while we waited
+        if file.name not in transfer.damaged and is_whole(transfer.place.folder / file.name, file):
+            transfer.advance(file.nbytes)  # another process brought it while we waited
         else:
-            _bring(job, file)
+            _bring(transfer, file)
 
 
-def _bring(job: Job, file: RepoFile) -> None:
+def _bring(transfer: Transfer, file: RepoFile) -> None:
     """Do what `fetch` says, while no other of us does."""
-    cache = CachePlace(job.connection.cache, job.listing.repo_id, job.listing.commit)
-    path = job.place.folder / file.name
-    if job.connection.xet:
-        _by_library(job, file, replace=path.exists())
-    elif job.place == cache:
-        _fetch(job, file)
+    cache = CachePlace(transfer.connection.cache, transfer.listing.repo_id, transfer.listing.commit)
+    path = transfer.place.folder / file.name
+    if transfer.connection.xet:
+        _by_library(transfer, file, replace=path.exists())
+    elif transfer.place == cache:
+        _fetch(transfer, file)
         if cache.store(file).exists() and _is_copy(path):
             path.unlink()  # from before; the library would keep it
         # The blob is there; the library links it into the snapshot.
-        unheard = dataclasses.replace(job, advance=lambda _: None)
+        unheard = dataclasses.replace(transfer, advance=lambda _: None)
         _by_library(unheard, file, checked=cache.store(file))
         if _is_copy(path):  # links cannot be made here
             cache.store(file).unlink(missing_ok=True)
     elif holds(cache, file):
         path.unlink(missing_ok=True)  # it may be a link, and copying would write through it
-        _by_library(job, file)
+        _by_library(transfer, file)
     else:
-        _fetch(job, file)
+        _fetch(transfer, file)
 
 
 def _is_copy(path: Path) -> bool:
@@ -88,7 +88,7 @@ def _is_copy(path: Path) -> bool:
 
 
 def _by_library(
-    job: Job, file: RepoFile, *, replace: bool = False, checked: Path | None = None
+    transfer: Transfer, file: RepoFile, *, replace: bool = False, checked: Path | None = None
 ) -> None:
     """Let the hub library do what it takes: fetch from Xet, copy from the cache, link.
 
@@ -96,35 +96,35 @@ def _by_library(
     """
     from huggingface_hub import errors, hf_hub_download
 
-    listing, counted = job.listing, 0
+    listing, counted = transfer.listing, 0
 
     def advance(nbytes: int) -> None:
         nonlocal counted
         counted += nbytes
-        job.advance(nbytes)
+        transfer.advance(nbytes)
 
-    place = job.place
+    place = transfer.place
     into: dict[str, Any] = {"local_dir": place.folder} if isinstance(place, FolderPlace) else {}
     with (
         fs.translated_write_errors(place.store(file)),
-        translated(job.connection.endpoint, listing.repo_id, listing.revision, file.name),
+        translated(transfer.connection.endpoint, listing.repo_id, listing.revision, file.name),
     ):
         try:
             hf_hub_download(
                 listing.repo_id,
                 file.name,
                 revision=listing.commit,
-                endpoint=job.connection.endpoint,
-                cache_dir=job.connection.cache,
+                endpoint=transfer.connection.endpoint,
+                cache_dir=transfer.connection.cache,
                 library_name="weightsmith",
                 library_version=__version__,
-                tqdm_class=_counting(advance, job.stop),
+                tqdm_class=_counting(advance, transfer.stop),
                 force_download=replace,
                 **into,
             )
         except (RuntimeError, errors.XetDownloadError) as error:  # what Xet's storage raises
             raise DownloadBroken(file=file.name, reason=str(error).partition("\n")[0]) from error
-    job.advance(file.nbytes - counted)
+    transfer.advance(file.nbytes - counted)
     path = place.folder / file.name
     if checked is None or not checked.exists() or not checked.samefile(path):
         try:
@@ -134,11 +134,11 @@ def _by_library(
             raise
 
 
-def _fetch(job: Job, file: RepoFile) -> None:
+def _fetch(transfer: Transfer, file: RepoFile) -> None:
     """Fetch over HTTP, while no library does, and put it where its bytes belong."""
     from huggingface_hub.utils import WeakFileLock
 
-    place = job.place
+    place = transfer.place
     # The snapshot's folder first: the cache's scan takes blobs without snapshots for damage.
     for path in (
         place.folder / file.name,
@@ -148,22 +148,22 @@ def _fetch(job: Job, file: RepoFile) -> None:
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(place.lock(file)):
-        if holds(place, file) and file.name not in job.damaged:
-            job.advance(file.nbytes)  # another process brought it while we waited
+        if holds(place, file) and file.name not in transfer.damaged:
+            transfer.advance(file.nbytes)  # another process brought it while we waited
         else:
-            _fetch_to(place.partial(file), job, file)
+            _fetch_to(place.partial(file), transfer, file)
             fs.rename(place.partial(file), place.store(file))
 
 
-def _fetch_to(partial: Path, job: Job, file: RepoFile) -> None:
+def _fetch_to(partial: Path, transfer: Transfer, file: RepoFile) -> None:
     """Fill `partial` from where it ends, check it, make it durable."""
-    endpoint, listing = job.connection.endpoint, job.listing
+    endpoint, listing = transfer.connection.endpoint, transfer.listing
     try:
         with (
             fs.translated_write_errors(partial),
             translated(endpoint, listing.repo_id, listing.revision, file.name),
         ):
-            _gather(partial, job, file)
+            _gather(partial, transfer, file)
         require_digest(file, hash_file(partial, file.digest))
     except (HashMismatch, DownloadBroken):
         partial.unlink(missing_ok=True)  # these bytes are good for nothing
@@ -171,7 +171,7 @@ def _fetch_to(partial: Path, job: Job, file: RepoFile) -> None:
     fs.open_for_reading(partial).sync()
 
 
-def _gather(partial: Path, job: Job, file: RepoFile) -> None:
+def _gather(partial: Path, transfer: Transfer, file: RepoFile) -> None:
     """Ask for the rest of the file until all of it is there.
 
     Raises: HubUnreachable, AnswerNotFromHub, DownloadBroken, Stopped; what the library raises.
@@ -182,12 +182,12 @@ def _gather(partial: Path, job: Job, file: RepoFile) -> None:
     if have > file.nbytes:
         partial.unlink()
         have = 0
-    job.advance(have)
+    transfer.advance(have)
     furthest, failures = have, 0
     while have < file.nbytes or not partial.exists():
         reason = "the connection was cut"
         try:
-            have = _ask_for_rest(partial, have, job, file)
+            have = _ask_for_rest(partial, have, transfer, file)
         except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError) as error:
             have = partial.stat().st_size if partial.exists() else 0
             reason = str(error) or type(error).__name__
@@ -196,20 +196,22 @@ def _gather(partial: Path, job: Job, file: RepoFile) -> None:
         failures = failures + 1 if have <= furthest else 1
         furthest = max(furthest, have)
         if failures > RETRIES:
-            raise HubUnreachable(endpoint=job.connection.endpoint, reason=f"{file.name}: {reason}")
-        job.note(f"{file.name}: {reason}; going on at byte {have}")
-        if job.stop.wait(FIRST_WAIT_S * min(2 ** (failures - 1), 8)):
+            raise HubUnreachable(
+                endpoint=transfer.connection.endpoint, reason=f"{file.name}: {reason}"
+            )
+        transfer.note(f"{file.name}: {reason}; going on at byte {have}")
+        if transfer.stop.wait(FIRST_WAIT_S * min(2 ** (failures - 1), 8)):
             raise Stopped
 
 
-def _ask_for_rest(partial: Path, start: int, job: Job, file: RepoFile) -> int:
+def _ask_for_rest(partial: Path, start: int, transfer: Transfer, file: RepoFile) -> int:
     """Write what one request for the bytes from `start` brings; how many there are afterwards."""
     from huggingface_hub import constants
     from huggingface_hub.utils import hf_raise_for_status, http_stream_backoff
 
     with http_stream_backoff(
         "GET",
-        file_url(job.connection, job.listing, file.name),
+        file_url(transfer.connection, transfer.listing, file.name),
         headers=request_headers() | ({"Range": f"bytes={start}-"} if start else {}),
         timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
         retry_on_exceptions=(),  # `_gather` sees to those: it knows how far we got
@@ -217,29 +219,29 @@ def _ask_for_rest(partial: Path, start: int, job: Job, file: RepoFile) -> int:
         if start and response.status_code == 416:
             # The file is shorter there than what we have of it: all over again.
             partial.unlink()
-            job.advance(-start)
+            transfer.advance(-start)
             return 0
         hf_raise_for_status(response)
         ranges = response.status_code == 206
-        _require_length(response, start if ranges else 0, job, file)
+        _require_length(response, start if ranges else 0, transfer, file)
         if start and not ranges:
-            job.advance(-start)
+            transfer.advance(-start)
             start = 0
         with partial.open("r+b" if start else "wb") as out:
             out.seek(start)
             for piece in response.iter_bytes():  # as they come, so that none is lost in a cut
-                if job.stop.is_set():
+                if transfer.stop.is_set():
                     raise Stopped
                 if start + len(piece) > file.nbytes:
                     raise DownloadBroken(file=file.name, reason="it goes on beyond its length")
                 out.write(piece)
                 out.flush()  # nor in a kill
                 start += len(piece)
-                job.advance(len(piece))
+                transfer.advance(len(piece))
     return start
 
 
-def _require_length(response: Any, start: int, job: Job, file: RepoFile) -> None:
+def _require_length(response: Any, start: int, transfer: Transfer, file: RepoFile) -> None:
     """Refuse an answer that is not the file, before a byte of it is kept.
 
     Raises: AnswerNotFromHub.
@@ -255,7 +257,7 @@ def _require_length(response: Any, start: int, job: Job, file: RepoFile) -> None
     if not fits:
         what = "a web page" if is_web_page(headers) else f"{whole} bytes"
         reason = f"it sends {what} for {file.name}, which has {file.nbytes} bytes"
-        raise AnswerNotFromHub(endpoint=job.connection.endpoint, reason=reason)
+        raise AnswerNotFromHub(endpoint=transfer.connection.endpoint, reason=reason)
 
 
 def _counting(advance: Callable[[int], None], stop: threading.Event) -> Any:

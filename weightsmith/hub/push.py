@@ -17,12 +17,12 @@ from weightsmith.errors import (
     UploadBroken,
 )
 from weightsmith.hub.connection import Connection, list_repo
-from weightsmith.hub.download import Progress
 from weightsmith.hub.hashes import hash_bytes, hash_file
 from weightsmith.hub.listing import Listing
 from weightsmith.hub.resolve import DEFAULT_REVISION
 from weightsmith.hub.translate_errors import page_of, translated
 from weightsmith.hub.voice import library_heard
+from weightsmith.progress import Progress
 from weightsmith.units import format_size
 from weightsmith.version import __version__
 

@@ -28,7 +28,7 @@ from weightsmith.hub.connection import Connection, list_repo, read_file
 from weightsmith.hub.hashes import hash_bytes
 from weightsmith.hub.listing import Listing, RepoFile
 from weightsmith.hub.places import CachePlace, FolderPlace, Place, cached_listing, holds
-from weightsmith.hub.select import Kind, Selection, WeightFormat, select_files
+from weightsmith.hub.select import Selection, Wanted, WeightFormat, select_files
 from weightsmith.hub.translate_errors import page_of
 from weightsmith.hub.voice import Note, library_heard, unheard
 from weightsmith.units import format_size
@@ -170,7 +170,7 @@ def resolve(
     connection: Connection,
     *,
     weights: WeightFormat = "auto",
-    kind: Kind = "model",
+    kind: Wanted = "model",
     local_dir: Path | None = None,
     note: Note = unheard,
 ) -> Resolved:

@@ -10,18 +10,18 @@ from weightsmith.checkpoint.layout import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     FORMATS,
+    LayoutKind,
     layout_of,
     looks_like_weights,
 )
-from weightsmith.checkpoint.layout import Kind as Layouts
 from weightsmith.errors import NoWeights, OnlyAdapter, OnlyGguf, ShardMissing
 from weightsmith.hub.listing import Listing, RepoFile
 from weightsmith.hub.translate_errors import page_of
 
 WeightFormat = Literal["auto", "safetensors", "bin"]
-Kind = Literal["model", "adapter"]
+Wanted = Literal["model", "adapter"]
 
-_MODELS: Final[tuple[Layouts, ...]] = ("exact-delta", "huggingface", "meta")
+_MODELS: Final[tuple[LayoutKind, ...]] = ("exact-delta", "huggingface", "meta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def select_files(
     read: Callable[[RepoFile], bytes],
     *,
     weights: WeightFormat = "auto",
-    kind: Kind = "model",
+    kind: Wanted = "model",
 ) -> Selection:
     """Choose by name alone, as for a local directory; `read` is asked for the index, if any.
 
@@ -76,7 +76,7 @@ def select_files(
 
 
 def _nothing(
-    listing: Listing, top: dict[str, RepoFile], weights: WeightFormat, kind: Kind
+    listing: Listing, top: dict[str, RepoFile], weights: WeightFormat, kind: Wanted
 ) -> NoWeights | OnlyAdapter | OnlyGguf:
     repo = listing.repo_id
     if kind == "adapter":

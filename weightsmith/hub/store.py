@@ -8,11 +8,11 @@ from typing import Final
 from weightsmith import fs
 from weightsmith.errors import ShardTruncated, WeightsmithError
 from weightsmith.hub.connection import Connection, read_range
-from weightsmith.hub.download import Progress
-from weightsmith.hub.fetch import Job, Stopped, fetch
+from weightsmith.hub.fetch import Stopped, Transfer, fetch
 from weightsmith.hub.listing import Listing, RepoFile
 from weightsmith.hub.places import FolderPlace, holds
 from weightsmith.hub.resolve import Resolved
+from weightsmith.progress import Progress
 
 AHEAD_NBYTES: Final = 64 * 1024
 """Asked for at a time: a header in one request or two, and what the next read wants too."""
@@ -29,7 +29,7 @@ class HubStore:
         self.folder = folder
         self._cached = resolved.place
         self._files = {file.name: file for file in resolved.files}
-        self._job = Job(
+        self._transfer = Transfer(
             connection=resolved.connection,
             listing=resolved.listing,
             place=FolderPlace(folder),
@@ -59,7 +59,7 @@ class HubStore:
     def fetch_small(self) -> None:
         """Fetch all files but the weights: config, tokenizer, index."""
         for name in self._files.keys() - {*self.weights}:
-            fetch(self._job, self._files[name])
+            fetch(self._transfer, self._files[name])
 
     def nbytes(self, name: str) -> int:
         """Bytes that the file takes on disk while it is here; none of ours where it is cached."""
@@ -73,9 +73,9 @@ class HubStore:
     def peek(self, name: str) -> "fs.PositionedFile | RangedFile":
         """The file for reading its header: where it is here, itself, else in ranges."""
         file = self._files[name]
-        if holds(self._cached, file) or holds(self._job.place, file):
+        if holds(self._cached, file) or holds(self._transfer.place, file):
             return self.open(name)
-        return RangedFile(self._job.connection, self._job.listing, file)
+        return RangedFile(self._transfer.connection, self._transfer.listing, file)
 
     def expect(self, name: str) -> None:
         """Begin to fetch the file, beside others that are on their way."""
@@ -107,14 +107,14 @@ class HubStore:
         with self._locks[name]:
             self._expected.discard(name)
             self._open.pop(name, None)
-            self._job.place.discard(self._files[name])
+            self._transfer.place.discard(self._files[name])
 
     def _path(self, file: RepoFile) -> Path:
         cached = self._cached.folder / file.name
         if holds(self._cached, file) and cached.is_file():
             return cached
-        if not holds(self._job.place, file):
-            fetch(self._job, file)
+        if not holds(self._transfer.place, file):
+            fetch(self._transfer, file)
         return self.folder / file.name
 
 

@@ -8,13 +8,13 @@ from typing import Any, Final, Literal, TypeVar, get_args
 
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.layers import Place, name_order, places
+from weightsmith.checkpoint.layers import Position, name_order, positions
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.codecs.measure import FLOATS, Measure, combine
 from weightsmith.engine.options import Options
 from weightsmith.engine.spans import Buffers
 from weightsmith.formats.tensors import TensorInfo
-from weightsmith.ops.diff_pairs import Pair, measure_pairs
+from weightsmith.ops.diff_pairs import Comparison, measure_pairs
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.recognise import open_model
 
@@ -31,7 +31,7 @@ class TensorDifference:
     """One tensor of A or B, and what became of it."""
 
     name: str
-    place: Place
+    place: Position
     a: TensorInfo | None
     """None where it was added."""
     b: TensorInfo | None
@@ -169,12 +169,14 @@ def diff(
     before = named_like(before, after.tensors)
     ours, theirs = _infos(before), _infos(after)
     names = sorted(ours.keys() | theirs.keys(), key=name_order)
-    matched = [_pair(ours[name], theirs[name]) for name in names if name in ours and name in theirs]
+    matched = [
+        _comparison(ours[name], theirs[name]) for name in names if name in ours and name in theirs
+    ]
     pairs = [pair for pair in matched if pair is not None]
     progress.begin("comparing", sum(pair.nbytes for pair in pairs))
     buffers = [Buffers() for _ in range((options or Options()).threads)]
     measures = measure_pairs(pairs, before.read_into, after.read_into, buffers, progress.advance)
-    place = places(names)
+    place = positions(names)
     tensors = tuple(
         TensorDifference(name, place[name], ours.get(name), theirs.get(name), measures.get(name))
         for name in names
@@ -206,7 +208,7 @@ def _infos(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
     return {name: info for name, info in infos.items() if not is_buffer(name, info.shape)}
 
 
-def _pair(a: TensorInfo, b: TensorInfo) -> Pair | None:
+def _comparison(a: TensorInfo, b: TensorInfo) -> Comparison | None:
     """What of a tensor can be compared: all of it, or the rows that both have."""
     if a.dtype != b.dtype and not {a.dtype, b.dtype} <= FLOATS:
         return None
@@ -215,7 +217,7 @@ def _pair(a: TensorInfo, b: TensorInfo) -> Pair | None:
         if len(a.shape) < 2 or a.shape[1:] != b.shape[1:]:
             return None
         shared = (min(a.shape[0], b.shape[0]), *a.shape[1:])
-    return Pair(replace(a, shape=shared), replace(b, shape=shared))
+    return Comparison(replace(a, shape=shared), replace(b, shape=shared))
 
 
 def _notes(a: Checkpoint, b: Checkpoint, tensors: Iterable[TensorDifference]) -> Iterator[str]:

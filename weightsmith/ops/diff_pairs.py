@@ -11,7 +11,7 @@ from weightsmith.formats.tensors import TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class Comparison:
     """The elements that a tensor has in both A and B: one name and shape, of any two dtypes that
     `codecs.span_measure` can compare.
     """
@@ -26,7 +26,7 @@ class Pair:
 
 
 def measure_pairs(
-    pairs: Iterable[Pair],
+    pairs: Iterable[Comparison],
     read_a: ReadTensor,
     read_b: ReadTensor,
     buffers: Sequence[Buffers],

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
-from weightsmith.catalogue.recognise import named_like, shows_signs
+from weightsmith.catalogue.match import releases_named, shows_signs
 from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
@@ -26,9 +26,11 @@ from weightsmith.sources.recognise import (
 )
 from weightsmith.units import format_percent
 
-Kind = Literal["model", "delta", "adapter", "meta", "keystream-release", "xor-release", "unknown"]
+SourceKind = Literal[
+    "model", "delta", "adapter", "meta", "keystream-release", "xor-release", "unknown"
+]
 
-KIND_WORDS: Final[Mapping[Kind, str]] = {
+KIND_WORDS: Final[Mapping[SourceKind, str]] = {
     "model": "a model",
     "delta": "a delta: a model's difference to its base, useless alone",
     "adapter": "a LoRA adapter, useless without its base",
@@ -44,7 +46,7 @@ class Inspection:
     """What a source is."""
 
     source: str
-    kind: Kind
+    kind: SourceKind
     reason: str
     release: str = ""
     """The catalogue's name for it, and why, where it is known."""
@@ -166,7 +168,7 @@ def _inspect_checkpoint(checkpoint: Checkpoint, manifest: Manifest | None) -> In
 
 def _release(checkpoint: Checkpoint) -> tuple[Release | None, str]:
     """The catalogue's release of this name or config, without knowing the base."""
-    for release, repo in named_like(checkpoint.known_as):
+    for release, repo in releases_named(checkpoint.known_as):
         return release, f"the directory is named like {repo}"
     alike = shows_signs(checkpoint.config)
     if alike:

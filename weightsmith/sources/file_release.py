@@ -9,7 +9,7 @@ from typing import Final
 
 from weightsmith import fs
 from weightsmith.catalogue.load import alias
-from weightsmith.catalogue.recognise import named_like
+from weightsmith.catalogue.match import releases_named
 from weightsmith.catalogue.schema import Encoding, Release
 from weightsmith.checkpoint.discover import list_directory
 from weightsmith.checkpoint.layout import layout_of
@@ -53,7 +53,7 @@ class FileRelease:
         """The release that the directory, or the one around it, or the source, is named like."""
         place = Path(os.path.realpath(self.directory))
         for name in (place.name, place.parent.name, self.label.partition("@")[0]):
-            for release, _ in named_like(name):
+            for release, _ in releases_named(name):
                 if release.encoding == self.encoding:
                     return release
         return None

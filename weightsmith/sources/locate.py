@@ -6,14 +6,14 @@ from pathlib import Path
 
 from weightsmith.hub.download import download
 from weightsmith.hub.resolve import HubSource, parse_source
-from weightsmith.hub.select import Kind
+from weightsmith.hub.select import Wanted
 from weightsmith.hub.store import HubStore
 from weightsmith.hub.voice import Note
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.plan_download import plan_download
 from weightsmith.units import format_size
 
-__all__ = ["Kind", "Located", "label_of", "locate"]
+__all__ = ["Located", "Wanted", "label_of", "locate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Located(os.PathLike[str]):
 def locate(
     source: str | os.PathLike[str],
     *,
-    kind: Kind = "model",
+    kind: Wanted = "model",
     offline: bool = False,
     spool: Path | None = None,
     note: Note | None = None,

@@ -6,7 +6,7 @@ from pathlib import Path
 from weightsmith.hub import download as hub
 from weightsmith.hub.connection import connect
 from weightsmith.hub.resolve import Resolved, parse_hub_source, resolve
-from weightsmith.hub.select import Kind, WeightFormat
+from weightsmith.hub.select import Wanted, WeightFormat
 from weightsmith.hub.voice import Note, unheard
 
 
@@ -16,7 +16,7 @@ def plan_download(
     local_dir: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     weights: WeightFormat = "auto",
-    kind: Kind = "model",
+    kind: Wanted = "model",
     offline: bool = False,
     cache: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
@@ -33,5 +33,5 @@ def plan_download(
     place = Path(local_dir) if local_dir is not None else None
     resolved = resolve(named, connection, weights=weights, kind=kind, local_dir=place, note=note)
     if room:
-        hub.require_room(resolved)
+        hub.require_disk(resolved)
     return resolved

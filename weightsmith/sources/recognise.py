@@ -12,8 +12,7 @@ from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.discover import list_directory, no_weights
 from weightsmith.checkpoint.kind import Guess, guess_kind
-from weightsmith.checkpoint.layout import Kind as LayoutKind
-from weightsmith.checkpoint.layout import layout_of
+from weightsmith.checkpoint.layout import LayoutKind, layout_of
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.file_outputs import open_output
 from weightsmith.engine.manifest import NAME as MANIFEST

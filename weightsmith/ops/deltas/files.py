@@ -28,7 +28,7 @@ from weightsmith.errors import (
 )
 from weightsmith.formats.index import parse_index
 from weightsmith.formats.strict_json import parse_json
-from weightsmith.formats.torch_zip import read_table
+from weightsmith.formats.torch_zip import read_torch_table
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.plan.model import FilePlan, InputTensor, Plan, TensorPlan
 from weightsmith.repair.detect import diagnose
@@ -127,7 +127,7 @@ def _require_sense(encoded: FileRelease, decoded: Derived, files: Sequence[FileP
             if each.name.endswith(".json") and file.size <= _SMALL_NBYTES:
                 parse_json(file.read(0, file.size), each.name, bom_allowed=True)
             elif fnmatchcase(each.name, WEIGHTS[1]) and not decoded.sequential:
-                read_table(file)
+                read_torch_table(file)
         except WeightsmithError as error:
             problems.append(f"{each.name} decodes to nonsense: {error}")
     if problems:

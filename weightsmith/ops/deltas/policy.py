@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from weightsmith.catalogue.recognise import Recognition, contradictions, recognise
+from weightsmith.catalogue.match import Recognition, contradictions, match
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.tied import without_copy
 from weightsmith.errors import (
@@ -58,7 +58,7 @@ def decide(
     for pattern in whole:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in deltas):
             raise PatternUnused(pattern=pattern, delta=delta.label, context=list(deltas))
-    recognition = recognise(
+    recognition = match(
         repo_id=delta.known_as,
         config=delta.config,
         delta_shapes={name: info.shape for name, info in deltas.items()},

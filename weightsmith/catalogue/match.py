@@ -32,13 +32,8 @@ class Recognition:
     reason: str
     """Why, a sentence for the user."""
 
-    @property
-    def ambiguous(self) -> bool:
-        """Whether what it may be is applied differently, so that the user must choose."""
-        return self.rules is None and bool(self.candidates)
 
-
-def recognise(
+def match(
     *,
     repo_id: str | None,
     config: Mapping[str, object],
@@ -111,7 +106,7 @@ def contradictions(
     return found
 
 
-def named_like(name: str) -> list[tuple[Release, str]]:
+def releases_named(name: str) -> list[tuple[Release, str]]:
     """Releases whose repository has this id, or this name part, with the repository's id."""
     return [
         (release, repo.id)
