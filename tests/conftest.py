@@ -4,15 +4,16 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.loopback import refuse_far_connections
-
-HERE = Path(__file__).parent
+from tests.support.children import Children
+from tests.support.loopback import refuse_far_connections
+from tests.support.paths import VECTORS
 
 _HOME = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
@@ -67,4 +68,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def vectors() -> Path:
     """Inputs and results of the original tools; never written to."""
-    return HERE / "vectors"
+    return VECTORS
+
+
+@pytest.fixture(scope="session")
+def children() -> Iterator[Children]:
+    """A process that runs commands in forks of itself."""
+    started = Children()
+    yield started
+    started.close()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.paths import ROOT, VECTORS
 from weightsmith.catalogue.consistency import inconsistencies
 from weightsmith.catalogue.load import (
     alias,
@@ -22,7 +23,6 @@ from weightsmith.catalogue.page import render
 from weightsmith.catalogue.schema import Base, Checksums, HubRepo, Release, Signs, parse_entries
 from weightsmith.checkpoint.opening import open_checkpoint
 
-VECTORS = Path(__file__).parent / "vectors"
 PROJECTOR = ("model.mm_projector.*",)
 EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
 WHOLE_WITH_BUFFERS = (*EMBEDDINGS, "*.rotary_emb.inv_freq")
@@ -535,5 +535,5 @@ class TestPrompts:
 
 
 def test_catalogue_page_is_fresh() -> None:
-    page = Path(__file__).parents[1] / "docs" / "catalogue.md"
+    page = ROOT / "docs" / "catalogue.md"
     assert page.read_text(encoding="utf-8") == render()

@@ -13,6 +13,7 @@ import click
 import pytest
 
 import weightsmith
+from tests.support.paths import TESTS
 from weightsmith.cli.main import COMMANDS
 from weightsmith.errors import known_errors, reference_of
 
@@ -204,6 +205,21 @@ def test_heavy_packages_are_imported_where_they_belong(imports: list[Import]) ->
         for each in imports
         if not each.typing_only
         and each.part not in HEAVY.get(each.module.split(".")[0], {each.part})
+    ]
+    assert not wrong
+
+
+def test_tests_share_support_modules_and_nothing_else() -> None:
+    """What a second test needs moves to `tests.support`, so that each test file stands alone."""
+    private = re.compile(r"^tests(\.\w+)*\.(conftest|test_\w+)$")
+    wrong = [
+        f"{path.relative_to(TESTS)}:{node.lineno}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom | ast.Import)
+        for alias in node.names
+        for module in [getattr(node, "module", None) or alias.name]
+        if private.match(module) or private.match(f"{module}.{alias.name}")
     ]
     assert not wrong
 

@@ -39,7 +39,7 @@ def nbytes(size: Size, kind: str) -> int:
 
 def build(work: Path, size: Size, kinds: Iterable[str]) -> None:
     """Build what is missing; needs the memory of a shard, and for Meta's layout of two models."""
-    from tests.tiny import train_sentencepiece
+    from tests.support.tiny import train_sentencepiece
 
     todo = missing(work, size, kinds)
     tokenizer = work / "models" / "tokenizer.model"
@@ -76,7 +76,7 @@ def _write_checkpoints(folders: dict[str, Path], size: Size, side: Side, tokeniz
     import torch
     from safetensors.torch import save_file
 
-    from tests.tiny import llama_config, write_sidecars
+    from tests.support.tiny import llama_config, write_sidecars
 
     config = llama_config(
         hidden=size.hidden,
@@ -130,7 +130,7 @@ def _write_xor(work: Path, size: Size, folder: Path) -> None:
 
 def _write_meta(size: Size, folder: Path, tokenizer: Path) -> None:
     """The base in one ``consolidated.00.pth``."""
-    from tests.convert.meta_layout import write_meta
+    from tests.support.meta_layout import write_meta
 
     shapes = models.tensor_shapes(size)
     weights = {name: models.tensor(name, shape, "base") for name, shape in shapes.items()}

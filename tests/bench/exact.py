@@ -25,10 +25,10 @@ import numpy as np
 import torch
 import zstandard
 
-from tests import tiny
 from tests.bench.peers import RIVALS
 from tests.bench.report import Goal, verdicts
-from tests.codecs_exact.payloads import Content, content, decode, encode
+from tests.support import tiny
+from tests.support.exact_payloads import Content, content, decode, encode
 from weightsmith.formats.tensors import DTYPE_BITS
 
 SIGMA = 0.02

@@ -7,8 +7,8 @@ import pytest
 import torch
 from blake3 import blake3
 
-from tests.codecs.spans import random_tensor, raw
-from tests.engine.folders import write_model
+from tests.support.folders import write_model
+from tests.support.spans import random_tensor, raw
 from weightsmith.checkpoint.digest import (
     SPAN_NBYTES,
     bytes_digest,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine.folders import save, write_model
+from tests.support.folders import save, write_model
 from weightsmith.checkpoint.discover import discover
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.errors import (

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.bad_input.case import WEIGHTS, weights, write_base, write_delta, write_sparse
-from tests.engine.folders import save
+from tests.support.bad_input.case import WEIGHTS, weights, write_base, write_delta, write_sparse
+from tests.support.folders import save
 from weightsmith.checkpoint.kind import guess_kind
 from weightsmith.checkpoint.opening import open_checkpoint
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.codecs.spans import DTYPES, assert_bits, random_tensor, raw
-from tests.engine.folders import load, save, write_model
+from tests.support.folders import load, save, write_model
+from tests.support.spans import DTYPES, assert_bits, random_tensor, raw
 from weightsmith.checkpoint import store
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.opening import open_checkpoint

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine.folders import write_model
+from tests.support.folders import write_model
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.checkpoint.renamed import named_like

@@ -2,28 +2,17 @@
 
 import io
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 
+from tests.support.command_line import Said, Weightsmith
 from weightsmith.cli.main import COMMANDS, run
 
 
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-
-RunCommand = Callable[..., Said]
-
-
 @pytest.fixture
-def weightsmith(monkeypatch: pytest.MonkeyPatch) -> RunCommand:
+def weightsmith(monkeypatch: pytest.MonkeyPatch) -> Weightsmith:
     """Run a command line, with the command of `sample_command` beside the real ones."""
-    monkeypatch.setitem(COMMANDS, "sample", ("tests.cli.sample_command", "Say one of each."))
+    monkeypatch.setitem(COMMANDS, "sample", ("tests.support.sample_command", "Say one of each."))
 
     def go(*args: str, encoding: str = "utf-8", terminal: bool = False) -> Said:
         raw = [io.BytesIO(), io.BytesIO()]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.conftest import RunCommand
-from tests.diff.models import base, tuned
-from tests.engine.folders import write_model
+from tests.support.command_line import Weightsmith
+from tests.support.diff_models import base, tuned
+from tests.support.folders import write_model
 from weightsmith import fs
 from weightsmith.cli.diff_text import format_relative, format_share
 
@@ -67,7 +67,7 @@ def parsed(path: Path) -> Page:
 
 
 def test_equal_models_end_with_0_and_others_with_1(
-    weightsmith: RunCommand, models: tuple[str, str]
+    weightsmith: Weightsmith, models: tuple[str, str]
 ) -> None:
     same = weightsmith("diff", models[0], models[0])
     assert same.code == 0
@@ -79,7 +79,7 @@ def test_equal_models_end_with_0_and_others_with_1(
 
 
 def test_a_person_reads_totals_kinds_and_the_most_changed(
-    weightsmith: RunCommand, models: tuple[str, str]
+    weightsmith: Weightsmith, models: tuple[str, str]
 ) -> None:
     said = weightsmith("diff", *models)
     head, kinds, most = said.out.split("\n\n")
@@ -94,7 +94,7 @@ def test_a_person_reads_totals_kinds_and_the_most_changed(
 
 
 def test_verbose_lists_layers_and_every_tensor(
-    weightsmith: RunCommand, models: tuple[str, str]
+    weightsmith: Weightsmith, models: tuple[str, str]
 ) -> None:
     out = weightsmith("diff", *models, "-v").out
     listed = out.split("all tensors\n")[1].splitlines()[1:]
@@ -104,7 +104,7 @@ def test_verbose_lists_layers_and_every_tensor(
     assert [line.split()[0] for line in layers] == ["0/11", "11/11", "11/11"]
 
 
-def test_tensors_that_have_no_partner_are_named(weightsmith: RunCommand, tmp_path: Path) -> None:
+def test_tensors_that_have_no_partner_are_named(weightsmith: Weightsmith, tmp_path: Path) -> None:
     sides = {"grown": torch.ones(4, 2), "gone": torch.ones(1)}, {"grown": torch.ones(5, 2)}
     a, b = (write_model(tmp_path / str(n), side) for n, side in enumerate(sides))
     out = weightsmith("diff", str(a), str(b)).out
@@ -113,7 +113,7 @@ def test_tensors_that_have_no_partner_are_named(weightsmith: RunCommand, tmp_pat
 
 
 def test_the_document_is_the_answer_and_nothing_else_is_said(
-    weightsmith: RunCommand, models: tuple[str, str]
+    weightsmith: Weightsmith, models: tuple[str, str]
 ) -> None:
     said = weightsmith("diff", *models, "--json")
     document = json.loads(said.out)
@@ -123,7 +123,7 @@ def test_the_document_is_the_answer_and_nothing_else_is_said(
     assert len(document["tensors"]) == 35
 
 
-def test_quiet_says_one_word(weightsmith: RunCommand, models: tuple[str, str]) -> None:
+def test_quiet_says_one_word(weightsmith: Weightsmith, models: tuple[str, str]) -> None:
     assert weightsmith("diff", *models, "-q").out == "different\n"
     assert weightsmith("diff", models[1], models[1], "-q").out == "same\n"
     assert weightsmith("diff", *models, "-qq").out == ""
@@ -167,7 +167,7 @@ def test_relative_changes_have_three_digits(relative: float | None, text: str) -
 
 
 def test_the_page_shows_every_layer_kind_and_tensor(
-    weightsmith: RunCommand, models: tuple[str, str], tmp_path: Path
+    weightsmith: Weightsmith, models: tuple[str, str], tmp_path: Path
 ) -> None:
     path = tmp_path / "page.html"
     said = weightsmith("diff", *models, "--html", str(path))
@@ -187,7 +187,7 @@ def test_the_page_shows_every_layer_kind_and_tensor(
 
 
 def test_colours_go_from_the_least_to_the_most_changed(
-    weightsmith: RunCommand, tmp_path: Path
+    weightsmith: Weightsmith, tmp_path: Path
 ) -> None:
     a = {f"layers.{n}.w": torch.ones(4) for n in range(3)}
     b = {f"layers.{n}.w": torch.ones(4) + 0.1**n for n in range(3)}
@@ -198,7 +198,7 @@ def test_colours_go_from_the_least_to_the_most_changed(
 
 
 def test_the_page_stands_alone(
-    weightsmith: RunCommand, models: tuple[str, str], tmp_path: Path
+    weightsmith: Weightsmith, models: tuple[str, str], tmp_path: Path
 ) -> None:
     weightsmith("diff", *models, "--html", str(tmp_path / "x.html"))
     text = (tmp_path / "x.html").read_text(encoding="utf-8")
@@ -212,7 +212,7 @@ def test_the_page_stands_alone(
     assert "default-src 'none'" in " ".join(page.of("content"))
 
 
-def test_a_hostile_name_stays_text(weightsmith: RunCommand, tmp_path: Path) -> None:
+def test_a_hostile_name_stays_text(weightsmith: Weightsmith, tmp_path: Path) -> None:
     name = f"layers.0.{HOSTILE}.weight"
     folders = []
     for n in range(2):
@@ -230,7 +230,7 @@ def test_a_hostile_name_stays_text(weightsmith: RunCommand, tmp_path: Path) -> N
 
 
 def test_a_page_is_written_anew_over_an_older_one(
-    weightsmith: RunCommand, models: tuple[str, str], tmp_path: Path
+    weightsmith: Weightsmith, models: tuple[str, str], tmp_path: Path
 ) -> None:
     path = tmp_path / "x.html"
     path.write_text("old")
@@ -240,7 +240,7 @@ def test_a_page_is_written_anew_over_an_older_one(
 
 
 def test_no_page_is_written_over_weights_or_where_none_can_be(
-    weightsmith: RunCommand, models: tuple[str, str], tmp_path: Path
+    weightsmith: Weightsmith, models: tuple[str, str], tmp_path: Path
 ) -> None:
     weights = Path(models[0]) / "model.safetensors"
     content = weights.read_bytes()
@@ -256,7 +256,7 @@ def test_no_page_is_written_over_weights_or_where_none_can_be(
 
 
 def test_a_page_that_cannot_be_written_is_no_defect(
-    weightsmith: RunCommand,
+    weightsmith: Weightsmith,
     models: tuple[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -271,7 +271,7 @@ def test_a_page_that_cannot_be_written_is_no_defect(
 
 
 def test_equal_models_make_a_page_without_colours(
-    weightsmith: RunCommand, models: tuple[str, str], tmp_path: Path
+    weightsmith: Weightsmith, models: tuple[str, str], tmp_path: Path
 ) -> None:
     weightsmith("diff", models[0], models[0], "--html", str(tmp_path / "x.html"))
     assert not {"c", "odd"} & set(parsed(tmp_path / "x.html").of("class"))

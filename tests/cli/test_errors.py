@@ -4,21 +4,20 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import RunCommand
+from tests.support.command_line import Weightsmith
+from tests.support.paths import ROOT
 from weightsmith.cli.output import render_error
 from weightsmith.errors import ShardMissing, ShardTruncated, TargetIsInput
 
 BASE = ("sample", "--base", "./llama")
 RUN = (
     "import sys; from weightsmith.cli import main;"
-    "main.COMMANDS['sample'] = ('tests.cli.sample_command', '');"
+    "main.COMMANDS['sample'] = ('tests.support.sample_command', '');"
     "main.main()"
 )
-ROOT = Path(__file__).parents[2]
 
 
 def spawn(
@@ -35,7 +34,7 @@ def spawn(
     )
 
 
-def test_an_error_is_a_sentence_its_context_and_a_way_out(weightsmith: RunCommand) -> None:
+def test_an_error_is_a_sentence_its_context_and_a_way_out(weightsmith: Weightsmith) -> None:
     said = weightsmith(*BASE, "--end", "error")
     assert said.code == 3
     assert said.out == ""
@@ -51,7 +50,7 @@ def test_an_error_is_a_sentence_its_context_and_a_way_out(weightsmith: RunComman
     ]
 
 
-def test_verbose_lists_all_of_the_context(weightsmith: RunCommand) -> None:
+def test_verbose_lists_all_of_the_context(weightsmith: Weightsmith) -> None:
     said = weightsmith(*BASE, "-v", "--end", "error")
     assert said.err.splitlines()[-2] == "  shard 9 of 9"
     assert "more (-v" not in said.err
@@ -72,7 +71,7 @@ def test_an_error_without_a_hint_ends_with_its_context() -> None:
 
 
 def test_a_failed_run_in_json_mode_ends_with_one_object_on_stderr(
-    weightsmith: RunCommand,
+    weightsmith: Weightsmith,
 ) -> None:
     said = weightsmith(*BASE, "--json", "--end", "error")
     assert said.out == ""
@@ -87,13 +86,13 @@ def test_a_failed_run_in_json_mode_ends_with_one_object_on_stderr(
     }
 
 
-def test_a_mistyped_option_in_json_mode_is_json_too(weightsmith: RunCommand) -> None:
+def test_a_mistyped_option_in_json_mode_is_json_too(weightsmith: Weightsmith) -> None:
     said = weightsmith("sample", "--bsae", "x", "--json")
     assert json.loads(said.err)["reference"] == "command-line-invalid"
 
 
 def test_debug_shows_where_a_known_error_arose(
-    weightsmith: RunCommand, monkeypatch: pytest.MonkeyPatch
+    weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "Traceback" not in weightsmith(*BASE, "--end", "error").err
     monkeypatch.setenv("WEIGHTSMITH_DEBUG", "1")
@@ -102,7 +101,7 @@ def test_debug_shows_where_a_known_error_arose(
     assert "raise ShardMissing" in said.err
 
 
-def test_a_defect_shows_its_traceback_and_asks_for_a_report(weightsmith: RunCommand) -> None:
+def test_a_defect_shows_its_traceback_and_asks_for_a_report(weightsmith: Weightsmith) -> None:
     said = weightsmith(*BASE, "--end", "defect")
     assert said.code == 70
     assert "Traceback" in said.err
@@ -114,7 +113,7 @@ def test_a_defect_shows_its_traceback_and_asks_for_a_report(weightsmith: RunComm
     )
 
 
-def test_memory_that_ran_out_is_no_defect(weightsmith: RunCommand) -> None:
+def test_memory_that_ran_out_is_no_defect(weightsmith: Weightsmith) -> None:
     said = weightsmith(*BASE, "--end", "memory")
     assert said.code == 8
     assert said.err.splitlines()[-3:] == [
@@ -124,7 +123,7 @@ def test_memory_that_ran_out_is_no_defect(weightsmith: RunCommand) -> None:
     ]
 
 
-def test_an_interrupt_says_what_is_kept_and_how_to_go_on(weightsmith: RunCommand) -> None:
+def test_an_interrupt_says_what_is_kept_and_how_to_go_on(weightsmith: Weightsmith) -> None:
     said = weightsmith("sample", "--base", "./my llama", "--end", "interrupt")
     assert said.code == 130
     assert said.err.splitlines()[-3:] == [
@@ -140,7 +139,7 @@ def test_a_termination_signal_is_an_interrupt() -> None:
     assert "  2 finished shards are kept\n" in done.stderr
 
 
-def test_a_check_that_says_no_exits_1(weightsmith: RunCommand) -> None:
+def test_a_check_that_says_no_exits_1(weightsmith: Weightsmith) -> None:
     assert weightsmith(*BASE, "--end", "no").code == 1
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import RunCommand
+from tests.support.command_line import Weightsmith
 from weightsmith.ops import fix_tokenizer as ops
 
 
@@ -18,7 +18,7 @@ def folder(tmp_path: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return Path("llama-7b")
 
 
-def test_check_repair_check_is_the_way_it_goes(weightsmith: RunCommand, folder: Path) -> None:
+def test_check_repair_check_is_the_way_it_goes(weightsmith: Weightsmith, folder: Path) -> None:
     before = weightsmith("fix-tokenizer", str(folder), "--check")
     assert before.code == 1
     assert before.out.endswith("FAIL  llama-7b\n      12 faults\n")
@@ -41,7 +41,7 @@ def test_check_repair_check_is_the_way_it_goes(weightsmith: RunCommand, folder: 
 
 
 def test_the_diff_is_coloured_on_a_terminal(
-    weightsmith: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
+    weightsmith: Weightsmith, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NO_COLOR")
     said = weightsmith("fix-tokenizer", str(folder), "--dry-run", terminal=True)
@@ -49,7 +49,9 @@ def test_the_diff_is_coloured_on_a_terminal(
     assert '\x1b[32m+  "unk_token": "<unk>",\x1b[0m\n' in said.out
 
 
-def test_a_dry_run_shows_the_diff_and_writes_nothing(weightsmith: RunCommand, folder: Path) -> None:
+def test_a_dry_run_shows_the_diff_and_writes_nothing(
+    weightsmith: Weightsmith, folder: Path
+) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     said = weightsmith("fix-tokenizer", str(folder), "-n")
     assert said.code == 0
@@ -60,7 +62,7 @@ def test_a_dry_run_shows_the_diff_and_writes_nothing(weightsmith: RunCommand, fo
 
 
 def test_the_working_directory_is_the_default(
-    weightsmith: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
+    weightsmith: Weightsmith, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     said = weightsmith("fix_tokenizer", "--check", "-q")
@@ -68,7 +70,7 @@ def test_the_working_directory_is_the_default(
 
 
 def test_json_names_each_fault_with_its_symptom_and_references(
-    weightsmith: RunCommand, folder: Path
+    weightsmith: Weightsmith, folder: Path
 ) -> None:
     said = weightsmith("fix-tokenizer", str(folder), "--check", "--json")
     document = json.loads(said.out)
@@ -81,13 +83,13 @@ def test_json_names_each_fault_with_its_symptom_and_references(
     assert "lm-sys/FastChat#408" in fault["references"]
 
 
-def test_verbose_explains_symptoms(weightsmith: RunCommand, folder: Path) -> None:
+def test_verbose_explains_symptoms(weightsmith: Weightsmith, folder: Path) -> None:
     said = weightsmith("fix-tokenizer", str(folder), "--check", "-v")
     assert "special-tokens-blank: `RecursionError" in said.err
 
 
 def test_a_local_copy_is_where_the_result_is(
-    weightsmith: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
+    weightsmith: Weightsmith, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ops, "_proved_by_transformers", lambda repair, work: repair.proof)
     said = weightsmith("fix-tokenizer", str(folder), "--local-copy", "copy", "-q")
@@ -97,7 +99,7 @@ def test_a_local_copy_is_where_the_result_is(
 
 
 def test_a_folder_in_a_cache_is_refused_with_the_way_out(
-    weightsmith: RunCommand, folder: Path
+    weightsmith: Weightsmith, folder: Path
 ) -> None:
     cached = Path("snapshot")
     cached.mkdir()
@@ -110,7 +112,7 @@ def test_a_folder_in_a_cache_is_refused_with_the_way_out(
 
 
 def test_what_cannot_be_repaired_fails_the_check_and_stops_the_repair(
-    weightsmith: RunCommand, folder: Path
+    weightsmith: Weightsmith, folder: Path
 ) -> None:
     (folder / "tokenizer.model").write_bytes(
         b"version https://git-lfs.github.com/spec/v1\nsize 499723\n"
@@ -124,7 +126,7 @@ def test_what_cannot_be_repaired_fails_the_check_and_stops_the_repair(
     assert "hint: in that directory: git lfs pull" in repair.err
 
 
-def test_a_folder_without_a_tokenizer_is_named(weightsmith: RunCommand, tmp_path: Path) -> None:
+def test_a_folder_without_a_tokenizer_is_named(weightsmith: Weightsmith, tmp_path: Path) -> None:
     said = weightsmith("fix-tokenizer", str(tmp_path), "--check")
     assert said.code == 3
     assert "[no-tokenizer]" in said.err

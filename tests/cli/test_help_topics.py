@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from tests.cli.conftest import RunCommand
+from tests.support.command_line import Weightsmith
 from weightsmith.cli.flags import as_flags
 from weightsmith.cli.help_topics import TOPICS, exit_codes, placeholders
 from weightsmith.errors import WeightsmithError, known_errors, reference_of
 
 
-def test_exit_codes_are_those_of_the_error_classes(weightsmith: RunCommand) -> None:
+def test_exit_codes_are_those_of_the_error_classes(weightsmith: Weightsmith) -> None:
     codes = exit_codes()
     assert {error.exit_code for error in known_errors()} | {0, 1, 141} == codes.keys()
     out = weightsmith("help", "exit-codes").out
@@ -19,7 +19,7 @@ def test_exit_codes_are_those_of_the_error_classes(weightsmith: RunCommand) -> N
 
 
 @pytest.mark.parametrize("error", [*known_errors()], ids=reference_of)
-def test_every_error_is_explained(weightsmith: RunCommand, error: type[WeightsmithError]) -> None:
+def test_every_error_is_explained(weightsmith: Weightsmith, error: type[WeightsmithError]) -> None:
     reference = reference_of(error)
     said = weightsmith("help", reference)
     assert said.code == 0
@@ -28,32 +28,32 @@ def test_every_error_is_explained(weightsmith: RunCommand, error: type[Weightsmi
     assert said.out.endswith(f"Exit code: {error.exit_code}\n")
 
 
-def test_an_error_is_found_as_it_was_printed(weightsmith: RunCommand) -> None:
+def test_an_error_is_found_as_it_was_printed(weightsmith: Weightsmith) -> None:
     assert weightsmith("help", "[Shard_Truncated]").out.startswith("shard-truncated\n")
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_every_topic_fits_its_width(weightsmith: RunCommand, topic: str) -> None:
+def test_every_topic_fits_its_width(weightsmith: Weightsmith, topic: str) -> None:
     said = weightsmith("help", topic)
     assert said.code == 0
     assert max(map(len, said.out.splitlines())) <= 80
 
 
-def test_help_on_a_command_is_its_help(weightsmith: RunCommand) -> None:
+def test_help_on_a_command_is_its_help(weightsmith: Weightsmith) -> None:
     assert weightsmith("help", "sample").out == weightsmith("sample", "-h").out
 
 
-def test_help_alone_is_the_short_help(weightsmith: RunCommand) -> None:
+def test_help_alone_is_the_short_help(weightsmith: Weightsmith) -> None:
     assert weightsmith("help").out == weightsmith("-h").out
 
 
-def test_an_unknown_topic_names_the_nearest(weightsmith: RunCommand) -> None:
+def test_an_unknown_topic_names_the_nearest(weightsmith: Weightsmith) -> None:
     said = weightsmith("help", "exit-code")
     assert said.code == 2
     assert said.err.endswith("hint: weightsmith help exit-codes\n")
 
 
-def test_help_as_json(weightsmith: RunCommand) -> None:
+def test_help_as_json(weightsmith: Weightsmith) -> None:
     document = json.loads(weightsmith("help", "sources", "--json").out)
     assert document["schema"] == "weightsmith.help/1"
     assert document["text"].startswith("Sources\nA SOURCE is where a model is")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.engine.folders import copied
+from tests.support.folders import copied
 
 LIGHT = """
 import io, json, sys

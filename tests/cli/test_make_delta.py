@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import RunCommand
-from tests.delta.models import contents, write_pair
+from tests.support.command_line import Weightsmith
+from tests.support.delta_models import contents, write_pair
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 MAKE = ("make-delta", "--base", "base", "--target", "target", "--delta", "delta")
 
 
-def test_there_and_back(weightsmith: RunCommand, pair: None) -> None:
+def test_there_and_back(weightsmith: Weightsmith, pair: None) -> None:
     made = weightsmith(*MAKE)
     assert made.code == 0
     assert "done  " in made.out
@@ -35,7 +35,7 @@ def test_there_and_back(weightsmith: RunCommand, pair: None) -> None:
 
 
 def test_a_wrong_base_is_exit_7_and_a_damaged_delta_exit_6(
-    weightsmith: RunCommand, pair: None
+    weightsmith: Weightsmith, pair: None
 ) -> None:
     assert weightsmith(*MAKE, "--base-id", "org/base@12ab").code == 0
     wrong = weightsmith("apply-delta", "--base", "target", "--delta", "delta", "--target", "out")
@@ -51,7 +51,7 @@ def test_a_wrong_base_is_exit_7_and_a_damaged_delta_exit_6(
 
 @pytest.mark.parametrize("as_variable", [False, True])
 def test_a_shard_size_that_is_given_counts_though_it_is_the_usual_one(
-    weightsmith: RunCommand, pair: None, monkeypatch: pytest.MonkeyPatch, as_variable: bool
+    weightsmith: Weightsmith, pair: None, monkeypatch: pytest.MonkeyPatch, as_variable: bool
 ) -> None:
     assert weightsmith(*MAKE).code == 0
     apply = ("apply-delta", "--base", "base", "--delta", "delta", "--target", "out")
@@ -63,7 +63,7 @@ def test_a_shard_size_that_is_given_counts_though_it_is_the_usual_one(
     assert [path.name for path in Path("out").glob("*.safetensors")] == ["model.safetensors"]
 
 
-def test_the_dtype_of_what_is_restored_can_be_chosen(weightsmith: RunCommand, pair: None) -> None:
+def test_the_dtype_of_what_is_restored_can_be_chosen(weightsmith: Weightsmith, pair: None) -> None:
     assert weightsmith(*MAKE).code == 0
     apply = ("apply-delta", "--base", "base", "--delta", "delta", "--target", "out")
     applied = weightsmith(*apply, "--dtype", "float32")
@@ -72,7 +72,7 @@ def test_the_dtype_of_what_is_restored_can_be_chosen(weightsmith: RunCommand, pa
     assert "by cast to F32" in applied.err
 
 
-def test_the_document_holds_what_the_human_sees(weightsmith: RunCommand, pair: None) -> None:
+def test_the_document_holds_what_the_human_sees(weightsmith: Weightsmith, pair: None) -> None:
     made = weightsmith(*MAKE, "--json")
     document = json.loads(made.out)
     assert document["schema"] == "weightsmith.make-delta/1"
@@ -85,7 +85,7 @@ def test_the_document_holds_what_the_human_sees(weightsmith: RunCommand, pair: N
 
 
 def test_an_additive_delta_tells_its_loss(
-    weightsmith: RunCommand, tmp_path: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch
+    weightsmith: Weightsmith, tmp_path: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     source = vectors / "vicuna_v1_1"
@@ -99,7 +99,7 @@ def test_an_additive_delta_tells_its_loss(
     assert "hint: an exact delta restores every bit" in made.err
 
 
-def test_a_dry_run_writes_nothing(weightsmith: RunCommand, pair: None) -> None:
+def test_a_dry_run_writes_nothing(weightsmith: Weightsmith, pair: None) -> None:
     said = weightsmith(*MAKE, "--dry-run")
     assert (said.code, said.err) == (0, "")
     first, *_, last = said.out.splitlines()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import RunCommand
+from tests.support.command_line import Weightsmith
 from weightsmith.cli.main import COMMANDS
 
 
@@ -21,7 +21,7 @@ def args(vectors: Path, tmp_path: Path) -> list[str]:
 
 
 def test_a_merge_is_planned_shown_made_and_found_done_again(
-    args: list[str], tmp_path: Path, weightsmith: RunCommand
+    args: list[str], tmp_path: Path, weightsmith: Weightsmith
 ) -> None:
     said = weightsmith(*args)
     assert said.code == 0
@@ -34,7 +34,7 @@ def test_a_merge_is_planned_shown_made_and_found_done_again(
 
 
 def test_a_dry_run_writes_nothing_and_tells_every_setting(
-    args: list[str], tmp_path: Path, weightsmith: RunCommand
+    args: list[str], tmp_path: Path, weightsmith: Weightsmith
 ) -> None:
     said = weightsmith(*args, "--dry-run", "--json", "--rounding", "peft", "--dtype", "float16")
     assert said.code == 0
@@ -66,7 +66,7 @@ def test_planning_imports_no_heavy_package(args: list[str]) -> None:
 
 
 def test_fastchats_names_are_understood(
-    vectors: Path, tmp_path: Path, weightsmith: RunCommand
+    vectors: Path, tmp_path: Path, weightsmith: Weightsmith
 ) -> None:
     vector = vectors / "lora" / "plain_fp16"
     said = weightsmith(
@@ -80,7 +80,7 @@ def test_fastchats_names_are_understood(
 
 
 def test_several_adapters_have_a_role_each(
-    args: list[str], tmp_path: Path, weightsmith: RunCommand
+    args: list[str], tmp_path: Path, weightsmith: Weightsmith
 ) -> None:
     second = tmp_path / "second"
     shutil.copytree(args[2].removeprefix("--lora="), second)
@@ -92,7 +92,7 @@ def test_several_adapters_have_a_role_each(
 
 
 def test_an_adapter_of_another_model_ends_in_7_and_is_explained(
-    args: list[str], vectors: Path, tmp_path: Path, weightsmith: RunCommand
+    args: list[str], vectors: Path, tmp_path: Path, weightsmith: Weightsmith
 ) -> None:
     adapter = tmp_path / "adapter"
     shutil.copytree(vectors / "lora" / "plain_fp16" / "adapter", adapter)
@@ -106,7 +106,7 @@ def test_an_adapter_of_another_model_ends_in_7_and_is_explained(
 
 
 @pytest.mark.parametrize("missing", ["--base", "--lora", "--target"])
-def test_what_is_left_out_is_named(missing: str, args: list[str], weightsmith: RunCommand) -> None:
+def test_what_is_left_out_is_named(missing: str, args: list[str], weightsmith: Weightsmith) -> None:
     said = weightsmith(*(arg for arg in args if not arg.startswith(f"{missing}=")))
     assert said.code == 2
     assert missing in said.err

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.cli.conftest import RunCommand
+from tests.support.command_line import Weightsmith
 from weightsmith.cli.live import Lines
 from weightsmith.errors import ShardMissing
 
@@ -21,7 +21,7 @@ shard 1 of 1 is done
 
 
 def test_human_mode_prints_the_result_on_stdout_and_the_rest_on_stderr(
-    weightsmith: RunCommand,
+    weightsmith: Weightsmith,
 ) -> None:
     said = weightsmith(*BASE)
     assert said.out == "done  ./out\n"
@@ -30,7 +30,7 @@ def test_human_mode_prints_the_result_on_stdout_and_the_rest_on_stderr(
 
 
 def test_json_mode_prints_one_document_with_the_warnings_and_nothing_else(
-    weightsmith: RunCommand,
+    weightsmith: Weightsmith,
 ) -> None:
     said = weightsmith(*BASE, "--json")
     assert json.loads(said.out) == {
@@ -41,25 +41,25 @@ def test_json_mode_prints_one_document_with_the_warnings_and_nothing_else(
     assert said.err == ""
 
 
-def test_quiet_mode_prints_the_result_s_path_and_warnings(weightsmith: RunCommand) -> None:
+def test_quiet_mode_prints_the_result_s_path_and_warnings(weightsmith: Weightsmith) -> None:
     said = weightsmith(*BASE, "-q")
     assert said.out == "./out\n"
     assert said.err == "warning: the pad token is blank\n"
 
 
 @pytest.mark.parametrize("also", [(), ("--json",), ("--end", "error")])
-def test_twice_quiet_says_nothing_at_all(weightsmith: RunCommand, also: tuple[str, ...]) -> None:
+def test_twice_quiet_says_nothing_at_all(weightsmith: Weightsmith, also: tuple[str, ...]) -> None:
     said = weightsmith(*BASE, "-qq", *also)
     assert (said.out, said.err) == ("", "")
     assert said.code == (ShardMissing.exit_code if "error" in also else 0)
 
 
-def test_verbose_adds_detail(weightsmith: RunCommand) -> None:
+def test_verbose_adds_detail(weightsmith: Weightsmith) -> None:
     assert "workers: 1, low memory: False, dry run: False\n" in weightsmith(*BASE, "-v").err
 
 
 def test_modes_can_be_set_by_environment(
-    weightsmith: RunCommand, monkeypatch: pytest.MonkeyPatch
+    weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WEIGHTSMITH_SAMPLE_JSON", "1")
     monkeypatch.setenv("WEIGHTSMITH_SAMPLE_BASE", "./llama")
@@ -86,7 +86,7 @@ COLORED = "\x1b[32mdone\x1b[0m  ./out\n"
     ],
 )
 def test_who_decides_on_colours(
-    weightsmith: RunCommand,
+    weightsmith: Weightsmith,
     monkeypatch: pytest.MonkeyPatch,
     environment: dict[str, str],
     option: str,
@@ -102,24 +102,24 @@ def test_who_decides_on_colours(
 
 @pytest.mark.parametrize("option,colored", [("always", True), ("never", False)])
 def test_help_follows_the_colour_option(
-    weightsmith: RunCommand, monkeypatch: pytest.MonkeyPatch, option: str, colored: bool
+    weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch, option: str, colored: bool
 ) -> None:
     monkeypatch.delenv("NO_COLOR")
     out = weightsmith("sample", "--color", option, "-h").out
     assert ("\x1b[1mUsage:\x1b[0m" in out) is colored
 
 
-def test_a_stream_that_cannot_encode_a_name_shows_it_escaped(weightsmith: RunCommand) -> None:
+def test_a_stream_that_cannot_encode_a_name_shows_it_escaped(weightsmith: Weightsmith) -> None:
     said = weightsmith("sample", "--base", "模型 → x", encoding="ascii")
     assert "  base   \\u6a21\\u578b -> x\n" in said.err
 
 
-def test_control_characters_in_names_do_not_reach_the_terminal(weightsmith: RunCommand) -> None:
+def test_control_characters_in_names_do_not_reach_the_terminal(weightsmith: Weightsmith) -> None:
     said = weightsmith("sample", "--base", "a\x1b[2Jb\nc\x1b[31m", terminal=True)
     assert "  base   a\\x1b[2Jb\\nc\\x1b[31m\n" in said.err
 
 
-def test_a_question_needs_a_terminal(weightsmith: RunCommand) -> None:
+def test_a_question_needs_a_terminal(weightsmith: Weightsmith) -> None:
     said = weightsmith(*BASE, "--end", "ask")
     assert said.code == 2
     assert said.err.endswith(
@@ -128,13 +128,13 @@ def test_a_question_needs_a_terminal(weightsmith: RunCommand) -> None:
     )
 
 
-def test_yes_answers_the_question(weightsmith: RunCommand) -> None:
+def test_yes_answers_the_question(weightsmith: Weightsmith) -> None:
     assert weightsmith(*BASE, "--end", "ask", "-y").code == 0
 
 
 @pytest.mark.parametrize("answer,code", [("y\n", 0), ("YES\n", 0), ("n\n", 1), ("\n", 1), ("", 1)])
 def test_only_a_yes_is_a_yes(
-    weightsmith: RunCommand, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+    weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
 ) -> None:
     class Keyboard:
         def isatty(self) -> bool:
@@ -149,7 +149,7 @@ def test_only_a_yes_is_a_yes(
     assert said.err.endswith("remove 3 files (1.20 GB)? [y/N] ")
 
 
-def test_the_bar_is_gone_and_notes_stay_when_the_run_ends(weightsmith: RunCommand) -> None:
+def test_the_bar_is_gone_and_notes_stay_when_the_run_ends(weightsmith: Weightsmith) -> None:
     said = weightsmith(*BASE, terminal=True)
     *_, note, end = said.err.split("\r")
     assert "writing   100 %" in said.err
@@ -160,7 +160,7 @@ def test_the_bar_is_gone_and_notes_stay_when_the_run_ends(weightsmith: RunComman
 
 
 def test_the_bar_is_drawn_in_ascii_where_the_terminal_knows_no_more(
-    weightsmith: RunCommand,
+    weightsmith: Weightsmith,
 ) -> None:
     said = weightsmith(*BASE, encoding="ascii", terminal=True)
     assert "##########" in said.err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import RunCommand
+from tests.support.command_line import Weightsmith
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def base(vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_where_a_path_is_long_sizes_stand_below_it(
-    weightsmith: RunCommand, base: str, tmp_path: Path
+    weightsmith: Weightsmith, base: str, tmp_path: Path
 ) -> None:
     target = tmp_path / ("long-" * 12)
     lines = weightsmith("convert", base, str(target), "-n").out.split("\n")
@@ -34,14 +34,14 @@ def test_where_a_path_is_long_sizes_stand_below_it(
 
 @pytest.mark.parametrize("dtype,rule", [("keep", "21 by copy"), ("float32", "21 by cast to F32")])
 def test_a_rule_is_told_with_its_dtype(
-    weightsmith: RunCommand, base: str, dtype: str, rule: str
+    weightsmith: Weightsmith, base: str, dtype: str, rule: str
 ) -> None:
     said = weightsmith("convert", base, "out", "-n", "--dtype", dtype)
     assert f"  {rule}\n" in said.out
 
 
 def test_faults_that_stay_are_listed_and_with_v_all_of_them(
-    weightsmith: RunCommand, base: str
+    weightsmith: Weightsmith, base: str
 ) -> None:
     short = weightsmith("convert", base, "out", "-n").err
     assert "warning: 12 known faults of tokenizer and config files will stay\n" in short
@@ -54,7 +54,7 @@ def test_faults_that_stay_are_listed_and_with_v_all_of_them(
 
 
 def test_what_lies_beside_the_weights_is_cut_and_with_v_whole(
-    weightsmith: RunCommand, base: str
+    weightsmith: Weightsmith, base: str
 ) -> None:
     Path("model").mkdir()
     for path in Path(base).iterdir():
@@ -70,7 +70,7 @@ def test_what_lies_beside_the_weights_is_cut_and_with_v_whole(
         assert "more (-v" not in whole
 
 
-def test_the_last_line_is_a_command_that_mends_them(weightsmith: RunCommand, base: str) -> None:
+def test_the_last_line_is_a_command_that_mends_them(weightsmith: Weightsmith, base: str) -> None:
     said = weightsmith("convert", base, "its copy")
     word, _, hint = said.err.splitlines()[-1].partition(": weightsmith ")
     assert word == "hint"
@@ -79,7 +79,7 @@ def test_the_last_line_is_a_command_that_mends_them(weightsmith: RunCommand, bas
 
 
 def test_where_no_command_can_mend_them_none_is_named(
-    weightsmith: RunCommand, vectors: Path, tmp_path: Path
+    weightsmith: Weightsmith, vectors: Path, tmp_path: Path
 ) -> None:
     source = vectors / "lora" / "plain_fp16" / "base"
     wanted = "hint: take tokenizer.model from the base model\n"

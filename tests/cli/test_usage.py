@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.cli.conftest import RunCommand
+from tests.support.command_line import Weightsmith
 from weightsmith.cli.main import COMMANDS
 from weightsmith.version import __version__
 
@@ -52,7 +52,7 @@ BASE = ("sample", "--base", "./llama")
     ],
 )
 def test_mistakes_are_told_with_the_way_out(
-    weightsmith: RunCommand, args: list[str], error: str, hint: str
+    weightsmith: Weightsmith, args: list[str], error: str, hint: str
 ) -> None:
     said = weightsmith(*args)
     assert said.code == 2
@@ -61,7 +61,7 @@ def test_mistakes_are_told_with_the_way_out(
 
 
 def test_a_bad_value_from_the_environment_names_its_variable(
-    weightsmith: RunCommand, monkeypatch: pytest.MonkeyPatch
+    weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WEIGHTSMITH_SAMPLE_WORKERS", "many")
     said = weightsmith(*BASE)
@@ -70,7 +70,7 @@ def test_a_bad_value_from_the_environment_names_its_variable(
 
 
 def test_the_command_line_wins_over_the_environment(
-    weightsmith: RunCommand, monkeypatch: pytest.MonkeyPatch
+    weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WEIGHTSMITH_SAMPLE_WORKERS", "3")
     assert "workers: 3" in weightsmith(*BASE, "-v").err
@@ -86,7 +86,7 @@ def test_the_command_line_wins_over_the_environment(
     ],
 )
 def test_old_names_and_underscores_are_understood(
-    weightsmith: RunCommand, args: tuple[str, ...]
+    weightsmith: Weightsmith, args: tuple[str, ...]
 ) -> None:
     said = weightsmith(*args, "-v")
     assert said.code == 0
@@ -94,18 +94,18 @@ def test_old_names_and_underscores_are_understood(
     assert "low memory: True" in said.err
 
 
-def test_commands_take_underscores(weightsmith: RunCommand) -> None:
+def test_commands_take_underscores(weightsmith: Weightsmith) -> None:
     assert weightsmith("apply_delta", "-h").out == weightsmith("apply-delta", "-h").out
 
 
 @pytest.mark.parametrize("size,nbytes", [("400MB", 400_000_000), ("5GiB", 5 * 2**30)])
 def test_sizes_are_decimal_or_binary_as_written(
-    weightsmith: RunCommand, size: str, nbytes: int
+    weightsmith: Weightsmith, size: str, nbytes: int
 ) -> None:
     assert f"  shard  {nbytes}\n" in weightsmith(*BASE, "--max-shard-size", size).err
 
 
-def test_no_arguments_show_the_short_help_on_stderr(weightsmith: RunCommand) -> None:
+def test_no_arguments_show_the_short_help_on_stderr(weightsmith: Weightsmith) -> None:
     said = weightsmith()
     assert said.code == 2
     assert said.out == ""
@@ -115,7 +115,7 @@ def test_no_arguments_show_the_short_help_on_stderr(weightsmith: RunCommand) -> 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_is_everywhere(weightsmith: RunCommand, command: str, flag: str) -> None:
+def test_help_is_everywhere(weightsmith: Weightsmith, command: str, flag: str) -> None:
     said = weightsmith(*[command] * bool(command), flag)
     assert said.code == 0
     assert said.err == ""
@@ -123,7 +123,7 @@ def test_help_is_everywhere(weightsmith: RunCommand, command: str, flag: str) ->
     assert said.out.index("Examples:\n") < said.out.index("-h, --help")
 
 
-def test_help_shows_examples_then_options_under_headings(weightsmith: RunCommand) -> None:
+def test_help_shows_examples_then_options_under_headings(weightsmith: Weightsmith) -> None:
     assert weightsmith("sample", "-h").out == SAMPLE_HELP
 
 
@@ -168,7 +168,7 @@ def test_the_package_runs_as_a_module() -> None:
     assert done.stdout == f"weightsmith {__version__}\n"
 
 
-def test_version(weightsmith: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version(weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEIGHTSMITH_VERSION", "1")
     assert weightsmith("--version").out == f"weightsmith {__version__}\n"
     assert weightsmith(*BASE).out == "done  ./out\n"

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.codecs.spans import DTYPES, FLOATS, assert_bits, decoded, random_tensor
-from tests.engine.folders import load, write_model
+from tests.support.folders import load, write_model
+from tests.support.spans import DTYPES, FLOATS, assert_bits, decoded, random_tensor
 from weightsmith.codecs.add import Add
 from weightsmith.codecs.base import Range
 from weightsmith.codecs.cast import elements_as_bytes

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from tests.codecs.spans import CODES, DTYPES, FLOATS, assert_bits, decoded, random_tensor, raw
+from tests.support.spans import CODES, DTYPES, FLOATS, assert_bits, decoded, random_tensor, raw
 from weightsmith.codecs.add import Add
 from weightsmith.codecs.cast import Cast
 from weightsmith.codecs.copy import Copy

@@ -48,7 +48,7 @@ def show(folder: Path) -> None:
     base, tuned, delta, result = (folder / name for name in ("base", "tuned", "delta", "result"))
     tokenizer = folder / "tokenizer.model"
     with step("import torch and transformers"):
-        from tests import tiny
+        from tests.support import tiny
 
         quiet_transformers()
     with step("train a base model: a LLaMA of 0.3 M parameters that writes stories"):

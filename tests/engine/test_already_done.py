@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.folders import contents, copied, hidden, state
+from tests.support.folders import contents, copied, hidden, state
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import read_manifest
 from weightsmith.engine.options import Bindings, Options

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.children import Children
-from tests.engine.folders import contents, hidden, staging
+from tests.support.children import Children
+from tests.support.folders import contents, hidden, staging
 from tests.support.world import SHARDS, World, at_step, flip
 from weightsmith import fs
 from weightsmith.engine.run import Outcome

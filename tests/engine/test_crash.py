@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.children import KILLED, Answer, Children
-from tests.engine.folders import contents, copied, hidden, inodes, old, staging, state
+from tests.support.children import KILLED, Answer, Children
+from tests.support.folders import contents, copied, hidden, inodes, old, staging, state
 
 PLAN = {"max_shard_nbytes": 30_000}
 

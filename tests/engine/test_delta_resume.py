@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.delta.models import SIDECARS, trained, weights
-from tests.engine.children import KILLED, Answer, Children
-from tests.engine.folders import contents, copied, hidden, inodes, staging, state, write_model
+from tests.support.children import KILLED, Answer, Children
+from tests.support.delta_models import SIDECARS, trained, weights
+from tests.support.folders import contents, copied, hidden, inodes, staging, state, write_model
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.options import Options
 from weightsmith.ops.apply_delta import apply_delta

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.children import Children
-from tests.engine.folders import contents, copied, hidden, staging, state
+from tests.support.children import Children
+from tests.support.folders import contents, copied, hidden, staging, state
 
 
 @pytest.mark.parametrize("limit", [100, 5_000, 20_000, 40_000, 60_000])

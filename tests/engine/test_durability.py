@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.folders import staging
+from tests.support.folders import staging
 from weightsmith import fs
 from weightsmith.engine.options import Options, Verify
 from weightsmith.errors import VerificationFailed

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.memory import HAS_PEAK, MIB, peak_nbytes
-from weightsmith.formats.safetensors_header import layout
-from weightsmith.formats.tensors import TensorInfo
+from tests.support.folders import sparse_model
+from tests.support.memory import HAS_PEAK, MIB, peak_nbytes
 
 MEASURE = """
 import sys
@@ -16,19 +15,6 @@ base, delta, target, mode = sys.argv[1:]
 options = Options(workers=2, low_cpu_mem=mode == "low")
 apply_delta(base, delta, target=target, options=options, max_shard_nbytes=100_000_000)
 """
-
-
-def sparse_model(folder: Path, nbytes: int, *, dtype: str) -> Path:
-    """A model of eight matrices, all zero, that takes no space on disk."""
-    folder.mkdir(parents=True)
-    itemsize = 2 if dtype == "F16" else 4
-    columns = nbytes // 8 // 1024 // itemsize
-    infos = [TensorInfo(f"model.layers.{n}.up.weight", dtype, (1024, columns)) for n in range(8)]
-    header, places = layout(infos, {"format": "pt"})
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(header)
-        file.truncate(places[-1].offset + places[-1].info.nbytes)
-    return folder
 
 
 def peak(home: Path, nbytes: int, *, base: str, mode: str) -> int:

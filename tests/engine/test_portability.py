@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.children import Children
-from tests.engine.folders import contents, hidden
+from tests.support.children import Children
+from tests.support.folders import contents, hidden
 
 POSITIONED = ["preadv", "pwrite"]
 ADVICE = ["posix_fadvise", "posix_fallocate"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.children import KILLED, Answer, Children
-from tests.engine.folders import contents, copied, hidden, staging, state
+from tests.support.children import KILLED, Answer, Children
+from tests.support.folders import contents, copied, hidden, staging, state
 
 PLAN = {"max_shard_nbytes": 30_000}
 AFTER_TWO_SHARDS = 10

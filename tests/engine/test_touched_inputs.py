@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.folders import contents, hidden, staging
+from tests.support.folders import contents, hidden, staging
 from tests.support.world import World, at_step, flip, place_in
 from weightsmith import fs
 from weightsmith.engine import inputs

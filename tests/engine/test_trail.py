@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.bench.report import file_system
-from tests.engine.test_memory import sparse_model
-from tests.memory import cached_nbytes
+from tests.support.folders import sparse_model
+from tests.support.memory import cached_nbytes
 from weightsmith import fs
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_digest
 from weightsmith.checkpoint.opening import open_checkpoint

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.children import NOBODY, Answer, Children
-from tests.engine.folders import contents, hidden, staging
+from tests.support.children import NOBODY, Answer, Children
+from tests.support.folders import contents, hidden, staging
 
 
 class Shared:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.repair.folders import processor, trained
+from tests.support.paths import VECTORS
+from tests.support.tokenizer_folders import processor, trained
 from weightsmith.errors import (
     DamagedInput,
     LfsPointer,
@@ -107,7 +108,7 @@ def test_unknown_fields_are_skipped(model: bytes) -> None:
 
 @given(st.binary(max_size=200), st.integers(0, 6000))
 def test_damage_of_any_kind_is_refused_or_harmless(noise: bytes, at: int) -> None:
-    model = (Path(__file__).parents[1] / "vectors" / "sp.model").read_bytes()
+    model = (VECTORS / "sp.model").read_bytes()
     for raw in (noise, model[:at] + noise + model[at + len(noise) :]):
         try:
             parsed = parse_sentencepiece_model(raw)

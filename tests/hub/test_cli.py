@@ -1,71 +1,28 @@
 """The two commands as a person and a script meet them."""
 
 import json
-import os
-import pty
 import random
-import select
 import signal
 import subprocess
-import sys
-from typing import Any
 
 import pytest
 
-from tests.hub.conftest import ROOT, Client, usual_env
-from tests.hub.server import Hub
-from tests.hub.test_clean_cache import Maker
-from tests.hub.test_download import MODEL, files_in
+from tests.support.hub.cache_maker import Maker
+from tests.support.hub.client import Client
+from tests.support.hub.people import ShellUser
+from tests.support.hub.repositories import MODEL, files_in
+from tests.support.hub.server import Hub
+from tests.support.paths import ROOT
 
 WEIGHTS = random.Random(3).randbytes(3_000_000)
 
 
 @pytest.fixture
-def person(hub: Hub, client: Client) -> "Person":
-    return Person(hub, client)
+def person(hub: Hub, client: Client) -> ShellUser:
+    return ShellUser(hub, client)
 
 
-class Person:
-    """Somebody at a shell."""
-
-    def __init__(self, hub: Hub, client: Client) -> None:
-        self.client = client
-        self.env = {**usual_env(hub), "HF_HOME": str(client.home), "TERM": "xterm"}
-        self.cwd = client.home.parent
-        self.command = [sys.executable, "-m", "weightsmith"]
-        self.env["PYTHONPATH"] = str(ROOT)
-
-    def start(self, *args: str, **streams: Any) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [*self.command, *args], cwd=self.cwd, env=self.env, text=True, **streams
-        )
-
-    def run(self, *args: str) -> "subprocess.CompletedProcess[str]":
-        done = self.client.command(*args, cwd=self.cwd, whole_env=self.env)
-        return subprocess.CompletedProcess(args, done["code"], done["out"], done["err"])
-
-    def at_terminal(self, *args: str, answers: list[str]) -> str:
-        """What the screen shows; an answer is typed at each prompt, a line that ends in ``?``."""
-        ours, theirs = pty.openpty()
-        process = self.start(*args, stdin=theirs, stdout=theirs, stderr=theirs)
-        os.close(theirs)
-        screen = unanswered = b""
-        while select.select([ours], [], [], 60)[0]:
-            try:
-                piece = os.read(ours, 4096)
-            except OSError:  # the other end has gone
-                break
-            screen += piece
-            unanswered += piece
-            if answers and unanswered.rstrip().endswith((b"as it is", b"[y/N]")):
-                os.write(ours, answers.pop(0).encode() + b"\n")
-                unanswered = b""
-        process.wait(10)
-        os.close(ours)
-        return screen.decode()
-
-
-def test_faults_of_a_model_on_the_hub_are_mended_in_a_copy(hub: Hub, person: Person) -> None:
+def test_faults_of_a_model_on_the_hub_are_mended_in_a_copy(hub: Hub, person: ShellUser) -> None:
     hub.add("org/model", ROOT / "tests" / "vectors" / "vicuna_v1_1" / "base")
     seen = person.run("inspect", "org/model")
     hint = "hint: to mend a copy of it: weightsmith download org/model --local-dir DIR"
@@ -75,7 +32,7 @@ def test_faults_of_a_model_on_the_hub_are_mended_in_a_copy(hub: Hub, person: Per
     assert person.run("fix-tokenizer", "copy").returncode == 0
 
 
-def test_the_hint_for_faults_in_the_hubs_cache_works(hub: Hub, person: Person) -> None:
+def test_the_hint_for_faults_in_the_hubs_cache_works(hub: Hub, person: ShellUser) -> None:
     """There the files lie behind links, and are mended in a copy."""
     hub.add("org/model", ROOT / "tests" / "vectors" / "vicuna_v1_1" / "base")
     seen = person.run("verify", "org/model")
@@ -87,7 +44,7 @@ def test_the_hint_for_faults_in_the_hubs_cache_works(hub: Hub, person: Person) -
 
 
 class TestDownload:
-    def test_a_dry_run_then_the_run_then_offline(self, hub: Hub, person: Person) -> None:
+    def test_a_dry_run_then_the_run_then_offline(self, hub: Hub, person: ShellUser) -> None:
         hub.add("huggyllama/llama-7b", MODEL)
         dry = person.run("download", "llama-7b", "--dry-run")
         assert dry.returncode == 0, dry.stderr
@@ -100,7 +57,7 @@ class TestDownload:
         assert files_in(quiet.stdout.strip()) == MODEL
         assert quiet.stderr == ""
 
-    def test_json_is_one_document_with_all_that_is_shown(self, hub: Hub, person: Person) -> None:
+    def test_json_is_one_document_with_all_that_is_shown(self, hub: Hub, person: ShellUser) -> None:
         hub.add("org/model", MODEL)
         done = person.run("download", "org/model", "--json", "--local-dir", "here")
         document = json.loads(done.stdout)
@@ -109,7 +66,7 @@ class TestDownload:
         assert files_in(person.cwd / "here") == MODEL
         assert done.stderr == ""
 
-    def test_a_gated_repository_tells_the_way_in(self, hub: Hub, person: Person) -> None:
+    def test_a_gated_repository_tells_the_way_in(self, hub: Hub, person: ShellUser) -> None:
         hub.add("org/model", MODEL)
         hub.repos["org/model"].gated = True
         refused = person.run("download", "org/model")
@@ -118,7 +75,9 @@ class TestDownload:
         assert "hint: accept the licence at https://huggingface.co/org/model" in refused.stderr
         assert "Traceback" not in refused.stderr
 
-    def test_an_interrupt_does_not_wait_for_a_silent_server(self, hub: Hub, person: Person) -> None:
+    def test_an_interrupt_does_not_wait_for_a_silent_server(
+        self, hub: Hub, person: ShellUser
+    ) -> None:
         hub.add("org/model", {"model.safetensors": WEIGHTS, "config.json": b"{}"})
         hub.fail("GET /cdn/*", hold_at=2_000_000)
         process = person.start("download", "org/model", stderr=subprocess.PIPE)
@@ -132,7 +91,7 @@ class TestDownload:
         assert person.run("download", "org/model").returncode == 0
         assert hub.ranges("model.safetensors") == ["bytes=2000000-"]
 
-    def test_a_path_is_refused_by_its_name(self, person: Person) -> None:
+    def test_a_path_is_refused_by_its_name(self, person: ShellUser) -> None:
         refused = person.run("download", "./llama")
         assert refused.returncode == 2
         assert "[source-is-directory]" in refused.stderr
@@ -140,20 +99,20 @@ class TestDownload:
 
 class TestCleanCache:
     @pytest.fixture
-    def maker(self, person: Person) -> Maker:
+    def maker(self, person: ShellUser) -> Maker:
         maker = Maker(person.client.cache)
         maker.revision("org/old", {"model.safetensors": maker.raw(5000)}, used=90)
         maker.revision("org/new", {"model.safetensors": maker.raw(3000)}, used=2, ref="main")
         maker.leftover("org/new", f"{'0' * 64}.incomplete", 900)
         return maker
 
-    def test_yes_alone_takes_only_what_nobody_needs(self, person: Person, maker: Maker) -> None:
+    def test_yes_alone_takes_only_what_nobody_needs(self, person: ShellUser, maker: Maker) -> None:
         done = person.run("clean-cache", "--yes")
         assert done.returncode == 0, done.stderr
         assert "900 B freed, 8.00 kB left" in done.stdout
         assert len(maker.left()) == 2
 
-    def test_without_a_terminal_it_asks_for_yes(self, person: Person, maker: Maker) -> None:
+    def test_without_a_terminal_it_asks_for_yes(self, person: ShellUser, maker: Maker) -> None:
         for args in ([], ["--older-than", "30d"]):
             refused = person.run("clean-cache", *args)
             assert refused.returncode == 2
@@ -161,7 +120,7 @@ class TestCleanCache:
         assert len(maker.left()) == 2
 
     def test_a_dry_run_shows_reasons_and_deletes_nothing(
-        self, person: Person, maker: Maker
+        self, person: ShellUser, maker: Maker
     ) -> None:
         shown = person.run("clean-cache", "--older-than", "30d", "--dry-run")
         assert "not used for 90 days" in shown.stdout
@@ -170,7 +129,7 @@ class TestCleanCache:
         assert "dry run: 1 of 3 rows, 5.00 kB would go" in shown.stdout
         assert len(maker.left()) == 2
 
-    def test_the_table_fits_a_narrow_terminal(self, person: Person, maker: Maker) -> None:
+    def test_the_table_fits_a_narrow_terminal(self, person: ShellUser, maker: Maker) -> None:
         long = "some-organisation/a-model-with-a-long-name-7b"
         maker.revision(long, {"model.safetensors": b"x", "pytorch_model.bin": b"y"}, used=400)
         person.env["COLUMNS"] = "80"
@@ -180,7 +139,7 @@ class TestCleanCache:
         assert [line for line in lines if long in line]
         assert [line for line in lines if line.strip().endswith("one of the newest 1")]
 
-    def test_v_lists_all_that_the_cache_holds(self, person: Person, maker: Maker) -> None:
+    def test_v_lists_all_that_the_cache_holds(self, person: ShellUser, maker: Maker) -> None:
         for number in range(9):
             maker.revision(f"org/m{number}", {"model.safetensors": b"x"})
         short = person.run("clean-cache", "org/none", "--dry-run").stderr
@@ -189,7 +148,7 @@ class TestCleanCache:
         assert "  org/old\n" in whole
         assert "more" not in whole
 
-    def test_json_names_every_row(self, person: Person, maker: Maker) -> None:
+    def test_json_names_every_row(self, person: ShellUser, maker: Maker) -> None:
         done = person.run("clean-cache", "org/old", "--yes", "--json")
         document = json.loads(done.stdout)
         assert document["schema"] == "weightsmith.clean-cache/1"
@@ -198,7 +157,7 @@ class TestCleanCache:
         assert [row["remove"] for row in document["rows"]] == [False, False, True]
         assert done.stderr == ""
 
-    def test_at_a_terminal_one_chooses_and_is_asked(self, person: Person, maker: Maker) -> None:
+    def test_at_a_terminal_one_chooses_and_is_asked(self, person: ShellUser, maker: Maker) -> None:
         screen = person.at_terminal("clean-cache", answers=["7", "3", "y"])
         assert "7 is none of 1 to 3" in screen
         assert "delete 1 of 3 rows, 5.00 kB?" in screen
@@ -206,14 +165,14 @@ class TestCleanCache:
         assert {name.partition("@")[0] for name in maker.left()} == {"org/new"}
 
     def test_at_a_terminal_nothing_chosen_is_nothing_deleted(
-        self, person: Person, maker: Maker
+        self, person: ShellUser, maker: Maker
     ) -> None:
         assert "nothing to delete" in person.at_terminal("clean-cache", answers=[""])
         screen = person.at_terminal("clean-cache", answers=["all", "n"])
         assert "nothing was deleted" in screen
         assert maker.on_disk() == 8900
 
-    def test_a_span_of_time_is_explained_when_it_is_none(self, person: Person) -> None:
+    def test_a_span_of_time_is_explained_when_it_is_none(self, person: ShellUser) -> None:
         refused = person.run("clean-cache", "--older-than", "soon")
         assert refused.returncode == 2
         assert "30d" in refused.stderr

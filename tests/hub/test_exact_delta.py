@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.delta.models import base_tensors, target_tensors, write_pair
-from tests.engine.folders import assert_same_bits, contents, load, staging, write_model
-from tests.hub.conftest import Client
-from tests.hub.server import Hub, Request
-from tests.hub.test_mission import ENDS, Person
+from tests.support.delta_models import base_tensors, target_tensors, write_pair
+from tests.support.folders import assert_same_bits, contents, load, staging, write_model
+from tests.support.hub.client import Client
+from tests.support.hub.people import ENDS, Person
+from tests.support.hub.server import Hub, Request
 from weightsmith.ops.make_delta import make_delta
 
 BASE, DELTA = "org/base", "me/tuned-delta"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub.conftest import Client
-from tests.hub.server import Hub
-from tests.hub.test_download import MODEL, SHARDS, files_in, scan_warnings
+from tests.support.hub.client import Client
+from tests.support.hub.repositories import MODEL, SHARDS, files_in, scan_warnings
+from tests.support.hub.server import Hub
 
 BIG = random.Random(1).randbytes(5_000_000)
 DIGEST = hashlib.sha256(BIG).hexdigest()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub.conftest import Client
-from tests.hub.server import Hub
-from tests.hub.test_download import files_in, scan_warnings
+from tests.support.hub.client import Client
+from tests.support.hub.repositories import files_in, scan_warnings
+from tests.support.hub.server import Hub
 
 RANDOM = random.Random(2)
 SHARDS = {f"pytorch_model-0000{n}-of-00003.bin": RANDOM.randbytes(4_000_000) for n in (1, 2, 3)}

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.engine.folders import assert_same_bits, load
-from tests.hub.conftest import Client
-from tests.hub.server import Hub
-from tests.hub.test_mission import Person
+from tests.support.folders import assert_same_bits, load
+from tests.support.hub.client import Client
+from tests.support.hub.people import Person
+from tests.support.hub.server import Hub
 
 LINE = ["merge-lora", "--base", "org/base", "--lora", "someone/adapter", "--target", "merged"]
 

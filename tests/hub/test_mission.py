@@ -1,65 +1,27 @@
 """The mission's line, word for word, from an empty cache to a verified model."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.engine.folders import assert_same_bits, load, write_model
-from tests.hub.conftest import ROOT, Client, usual_env
-from tests.hub.server import Hub
+from tests.support.folders import assert_same_bits, load, write_model
+from tests.support.hub.client import Client
+from tests.support.hub.people import ENDS, Person
+from tests.support.hub.server import Hub
 
 BASE, DELTA = "huggyllama/llama-7b", "lmsys/vicuna-7b-delta-v1.1"
 LINE = ["apply-delta", "--base", "llama-7b", "--delta", DELTA, "--low-cpu-mem"]
 
-ENDS = """
-import os
-from weightsmith.cli.main import main
-from weightsmith.engine.receipts import Receipt
-write = Receipt.write
-Receipt.write = lambda *args: (write(*args), os._exit(9))
-main()
-"""
-"""weightsmith, which ends hard after its first receipt."""
-
 
 @pytest.fixture
-def person(hub: Hub, client: Client, vectors: Path) -> "Person":
+def person(hub: Hub, client: Client, vectors: Path) -> Person:
     """Somebody with an empty cache, on a day when the hub holds both repositories."""
     hub.add(BASE, vectors / "vicuna_v1_1" / "base")
     hub.add(DELTA, vectors / "vicuna_v1_1" / "delta")
     return Person(hub, client)
-
-
-class Person:
-    def __init__(self, hub: Hub, client: Client) -> None:
-        self.hub = hub
-        self.client = client
-        self.cache = client.cache
-        self.place = client.home.parent / "here"
-        self.place.mkdir()
-        self.env = {**usual_env(hub), "HF_HOME": str(client.home), "PYTHONPATH": str(ROOT)}
-
-    def start(self, *args: str, script: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [sys.executable, "-c", script, *args],
-            cwd=self.place,
-            env=self.env,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def run(self, *args: str) -> tuple[int, str, str]:
-        done = self.client.command(*args, cwd=self.place, whole_env=self.env)
-        return done["code"], done["out"], done["err"]
-
-    def weights_in_cache(self) -> list[str]:
-        return sorted(path.name for path in self.cache.rglob("pytorch_model*.bin"))
 
 
 def expected(vectors: Path) -> dict[str, object]:

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from tests.delta.models import SIDECARS, contents, trained, weights
-from tests.engine.folders import assert_same_bits, load, write_model
-from tests.hub.conftest import Client
-from tests.hub.server import Fault, Hub, Request
-from tests.hub.test_cli import Person
+from tests.support.delta_models import SIDECARS, contents, trained, weights
+from tests.support.folders import assert_same_bits, load, write_model
+from tests.support.hub.client import Client
+from tests.support.hub.people import ShellUser
+from tests.support.hub.server import Fault, Hub, Request
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.manifest import Manifest, own_sidecars, read_manifest
 from weightsmith.units import format_size
@@ -99,7 +99,7 @@ def test_pushed_and_applied_from_the_hub_it_is_the_target_byte_for_byte(
     assert line == (
         f"weightsmith apply-delta --base org/base@{commit} --delta {REPO} --target ./thing"
     )
-    person = Person(hub, me)
+    person = ShellUser(hub, me)
     person.env["HF_TOKEN"] = ME
     applied = person.run(*line.split()[1:])
     assert applied.returncode == 0, applied.stderr
@@ -535,7 +535,7 @@ def test_what_the_hub_has_is_compared_with_what_is_here(hub: Hub, me: Client, ho
 
 
 def test_interrupted_it_keeps_the_delta_and_sends_the_rest(hub: Hub, me: Client) -> None:
-    person = Person(hub, me)
+    person = ShellUser(hub, me)
     person.env["HF_TOKEN"] = ME
     two = {f"{n}.weight": weights(1000, 1000, seed=9 + n) for n in range(2)}
     write_model(place(me) / "target", two, shards=2)
@@ -565,7 +565,7 @@ def test_interrupted_it_keeps_the_delta_and_sends_the_rest(hub: Hub, me: Client)
 def test_small_files_that_the_hub_leaves_waiting_do_not_hold_up_an_interrupt(
     hub: Hub, me: Client
 ) -> None:
-    person = Person(hub, me)
+    person = ShellUser(hub, me)
     person.env["HF_TOKEN"] = ME
     silence = hub.fail("PUT /upload/*", hold_at=0)
     process = person.start(*PUSH, "--yes", stderr=subprocess.PIPE)
@@ -577,7 +577,7 @@ def test_small_files_that_the_hub_leaves_waiting_do_not_hold_up_an_interrupt(
 
 
 def test_at_a_terminal_it_shows_the_card_and_asks(hub: Hub, me: Client) -> None:
-    person = Person(hub, me)
+    person = ShellUser(hub, me)
     person.env["HF_TOKEN"] = ME
     screen = person.at_terminal(*PUSH, answers=["n"])
     assert "base_model_relation: adapter" in screen

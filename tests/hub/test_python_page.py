@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.engine.folders import copied
-from tests.hub.conftest import ROOT, Client, usual_env
-from tests.hub.server import Hub
+from tests.support.folders import copied
+from tests.support.hub.client import Client, usual_env
+from tests.support.hub.server import Hub
+from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "python.md"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from tests.hub.conftest import Client
-from tests.hub.server import Hub
-from tests.hub.test_clean_cache import Maker
+from tests.support.hub.cache_maker import Maker
+from tests.support.hub.client import Client
+from tests.support.hub.server import Hub
 from weightsmith.cli.main import run
 from weightsmith.engine.options import Options
 from weightsmith.ops.verify.cache import Subset, verify_cache

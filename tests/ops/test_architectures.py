@@ -1,7 +1,7 @@
 """Deltas, merges, differences and checks hold for other families than LLaMA, however stored.
 
-Converting, casting and applying are tested in ``tests/convert``; kinds of adapters in
-``tests/lora``.
+Converting, casting and applying are tested in ``tests/ops/convert``; kinds of adapters in
+``tests/ops/merge_lora``.
 """
 
 import itertools
@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.engine.folders import assert_same_bits, bits, load
-from tests.families import (
+from tests.support.adapters import differing, edit_config, make_adapter, merged_by_peft
+from tests.support.families import (
     FAMILIES,
     FORMED,
     MIXTURES,
@@ -34,7 +34,7 @@ from tests.families import (
     tuned,
     write,
 )
-from tests.lora.adapters import differing, edit_config, make_adapter, merged_by_peft
+from tests.support.folders import assert_same_bits, bits, load
 from weightsmith.errors import TensorsDoNotFit
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.convert import convert

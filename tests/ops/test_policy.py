@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.engine.folders import assert_same_bits, load, write_model
+from tests.support.folders import assert_same_bits, load, write_model
 from weightsmith.errors import (
     CatalogueContradicted,
     DeltaGivenAsBase,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.engine.folders import write_model
+from tests.support.folders import write_model
 from weightsmith.errors import JsonInvalid
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
 from weightsmith.plan.model import Plan

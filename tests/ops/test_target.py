@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.folders import contents, copied, hidden, state
+from tests.support.folders import contents, copied, hidden, state
 from weightsmith.engine.options import Options
 from weightsmith.errors import (
     BaseIsDelta,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from tests.engine.folders import assert_same_bits, contents, load, state
+from tests.support.folders import assert_same_bits, contents, load, state
 from weightsmith.engine.options import Options
 from weightsmith.ops.apply_delta import apply_delta
 
@@ -164,7 +164,7 @@ def test_two_formats_of_the_inputs_give_the_same_tensors(vectors: Path, tmp_path
 
 
 def _as_safetensors(folder: Path, copy: Path) -> Path:
-    from tests.engine.folders import write_model
+    from tests.support.folders import write_model
 
     tensors = {
         name: tensor

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.plan.strategies import NAMES, SHAPES, infos
+from tests.support.plan_strategies import NAMES, SHAPES, infos
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.align import Pair, Pairing, Policy, pair, sizes_apart
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from tests.engine.folders import copied
-from tests.plan.strategies import plans
+from tests.support.folders import copied
+from tests.support.plan_strategies import plans
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.apply_delta import plan_apply_delta
 from weightsmith.plan.model import (

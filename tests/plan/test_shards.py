@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.plan.strategies import many_tensor_plans
+from tests.support.plan_strategies import many_tensor_plans
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.model import TensorPlan
 from weightsmith.plan.shards import lay_out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.repair.folders import Files, mended, read, trained
+from tests.support.tokenizer_folders import Files, mended, read, trained
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.repair.folders import (
+from tests.support.paths import VECTORS
+from tests.support.tokenizer_folders import (
     GOOD_TOKENS,
     OLD_TABLE,
     Files,
@@ -493,7 +494,7 @@ def test_a_file_that_is_no_sound_json_is_named(
 @functools.cache
 def _healthy() -> Files:
     """As the fixture, which hypothesis would print."""
-    return mended(read(Path(__file__).parents[1] / "vectors" / "vicuna_v1_1" / "base"))
+    return mended(read(VECTORS / "vicuna_v1_1" / "base"))
 
 
 anything = st.recursive(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.families import byte_level
-from tests.repair.folders import Files, document, read, write
+from tests.support.families import byte_level
+from tests.support.tokenizer_folders import Files, document, read, write
 from weightsmith import fs
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.engine.manifest import Manifest, Sidecar, read_manifest

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.repair.folders import (
+from tests.support.paths import ROOT
+from tests.support.tokenizer_folders import (
     OLD_TABLE,
     Files,
     ask_transformers,
@@ -22,7 +23,6 @@ from weightsmith.repair.folder import Folder, read_folder
 from weightsmith.repair.proof import PLAIN, Answers, Truth, probes_for_readers, prove_reader
 from weightsmith.smoke import tokenizer as smoke
 
-ROOT = Path(__file__).parents[2]
 TRUE_HELLO = [314, 265, 323, 323, 322]
 """What sentencepiece makes of "hello" with the vectors' model."""
 STUB = b"""

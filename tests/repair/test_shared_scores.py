@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from tests.repair.folders import fault_ids, mended, old_folder, processor
+from tests.support.tokenizer_folders import fault_ids, mended, old_folder, processor
 from weightsmith.formats.sentencepiece_model import parse_sentencepiece_model
 from weightsmith.repair.detect import diagnose
 from weightsmith.repair.llama import difference_from_llama

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from tests.repair.folders import Files, changed, document, mended, old_folder, processor, trained
+from tests.support.paths import VECTORS
+from tests.support.tokenizer_folders import (
+    Files,
+    changed,
+    document,
+    mended,
+    old_folder,
+    processor,
+    trained,
+)
 from weightsmith.errors import TokenizerUnproved
 from weightsmith.repair.detect import diagnose, mend
 from weightsmith.repair.folder import read_folder
@@ -22,7 +31,7 @@ from weightsmith.repair.proof import (
     prove_tokenizer_json,
 )
 
-SMALL = (Path(__file__).parents[1] / "vectors" / "sp.model").read_bytes()
+SMALL = (VECTORS / "sp.model").read_bytes()
 MENDED = mended(old_folder("decapoda", SMALL))
 OURS = Tokenizer.from_str(MENDED["tokenizer.json"].decode())
 THEIRS = processor(SMALL)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_input.case import write_base, write_delta
+from tests.support.bad_input.case import write_base, write_delta
 from weightsmith.checkpoint.layout import KINDS, layout_of
 from weightsmith.errors import EncodedRelease, NoWeights, WeightsmithError
 from weightsmith.ops.make_delta import make_delta

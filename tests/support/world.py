@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tests.engine.folders import copied, staging
+from tests.support.folders import copied, staging
 from weightsmith import fs
 from weightsmith.checkpoint.table import read_table
 from weightsmith.engine.options import Options
