@@ -12,7 +12,10 @@ from weightsmith.cli.options import (
     SOURCE,
     SPEED,
     Command,
+    FilePath,
+    dtype_option,
     option,
+    output_option,
     output_options,
 )
 from weightsmith.cli.output import Output
@@ -38,6 +41,7 @@ from weightsmith.ops.deltas.policy import NewRowsChoice
         "path-tuned": "target",
         "low-cpu-memory-conversion": "low-cpu-mem",
     },
+    positional=("base", "delta", "target"),
     docs="docs/apply-delta.md",
 )
 @option("--base", group=INPUTS, type=SOURCE, help="The model the delta was made from.")
@@ -45,24 +49,18 @@ from weightsmith.ops.deltas.policy import NewRowsChoice
 @option(
     "--key",
     group=INPUTS,
-    type=click.Path(exists=True, dir_okay=False),
+    type=FilePath(exists=True, dir_okay=False),
     metavar="FILE",
     help="For releases encrypted with a file of their base: that file; no --base then.",
 )
-@option(
-    "-o",
-    "--output",
+@output_option(
     "--target",
     "target",
-    group=OUTPUT,
-    type=click.Path(),
-    metavar="DIR",
-    help="Directory to make; default: the delta's name without its -delta word.",
+    required=False,
+    help="FilePath to make; default: the delta's name without its -delta word.",
 )
-@option(
-    "--dtype",
-    group=OUTPUT,
-    type=click.Choice(get_args(ops.DTypeChoice)),
+@dtype_option(
+    get_args(ops.DTypeChoice),
     default="delta",
     help="Arithmetic and result: as the delta (default) or base was stored, or a named dtype.",
 )

@@ -14,6 +14,7 @@ from weightsmith.cli.options import (
     SAFETY,
     SIZE,
     Command,
+    FilePath,
     dry_run_option,
     option,
     output_options,
@@ -102,7 +103,7 @@ class Age(click.ParamType[float]):
 @option(
     "--cache-dir",
     group=INPUTS,
-    type=click.Path(file_okay=False),
+    type=FilePath(file_okay=False, exists=True),
     metavar="DIR",
     help="Another cache than that of HF_HOME.",
 )

@@ -4,7 +4,15 @@ from typing import get_args
 
 import click
 
-from weightsmith.cli.options import OUTPUT, SAFETY, SOURCE, Command, option, output_options
+from weightsmith.cli.options import (
+    SAFETY,
+    SOURCE,
+    Command,
+    dtype_option,
+    option,
+    output_option,
+    output_options,
+)
 from weightsmith.cli.output import Output
 from weightsmith.cli.run_options import DTYPE_ALL, Run, run_options
 from weightsmith.ops import convert as ops
@@ -17,14 +25,13 @@ from weightsmith.ops import convert as ops
         "weightsmith convert ./LLaMA/13B ./llama-13b",
         "weightsmith convert ./opt-6.7b ./opt-6.7b-bf16 --dtype bfloat16",
     ],
+    positional=("target",),
     docs="docs/convert.md",
 )
 @click.argument("source", type=SOURCE)
-@click.argument("target", type=click.Path(), metavar="DIR")
-@option(
-    "--dtype",
-    group=OUTPUT,
-    type=click.Choice(get_args(ops.DTypeChoice)),
+@output_option("--target", "target")
+@dtype_option(
+    get_args(ops.DTypeChoice),
     default="keep",
     show_default=True,
     help="What floats of 16 bits and more become; all else is kept.",

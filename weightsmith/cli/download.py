@@ -11,6 +11,7 @@ from weightsmith.cli.options import (
     INPUTS,
     OUTPUT,
     Command,
+    FilePath,
     dry_run_option,
     offline_option,
     option,
@@ -35,9 +36,12 @@ KEPT: Final = "what has arrived is kept, whole files and parts of files"
 )
 @click.argument("source")
 @option(
+    "-o",
+    "--output",
     "--local-dir",
+    "local_dir",
     group=OUTPUT,
-    type=click.Path(file_okay=False),
+    type=FilePath(file_okay=False),
     metavar="DIR",
     help="Where to put the files; default: the hub's cache, where everybody finds them.",
 )

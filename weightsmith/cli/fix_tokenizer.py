@@ -11,7 +11,15 @@ import click
 from weightsmith.catalogue.repairs import load_repairs
 from weightsmith.cli.checks_view import STYLES
 from weightsmith.cli.layout import heading, styled, table
-from weightsmith.cli.options import OUTPUT, SAFETY, Command, dry_run_option, option, output_options
+from weightsmith.cli.options import (
+    OUTPUT,
+    SAFETY,
+    Command,
+    FilePath,
+    dry_run_option,
+    option,
+    output_options,
+)
 from weightsmith.cli.output import Output, command_line
 from weightsmith.errors import WeightsmithError
 from weightsmith.ops import fix_tokenizer as ops
@@ -38,13 +46,16 @@ _COLORS: Final = {"+": "green", "-": "red", "@": "cyan"}
     ],
     docs="docs/repairs.md",
 )
-@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=Path())
+@click.argument("folder", metavar="[DIR]", type=FilePath(path_type=Path), default=Path())
 @option("--check", group=SAFETY, is_flag=True, help="Only report; exit 1 if anything is wrong.")
 @option(
+    "-o",
+    "--output",
     "--local-copy",
+    "local_copy",
     group=OUTPUT,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=FilePath(path_type=Path),
     help="Leave DIR as it is; write repaired copies of the files beside its weights here.",
 )
 @dry_run_option

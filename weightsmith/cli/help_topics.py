@@ -73,6 +73,19 @@ def exit_codes_page(width: int) -> str:
     return f"{heading('Exit codes')}\n{table(rows, width=width, styles=('bold',), right=(0,))}"
 
 
+def exit_code_page(code: int, width: int) -> str:
+    """``weightsmith help 7``: what the code means, and the errors that end with it."""
+    rows = [
+        (reference_of(error), _summary(error))
+        for error in known_errors()
+        if error.exit_code == code
+    ]
+    page = f"{heading(f'Exit code {code}')}\n{textwrap.fill(exit_codes()[code], width)}"
+    if not rows:
+        return page
+    return f"{page}\n\n{table(rows, width=width, styles=('bold',))}"
+
+
 def environment_page(width: int) -> str:
     """``weightsmith help environment``."""
     return (

@@ -79,6 +79,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "weightsmith.cli.clean_cache",
         "Make room in the hub's cache.",
     ),
+    "version": ("weightsmith.cli.version", "Say which weightsmith this is."),
     "help": ("weightsmith.cli.help", "Explain a command, an exit code, an error, a SOURCE."),
 }
 """Name -> module whose ``command`` it is, and what it does in one line."""
@@ -131,7 +132,9 @@ class LazyGroup(click.Group):
     subcommand_metavar="COMMAND [OPTIONS]",
     options_metavar="",
 )
-@click.version_option(__version__, message="%(prog)s %(version)s", allow_from_autoenv=False)
+@click.version_option(
+    __version__, "-V", "--version", message="%(prog)s %(version)s", allow_from_autoenv=False
+)
 def group() -> None:
     """Surgery on model weights: in flat memory, at the speed of copying, and safe to interrupt."""
 
@@ -144,11 +147,12 @@ def run(args: Sequence[str]) -> int:
     """
     # A mistake before `--json` is read must be told as json too.
     output = Output(json_mode="--json" in args)
+    args = options_last(args)
     try:
         try:
             with group.make_context(
                 "weightsmith",
-                list(args),
+                args,
                 obj=output,
                 auto_envvar_prefix="WEIGHTSMITH",
                 color=output.shows_color(sys.stdout),
@@ -164,7 +168,7 @@ def run(args: Sequence[str]) -> int:
         except BrokenPipeError:
             return EXIT_BROKEN_PIPE
         except click.ClickException as error:
-            return _fail(output, usage_error(error))
+            return _fail(output, usage_error(error, args))
         except WeightsmithError as error:
             return _fail(output, error)
         except KeyboardInterrupt:
@@ -181,6 +185,12 @@ def run(args: Sequence[str]) -> int:
             return _fail(output, _internal_error(error))
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
+
+
+def options_last(args: Sequence[str]) -> list[str]:
+    """The line with its command in front: ``-q apply-delta ...`` is ``apply-delta -q ...``."""
+    at = next((at for at, word in enumerate(args) if dashed(word) in COMMANDS), 0)
+    return [*args[at : at + 1], *args[:at], *args[at + 1 :]]
 
 
 def package_missing(error: ImportError) -> PackageMissing | None:

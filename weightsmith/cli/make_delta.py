@@ -13,9 +13,9 @@ from weightsmith.cli.options import (
     SOURCE,
     Command,
     dry_run_option,
-    new_directory_option,
     offline_option,
     option,
+    output_option,
     output_options,
     yes_option,
 )
@@ -52,11 +52,13 @@ from weightsmith.units import format_duration, format_percent, format_size
         "target-model-path": "target",
         "delta-path": "delta",
     },
+    meant={"model": "target", "target-model": "target", "base-model": "base"},
+    positional=("base", "target", "delta"),
     docs="docs/make-delta.md",
 )
 @option("--base", group=INPUTS, type=SOURCE, required=True, help="The model it was made from.")
 @option("--target", group=INPUTS, type=SOURCE, required=True, help="The model it became.")
-@new_directory_option("--output", "--delta", "delta")
+@output_option("--delta", "delta")
 @option(
     "--codec",
     group=OUTPUT,

@@ -9,8 +9,9 @@ from weightsmith.cli.options import (
     OUTPUT,
     SOURCE,
     Command,
-    new_directory_option,
+    dtype_option,
     option,
+    output_option,
     output_options,
 )
 from weightsmith.cli.output import Output
@@ -30,6 +31,8 @@ from weightsmith.ops import merge_lora as ops
         "lora-path": "lora",
         "target-model-path": "target",
     },
+    meant={"adapter": "lora", "delta": "lora"},
+    positional=("base", "loras", "target"),
     docs="docs/merge-lora.md",
 )
 @option("--base", group=INPUTS, type=SOURCE, required=True, help="The model it was trained on.")
@@ -42,7 +45,7 @@ from weightsmith.ops import merge_lora as ops
     required=True,
     help="An adapter; repeatable, each applied to the result of the one before.",
 )
-@new_directory_option("--target", "--output", "target")
+@output_option("--target", "target")
 @option(
     "--rounding",
     group=OUTPUT,
@@ -51,10 +54,8 @@ from weightsmith.ops import merge_lora as ops
     show_default=True,
     help="Computed in float32 and rounded once, or where peft's merge_and_unload rounds.",
 )
-@option(
-    "--dtype",
-    group=OUTPUT,
-    type=click.Choice(get_args(ops.MergedDType)),
+@dtype_option(
+    get_args(ops.MergedDType),
     default="base",
     show_default=True,
     help="What the result is stored in.",

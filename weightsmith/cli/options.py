@@ -11,6 +11,7 @@ A command's module holds one `click.Command` named ``command``:
 """
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, get_args
@@ -88,10 +89,17 @@ class Command(click.Command):
         *args: Any,
         examples: Sequence[str] = (),
         aliases: Mapping[str, str] | None = None,
+        meant: Mapping[str, str] | None = None,
+        positional: Sequence[str] = (),
         docs: str = "",
         **attrs: Any,
     ) -> None:
-        """As click's; `aliases` map other tools' names (``"path-raw"``) to ours (``"base"``)."""
+        """As click's; `aliases` map other tools' names (``"path-raw"``) to ours (``"base"``).
+
+        `meant` are names that are wrong here, with the option that they probably stand for. What
+        stands on the line without an option's name is the value of the `positional` options that
+        were not given, in this order: ``apply-delta BASE DELTA DIR``.
+        """
         ours = aliases or {}
         attrs["context_settings"] = {
             "token_normalize_func": lambda name: ours.get(dashed(name), dashed(name)),
@@ -99,7 +107,37 @@ class Command(click.Command):
         }
         super().__init__(*args, **attrs)
         self.examples = tuple(examples)
+        self.meant = {f"--{name}": f"--{option}" for name, option in (meant or {}).items()}
+        self.positional = tuple(positional)
         self.docs = docs
+
+    def make_parser(self, ctx: click.Context) -> Any:
+        """Click's parser, which gives what has no option's name to the `positional` options."""
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+        params = {param.name: param for param in self.get_params(ctx)}
+
+        def parse_args(args: list[str]) -> tuple[dict[str, Any], list[str], list[click.Parameter]]:
+            given, rest, order = parse(args)
+            for name in self.positional:
+                if rest and name not in given:
+                    value = rest.pop(0)
+                    given[name] = [value] if params[name].multiple else value
+                    order.append(params[name])
+            return given, rest, order
+
+        parser.parse_args = parse_args  # type: ignore[method-assign]
+        return parser
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """As click's, with what may stand without an option's name."""
+        params = {param.name: param for param in self.get_params(ctx)}
+        places = (params[name] for name in self.positional)
+        shown = (
+            param.metavar if param.metavar == "DIR" else max(param.opts, key=len)[2:].upper()
+            for param in places
+        )
+        return [*super().collect_usage_pieces(ctx), *(f"[{name}]" for name in shown)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the arguments; a mistake in them knows which command it was made in."""
@@ -154,10 +192,15 @@ def option(*names: str, group: str, **attrs: Any) -> Callable[[F], F]:
     return click.option(*names, cls=Option, group=group, **attrs)
 
 
-def new_directory_option(*names: str) -> Callable[[F], F]:
-    """The directory that a command makes, under its names, where it must be given."""
-    attrs = {"type": click.Path(), "metavar": "DIR", "required": True, "help": "Directory to make."}
-    return option("-o", *names, group=OUTPUT, **attrs)
+def output_option(*names: str, **attrs: Any) -> Callable[[F], F]:
+    """The directory that a command makes: ``-o``, ``--output``, and `names` of its own."""
+    attrs = {"required": True, "help": "FilePath to make.", **attrs}
+    return option("-o", "--output", *names, group=OUTPUT, type=FILE_PATH, metavar="DIR", **attrs)
+
+
+def dtype_option(choices: Sequence[str], **attrs: Any) -> Callable[[F], F]:
+    """``--dtype``, one of `choices`; torch's short names for floats are taken too."""
+    return option("--dtype", group=OUTPUT, type=Dtype(choices), **attrs)
 
 
 def output_options(function: F) -> F:
@@ -235,8 +278,28 @@ class Source(click.ParamType[str]):
         """The text itself, which must not be empty: an unset shell variable is the usual cause."""
         if not value:
             self.fail("it is empty", param, ctx)
-        return str(value)
+        return os.path.expanduser(str(value))  # noqa: PTH111  (not in `--base=~/x`, says the shell)
+
+
+class FilePath(click.Path):
+    """A path, in which ``~`` is the user's home wherever it stands."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click's, after `expanduser`."""
+        return super().convert(os.path.expanduser(value), param, ctx)  # noqa: PTH111
+
+
+class Dtype(click.Choice[str]):
+    """A choice of dtypes, by torch's names, long or short."""
+
+    SHORT: Final = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32"}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """``"bf16"`` -> ``"bfloat16"``."""
+        chosen: str = super().convert(self.SHORT.get(value, value), param, ctx)
+        return chosen
 
 
 SIZE: Final = Size()
 SOURCE: Final = Source()
+FILE_PATH: Final = FilePath()

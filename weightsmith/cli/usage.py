@@ -1,40 +1,85 @@
 """A mistake on the command line, told as every other error is told."""
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import click
 from click.core import ParameterSource
 
 from weightsmith.errors import CommandLineInvalid
 
+_MEANT: Final = {
+    "apply": "apply-delta",
+    "check": "verify",
+    "clean": "clean-cache",
+    "compare": "diff",
+    "delta": "make-delta",
+    "fetch": "download",
+    "fix": "fix-tokenizer",
+    "get": "download",
+    "info": "inspect",
+    "list": "clean-cache",
+    "ls": "clean-cache",
+    "make": "make-delta",
+    "merge": "merge-lora",
+    "prune": "clean-cache",
+    "pull": "download",
+    "rm": "clean-cache",
+    "show": "inspect",
+}
+"""What other tools call the same thing."""
 
-def usage_error(error: click.ClickException) -> CommandLineInvalid:
-    """What click found, in our words, with the nearest name or the command that shows the help."""
+
+def usage_error(error: click.ClickException, args: Sequence[str] = ()) -> CommandLineInvalid:
+    """What click found on the line `args`, in our words.
+
+    The hint is the line as it was probably meant, ready to be copied, or the command that shows
+    the help.
+    """
     context = error.ctx if isinstance(error, click.UsageError) else None
-    help_command = f"{context.command_path if context else 'weightsmith'} -h"
-    near = ""
-    origin: list[str] = []
+    hint = f"{context.command_path if context else 'weightsmith'} -h"
+    about: list[str] = []
+    wrong, meant = "", ""
     match error:
         case click.NoSuchOption():
             reason = f"no such option: {error.option_name}"
-            near = nearest(error.option_name, error.possibilities or ())
-            if context is not None and isinstance(context.command, click.Group):
-                help_command = "options follow the command; 'weightsmith COMMAND -h' lists them"
+            wrong = error.option_name
+            known = getattr(context.command, "meant", {}) if context is not None else {}
+            meant = known.get(dashed_option(wrong)) or nearest(wrong, _options(context))
         case click.NoSuchCommand():
             reason = f"no such command: {error.command_name}"
-            near = nearest(error.command_name, _commands(context))
+            wrong = error.command_name
+            meant = _MEANT.get(wrong) or nearest(wrong, _commands(context))
         case click.MissingParameter():
             reason = f"missing {error.param_hint or _name(error)}"
         case click.BadParameter():
             reason = f"{error.param_hint or _name(error)}: {_sentence(error)}"
-            origin = _from_environment(error)
+            about = _from_environment(error)
         case _:
             reason = _sentence(error)
-    fault = CommandLineInvalid(
-        reason=reason, context=origin, hint=f"did you mean {near}?" if near else help_command
-    )
+    if meant:
+        about = [f"did you mean {meant}?"]
+        hint = _corrected(args, wrong, meant)
+    fault = CommandLineInvalid(reason=reason, context=about, hint=hint)
     fault.__cause__ = error
     return fault
+
+
+def dashed_option(name: str) -> str:
+    """``--target_model`` -> ``--target-model``."""
+    return "--" + name.lstrip("-").replace("_", "-")
+
+
+def _corrected(args: Sequence[str], wrong: str, meant: str) -> str:
+    """The line with the right word in the place of the wrong one, without the value behind it that
+    ``=`` joins to it.
+    """
+    words = ["weightsmith"]
+    for word in args:
+        name, equals, value = word.partition("=")
+        words.append(meant + equals + value if name == wrong else word)
+    return shlex.join(words)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -42,6 +87,13 @@ def nearest(name: str, names: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     return next(iter(get_close_matches(name, list(names), n=1, cutoff=0.7)), "")
+
+
+def _options(context: click.Context | None) -> list[str]:
+    if context is None:
+        return []
+    params = context.command.get_params(context)
+    return [name for param in params for name in param.opts if name.startswith("--")]
 
 
 def _commands(context: click.Context | None) -> list[str]:
