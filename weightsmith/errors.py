@@ -365,6 +365,13 @@ class SourceUnknown(SourceFault):
     hint = "a hub id is ORG/NAME or ORG/NAME@REVISION"
 
 
+class AddressNotModel(SourceFault):
+    """An address was given that is not that of a model's repository on the hub."""
+
+    message = "{address} is the address {what}, not of a model"
+    hint = "a model's address is https://huggingface.co/ORG/NAME; its hub id ORG/NAME will do"
+
+
 class RepoNotFound(SourceFault):
     """The hub has no such repository, or does not show it to you because it is private."""
 

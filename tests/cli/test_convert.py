@@ -43,7 +43,7 @@ def test_what_was_checked_is_said_in_both_modes(weightsmith: Weightsmith, meta: 
 def test_a_target_is_needed(weightsmith: Weightsmith, meta: str) -> None:
     said = weightsmith("convert", meta)
     assert said.code == 2
-    assert "DIR" in said.err
+    assert "missing --output" in said.err
 
 
 def test_what_lies_in_the_targets_place_is_left_alone(

@@ -48,7 +48,7 @@ def test_help_alone_is_the_short_help(weightsmith: Weightsmith) -> None:
 
 
 def test_an_unknown_topic_names_the_nearest(weightsmith: Weightsmith) -> None:
-    said = weightsmith("help", "exit-code")
+    said = weightsmith("help", "exit-coeds")
     assert said.code == 2
     assert said.err.endswith("hint: weightsmith help exit-codes\n")
 

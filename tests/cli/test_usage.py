@@ -1,11 +1,14 @@
 """Reading the command line: names, values, help."""
 
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.support.command_line import Weightsmith
+from tests.support.folders import copied
 from weightsmith.cli.main import COMMANDS
 from weightsmith.version import __version__
 
@@ -15,17 +18,8 @@ BASE = ("sample", "--base", "./llama")
 @pytest.mark.parametrize(
     "args,error,hint",
     [
-        (["aply-delta"], "no such command: aply-delta", "did you mean apply-delta?"),
-        (["apply"], "no such command: apply", "weightsmith -h"),
         (["frobnicate"], "no such command: frobnicate", "weightsmith -h"),
-        (["sample", "--bsae", "x"], "no such option: --bsae", "did you mean --base?"),
-        (["sample", "--work", "2"], "no such option: --work", "did you mean --workers?"),
         (["sample", "--xyzzy"], "no such option: --xyzzy", "weightsmith sample -h"),
-        (
-            ["--workers", "2", "sample"],
-            "no such option: --workers",
-            "options follow the command; 'weightsmith COMMAND -h' lists them",
-        ),
         (["sample"], "missing --base", "weightsmith sample -h"),
         (["sample", "--base", ""], "--base: it is empty", "weightsmith sample -h"),
         (["sample", "--base"], "option '--base' requires an argument", "weightsmith sample -h"),
@@ -58,6 +52,97 @@ def test_mistakes_are_told_with_the_way_out(
     assert said.code == 2
     assert said.out == ""
     assert said.err == f"error: {error} [command-line-invalid]\nhint: {hint}\n"
+
+
+@pytest.mark.parametrize(
+    "line, error, corrected",
+    [
+        ("aply-delta --base x", "no such command: aply-delta", "apply-delta --base x"),
+        ("apply --base x", "no such command: apply", "apply-delta --base x"),
+        ("merge x", "no such command: merge", "merge-lora x"),
+        ("ls", "no such command: ls", "clean-cache"),
+        ("prune", "no such command: prune", "clean-cache"),
+        ("rm org/name", "no such command: rm", "clean-cache org/name"),
+        ("sample --bsae x", "no such option: --bsae", "sample --base x"),
+        ("sample --bsae=x", "no such option: --bsae", "sample --base=x"),
+        ("sample --work 2", "no such option: --work", "sample --workers 2"),
+        ("make-delta --model 'a b'", "no such option: --model", "make-delta --target 'a b'"),
+        ("--bsae x sample", "no such option: --bsae", "sample --base x"),
+    ],
+)
+def test_a_slip_is_answered_with_the_corrected_line(
+    weightsmith: Weightsmith, line: str, error: str, corrected: str
+) -> None:
+    said = weightsmith(*shlex.split(line))
+    assert said.code == 2
+    assert said.err.startswith(f"error: {error} [command-line-invalid]\n  did you mean ")
+    assert said.err.endswith(f"\nhint: weightsmith {corrected}\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-q sample --base x",
+        "--quiet sample --base x",
+        "--color never -q sample --base x",
+        "--base x -q sample",
+        "sample --base x -q",
+    ],
+)
+def test_options_may_stand_before_the_command(weightsmith: Weightsmith, line: str) -> None:
+    assert weightsmith(*shlex.split(line)).out == weightsmith(*BASE, "-q").out
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "apply-delta ./no-base ./no-delta ./out",
+        "apply-delta --delta ./no-delta ./no-base ./out",
+        "merge-lora ./no-base ./no-adapter ./out",
+        "make-delta ./no-base ./no-target ./out",
+        "convert ./no-base -o ./out",
+        "convert ./no-base ./out",
+        "convert ./no-base --target ./out",
+    ],
+)
+def test_what_has_no_option_is_taken_in_the_natural_order(
+    weightsmith: Weightsmith, line: str
+) -> None:
+    said = weightsmith(*shlex.split(line))
+    assert said.code == 3
+    assert said.err.startswith("error: no such file or directory: no-base "), said.err
+
+
+def test_one_word_too_many_is_an_error(weightsmith: Weightsmith) -> None:
+    said = weightsmith("convert", "./x", "./y", "./z")
+    assert said.code == 2
+    assert "unexpected extra argument (./z)" in said.err
+
+
+@pytest.mark.parametrize("short, dtype", [("fp16", "F16"), ("bf16", "BF16"), ("fp32", "F32")])
+def test_dtypes_have_their_short_names_too(
+    short: str, dtype: str, weightsmith: Weightsmith, vectors: Path, tmp_path: Path
+) -> None:
+    model = str(vectors / "vicuna_v1_1" / "base")
+    said = weightsmith("convert", model, str(tmp_path / "x"), "--dtype", short, "--dry-run")
+    assert said.code == 0
+    assert f"  {dtype}  " in said.out
+
+
+def test_the_home_is_known_behind_an_equals_sign_too(
+    weightsmith: Weightsmith, vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(vectors / "vicuna_v1_1" / "base", tmp_path / "base")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert weightsmith("convert", "~/base", "--output=~/out").code == 0
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("line", ["-V", "--version", "version", "-q version"])
+def test_every_way_to_ask_for_the_version(weightsmith: Weightsmith, line: str) -> None:
+    said = weightsmith(*line.split())
+    assert said.code == 0
+    assert said.out.split()[-1] == __version__
 
 
 def test_a_bad_value_from_the_environment_names_its_variable(
@@ -166,6 +251,13 @@ def test_the_package_runs_as_a_module() -> None:
     command = [sys.executable, "-m", "weightsmith", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"weightsmith {__version__}\n"
+
+
+def test_an_exit_code_is_explained_with_its_errors(weightsmith: Weightsmith) -> None:
+    said = weightsmith("help", "7").out
+    assert said.startswith("Exit code 7\nInputs do not belong together.")
+    assert "wrong-base" in said
+    assert weightsmith("help", "source").out == weightsmith("help", "sources").out
 
 
 def test_version(weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch) -> None:

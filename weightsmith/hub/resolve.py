@@ -24,6 +24,7 @@ from weightsmith.errors import (
     WeightsmithError,
 )
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES
+from weightsmith.hub.address import is_address, source_of
 from weightsmith.hub.connection import Connection, list_repo, read_file
 from weightsmith.hub.hashes import hash_bytes
 from weightsmith.hub.listing import Listing, RepoFile
@@ -126,6 +127,8 @@ def parse_source(source: str | os.PathLike[str]) -> Path | HubSource:
     is no such directory; SourceUnknown.
     """
     text = os.fspath(source)
+    if isinstance(source, str) and is_address(source):
+        return parse_hub_source(source)
     if os.path.isdir(text) or not isinstance(source, str) or _is_path_like(text):  # noqa: PTH112
         fs.require_directory(Path(text))
         return Path(text)
@@ -133,11 +136,14 @@ def parse_source(source: str | os.PathLike[str]) -> Path | HubSource:
 
 
 def parse_hub_source(text: str, *, revision: str | None = None) -> HubSource:
-    """An alias of the catalogue, else ``org/name`` or ``org/name@revision``; never a directory.
+    """An alias of the catalogue, else ``org/name``, ``org/name@revision`` or a repository's
+    address; never a directory.
 
-    Raises: SourceIsDirectory, if it can only be a path; RevisionNotFound, if no revision can have
-    such a name; SourceUnknown.
+    Raises: AddressNotModel; SourceIsDirectory, if it can only be a path; RevisionNotFound, if no
+    revision can have such a name; SourceUnknown.
     """
+    if is_address(text):
+        text = source_of(text, os.environ.get("HF_ENDPOINT", ""))
     if _is_path_like(text):
         raise SourceIsDirectory(source=text)
     repo_id, at, named = text.partition("@")
