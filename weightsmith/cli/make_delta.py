@@ -182,6 +182,7 @@ def _show(output: Output, made: ops.MadeDelta, pushed: Pushed | None, elapsed_s:
         _show_loss(output, made.loss)
     size = f"{format_size(made.nbytes)}, {format_percent(share)} of the target"
     lines = [f"{styled('done', 'green')}  {made.target}", f"      {size}, {said}"]
+    lines += [f"      {made.low_rank}"] if made.low_rank else []
     lines += [pushed_line(pushed)] if pushed is not None else []
     output.result(
         {
@@ -195,6 +196,7 @@ def _show(output: Output, made: ops.MadeDelta, pushed: Pushed | None, elapsed_s:
             "fingerprint": made.manifest.fingerprint,
             "files": list(made.manifest.files),
             "sidecars": list(made.manifest.sidecars),
+            "low_rank": made.low_rank,
             "loss": None if made.loss is None else _loss_document(made.loss),
             "pushed": None if pushed is None else pushed.to_document(),
         },

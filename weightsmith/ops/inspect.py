@@ -121,7 +121,7 @@ def _inspect_delta(found: ExactDelta) -> Inspection:
         sidecars=delta.sidecars,
         made_by=f"{manifest.made_by}, {manifest.verb}",
         fingerprint=record.fingerprint,
-        notes=delta.notes,
+        notes=(*filter(None, [record.low_rank]), *delta.notes),
     )
 
 

@@ -37,6 +37,10 @@ class MadeDelta(Outcome):
     """Of the target's tensors."""
     loss: Loss | None
     """What it will not restore; None for an exact delta, which restores every bit."""
+    low_rank: str
+    """How many of an exact delta's tensors are their base plus a product of thin factors, and of
+    which rank, as a sentence; empty where none is.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class DeltaJob(Job):
             nbytes=sum(file.size for file in outcome.manifest.files.values()),
             target_nbytes=bindings.inputs["target"].nbytes,
             loss=loss,
+            low_rank=_low_rank(outcome.manifest),
             kept=outcome.kept,
             already_done=outcome.already_done,
         )
@@ -170,3 +175,10 @@ def make_delta(
         progress=progress,
     )
     return job.run(options, progress)
+
+
+def _low_rank(manifest: Manifest) -> str:
+    """What an exact delta's record says of factors."""
+    if manifest.delta is None or manifest.delta["form"] not in exact_record.FORMS:
+        return ""
+    return exact_record.DeltaRecord.from_document(manifest.delta).low_rank

@@ -84,6 +84,13 @@ class LowRank(Exact):
             read(len(work.inputs) - 1, start, memoryview(rights[-1]))
         return Predictor(geometry, head, rights, spans)
 
+    def memory_nbytes(self, work: Work) -> int:
+        """That of *exact*, and the factors of one matrix: stored, as integers, and as float64."""
+        geometry = geometry_of(work.output.shape)
+        columns = geometry.columns if geometry is not None else 0
+        # slots make a class anew, of which `super` without arguments does not know
+        return Exact.memory_nbytes(self, work) + 32 * columns * int(self.rank)
+
     def spans(self, work: Work) -> Sequence[Range]:
         """Where each span lies in the payload."""
         predictor: Predictor = work.state

@@ -63,6 +63,12 @@ def can_predict(base: TensorInfo, target: TensorInfo) -> bool:
     return shapes and {base.dtype, target.dtype} <= DTYPES
 
 
+def has_room_for(rank: int, base: TensorInfo, target: TensorInfo) -> bool:
+    """Whether `target` may be predicted from `base` and factors of this rank."""
+    geometry = geometry_of(target.shape)
+    return geometry is not None and can_predict(base, target) and rank <= geometry.max_rank
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """What a payload says of its factors."""

@@ -22,10 +22,10 @@ from weightsmith.codecs.low_rank.round_once import FORMATS, round_once
 _PER_UNKNOWN: Final = 8
 """Weights that are looked at for each unknown of a row."""
 _PER_UNKNOWN_OF_COLUMN: Final = 6
-_MOST: Final = 1 << 28
-"""Weights that are looked at, times the square of the rank: neither memory nor the time that a
-round takes grow with the matrix.
-"""
+_MOST: Final = 1 << 19
+"""Weights that are looked at in all, so that memory does not grow with the matrix."""
+_MOST_WORK: Final = 1 << 28
+"""The same times the square of the rank, so that the time which a round takes does not either."""
 _LEAST_ROWS: Final = 16
 """Rows that are looked at for each unknown of a column, in any case."""
 _THINNED: Final = 4
@@ -72,7 +72,7 @@ def fit(pair: MatrixPair, right: Reals) -> Fit:
     Memory: some megabytes, and those of a few rows.
     """
     rank = right.shape[1]
-    most = _MOST // rank**2 // _per_row(pair, rank, pair.rows)
+    most = min(_MOST, _MOST_WORK // rank**2) // _per_row(pair, rank, pair.rows)
     looked_at = min(pair.rows, max(most, _LEAST_ROWS * rank))
     per_row = _per_row(pair, rank, looked_at)
     parts, count = [], 0
