@@ -7,6 +7,7 @@ from typing import Literal
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.exact_delta import encode
+from weightsmith.engine.manifest import Manifest
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.output import Outcome
 from weightsmith.engine.target_files import originals_of

@@ -145,7 +145,9 @@ def test_a_sample_of_rows_tells_the_rank(rank: int) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_same_factors_are_found_whatever_the_number_of_threads(threads: int) -> None:
-    code = "from tests.support import low_rank_matrices; print(low_rank_matrices.digest_of_factors())"
+    code = (
+        "from tests.support import low_rank_matrices; print(low_rank_matrices.digest_of_factors())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"OPENBLAS_NUM_THREADS": str(threads)},

@@ -130,7 +130,7 @@ KERNELS = ["Haswell", "SkylakeX", "Zen", "Nehalem", "Prescott"]
 def test_predictions_are_the_same_from_every_kernel_and_any_number_of_threads(
     kernel: str, threads: int
 ) -> None:
-    code = "from tests.support import low_rank_matrices; print(low_rank_matrices.digest_of_predictions())"
+    code = "from tests.support.low_rank_matrices import *; print(digest_of_predictions())"
     environment = {"OPENBLAS_CORETYPE": kernel, "OPENBLAS_NUM_THREADS": str(threads)}
     done = subprocess.run(
         [sys.executable, "-c", code],
