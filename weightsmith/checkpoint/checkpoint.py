@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 from weightsmith import fs
+from weightsmith.checkpoint.content import Content, inside
 from weightsmith.checkpoint.lazy import LazyTensor
 from weightsmith.checkpoint.store import LocalStore, Store
 from weightsmith.checkpoint.strided import read_strided
@@ -89,6 +90,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         tensors: Mapping[str, Tensor],
         sidecars: tuple[str, ...],
         notes: tuple[str, ...],
+        large: Mapping[str, int] | None = None,
         assumed: Iterable[str] = (),
     ) -> None:
         """Use `opening.open_checkpoint`."""
@@ -100,6 +102,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
         """By name, in the order of files and of bytes within each."""
         self.sidecars = sidecars
         """Names of the files beside the weights that belong to the model."""
+        self.large = large or {}
+        """What would be one of them and is too large to be taken unasked, with its size."""
         self.notes = notes
         """What was taken or left and why, sentences for the plan."""
         self.origin = ""
@@ -245,6 +249,13 @@ class Checkpoint(Mapping[str, LazyTensor]):
         """The content of one of `sidecars`."""
         file = self._sidecar_files.get(name, name)
         return fs.read_small(self.directory / file, MAX_SIDECAR_NBYTES)
+
+    def sidecar(self, name: str) -> Content:
+        """One of `sidecars`, or of `large`, to be copied.
+
+        Raises: SidecarEscapes, if it is a link to elsewhere; SourceNotFound, SourceUnreadable.
+        """
+        return Content.of_file(inside(self.directory, self._sidecar_files.get(name, name)))
 
     def take_sidecars(self, files: Mapping[str, str]) -> None:
         """Let `sidecars` be these and no others: by name, the file that holds each."""

@@ -71,6 +71,7 @@ def command(
         dtype=dtype,
         dtype_all=dtype_all,
         max_shard_nbytes=run.max_shard_nbytes,
+        all_sidecars=run.all_sidecars,
     )
     if check_source:
         with output.progress() as progress:

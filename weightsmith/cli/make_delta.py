@@ -22,7 +22,7 @@ from weightsmith.cli.options import (
 from weightsmith.cli.output import Output
 from weightsmith.cli.plan_view import show_dry_run, show_plan
 from weightsmith.cli.push_view import pushed_line, require_meaning, run_push, show_push_plan
-from weightsmith.cli.run_options import LOW_CPU_MEM, OVERWRITE, RESTART, WORKERS
+from weightsmith.cli.run_options import ALL_SIDECARS, LOW_CPU_MEM, OVERWRITE, RESTART, WORKERS
 from weightsmith.cli.sources import located, passing_directory
 from weightsmith.engine.options import Options
 from weightsmith.ops import make_delta as ops
@@ -101,6 +101,7 @@ from weightsmith.units import format_duration, format_percent, format_size
     help="Branch to push to; made if it is not there.",
 )
 @option("--create-pr", group=PUSH, is_flag=True, help="Offer it there by a pull request.")
+@ALL_SIDECARS
 @LOW_CPU_MEM
 @WORKERS
 @OVERWRITE
@@ -122,6 +123,7 @@ def command(
     public: bool,
     revision: str,
     create_pr: bool,
+    all_sidecars: bool,
     low_cpu_mem: bool,
     workers: int,
     overwrite: bool,
@@ -154,6 +156,7 @@ def command(
         codec=codec,
         new_rows=new_rows,
         base_id=base_id,
+        all_sidecars=all_sidecars,
     )
     needs = assess_needs(job, options, [each for each in sources if isinstance(each, Located)])
     show_plan(output, job, needs)

@@ -5,7 +5,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor, WeightFile
+from weightsmith.checkpoint.checkpoint import (
+    MAX_SIDECAR_NBYTES,
+    Checkpoint,
+    Tensor,
+    WeightFile,
+)
+from weightsmith.checkpoint.content import Content
 from weightsmith.checkpoint.digest import (
     SPAN_NBYTES,
     span_count,
@@ -36,7 +42,7 @@ class Derived(Checkpoint):
         directory: Path,
         rules: Iterable[TensorPlan],
         inputs: Mapping[str, Checkpoint],
-        sidecars: Mapping[str, bytes],
+        sidecars: Mapping[str, Content],
         notes: tuple[str, ...] = (),
     ) -> None:
         """`inputs` by the roles that the rules name; `sidecars` with their content."""
@@ -61,6 +67,10 @@ class Derived(Checkpoint):
         return rules_digest(self._rules.values())
 
     def read_sidecar(self, name: str) -> bytes:
+        """The content that was given, all of it."""
+        return self._contents[name].read(MAX_SIDECAR_NBYTES)
+
+    def sidecar(self, name: str) -> Content:
         """The content that was given."""
         return self._contents[name]
 

@@ -32,6 +32,7 @@ def plan_convert(
     dtype: DTypeChoice = "keep",
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    all_sidecars: bool = False,
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> Job:
@@ -53,7 +54,8 @@ def plan_convert(
     wanted = DTYPES.get(dtype, "")
     casting = plan_casting(checkpoint.config, infos, wanted, everything=dtype_all)
     plans = [_tensor_plan(info, casting) for info in infos]
-    sidecars = choose_sidecars(inputs, [each.output for each in plans], repair=False)
+    outputs = [each.output for each in plans]
+    sidecars = choose_sidecars(inputs, outputs, repair=False, all_sidecars=all_sidecars)
     plan = Plan(
         verb="convert",
         inputs=input_plans(inputs),
@@ -77,6 +79,7 @@ def convert(
     dtype: DTypeChoice = "keep",
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    all_sidecars: bool = False,
     offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
@@ -93,6 +96,7 @@ def convert(
         dtype=dtype,
         dtype_all=dtype_all,
         max_shard_nbytes=max_shard_nbytes,
+        all_sidecars=all_sidecars,
         offline=offline,
         progress=progress,
     )

@@ -16,10 +16,11 @@ from weightsmith.formats.tensors import TORCH_ONLY_BITS
 from weightsmith.hub.resolve import parse_hub_source
 from weightsmith.ops.deltas.additive import Loss, measured, subtractions
 from weightsmith.ops.job import Job, carry_out, input_plans, needs, require_room, target_apart
+from weightsmith.ops.sidecars import copied_sidecars
 from weightsmith.plan import add_record, exact_record
 from weightsmith.plan.align import NewRows
 from weightsmith.plan.exact_delta import plan_files
-from weightsmith.plan.model import DeltaPlan, Plan, SidecarPlan
+from weightsmith.plan.model import DeltaPlan, Plan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.locate import label_of
@@ -82,6 +83,7 @@ def plan_make_delta(
     codec: CodecChoice = "exact",
     new_rows: NewRows = "zero",
     base_id: str = "",
+    all_sidecars: bool = False,
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> DeltaJob:
@@ -128,20 +130,18 @@ def plan_make_delta(
         decided = subtractions(ground, wanted, new_rows)
         shards, dropped = lay_out(decided.rules, MAX_SHARD_NBYTES), decided.buffers
         notes += [f"{name} is not written: it is the input embedding" for name in decided.copies]
-    contents = {name: wanted.read_sidecar(name) for name in sorted(wanted.sidecars)}
+    sidecars = copied_sidecars(wanted, "target", all_sidecars=all_sidecars)
+    notes += sidecars.notes
     plan = Plan(
         verb="make-delta",
         inputs=input_plans(inputs),
         shards=shards,
-        sidecars=tuple(
-            SidecarPlan(name, "target", len(content), bytes_digest(content))
-            for name, content in contents.items()
-        ),
+        sidecars=sidecars.plans,
         dropped=dropped,
         notes=tuple(notes),
         delta=about,
     )
-    return DeltaJob(plan, Bindings(inputs, contents, path))
+    return DeltaJob(plan, Bindings(inputs, sidecars.contents, path))
 
 
 def make_delta(
@@ -152,6 +152,7 @@ def make_delta(
     codec: CodecChoice = "exact",
     new_rows: NewRows = "zero",
     base_id: str = "",
+    all_sidecars: bool = False,
     offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
@@ -172,6 +173,7 @@ def make_delta(
         codec=codec,
         new_rows=new_rows,
         base_id=base_id,
+        all_sidecars=all_sidecars,
         offline=offline,
         progress=progress,
     )
