@@ -197,6 +197,7 @@ def test_a_forbidden_name_is_refused_even_where_it_is_thrown_away(opened: Opened
 PARAMETER = symbol("torch._utils", "_rebuild_parameter")
 
 NO_FUNCTION = "it calls what is no function, or not as torch does"
+NO_CLASS = "it makes an object of what is no class, or not as torch does"
 NO_STORAGE = "it refers to a storage as torch never does"
 NO_KEY = "a map has a key that is neither text nor number"
 FROM_NOTHING = "it takes from an empty stack or memo"
@@ -217,7 +218,7 @@ FOREIGN = {
     "a tensor of eight arguments": (tensor(more=(NONE, NONE)), NO_FUNCTION),
     "a map of arguments": (call("collections", "OrderedDict", tuple_of()), NO_FUNCTION),
     "a size of text": (call("torch", "Size", text("12")), NO_FUNCTION),
-    "new object": (symbol("torch", "Size") + EMPTY_TUPLE + b"\x81", "opcode NEWOBJ"),
+    "new object": (symbol("torch", "Size") + EMPTY_TUPLE + b"\x81", NO_CLASS),
     "an old object": (b"(" + symbol("torch", "Size") + b"o", "opcode OBJ"),
     "an instance of a known name": (b"(icollections\nOrderedDict\n", "it makes an instance"),
     "attributes of a tensor": (tensor() + dict_of({"shape": numbers(9)}) + BUILD, "it sets attr"),

@@ -7,70 +7,33 @@ choice: it sizes its memo by the pickle's word and sets attributes on whatever B
 
 import itertools
 import pickletools
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from weightsmith.errors import PickleForbidden, PickleInvalid
+from weightsmith.formats import pickle_names as names
+from weightsmith.formats.pickle_names import CALLS, DTYPES, MENTIONED, OBJECTS, STORAGE_DTYPES
+
+__all__ = [
+    "DTYPES",
+    "MAX_OPCODES",
+    "STORAGE_DTYPES",
+    "Record",
+    "Storage",
+    "Symbol",
+    "View",
+    "Wrapped",
+    "record_pickle",
+]
 
 MAX_OPCODES: Final = 4_000_000
 """Room for 100 000 tensors; a pickle that goes on could fill the memory with empty lists."""
 
-STORAGE_DTYPES: Final = {
-    "torch.HalfStorage": "F16",
-    "torch.BFloat16Storage": "BF16",
-    "torch.FloatStorage": "F32",
-    "torch.DoubleStorage": "F64",
-    "torch.CharStorage": "I8",
-    "torch.ShortStorage": "I16",
-    "torch.IntStorage": "I32",
-    "torch.LongStorage": "I64",
-    "torch.ByteStorage": "U8",
-    "torch.BoolStorage": "BOOL",
-    "torch.ComplexFloatStorage": "C64",
-    "torch.ComplexDoubleStorage": "C128",
-    "torch.storage.UntypedStorage": "U8",
-}
-"""Kinds of storage and what their elements are."""
-
-DTYPES: Final = {
-    "torch.float16": "F16",
-    "torch.bfloat16": "BF16",
-    "torch.float32": "F32",
-    "torch.float64": "F64",
-    "torch.int8": "I8",
-    "torch.int16": "I16",
-    "torch.int32": "I32",
-    "torch.int64": "I64",
-    "torch.uint8": "U8",
-    "torch.uint16": "U16",
-    "torch.uint32": "U32",
-    "torch.uint64": "U64",
-    "torch.bool": "BOOL",
-    "torch.complex64": "C64",
-    "torch.complex128": "C128",
-    "torch.float8_e4m3fn": "F8_E4M3",
-    "torch.float8_e4m3fnuz": "F8_E4M3FNUZ",
-    "torch.float8_e5m2": "F8_E5M2",
-    "torch.float8_e5m2fnuz": "F8_E5M2FNUZ",
-    "torch.float8_e8m0fnu": "F8_E8M0",
-}
-"""Dtypes, mentioned by tensors of the newer kinds and by some training scripts as a value."""
-
-_CALLS: Final = frozenset(
-    {
-        "collections.OrderedDict",
-        "torch.Size",
-        "torch._utils._rebuild_tensor_v2",
-        "torch._utils._rebuild_tensor_v3",
-        "torch._utils._rebuild_parameter",
-        "torch._utils._rebuild_parameter_with_state",
-    }
-)
-"""What a pickle may call; `_answer` stands in for all of them."""
-
-_ALLOWED: Final = frozenset({*_CALLS, *STORAGE_DTYPES, *DTYPES})
+_MODULE: Final = re.compile(r"torch\.nn\.modules\..*|.*\.modeling_\w+\.\w+")
+"""Classes of models and of their layers."""
 
 _CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
@@ -96,7 +59,7 @@ class View:
     shape: object
     strides: object
     dtype: object
-    """A `Symbol` of `DTYPES`, or ``None``: that of the storage."""
+    """A `Symbol` of `pickle_names.DTYPES`, or ``None``: that of the storage."""
     metadata: object
     """A map that is true at "conj" or "neg" if the stored bytes are not yet the tensor's values."""
 
@@ -108,12 +71,45 @@ class Symbol:
     name: str
 
 
+@dataclass(eq=False, slots=True)
+class Record:
+    """What a pickle says of one object or call; two are equal only if they are the same one."""
+
+    name: str
+    arguments: tuple[object, ...]
+    state: object = None
+    """What it was filled with."""
+
+    def get(self, key: str) -> object:
+        """A value of the map that it was filled with; None where there is none."""
+        state = self.state
+        if isinstance(state, tuple) and len(state) == 2:  # a "pair"
+            state = state[1]
+        return state.get(key) if isinstance(state, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """What a pickle says of a tensor of which this file holds a part: a DTensor or ShardedTensor.
+
+    Nothing of it is checked yet.
+    """
+
+    kind: str
+    """`pickle_names.DTENSOR` or `SHARDED_TENSOR`."""
+    dtype: object
+    shape: object
+    """Of the whole tensor."""
+    state: object
+
+
 class _ForeignError(Exception):
     """Something that torch does not write; `record_pickle` adds the file."""
 
 
-def record_pickle(raw: bytes, file: Path) -> object:
-    """The object that a torch pickle describes, with a `View` for each tensor.
+def record_pickle(raw: bytes, file: Path, *, max_opcodes: int | None = None) -> object:
+    """The object that a torch pickle describes: maps, lists, tuples, text and numbers as they are,
+    a `View` for each tensor, a `Wrapped` for each part of one, a `Record` for any other object.
 
     Raises: PickleForbidden, for a name outside the tables; PickleInvalid, for anything else that
     torch does not write.
@@ -121,7 +117,7 @@ def record_pickle(raw: bytes, file: Path) -> object:
     try:
         # Text with escapes that Python does not know makes it warn before the opcode is refused.
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-            return _record(raw, file)
+            return _record(raw, file, max_opcodes or MAX_OPCODES)
     except (IndexError, KeyError) as error:
         reason = "it takes from an empty stack or memo"
         raise PickleInvalid(file=file, reason=reason) from error
@@ -129,7 +125,7 @@ def record_pickle(raw: bytes, file: Path) -> object:
         raise PickleInvalid(file=file, reason=error) from error
 
 
-def _record(raw: bytes, file: Path) -> object:
+def _record(raw: bytes, file: Path, max_opcodes: int) -> object:
     stack: list[object] = []
     below_marks: list[list[object]] = []
     memo: dict[object, object] = {}
@@ -139,7 +135,7 @@ def _record(raw: bytes, file: Path) -> object:
         items, stack = stack, below_marks.pop()
         return items
 
-    for opcode, argument, _ in itertools.islice(pickletools.genops(raw), MAX_OPCODES):
+    for opcode, argument, _ in itertools.islice(pickletools.genops(raw), max_opcodes):
         match opcode.name:
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
@@ -184,10 +180,11 @@ def _record(raw: bytes, file: Path) -> object:
                 items = pop_marked()
                 _append_items(stack[-1], items)
             case "BUILD":
-                # The `_metadata` of a state dict, module versions, which say nothing of tensors.
-                stack.pop()
-                if not isinstance(stack[-1], dict):
-                    raise _ForeignError("it sets attributes of what is no map")
+                state = stack.pop()
+                _fill(stack[-1], state)
+            case "NEWOBJ":
+                arguments, made = stack.pop(), stack.pop()
+                stack.append(_object(made, arguments))
             case "GLOBAL" | "INST":
                 stack.append(_symbol(str(argument).replace(" ", "."), file))
                 if opcode.name == "INST":
@@ -201,44 +198,94 @@ def _record(raw: bytes, file: Path) -> object:
                 return stack.pop()
             case name:
                 raise _ForeignError(f"torch never writes the opcode {name}")
-    raise _ForeignError(f"it goes on after {MAX_OPCODES} steps")
+    raise _ForeignError(f"it goes on after {max_opcodes} steps")
 
 
 def _symbol(name: str, file: Path) -> Symbol:
-    if name not in _ALLOWED:
-        raise PickleForbidden(file=file, name=name)
+    if name not in MENTIONED:
+        hint = None
+        if _MODULE.match(name):
+            hint = (
+                "it is a model with its program: in an environment that you trust it in, load it"
+                " and save its state_dict()"
+            )
+        raise PickleForbidden(file=file, name=name, hint=hint)
     return Symbol(name)
 
 
 def _answer(function: object, arguments: object) -> object:
     """What a call gives: a record of its arguments, in the order in which torch writes them."""
     match function, arguments:
-        case Symbol("collections.OrderedDict"), ():
+        case Symbol(names.ORDERED_DICT), ():
             return {}
-        case Symbol("torch.Size"), (tuple(sizes),):
+        case Symbol(names.SIZE), (tuple(sizes),):
             return sizes
-        case Symbol("torch._utils._rebuild_tensor_v2"), (storage, offset, shape, strides, _, _):
+        case Symbol(names.TENSOR_V2), (storage, offset, shape, strides, _, _):
             return View(storage, offset, shape, strides, None, None)
-        case (
-            Symbol("torch._utils._rebuild_tensor_v2"),
-            (storage, offset, shape, strides, _, _, metadata),
-        ):
+        case Symbol(names.TENSOR_V2), (storage, offset, shape, strides, _, _, metadata):
             return View(storage, offset, shape, strides, None, metadata)
-        case (
-            Symbol("torch._utils._rebuild_tensor_v3"),
-            (storage, offset, shape, strides, _, _, dtype),
-        ):
+        case Symbol(names.TENSOR_V3), (storage, offset, shape, strides, _, _, dtype):
             return View(storage, offset, shape, strides, dtype, None)
-        case (
-            Symbol("torch._utils._rebuild_tensor_v3"),
-            (storage, offset, shape, strides, _, _, dtype, metadata),
-        ):
+        case Symbol(names.TENSOR_V3), (storage, offset, shape, strides, _, _, dtype, metadata):
             return View(storage, offset, shape, strides, dtype, metadata)
-        case Symbol("torch._utils._rebuild_parameter"), (tensor, _, _):
+        case Symbol(names.PARAMETER), (tensor, _, _):
             return tensor
-        case Symbol("torch._utils._rebuild_parameter_with_state"), (tensor, _, _, _):
+        case Symbol(names.PARAMETER_WITH_STATE), (tensor, _, _, _):
             return tensor
+        case Symbol(names.FROM_TYPE), (Symbol(names.WRAPPER), Symbol(kind), tuple(wrapper), state):
+            return _wrapped(kind, wrapper, state)
+        case (
+            Symbol(names.FROM_TYPE),
+            (
+                Symbol(names.TENSOR_V2 | names.TENSOR_V3) as rebuilder,
+                Symbol(names.TENSOR),
+                tuple(tensor_arguments),
+                dict(),  # attributes that somebody set, such as DeepSpeed's ds_id
+            ),
+        ):
+            return _answer(rebuilder, tensor_arguments)
+        case Symbol(names.GETATTR), (Symbol(names.SHARDED_TENSOR), names.GROUP):
+            return Symbol(names.MADE)
+        case Symbol(name), tuple(values) if name in CALLS:
+            least, most = CALLS[name]
+            plain = all(isinstance(each, str | int) for each in values)
+            if plain and least <= len(values) <= most:
+                return Record(name, values)
     raise _ForeignError("it calls what is no function, or not as torch does")
+
+
+def _wrapped(kind: str, arguments: tuple[object, ...], state: object) -> Wrapped:
+    """A part of a tensor, in the order in which torch writes what it knows of the whole."""
+    match arguments:
+        case (Symbol(same), dtype, shape, _, _, _, _, _) if same == kind != names.TENSOR:
+            return Wrapped(kind, dtype, shape, state)
+    raise _ForeignError("it makes a part of a tensor as torch never does")
+
+
+def _object(made: object, arguments: object) -> Record:
+    """A new object of a name that may be one."""
+    match made, arguments:
+        case Symbol(name), tuple(values) if name in OBJECTS:
+            if len(values) == OBJECTS[name].arguments:
+                return Record(name, values)
+    raise _ForeignError("it makes an object of what is no class, or not as torch does")
+
+
+def _fill(target: object, state: object) -> None:
+    """Keep what an object is filled with.
+
+    A map is filled with the `_metadata` of a state dict, module versions, which say nothing of
+    tensors.
+    """
+    if isinstance(target, dict):
+        return
+    if not isinstance(target, Record) or target.name not in OBJECTS or target.state is not None:
+        raise _ForeignError("it sets attributes of what has none")
+    match OBJECTS[target.name].state, state:
+        case ("map", dict()) | ("pair", (None, dict())) | ("five", (_, _, _, _, _)):
+            target.state = state
+        case _:
+            raise _ForeignError(f"it fills {target.name} as torch never does")
 
 
 def _storage(persistent_id: object) -> Storage:
@@ -265,6 +312,7 @@ def _set_items(target: object, items: list[object]) -> None:
         raise _ForeignError("it sets items of what is no map")
     for key, value in zip(items[::2], items[1::2], strict=True):
         # Scalars only: to hash a tuple of tuples of tuples out of the memo could take for ever.
-        if not isinstance(key, str | int | float | None):
+        # A record is hashed by what it is, not by what it holds.
+        if not isinstance(key, str | int | float | Record | None):
             raise _ForeignError("a map has a key that is neither text nor number")
         target[key] = value

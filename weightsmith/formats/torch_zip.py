@@ -20,11 +20,20 @@ from weightsmith.errors import (
 from weightsmith.formats.sniff import read_start
 from weightsmith.formats.stored_zip import Member, StoredZip
 from weightsmith.formats.tensors import StoredTensor, TensorInfo, dtype_bits
-from weightsmith.formats.torch_pickle import DTYPES, Storage, Symbol, View, record_pickle
+from weightsmith.formats.torch_pickle import (
+    DTYPES,
+    Storage,
+    Symbol,
+    View,
+    Wrapped,
+    record_pickle,
+)
 from weightsmith.fs import Readable
 
-_WRAPPERS: Final = ("state_dict", "model", "module")
-"""Names under which training scripts put the map of tensors."""
+WRAPPERS: Final = ("state_dict", "model", "module", "model_state_dict")
+"""Names under which training scripts put the map of tensors, in order of preference."""
+_DEEPEST: Final = 16
+"""How far maps of tensors may be nested; Megatron's are four deep."""
 
 _LEGACY_MAGIC: Final = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """The number that opens the first pickle of a file from before torch 1.6."""
@@ -46,30 +55,58 @@ class TorchTable:
     """The file's header, for digests: the pickle, and each member's place, size and checksum."""
 
 
+class TorchFile:
+    """An open torch file: the object that it holds, and where the bytes of its tensors lie."""
+
+    def __init__(self, file: Readable, *, far: bool = False) -> None:
+        """Read directory and pickle of `file`; nothing in it is run and no tensor is read.
+
+        Of a file that is `far` only beginning, directory and pickle are read: where tensors lie is
+        what torch's way of writing makes of the directory, and to be proved once the file is here.
+        Raises: PickleForbidden, PickleInvalid, ZipInvalid, LegacyTorchFile, TorchScriptArchive,
+        ShardTruncated, ShardEmpty, LfsPointer, WebPage.
+        """
+        _require_zip(file)
+        self.path = file.path
+        self._archive = archive = StoredZip(file)
+        self._far = far
+        root = archive.names[0].partition("/")[0] if archive.names else ""  # as torch finds it
+        if f"{root}/constants.pkl" in archive.names:
+            raise TorchScriptArchive(file=file.path)
+        pickled = archive.read(f"{root}/data.pkl")
+        if f"{root}/byteorder" in archive.names and archive.read(f"{root}/byteorder") != b"little":
+            raise archive.invalid("its numbers are not little-endian")
+        self._folder = f"{root}/data"
+        self.content = record_pickle(pickled, file.path)
+        """What `torch_pickle.record_pickle` makes of it."""
+        self.directory = pickled + archive.listing
+        """The file's header, for digests: the pickle, and each member's place, size, checksum."""
+
+    def locate(self, name: str, view: View) -> StoredTensor:
+        """Where the bytes of a tensor lie, once all are known to lie inside its storage.
+
+        Raises: PickleInvalid, ZipInvalid, ExpandedTensor.
+        """
+        return _stored(name, view, self._find, self._folder, self.path)
+
+    def _find(self, member: str) -> Member:
+        return (self._archive.expect(member) if self._far else None) or self._archive.find(member)
+
+
 def read_torch_table(file: Readable, *, far: bool = False) -> TorchTable:
-    """The table of tensors of a torch file; nothing in it is run and no tensor is read.
+    """The table of tensors of a torch file, `far` as `TorchFile` has it.
 
-    Of a file that is `far` only beginning, directory and pickle are read: where tensors lie is what
-    torch's way of writing makes of the directory, and to be proved once the file is here.
-    Raises: PickleForbidden, PickleInvalid, ZipInvalid, ExpandedTensor, LegacyTorchFile,
-    TorchScriptArchive, ShardTruncated, ShardEmpty, LfsPointer, WebPage.
+    Raises: as `TorchFile` and its `locate`.
     """
-    _require_zip(file)
-    archive = StoredZip(file)
-    root = archive.names[0].partition("/")[0] if archive.names else ""  # as torch finds it
-    if f"{root}/constants.pkl" in archive.names:
-        raise TorchScriptArchive(file=file.path)
-    pickled = archive.read(f"{root}/data.pkl")
-    if f"{root}/byteorder" in archive.names and archive.read(f"{root}/byteorder") != b"little":
-        raise archive.invalid("its numbers are not little-endian")
-    views, left = _find_views(record_pickle(pickled, file.path), file.path)
-
-    def find(member: str) -> Member:
-        return (archive.expect(member) if far else None) or archive.find(member)
-
-    tensors = [_stored(name, view, find, f"{root}/data", file.path) for name, view in views]
+    opened = TorchFile(file, far=far)
+    entries, left = find_entries(opened.content, file.path)
+    views = {name: value for name, value in entries.items() if isinstance(value, View)}
+    if len(views) < len(entries):
+        name = next(name for name in entries if name not in views)
+        raise PickleInvalid(file=file.path, reason=f"it holds a part of the tensor {name}")
+    tensors = [opened.locate(name, view) for name, view in views.items()]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.info.name))
-    return TorchTable(tuple(tensors), left, pickled + archive.listing)
+    return TorchTable(tuple(tensors), left, opened.directory)
 
 
 def _require_zip(file: Readable) -> None:
@@ -85,28 +122,54 @@ def _require_zip(file: Readable) -> None:
         raise ZipInvalid(file=file.path, reason="it is no zip archive", hint=hint)
 
 
-def _find_views(content: object, path: Path) -> tuple[list[tuple[str, View]], tuple[str, ...]]:
-    """The map of tensors, at the top or one level below it, and the names of what else is there."""
+def find_entries(content: object, path: Path) -> tuple[dict[str, View | Wrapped], tuple[str, ...]]:
+    """The map of tensors by name, at the top or, where that holds more, under one of `WRAPPERS`;
+    and what else is there.
+
+    Maps of tensors within it are named as paths with dots, as torch names modules.
+    Raises: PickleInvalid.
+    """
     if not isinstance(content, dict):
         raise PickleInvalid(file=path, reason="it holds something else than a map of names")
     entries, left = content, []
-    if not _holds_views(content):
-        wrapper = next((name for name in _WRAPPERS if _holds_views(content.get(name))), None)
-        if wrapper is not None:
-            entries, left = content[wrapper], [str(key) for key in content if key != wrapper]
-    views: list[tuple[str, View]] = []
-    for key, value in entries.items():
-        if not isinstance(value, View):
-            left.append(str(key))
-        elif not _is_name(key):
-            raise PickleInvalid(file=path, reason=f"a tensor has the name {key!r}")
-        else:
-            views.append((key, value))
-    return views, tuple(left)
+    inside = {name: _count_tensors(content.get(name), 1, set()) for name in WRAPPERS}
+    at_top = sum(isinstance(value, View | Wrapped) for value in content.values())
+    wrapper = next((name for name, count in inside.items() if count > at_top), None)
+    if wrapper is not None:
+        entries, left = content[wrapper], [str(key) for key in content if key != wrapper]
+    found: dict[str, View | Wrapped] = {}
+    seen: set[int] = set()
+
+    def gather(held: dict[object, object], before: str, depth: int) -> None:
+        if id(held) in seen or depth > _DEEPEST:  # maps of maps of maps could go on for ever
+            raise PickleInvalid(file=path, reason="a map of tensors stands in two places")
+        seen.add(id(held))
+        for key, value in held.items():
+            if isinstance(value, View | Wrapped):
+                name = f"{before}{key}"
+                if not _is_name(key) or not _is_name(name):
+                    raise PickleInvalid(file=path, reason=f"a tensor has the name {key!r}")
+                if name in found:
+                    raise PickleInvalid(file=path, reason=f"two tensors have the name {name}")
+                found[name] = value
+            elif wrapper is not None and isinstance(value, dict) and value:
+                gather(value, f"{before}{key}.", depth + 1)
+            else:
+                left.append(f"{before}{key}")
+
+    gather(entries, "", 1)
+    return found, tuple(left)
 
 
-def _holds_views(content: object) -> bool:
-    return isinstance(content, dict) and any(isinstance(v, View) for v in content.values())
+def _count_tensors(content: object, depth: int, seen: set[int]) -> int:
+    """How many tensors are in a map and the maps within it; each map counts once."""
+    if not isinstance(content, dict) or id(content) in seen or depth > _DEEPEST:
+        return 0
+    seen.add(id(content))
+    return sum(
+        isinstance(value, View | Wrapped) or _count_tensors(value, depth + 1, seen)
+        for value in content.values()
+    )
 
 
 def _is_name(key: object) -> TypeGuard[str]:
