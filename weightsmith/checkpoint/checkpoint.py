@@ -1,5 +1,7 @@
 """An opened source: tensors by name, each read as a range of bytes when it is asked for."""
 
+import copy
+import json
 import os
 import threading
 from collections import Counter
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 from weightsmith import fs
-from weightsmith.checkpoint.content import Content, inside
+from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.lazy import LazyTensor
 from weightsmith.checkpoint.store import LocalStore, Store
 from weightsmith.checkpoint.strided import read_strided
@@ -72,6 +74,11 @@ class Tensor:
         stored = self.stored
         return self.file, stored.offset, stored.strides, stored.info.dtype, stored.info.shape
 
+    def renamed(self, name: str) -> Self:
+        """The same tensor under another name."""
+        stored = replace(self.stored, info=replace(self.stored.info, name=name))
+        return replace(self, stored=stored)
+
 
 class Checkpoint(Mapping[str, LazyTensor]):
     """An opened source: a mapping of tensor names to tensors that are read when they are asked for.
@@ -90,7 +97,6 @@ class Checkpoint(Mapping[str, LazyTensor]):
         tensors: Mapping[str, Tensor],
         sidecars: tuple[str, ...],
         notes: tuple[str, ...],
-        large: Mapping[str, int] | None = None,
         assumed: Iterable[str] = (),
     ) -> None:
         """Use `opening.open_checkpoint`."""
@@ -102,12 +108,12 @@ class Checkpoint(Mapping[str, LazyTensor]):
         """By name, in the order of files and of bytes within each."""
         self.sidecars = sidecars
         """Names of the files beside the weights that belong to the model."""
-        self.large = large or {}
-        """What would be one of them and is too large to be taken unasked, with its size."""
         self.notes = notes
         """What was taken or left and why, sentences for the plan."""
         self.origin = ""
         """``org/name@commit`` of a source on the hub; empty for a directory."""
+        self.renames: Mapping[str, str] = {}
+        """New names of tensors whose files give them others, by those."""
         self.wanted = ""
         """Of a base, ``org/name@commit`` of what the delta was made from, where that says so."""
         self._sidecar_files: Mapping[str, str] = {}
@@ -194,8 +200,10 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     @property
     def rules(self) -> str:
-        """Of a derived checkpoint, the digest of its rules; empty where tensors lie in files."""
-        return ""
+        """Of a derived checkpoint, the digest of its rules; empty where tensors lie in files, under
+        these names.
+        """
+        return bytes_digest(json.dumps(dict(self.renames)).encode()) if self.renames else ""
 
     @property
     def sequential(self) -> bool:
@@ -245,17 +253,24 @@ class Checkpoint(Mapping[str, LazyTensor]):
         """Rows of the input embedding, or None where it has no name that is known."""
         return embedding_rows(tensor.info for tensor in self.tensors.values())
 
+    def renamed(self, names: Mapping[str, str], *notes: str) -> Self:
+        """The same tensors under other names, old to new; those not in `names` keep theirs, and
+        those whose new name is empty are left out.
+        """
+        alike = copy.copy(self)
+        alike.notes = (*self.notes, *notes)
+        alike.renames = {**self.renames, **names}
+        alike.tensors = {
+            names.get(name, name): tensor.renamed(names.get(name, name))
+            for name, tensor in self.tensors.items()
+            if names.get(name, name)
+        }
+        return alike
+
     def read_sidecar(self, name: str) -> bytes:
         """The content of one of `sidecars`."""
         file = self._sidecar_files.get(name, name)
         return fs.read_small(self.directory / file, MAX_SIDECAR_NBYTES)
-
-    def sidecar(self, name: str) -> Content:
-        """One of `sidecars`, or of `large`, to be copied.
-
-        Raises: SidecarEscapes, if it is a link to elsewhere; SourceNotFound, SourceUnreadable.
-        """
-        return Content.of_file(inside(self.directory, self._sidecar_files.get(name, name)))
 
     def take_sidecars(self, files: Mapping[str, str]) -> None:
         """Let `sidecars` be these and no others: by name, the file that holds each."""

@@ -73,15 +73,14 @@ def _open(source: Path, label: str | None, found: Found, store: Store | None = N
         tensors=holders,
         sidecars=found.sidecars,
         notes=tuple(notes),
-        large=found.large,
         assumed=far,
     )
 
 
-def open_weight_file(directory: Path, name: str) -> Checkpoint:
+def open_weight_file(directory: Path, name: str, label: str | None = None) -> Checkpoint:
     """Open one weight file by itself, without an index and without what lies beside it.
 
     Raises: SourceFault for what is missing, DamagedInput for what is broken.
     """
     found = Found(weights=(name,), index=None, index_name=None, sidecars=(), left=())
-    return _open(directory, str(directory / name), found)
+    return _open(directory, label or str(directory / name), found)

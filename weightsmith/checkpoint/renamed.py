@@ -1,10 +1,8 @@
 """The same model under the longer or shorter names that it has with its head or without it."""
 
-import copy
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
-from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor
+from weightsmith.checkpoint.checkpoint import Checkpoint
 
 
 def named_like(checkpoint: Checkpoint, names: Iterable[str]) -> Checkpoint:
@@ -16,19 +14,14 @@ def named_like(checkpoint: Checkpoint, names: Iterable[str]) -> Checkpoint:
     """
     own, wanted = set(checkpoint.tensors), set(names)
     half = len(own) / 2
-    if checkpoint.rules or len(own & wanted) >= half:
+    if len(own & wanted) >= half:
         return checkpoint
     for word in sorted({f"{name.partition('.')[0]}." for name in own | wanted}):
         for how, renamed in _renamings(own - wanted, word):
             found = {name: new for name, new in renamed.items() if new in wanted - own}
             if len(found) > half:
-                alike = copy.copy(checkpoint)
-                alike.tensors = {
-                    found.get(name, name): _renamed(tensor, found.get(name, name))
-                    for name, tensor in checkpoint.tensors.items()
-                }
-                alike.notes = (*checkpoint.notes, f"its tensors' names are read {how} before them")
-                return alike
+                note = f"its tensors' names are read {how} before them"
+                return checkpoint.renamed(found, note)
     return checkpoint
 
 
@@ -37,8 +30,3 @@ def _renamings(names: Iterable[str], word: str) -> Iterator[tuple[str, dict[str,
     yield f"with {word}", {name: word + name for name in names}
     shorter = {name: name.removeprefix(word) for name in names if name.startswith(word)}
     yield f"without {word}", shorter
-
-
-def _renamed(tensor: Tensor, name: str) -> Tensor:
-    stored = replace(tensor.stored, info=replace(tensor.stored.info, name=name))
-    return replace(tensor, stored=stored)

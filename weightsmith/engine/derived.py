@@ -2,16 +2,12 @@
 
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import (
-    MAX_SIDECAR_NBYTES,
-    Checkpoint,
-    Tensor,
-    WeightFile,
-)
-from weightsmith.checkpoint.content import Content
+from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor, WeightFile
 from weightsmith.checkpoint.digest import (
     SPAN_NBYTES,
     span_count,
@@ -42,7 +38,7 @@ class Derived(Checkpoint):
         directory: Path,
         rules: Iterable[TensorPlan],
         inputs: Mapping[str, Checkpoint],
-        sidecars: Mapping[str, Content],
+        sidecars: Mapping[str, bytes],
         notes: tuple[str, ...] = (),
     ) -> None:
         """`inputs` by the roles that the rules name; `sidecars` with their content."""
@@ -66,13 +62,24 @@ class Derived(Checkpoint):
         """The digest of the rules."""
         return rules_digest(self._rules.values())
 
-    def read_sidecar(self, name: str) -> bytes:
-        """The content that was given, all of it."""
-        return self._contents[name].read(MAX_SIDECAR_NBYTES)
+    def renamed(self, names: Mapping[str, str], *notes: str) -> Self:
+        """The same tensors under other names, made by the same rules."""
+        alike = super().renamed(names, *notes)
+        rules = {
+            names.get(name, name): replace(
+                rule, output=replace(rule.output, name=names.get(name, name))
+            )
+            for name, rule in self._rules.items()
+            if names.get(name, name)
+        }
+        works = {name: TensorWork(rule, self._inputs) for name, rule in rules.items()}
+        vars(alike).update(_rules=rules, _works=works)
+        return alike
 
-    def sidecar(self, name: str) -> Content:
-        """The content that was given."""
-        return self._contents[name]
+    def read_sidecar(self, name: str) -> bytes:
+        """The content that was given, or that of a file in its directory."""
+        content = self._contents.get(name)
+        return super().read_sidecar(name) if content is None else content
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with bytes of a tensor, made as they are asked for; for any thread.
