@@ -170,6 +170,20 @@ class PatternUnused(UsageFault):
     hint = "write it as the names above are, with * for what differs: `whole='model.embed*'`"
 
 
+class NothingNamed(UsageFault):
+    """A pattern that chooses or renames tensors fits none: a slip that would change the result."""
+
+    message = "no tensor of {source} is named like `{option}={pattern}`"
+    hint = "see how they are named: weightsmith diff {source} {source} --json"
+
+
+class RenameInvalid(UsageFault):
+    """What tensors are to be renamed by does not say from what to what."""
+
+    message = "`rename={text}` does not say from what to what"
+    hint = "write OLD=NEW: the beginning of names up to a dot; * stands for what differs"
+
+
 class TargetIsInput(UsageFault):
     """The target is one of the inputs, lies inside one, or holds one."""
 
@@ -356,6 +370,62 @@ class ShardMissing(SourceFault):
 
     message = "{index} names {count} file(s) that are missing"
     hint = "download them again; the download was not complete"
+
+
+class RankMissing(SourceFault):
+    """A process of a training run wrote a part of the model, and its file is not there."""
+
+    message = "{source} lacks {count} file(s) of the {total} that its processes wrote"
+    hint = "copy them there: each process holds a part of every tensor"
+
+
+class ModelUnnamed(SourceFault):
+    """A training output holds weights without the names and shapes that they have in the model.
+
+    FSDP's ``LOCAL_STATE_DICT`` writes all parameters of a unit as one flat one; which they were,
+    only the training script knows.
+    """
+
+    message = "{source} holds flat parameters of FSDP ({name}), without names and shapes"
+    hint = (
+        "load it in the script that wrote it, and save a state dict of the type"
+        " SHARDED_STATE_DICT or FULL_STATE_DICT"
+    )
+
+
+class NoModelInside(SourceFault):
+    """A training output holds no model, or more than one and nothing tells which is meant."""
+
+    message = "no model to be taken from {source}: {reason}"
+    hint = "give the directory of the model's own checkpoint"
+
+
+class SeveralOutputs(SourceFault):
+    """A directory holds several checkpoints, and nothing in it says which one counts."""
+
+    message = "{source} holds {count} checkpoints"
+    hint = "give one of them: {example}"
+
+
+class CheckpointUnnamed(SourceFault):
+    """A training output has no checkpoint of the name that was asked for."""
+
+    message = "{source} has no checkpoint {name}"
+    hint = "give one that is there"
+
+
+class PrecisionMissing(SourceFault):
+    """A training output does not hold the weights in the precision that was asked for."""
+
+    message = "{source} holds no {wanted} weights: {reason}"
+    hint = "take those that are there: `weights={other}`"
+
+
+class TrainingUnknown(SourceFault):
+    """A training output is of a kind that weightsmith cannot put together."""
+
+    message = "{source} cannot be put together: {reason}"
+    hint = "take the framework that wrote it, and let it save the whole model"
 
 
 class SourceUnknown(SourceFault):
@@ -604,17 +674,6 @@ class IndexEscapes(DamagedInput):
     hint = "do not trust this checkpoint; download it from its source again"
 
 
-class SidecarEscapes(DamagedInput):
-    """A file beside the weights would be taken from outside the model's folder: it is a link to
-    elsewhere, or a manifest names it so.
-
-    What lies elsewhere on this machine may be anybody's secret, and is neither read nor copied.
-    """
-
-    message = "{file} leads out of {directory}: {target}"
-    hint = "if it belongs to the model, put a copy of it in the place of the link"
-
-
 class TensorMissing(DamagedInput):
     """The index promises tensors that their files do not hold."""
 
@@ -634,6 +693,22 @@ class NoTensors(DamagedInput):
 
     message = "the weight files of {source} hold no tensors"
     hint = "save the model again, with its whole state dict (FSDP and ZeRO keep parts of it)"
+
+
+class StateEmpty(DamagedInput):
+    """The tensors have names but no elements: the state of one process of a ZeRO-3 or FSDP run,
+    whose weights are elsewhere, was saved as if it were the model.
+    """
+
+    message = "{count} of the {total} tensors of {source} have no elements: it is an empty state"
+    hint = "the weights are where the run kept its partitions (zero_pp_rank_* files): give those"
+
+
+class PartitionsInvalid(DamagedInput):
+    """What a file of a training output says of its tensors cannot be."""
+
+    message = "{file} is not sound: {reason}"
+    hint = "copy it again from where it was written"
 
 
 class ParamsInvalid(DamagedInput):
@@ -800,6 +875,27 @@ class TensorsDoNotFit(Mismatch):
 
     message = "base {base} and delta {delta} do not fit: {count} problem(s)"
     hint = "take the base that the delta's card names; what the delta stores whole: `whole=PATTERN`"
+
+
+class TrainingMixed(Mismatch):
+    """Files of a training output come from several runs, steps or numbers of processes."""
+
+    message = "{source} mixes files of several runs or steps: {reason}"
+    hint = "keep the files of one save in a directory of their own"
+
+
+class NamesAmbiguous(Mismatch):
+    """Under the names that they are to have, two tensors would share one."""
+
+    message = "{count} tensor(s) of {source} would share a name {how}"
+    hint = "leave out those that are not the model's: `drop=PATTERN`"
+
+
+class ShapesNotConfig(Mismatch):
+    """The tensors of a training output do not have the shapes that its config promises."""
+
+    message = "{count} tensor(s) of {source} are not as its config says"
+    hint = "is a file missing, or the config another model's?"
 
 
 class WrongBase(Mismatch):

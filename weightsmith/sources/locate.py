@@ -13,7 +13,7 @@ from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.plan_download import plan_download
 from weightsmith.units import format_size
 
-__all__ = ["Located", "Wanted", "label_of", "locate"]
+__all__ = ["Located", "Wanted", "label_of", "locate", "split_tag"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ def locate(
     """
     if isinstance(source, Located) or not isinstance(source, str) or not source:
         return source
-    named = parse_source(source) if not os.path.lexists(source) else None
+    here = os.path.lexists(source) or split_tag(source)[1]
+    named = parse_source(source) if not here else None
     if not isinstance(named, HubSource):
         return source
     note = progress.note if note is None else note
@@ -69,6 +70,18 @@ def locate(
     store = HubStore(found, spool / found.label.replace("/", "--"), progress)
     store.fetch_small()
     return Located(store.folder, source, origin, store)
+
+
+def split_tag(source: str | os.PathLike[str]) -> tuple[Path, str]:
+    """A path, and what it names in there: ``RUN@global_step100``; mostly the path and nothing.
+
+    A path that exists with an ``@`` in it is that path.
+    """
+    text = os.fspath(source)
+    path, at, tag = text.rpartition("@")
+    if at and tag and not os.path.lexists(text) and os.path.isdir(path):  # noqa: PTH112
+        return Path(path), tag
+    return Path(text), ""
 
 
 def label_of(source: str | os.PathLike[str]) -> str:

@@ -22,15 +22,30 @@ from weightsmith.errors import (
     DeltaInvalid,
     EncodedRelease,
     NoWeights,
+    SourceIsFile,
     SourceNotFound,
+    StateEmpty,
     WeightsmithError,
 )
 from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.file_release import FileRelease, find_file_release
-from weightsmith.sources.locate import Located, label_of, locate
+from weightsmith.sources.locate import Located, label_of, locate, split_tag
 from weightsmith.sources.meta import open_meta
+from weightsmith.sources.names import with_own_names
+from weightsmith.sources.training.by_config import check_by_config
+from weightsmith.sources.training.layout import (
+    SINGLE,
+    Layout,
+    find_training,
+    is_one_of_several,
+    numbered,
+    single_file,
+)
+from weightsmith.sources.training.layout import Kind as Form
+from weightsmith.sources.training.opening import open_training, refuse_choice
+from weightsmith.sources.training.zero import Weights
 
 
 class _Opened:
@@ -111,22 +126,56 @@ class Adapter(_Opened):
     why: str
 
 
-Source = Model | AdditiveDelta | ExactDelta | Meta | Adapter | FileRelease
+@dataclass(frozen=True, slots=True)
+class TrainingOutput(_Opened):
+    """What a training run left: parts of a model to be put together, or a file by itself."""
+
+    checkpoint: Checkpoint
+    form: Form
+    """How the run kept it."""
+    why: str
+
+
+Source = Model | AdditiveDelta | ExactDelta | Meta | Adapter | TrainingOutput | FileRelease
 
 
 def recognise(
-    source: str | os.PathLike[str], *, offline: bool = False, progress: Progress = SILENCE
+    source: str | os.PathLike[str],
+    *,
+    weights: Weights | None = None,
+    offline: bool = False,
+    progress: Progress = SILENCE,
 ) -> Source:
     """Open a SOURCE as what it is; what is on the hub is fetched first, unless `offline`.
 
-    The order: a release of whole files, whose weight files are none yet; an exact delta, by its
+    The order: a file by itself; files of the processes of a training run, though they may be named
+    as a model's; a release of whole files, whose weight files are none yet; an exact delta, by its
     index; Hugging Face's weights, and of those an additive delta by its record or its norm weights;
-    an adapter; Meta's layout.
-    Raises: SourceNotFound, SourceUnreadable, SourceIsFile; NoWeights, where there is nothing known;
-    what opening it raises: SourceFault for what is missing, DamagedInput for what is broken.
+    an adapter; Meta's layout; what else training leaves.
+    `weights` chooses among those that DeepSpeed's states hold, which then go before a model beside
+    them.
+    Raises: SourceNotFound, SourceUnreadable; NoWeights, where there is nothing known; what opening
+    it raises: SourceFault for what is missing, DamagedInput for what is broken.
     """
     source = locate(source, offline=offline, progress=progress)
-    directory = _directory(source)
+    if not isinstance(source, Located):
+        path, tag = split_tag(source)
+        if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises where a name is too long)
+            if path.suffix in SINGLE and not is_one_of_several(path.name):
+                return _trained(single_file(path, label_of(source)), source, weights)
+            raise SourceIsFile(source=path, directory=path.parent)
+        folder, label = _directory(source, path), label_of(source)
+        states = weights is not None
+        training = find_training(folder, label, tag=tag, prefers_states=states)
+        if training is not None:
+            return _trained(training, source, weights)
+        if layout_of(list_directory(folder)[0]) is None or tag:
+            chosen = numbered(folder, label, tag=tag)
+            if chosen is not None:
+                return _chosen(recognise(chosen[0], weights=weights), label, chosen[1])
+    if weights is not None:
+        refuse_choice(label_of(source), weights)
+    directory = _directory(source, Path(source))
     store = source.store if isinstance(source, Located) else None
     if store is None and (release := find_file_release(source)):
         return release
@@ -147,16 +196,21 @@ def recognise(
 
 
 def open_model(
-    source: str | os.PathLike[str], *, offline: bool = False, progress: Progress = SILENCE
+    source: str | os.PathLike[str],
+    *,
+    weights: Weights | None = None,
+    offline: bool = False,
+    progress: Progress = SILENCE,
 ) -> Checkpoint:
-    """Open a SOURCE that is to serve as a model: weights, of Hugging Face's or of Meta's layout.
+    """Open a SOURCE that is to serve as a model: weights, of Hugging Face's layout, of Meta's, or
+    as training left them; `weights` as `recognise` has it.
 
     An additive delta is let through: a model's weights and a delta's are told apart by appearances,
     which a command may overrule.
     Raises: EncodedRelease, for files that are no weights until they are decoded; NoWeights, for all
     else that is no model; as `recognise`.
     """
-    return require_model(recognise(source, offline=offline, progress=progress))
+    return require_model(recognise(source, weights=weights, offline=offline, progress=progress))
 
 
 def require_model(source: Source) -> Checkpoint:
@@ -168,7 +222,7 @@ def require_model(source: Source) -> Checkpoint:
                 way = f"weightsmith apply-delta --base BASE --delta {source.label}"
             hint = f"decode it first: {way}"
             raise EncodedRelease(source=source.label, reason=source.why, hint=hint)
-        case Model() | AdditiveDelta() | Meta() if source.checkpoint.files:
+        case Model() | AdditiveDelta() | Meta() | TrainingOutput() if source.checkpoint.files:
             return source.checkpoint
         case _:
             raise no_weights(source.checkpoint.directory)
@@ -182,8 +236,44 @@ def open_lora(
     Raises: SourceNotFound, SourceUnreadable, NoAdapter, AdapterNotMergeable; DamagedInput.
     """
     source = locate(source, kind="adapter", offline=offline, progress=progress)
-    _directory(source)
+    _directory(source, Path(source))
     return _opened(source, "adapter")
+
+
+def _trained(
+    layout: Layout, source: str | os.PathLike[str], weights: Weights | None
+) -> TrainingOutput:
+    """What training left, under the model's own names."""
+    checkpoint = _sound(open_training(layout, label_of(source), weights))
+    checkpoint.notes = (*checkpoint.notes, *check_by_config(checkpoint, checkpoint.config))
+    return TrainingOutput(checkpoint, layout.kind, layout.reason)
+
+
+def _chosen(found: Source, label: str, said: str) -> Source:
+    """What was recognised in place of the directory above it."""
+    match found:
+        case FileRelease():
+            return found
+        case _:
+            found.checkpoint.label = label
+            found.checkpoint.notes = (said, *found.checkpoint.notes)
+            return found
+
+
+def _sound(checkpoint: Checkpoint) -> Checkpoint:
+    """The tensors under the model's own names.
+
+    Raises: NamesAmbiguous; StateEmpty, where half of the tensors or more have no elements.
+    """
+    empty = [name for name, tensor in checkpoint.tensors.items() if not tensor.info.numel]
+    if empty and 2 * len(empty) >= len(checkpoint.tensors):
+        raise StateEmpty(
+            source=checkpoint.label,
+            count=len(empty),
+            total=len(checkpoint.tensors),
+            context=empty,
+        )
+    return with_own_names(checkpoint)
 
 
 def _weights(source: str | os.PathLike[str], directory: Path) -> Model | AdditiveDelta:
@@ -229,21 +319,25 @@ def _opened(source: str | os.PathLike[str], kind: LayoutKind) -> Checkpoint:
     """A located source, its weight files brought by its store where it has one."""
     path, label = Path(source), label_of(source)
     if not isinstance(source, Located):
-        return open_checkpoint(path, label, kind=kind)
+        return _named(open_checkpoint(path, label, kind=kind), kind)
     store = source.store
     elsewhere = store.weights if store is not None else ()
     checkpoint = open_checkpoint(path, label, kind=kind, store=store, elsewhere=elsewhere)
     checkpoint.origin = source.origin
-    return checkpoint
+    return _named(checkpoint, kind)
 
 
-def _directory(source: str | os.PathLike[str]) -> Path:
+def _named(checkpoint: Checkpoint, kind: LayoutKind) -> Checkpoint:
+    """The payloads of a delta have the names of its target, which are not looked at."""
+    return checkpoint if kind == "exact-delta" else _sound(checkpoint)
+
+
+def _directory(source: str | os.PathLike[str], path: Path) -> Path:
     """The directory of a located source.
 
     Raises: SourceNotFound, LinkBroken, SourceIsFile, SourceUnreadable.
     """
     if not label_of(source):  # an unset variable, say; as a path it would be the working directory
         raise SourceNotFound(source='""')
-    path = Path(source)
     fs.require_directory(path)
     return path

@@ -1,0 +1,103 @@
+"""The model's own names of tensors, without what training wraps it in puts before or between."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final, TypeVar
+
+from weightsmith.catalogue.architectures import expected_tensors
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.errors import NamesAmbiguous, WeightsmithError
+
+C = TypeVar("C", bound=Checkpoint)
+
+_INNER: Final = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Words between dots that no model uses: torch.compile's, FSDP1's, checkpointed activations'."""
+_PARALLEL: Final = "module"
+"""What DataParallel and DeepSpeed put there; a few models have modules of that name."""
+_LIGHTNING: Final = "model."
+"""Under what name training scripts with Lightning keep the model; models use it too."""
+_DOUBLED: Final = ("model.model.", "model.lm_head.", "model.transformer.", "model.gpt_neox.")
+"""Names that no model has, but one within another's ``model.``"""
+
+
+def with_own_names(checkpoint: C, wanted: Collection[str] | None = None) -> C:
+    """The checkpoint, its tensors under the model's own names, and a note on what was left out.
+
+    `wanted` are names that the model has, by its base; without them its config tells, where the
+    architecture is known. Where neither does, only words go that no model uses, and what every
+    name begins with.
+    Raises: NamesAmbiguous, if two tensors would share a name.
+    """
+    if wanted is None:
+        wanted = _by_config(checkpoint)
+    names = list(checkpoint.tensors)
+    best = max(_candidates(names, wanted), key=lambda found: _fit(found, wanted))
+    renames = {old: new for old, new in zip(names, best.values(), strict=True) if old != new}
+    if not renames:
+        return checkpoint
+    words = " and ".join(f"{word}." for word in _gone(renames))
+    taken: dict[str, str] = {}
+    twice = []
+    for old, new in zip(names, best.values(), strict=True):
+        if new in taken:
+            twice.append(f"{old} and {taken[new]} would both be {new}")
+        taken[new] = old
+    if twice:
+        raise NamesAmbiguous(
+            source=checkpoint.label, count=len(twice), how=f"without {words}", context=twice
+        )
+    note = f"{len(renames)} name(s) are read without {words}, which training put there"
+    return checkpoint.renamed(renames, note)
+
+
+def _by_config(checkpoint: Checkpoint) -> Collection[str] | None:
+    try:
+        known = expected_tensors(checkpoint.config)
+    except (ValueError, WeightsmithError):  # a damaged config is told of by whoever needs it
+        return None
+    return known.shapes if known is not None else None
+
+
+def _candidates(
+    names: Collection[str], wanted: Collection[str] | None
+) -> Iterator[Mapping[str, str]]:
+    """Ways to name the tensors, what changes least first."""
+    plain = {name: _without(name, _INNER) for name in names}
+    parallel = plain
+    if wanted is not None:
+        parallel = {name: _without(new, (_PARALLEL,)) for name, new in plain.items()}
+    elif all(name.startswith(f"{_PARALLEL}.") for name in plain.values()):
+        parallel = {name: new.removeprefix(f"{_PARALLEL}.") for name, new in plain.items()}
+    for found in (plain, parallel):
+        yield found
+        doubled = all(name.startswith(_LIGHTNING) for name in found.values()) and any(
+            name.startswith(_DOUBLED) for name in found.values()
+        )
+        if wanted is not None or doubled:
+            yield {name: new.removeprefix(_LIGHTNING) for name, new in found.items()}
+
+
+def _fit(names: Mapping[str, str], wanted: Collection[str] | None) -> int:
+    """How many names are the model's own; without knowing any, how short they are."""
+    if wanted is None:
+        return -sum(map(len, names.values()))
+    return sum(name in wanted for name in names.values())
+
+
+def _without(name: str, words: Collection[str]) -> str:
+    parts = name.split(".")
+    if not any(part in words for part in parts):
+        return name
+    return ".".join(part for part in parts if part not in words) or name
+
+
+def _gone(renames: Mapping[str, str]) -> list[str]:
+    """The words that were left out, in the order in which they come up."""
+    found: dict[str, None] = {}
+    for old, new in renames.items():
+        rest = new.split(".")
+        for part in old.split("."):
+            if rest and part == rest[0]:
+                rest = rest[1:]
+            else:
+                found[part] = None
+    return list(found)

@@ -1,0 +1,83 @@
+"""Open what training left as a checkpoint, with the config and tokenizer that belong to it."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.discover import list_directory
+from weightsmith.checkpoint.opening import open_weight_file
+from weightsmith.checkpoint.sidecars import CONFIG, is_sidecar
+from weightsmith.errors import PrecisionMissing, SourceFault
+from weightsmith.sources.training.dcp import open_dcp
+from weightsmith.sources.training.dcp_safetensors import open_dcp_safetensors
+from weightsmith.sources.training.layout import Layout
+from weightsmith.sources.training.ranks import open_ranks
+from weightsmith.sources.training.zero import Weights, open_zero
+
+_SCRIPTS: Final = ("zero_to_fp32.py", "zero_to_torch.py")
+"""What DeepSpeed puts beside its states, which is no code of the model."""
+_CHOSEN: Final = {"16bit": "16-bit", "fp32": "float32"}
+
+
+def open_training(layout: Layout, label: str, weights: Weights | None = None) -> Checkpoint:
+    """The tensors of what `layout` found, under the names that they were saved with.
+
+    Raises: PrecisionMissing, if `weights` are to be chosen where there is no choice; as
+    `open_ranks`, `open_dcp`, `open_dcp_safetensors`, `open_zero` and `open_weight_file`.
+    """
+    if weights is not None and layout.kind != "zero":
+        refuse_choice(label, weights)
+    match layout.kind:
+        case "ranks":
+            checkpoint: Checkpoint = open_ranks(layout.directory, layout.ranks, label, layout.world)
+        case "dcp":
+            checkpoint = open_dcp(layout.directory, label)
+        case "dcp-safetensors":
+            checkpoint = open_dcp_safetensors(layout.directory, layout.files, label)
+        case "zero":
+            checkpoint = open_zero(layout.directory, layout.folder, layout.files, label, weights)
+        case "file":
+            checkpoint = open_weight_file(layout.directory, layout.files[0], label)
+    checkpoint.notes = (*checkpoint.notes, *layout.notes)
+    _take_sidecars(checkpoint, layout)
+    return checkpoint
+
+
+def refuse_choice(label: str, weights: Weights) -> None:
+    """Raises: PrecisionMissing, for a source that holds each weight once."""
+    reason = "it holds each weight once"
+    wanted = _CHOSEN[weights]
+    raise PrecisionMissing(
+        source=label,
+        wanted=wanted,
+        reason=reason,
+        other="",
+        hint=f"leave out `weights={weights}`; `dtype` casts what there is",
+    )
+
+
+def _take_sidecars(checkpoint: Checkpoint, layout: Layout) -> None:
+    """Config and tokenizer, from the directories where such a run puts them; a directory that is
+    not the output's own counts only if it has a config.
+    """
+    files: dict[str, str] = {}
+    for directory in layout.beside:
+        there = _sidecars(directory)
+        if directory != layout.beside[0] and CONFIG[0] not in there:
+            continue
+        own = os.path.relpath(directory, checkpoint.directory)
+        new = {name: os.path.normpath(f"{own}/{name}") for name in there if name not in files}
+        if new and own != ".":
+            note = f"config and tokenizer are those of {own}/"
+            checkpoint.notes = (*checkpoint.notes, note)
+        files |= new
+    checkpoint.take_sidecars(files)
+
+
+def _sidecars(directory: Path) -> list[str]:
+    try:
+        names = list_directory(directory)[0]
+    except SourceFault:
+        return []
+    return [name for name in names if is_sidecar(name) and name not in _SCRIPTS]
