@@ -50,6 +50,7 @@ bench: $(READY) ## Time and memory beside a plain copy; PEERS=1: other tools too
 docs: $(READY) ## Write the generated pages anew
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m tests.support.bad_input.page
+	$(BIN)/python -m tests.support.training_page
 
 clean: ## Remove what was built, .venv too
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,8 +5,10 @@ from typing import get_args
 import click
 
 from weightsmith.cli.options import (
+    INPUTS,
     SAFETY,
     SOURCE,
+    TENSORS,
     Command,
     dtype_option,
     option,
@@ -15,7 +17,9 @@ from weightsmith.cli.options import (
 )
 from weightsmith.cli.output import Output
 from weightsmith.cli.run_options import DTYPE_ALL, Run, run_options
+from weightsmith.cli.sources import passing_directory
 from weightsmith.ops import convert as ops
+from weightsmith.sources.training.zero import Weights
 
 
 @click.command(
@@ -24,6 +28,7 @@ from weightsmith.ops import convert as ops
     examples=[
         "weightsmith convert ./LLaMA/13B ./llama-13b",
         "weightsmith convert ./opt-6.7b ./opt-6.7b-bf16 --dtype bfloat16",
+        "weightsmith convert ./run/global_step_60/actor ./trained",
     ],
     positional=("target",),
     docs="docs/convert.md",
@@ -37,6 +42,45 @@ from weightsmith.ops import convert as ops
     help="What floats of 16 bits and more become; all else is kept.",
 )
 @DTYPE_ALL
+@option(
+    "--weights",
+    group=INPUTS,
+    type=click.Choice(get_args(Weights)),
+    help="Of DeepSpeed's states: the model as trained, or the float32 weights.",
+)
+@option(
+    "--sidecars-from",
+    group=INPUTS,
+    type=SOURCE,
+    help="Take config and tokenizer from this model.",
+)
+@option(
+    "--fill-from",
+    group=INPUTS,
+    type=SOURCE,
+    help="Take tensors that SOURCE lacks from this model.",
+)
+@option(
+    "--rename",
+    group=TENSORS,
+    multiple=True,
+    metavar="OLD=NEW",
+    help="Give names that begin with OLD another beginning; repeatable.",
+)
+@option(
+    "--drop",
+    group=TENSORS,
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out tensors named like this; repeatable.",
+)
+@option(
+    "--keep",
+    group=TENSORS,
+    multiple=True,
+    metavar="PATTERN",
+    help="Take tensors named like this alone; repeatable.",
+)
 @option(
     "--check-source",
     group=SAFETY,
@@ -52,26 +96,41 @@ def command(
     target: str,
     dtype: ops.DTypeChoice,
     dtype_all: bool,
+    weights: Weights | None,
+    sidecars_from: str | None,
+    fill_from: str | None,
+    rename: tuple[str, ...],
+    drop: tuple[str, ...],
+    keep: tuple[str, ...],
     check_source: bool,
     run: Run,
 ) -> int:
     """Write a model anew: safetensors, dtype, shards, Meta's files.
 
-    From .bin files, in another dtype or in other shards; or from Meta's own files to Hugging
-    Face's.
+    From .bin files, in another dtype or in other shards; from Meta's own files to Hugging Face's;
+    or out of what a training run left.
 
-    SOURCE is a Hugging Face folder, or one of Meta's (params.json and consolidated.NN.pth), by what
-    it holds. Works in flat memory, verifies what it wrote, and gives DIR its name only when it is
-    whole.
+    SOURCE is a Hugging Face folder, one of Meta's (params.json and consolidated.NN.pth), or what
+    FSDP, DCP, DeepSpeed, Lightning or Trainer wrote, by what it holds. Works in flat memory,
+    verifies what it wrote, and gives DIR its name only when it is whole.
     """
     here = run.located(output, source)
+    fill = run.located(output, fill_from) if fill_from is not None else None
+    sidecars = None
+    if sidecars_from is not None:  # its weights are not needed: none is fetched
+        sidecars = run.located(output, sidecars_from, spool=passing_directory())
     job = ops.plan_convert(
         here,
         target,
         dtype=dtype,
         dtype_all=dtype_all,
+        weights=weights,
+        sidecars_from=sidecars,
+        fill_from=fill,
+        rename=rename,
+        drop=drop,
+        keep=keep,
         max_shard_nbytes=run.max_shard_nbytes,
-        all_sidecars=run.all_sidecars,
     )
     if check_source:
         with output.progress() as progress:

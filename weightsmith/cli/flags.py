@@ -11,6 +11,8 @@ _FLAGS: Final = {
     "max_shard_nbytes": "--max-shard-size",
     "repo_id": "--hub-repo-id",
     "weights": "--format",
+    "weights=16bit": "--weights 16bit",
+    "weights=fp32": "--weights fp32",
 }
 """Where the command line has another name than the library."""
 

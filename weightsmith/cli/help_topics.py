@@ -53,6 +53,12 @@ training_args.bin; .git, .cache, runs/ and checkpoint-* are not looked into.
 Where there are none, params.json and consolidated.NN.pth, Meta's own layout of
 LLaMA, are read as if they had been converted.
 
+What training left is read as the model in it (docs/training-outputs.md):
+  - the files of all processes of an FSDP run; a .metadata and .distcp files;
+    DeepSpeed's global_stepN that 'latest' names, or RUN@global_step100
+  - of several checkpoint-N the one with the highest number, said aloud
+  - a file by itself: .safetensors, .bin, .pt, .pth or .ckpt
+
 A directory that a download or a 'git clone' made is fine as it is. If its files
 are git-lfs pointers, run 'git lfs pull' in it first."""
 

@@ -24,13 +24,14 @@ from weightsmith.cli.output import Color, Output
 from weightsmith.units import parse_size
 
 INPUTS: Final = "Inputs"
+TENSORS: Final = "Which tensors"
 OUTPUT: Final = "Output"
 PUSH: Final = "Push to the hub"
 SMOKE: Final = "Smoke test"
 SPEED: Final = "Speed and memory"
 SAFETY: Final = "Safety"
 MESSAGES: Final = "Messages"
-GROUPS: Final = (INPUTS, OUTPUT, PUSH, SMOKE, SPEED, SAFETY, MESSAGES)
+GROUPS: Final = (INPUTS, TENSORS, OUTPUT, PUSH, SMOKE, SPEED, SAFETY, MESSAGES)
 """Headings of a command's options, in the order of its help."""
 NAMES_WIDTH: Final = 28
 """Columns that option names may take in help."""

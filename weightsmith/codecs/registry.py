@@ -15,7 +15,6 @@ _CODECS: Final = {
     "join@1": "weightsmith.codecs.join:Join",
     "keystream-file@1": "weightsmith.codecs.keystream_file:KeystreamFile",
     "lora@1": "weightsmith.codecs.lora:Lora",
-    "low-rank@1": "weightsmith.codecs.low_rank.codec:LowRank",
     "subtract@1": "weightsmith.codecs.add:Subtract",
     "xor-file@1": "weightsmith.codecs.xor_file:XorFile",
 }

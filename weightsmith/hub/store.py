@@ -44,8 +44,7 @@ class HubStore:
     @property
     def weights(self) -> list[str]:
         """Names of the weight files."""
-        at_top = (name for name in self._files if "/" not in name)
-        return [name for name in at_top if name.endswith((".safetensors", ".bin"))]
+        return [name for name in self._files if name.endswith((".safetensors", ".bin"))]
 
     @property
     def cache(self) -> Path:

@@ -1,8 +1,9 @@
 """Write a model anew: as safetensors, in other shards, another dtype, Hugging Face's layout."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Literal
 
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.layout import PARAMS
@@ -10,19 +11,19 @@ from weightsmith.checkpoint.tied import tied_copies
 from weightsmith.engine import run as engine
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.errors import DtypeNotStorable
-from weightsmith.formats.tensors import DTYPES, TORCH_ONLY_BITS, TensorInfo
+from weightsmith.formats.tensors import DTYPES, TORCH_ONLY_BITS
+from weightsmith.ops.convert_inputs import SOURCE, open_inputs
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.known_files import check_known
-from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.plan.casts import Casting, plan_casting
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
+from weightsmith.plan.selection import Selection
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.meta import find_tokenizer
-from weightsmith.sources.recognise import open_model
+from weightsmith.sources.training.zero import Weights
 
 DTypeChoice = Literal["keep", "float16", "bfloat16", "float32"]
-_ROLE: Final = "source"
 
 
 def plan_convert(
@@ -31,31 +32,48 @@ def plan_convert(
     *,
     dtype: DTypeChoice = "keep",
     dtype_all: bool = False,
+    weights: Weights | None = None,
+    sidecars_from: str | os.PathLike[str] | None = None,
+    fill_from: str | os.PathLike[str] | None = None,
+    rename: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
-    all_sidecars: bool = False,
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> Job:
     """Decide how to write `source` anew as safetensors, reading headers and sidecars.
 
+    `weights` chooses among those that DeepSpeed's states hold. `drop` and `keep` are patterns of
+    names that are left out, or alone taken; `rename` is ``OLD=NEW``, as `Selection` has it, for the
+    names as they were. `fill_from` is a model whose tensors stand in for those that the source does
+    not have, `sidecars_from` one whose config and tokenizer are taken.
     Dtypes: floats of 16 bits and more take `dtype`, each value rounded once; integers, booleans
     and floats of 8 bits stay what they are, and so does what a quantiser keeps beside them. What
     the architecture keeps in float32 on purpose is cast with `dtype_all` only.
-    Raises: TargetIsInput; DtypeNotStorable; what opening the source raises.
+    Raises: TargetIsInput; DtypeNotStorable; what `open_inputs` raises.
     """
-    checkpoint = open_model(source, offline=offline, progress=progress)
-    inputs = {_ROLE: checkpoint}
+    found = open_inputs(
+        source,
+        weights=weights,
+        selection=Selection(tuple(rename), tuple(drop), tuple(keep)),
+        fill_from=fill_from,
+        sidecars_from=sidecars_from,
+        offline=offline,
+        progress=progress,
+    )
+    checkpoint, config, inputs = found.source, found.config, found.roles
     path = target_apart(target, inputs)
-    ties = checkpoint.config.get("tie_word_embeddings") is True  # else a loader would need them
+    ties = config.get("tie_word_embeddings") is True  # else a loader would need them
     copies = tied_copies(checkpoint, compare=False) if ties else {}
-    tensors = checkpoint.tensors.items()
-    dropped = [name for name, tensor in tensors if is_buffer(name, tensor.info.shape)]
-    infos = [t.info for name, t in tensors if name not in dropped and name not in copies]
+    tensors = found.tensors()
+    dropped = [each.info.name for each in tensors if is_buffer(each.info.name, each.info.shape)]
+    written = [t for t in tensors if t.info.name not in dropped and t.info.name not in copies]
     wanted = DTYPES.get(dtype, "")
-    casting = plan_casting(checkpoint.config, infos, wanted, everything=dtype_all)
-    plans = [_tensor_plan(info, casting) for info in infos]
-    outputs = [each.output for each in plans]
-    sidecars = choose_sidecars(inputs, outputs, repair=False, all_sidecars=all_sidecars)
+    infos = [each.info for each in written]
+    casting = plan_casting(config, infos, wanted, everything=dtype_all)
+    plans = [_tensor_plan(each, casting) for each in written]
+    sidecars = found.sidecars([each.output for each in plans])
     plan = Plan(
         verb="convert",
         inputs=input_plans(inputs),
@@ -65,6 +83,7 @@ def plan_convert(
         notes=(
             *(f"{name} is not written: the config ties it to {copies[name]}" for name in copies),
             *casting.notes,
+            *found.notes,
             *sidecars.notes,
         ),
         repairs=sidecars.repairs,
@@ -78,8 +97,13 @@ def convert(
     *,
     dtype: DTypeChoice = "keep",
     dtype_all: bool = False,
+    weights: Weights | None = None,
+    sidecars_from: str | os.PathLike[str] | None = None,
+    fill_from: str | os.PathLike[str] | None = None,
+    rename: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
-    all_sidecars: bool = False,
     offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
@@ -95,8 +119,13 @@ def convert(
         target,
         dtype=dtype,
         dtype_all=dtype_all,
+        weights=weights,
+        sidecars_from=sidecars_from,
+        fill_from=fill_from,
+        rename=rename,
+        drop=drop,
+        keep=keep,
         max_shard_nbytes=max_shard_nbytes,
-        all_sidecars=all_sidecars,
         offline=offline,
         progress=progress,
     )
@@ -108,7 +137,7 @@ def check_source(job: Job, options: Options, progress: Progress = SILENCE) -> Jo
 
     Raises: FilesNotAsPublished.
     """
-    source = job.bindings.inputs[_ROLE]
+    source = job.bindings.inputs[SOURCE]
     weights = [file.name for file in source.files]
     names = sorted({*weights, *source.sidecars, PARAMS})
     files = {name: source.directory / name for name in names}
@@ -119,7 +148,8 @@ def check_source(job: Job, options: Options, progress: Progress = SILENCE) -> Jo
     return replace(job, checked=tuple(map(str, findings)))
 
 
-def _tensor_plan(info: TensorInfo, casting: Casting) -> TensorPlan:
+def _tensor_plan(source: InputTensor, casting: Casting) -> TensorPlan:
+    info = source.info
     if info.dtype in TORCH_ONLY_BITS:
         raise DtypeNotStorable(name=info.name, dtype=info.dtype)
-    return TensorPlan.cast_or_copy(InputTensor(_ROLE, info), casting.dtype_of(info))
+    return TensorPlan.cast_or_copy(source, casting.dtype_of(info))

@@ -10,10 +10,10 @@ from weightsmith.catalogue.match import releases_named, shows_signs
 from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.shapes import told_by_shapes
 from weightsmith.engine.manifest import Manifest
 from weightsmith.errors import WeightsmithError
 from weightsmith.formats.tensors import TensorInfo
-from weightsmith.ops.sidecars import read_for_diagnosis
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.repair.detect import diagnose
 from weightsmith.sources.file_release import FileRelease
@@ -23,12 +23,21 @@ from weightsmith.sources.recognise import (
     ExactDelta,
     Meta,
     Model,
+    TrainingOutput,
     recognise,
 )
+from weightsmith.sources.training.layout import KIND_WORDS as FORM_WORDS
 from weightsmith.units import format_percent
 
 SourceKind = Literal[
-    "model", "delta", "adapter", "meta", "keystream-release", "xor-release", "unknown"
+    "model",
+    "delta",
+    "adapter",
+    "meta",
+    "training-output",
+    "keystream-release",
+    "xor-release",
+    "unknown",
 ]
 
 KIND_WORDS: Final[Mapping[SourceKind, str]] = {
@@ -36,6 +45,7 @@ KIND_WORDS: Final[Mapping[SourceKind, str]] = {
     "delta": "a delta: a model's difference to its base, useless alone",
     "adapter": "a LoRA adapter, useless without its base",
     "meta": "a model in Meta's own layout",
+    "training-output": "what a training run left of a model, which convert puts together",
     "keystream-release": "files encrypted with another model's bytes (point-alpaca's way)",
     "xor-release": "files combined by XOR with another model's files (Open-Assistant's way)",
     "unknown": "tensors that do not give away whether they are a model or a delta",
@@ -97,6 +107,10 @@ def inspect(
         case Meta() as found:
             seen = _inspect_checkpoint(found.checkpoint, None)
             return replace(seen, kind="meta", reason=found.why)
+        case TrainingOutput() as found:
+            seen = _inspect_checkpoint(found.checkpoint, None)
+            reason = f"{FORM_WORDS[found.form]}: {found.why}"
+            return replace(seen, kind="training-output", reason=reason)
         case Model() | AdditiveDelta() as found:
             if found.fault is not None:
                 raise found.fault
@@ -122,7 +136,7 @@ def _inspect_delta(found: ExactDelta) -> Inspection:
         sidecars=delta.sidecars,
         made_by=f"{manifest.made_by}, {manifest.verb}",
         fingerprint=record.fingerprint,
-        notes=(*filter(None, [record.low_rank]), *delta.notes),
+        notes=delta.notes,
     )
 
 
@@ -138,7 +152,7 @@ def _inspect_checkpoint(checkpoint: Checkpoint, manifest: Manifest | None) -> In
     """Tensors, config and tokenizer of a model or of an additive delta."""
     notes = list(checkpoint.notes)
     try:
-        files = read_for_diagnosis(checkpoint)
+        files = {name: checkpoint.read_sidecar(name) for name in checkpoint.sidecars}
         found = diagnose(files, embedding_rows=checkpoint.embedding_rows).faults
         faults = tuple((fault.id, f"{fault.file}: {fault.evidence}") for fault in found)
     except WeightsmithError as error:
@@ -149,7 +163,7 @@ def _inspect_checkpoint(checkpoint: Checkpoint, manifest: Manifest | None) -> In
         kind="unknown",
         reason="",
         release=f"{release.name} ({why})" if release else "",
-        architecture=_architecture(checkpoint.config),
+        architecture=_architecture(checkpoint.config) or _by_shapes(checkpoint),
         tensors=len(checkpoint.tensors),
         parameters=sum(
             t.info.numel
@@ -176,6 +190,12 @@ def _release(checkpoint: Checkpoint) -> tuple[Release | None, str]:
         more = f", or one of {len(alike) - 1} like it" if len(alike) > 1 else ""
         return alike[0], f"by its config{more}"
     return None, ""
+
+
+def _by_shapes(checkpoint: Checkpoint) -> str:
+    """What can be told without a config."""
+    told = told_by_shapes(checkpoint)
+    return f"{told}, by its tensors; there is no config.json" if told else ""
 
 
 def _architecture(config: Mapping[str, Any]) -> str:

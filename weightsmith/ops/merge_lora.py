@@ -17,7 +17,7 @@ from weightsmith.formats.adapter import AdapterConfig, parse_adapter_config
 from weightsmith.formats.adapter_parts import parse_part
 from weightsmith.formats.tensors import DTYPES, TensorInfo
 from weightsmith.ops.job import Job, input_plans, target_apart
-from weightsmith.ops.sidecars import merged_sidecars
+from weightsmith.ops.merged_sidecars import merged_sidecars
 from weightsmith.plan.adapters import Adapter, Chain, Merging, add, begin
 from weightsmith.plan.casts import Casting, plan_casting
 from weightsmith.plan.model import Plan, TensorPlan
@@ -45,7 +45,6 @@ def plan_merge_lora(
     dtype: MergedDType = "base",
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
-    all_sidecars: bool = False,
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> Job:
@@ -74,9 +73,7 @@ def plan_merge_lora(
     casting = plan_casting(ground.config, merged, DTYPES.get(dtype, ""), everything=dtype_all)
     tensors = [_tensor_plan(chain, casting, rounding) for chain in merging.chains.values()]
     outputs = [tensor.output for tensor in tensors]
-    sidecars = merged_sidecars(
-        ground, adapters, outputs, parted=merging.parted, all_sidecars=all_sidecars
-    )
+    sidecars = merged_sidecars(ground, adapters, outputs, parted=merging.parted)
     plan = Plan(
         verb="merge-lora",
         inputs=input_plans(inputs),
@@ -97,7 +94,6 @@ def merge_lora(
     dtype: MergedDType = "base",
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
-    all_sidecars: bool = False,
     offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
@@ -116,7 +112,6 @@ def merge_lora(
         dtype=dtype,
         dtype_all=dtype_all,
         max_shard_nbytes=max_shard_nbytes,
-        all_sidecars=all_sidecars,
         offline=offline,
         progress=progress,
     )

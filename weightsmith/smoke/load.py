@@ -132,7 +132,6 @@ def _sidecars(checkpoint: Checkpoint) -> Iterator[Path]:
         folder = Path(scratch)
         for name in checkpoint.sidecars:
             if not name.endswith(".py"):
-                (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(checkpoint.read_sidecar(name))
         yield folder
 

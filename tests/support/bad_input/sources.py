@@ -29,10 +29,10 @@ def nothing_there(folder: Path) -> Sequence[str]:
     return ("--base", "./bsae", *ARGS[2:])
 
 
-@SOURCES.add("A file given in place of its folder", 3, "source-is-file")
+@SOURCES.add("A file that holds no weights given in place of its folder", 3, "source-is-file")
 def a_file_as_source(folder: Path) -> Sequence[str]:
     write_pair(folder)
-    return ("--base", f"base/{WEIGHTS}", *ARGS[2:])
+    return ("--base", "base/config.json", *ARGS[2:])
 
 
 @SOURCES.add("An empty folder", 3, "no-weights")
@@ -89,13 +89,6 @@ def meta_without_weights(folder: Path) -> Sequence[str]:
 @SOURCES.add("Meta's params.json that describes no model", 6, "params-invalid")
 def meta_params_of_nothing(folder: Path) -> Sequence[str]:
     return _holds(folder, "base", "params.json", "consolidated.00.pth")
-
-
-@SOURCES.add("The states of a training run, not joined to a model", 3, "no-weights")
-def only_deepspeed(folder: Path) -> Sequence[str]:
-    return _holds(
-        folder, "base", "zero_to_fp32.py", "latest", "global_step500/mp_rank_00_model_states.pt"
-    )
 
 
 @SOURCES.add("A folder whose models lie one level below", 3, "no-weights")
@@ -239,11 +232,3 @@ version https://git-lfs.github.com/spec/v1
 oid sha256:{"9e" * 32}
 size 9976634558
 """
-
-
-@SOURCES.add("A card that is a link to a file elsewhere", 6, "sidecar-escapes")
-def a_link_to_elsewhere(folder: Path) -> Sequence[str]:
-    delta = write_pair(folder)
-    (folder / "secret").write_text("anybody's")
-    (delta / "README.md").symlink_to("../secret")
-    return ARGS

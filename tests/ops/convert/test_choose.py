@@ -1,0 +1,97 @@
+"""Which tensors are written, under which names, and whose config lies beside them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.support.training_cases import LEFT
+from weightsmith.errors import NoWeights, ShapesNotConfig
+from weightsmith.ops.convert import convert, plan_convert
+
+CONFIG = LEFT / "fsdp2_hsdp/ckpt/huggingface"
+DCP = LEFT / "dcp_plain_w4/ckpt"
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A folder with a model of the same shapes, and one tensor more."""
+    target = tmp_path / "base"
+    convert(LEFT / "fsdp2_hsdp/ckpt", target)
+    (target / "weightsmith.json").unlink()
+    tensors = load_file(target / "model.safetensors")
+    extra = {"mtp.fc.weight": torch.ones(3, 3, dtype=torch.bfloat16)}
+    save_file({**tensors, **extra}, target / "model.safetensors", {"format": "pt"})
+    (target / "README.md").write_text("the base")
+    return target
+
+
+def test_config_and_tokenizer_come_from_the_base(tmp_path: Path, base: Path) -> None:
+    made = convert(DCP, tmp_path / "out", sidecars_from=base)
+    assert set(made.manifest.sidecars) == {"config.json", "tokenizer.json", "tokenizer_config.json"}
+    notes = plan_convert(DCP, tmp_path / "other", sidecars_from=base).plan.notes
+    assert f"config and tokenizer are those of {base}" in notes
+    assert len(load_file(tmp_path / "out" / "model.safetensors")) == 21
+
+
+def test_a_folder_without_weights_serves_as_well(tmp_path: Path) -> None:
+    convert(DCP, tmp_path / "out", sidecars_from=CONFIG)
+    assert (tmp_path / "out" / "config.json").exists()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NoWeights):
+        plan_convert(DCP, tmp_path / "other", sidecars_from=tmp_path / "empty")
+
+
+def test_a_config_of_another_model_is_refused(tmp_path: Path) -> None:
+    config = json.loads((CONFIG / "config.json").read_bytes())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "hidden_size": 52}))
+    with pytest.raises(ShapesNotConfig):
+        plan_convert(DCP, tmp_path / "out", sidecars_from=tmp_path / "other")
+
+
+def test_what_is_left_for_the_bases_files_is_said(tmp_path: Path, base: Path) -> None:
+    source = LEFT / "fsdp2_hsdp/ckpt"
+    plan = plan_convert(source, tmp_path / "out", sidecars_from=base).plan
+    left = "left for them: config.json, tokenizer.json, tokenizer_config.json"
+    assert left in plan.notes
+    assert {each.role for each in plan.sidecars} == {"sidecars"}
+
+
+def test_tensors_that_are_lacking_come_from_the_base(tmp_path: Path, base: Path) -> None:
+    plan_notes = plan_convert(DCP, tmp_path / "out", fill_from=base).plan.notes
+    assert f"1 tensor(s) are filled in from {base}: mtp.fc.weight" in plan_notes
+    convert(DCP, tmp_path / "out", fill_from=base, dtype="float16")
+    made = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(made["mtp.fc.weight"], torch.ones(3, 3, dtype=torch.float16))
+    assert len(made) == 22
+    again = plan_convert(base, tmp_path / "again", fill_from=tmp_path / "out").plan.notes
+    assert any(note.startswith("nothing is filled in") for note in again)
+
+
+def test_names_are_chosen_and_changed(tmp_path: Path, base: Path) -> None:
+    convert(
+        base,
+        tmp_path / "out",
+        keep=["model.*"],
+        drop=["model.embed_tokens.*"],
+        rename=["model.layers=h", "model="],
+    )
+    made = load_file(tmp_path / "out" / "model.safetensors")
+    assert "norm.weight" in made
+    assert "h.1.mlp.up_proj.weight" in made
+    assert len(made) == 19
+    notes = plan_convert(base, tmp_path / "other", drop=["mtp.*"]).plan.notes
+    assert "1 tensor(s) of 18 bytes are left out, as asked for" in notes
+    consequence = (
+        "config.json stays that of LlamaForCausalLM: see whether it still fits the tensors"
+    )
+    assert consequence in notes
+
+
+def test_without_a_config_it_is_asked_for(tmp_path: Path) -> None:
+    notes = plan_convert(DCP, tmp_path / "out").plan.notes
+    expected = "by the tensors: hidden 26, 2 layers, vocabulary 67"
+    assert any(note.endswith(expected) for note in notes)

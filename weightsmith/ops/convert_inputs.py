@@ -1,0 +1,213 @@
+"""What a conversion reads: the source, its tensors chosen and named, and a base that fills gaps."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from weightsmith.checkpoint.buffers import is_buffer
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.discover import list_directory
+from weightsmith.checkpoint.renamed import named_like
+from weightsmith.checkpoint.shapes import told_by_shapes
+from weightsmith.checkpoint.sidecars import CARD, CONFIG, is_sidecar
+from weightsmith.checkpoint.store import LocalStore
+from weightsmith.checkpoint.tied import OUTPUT_MATRICES
+from weightsmith.errors import NoWeights
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.ops.sidecars import Sidecars, choose_sidecars, publish_sidecars
+from weightsmith.plan.model import InputTensor
+from weightsmith.plan.selection import Selection
+from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.locate import label_of, locate
+from weightsmith.sources.names import with_own_names
+from weightsmith.sources.recognise import TrainingOutput, open_model, recognise, require_model
+from weightsmith.sources.training.by_config import check_by_config
+from weightsmith.sources.training.zero import Weights
+
+Path_ = str | os.PathLike[str]
+
+SOURCE: Final = "source"
+FILL: Final = "fill"
+SIDECARS: Final = "sidecars"
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertInputs:
+    """The checkpoints that a conversion reads, by role, and what was decided on the way."""
+
+    roles: Mapping[str, Checkpoint]
+    notes: tuple[str, ...]
+
+    @property
+    def source(self) -> Checkpoint:
+        """What is converted, under the names that it will have."""
+        return self.roles[SOURCE]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The config that will lie beside the output; empty where there is none."""
+        order = (SIDECARS,) if SIDECARS in self.roles else (SOURCE, FILL)
+        return next((c for role in order if (c := self._config(role))), {})
+
+    def _config(self, role: str) -> Mapping[str, Any]:
+        return self.roles[role].config if role in self.roles else {}
+
+    def tensors(self) -> list[InputTensor]:
+        """All tensors, those of the source first."""
+        found = [InputTensor(SOURCE, each.info) for each in self.source.tensors.values()]
+        if FILL in self.roles:
+            filled = (tensor.info for tensor in self.roles[FILL].tensors.values())
+            found += [InputTensor(FILL, info) for info in filled]
+        return found
+
+    def sidecars(self, outputs: list[TensorInfo]) -> Sidecars:
+        """The files to publish beside the weights.
+
+        Raises: JsonInvalid, LfsPointer.
+        """
+        if SIDECARS not in self.roles:
+            return choose_sidecars(self.roles, outputs, repair=False)
+        names = [name for name in self.roles[SIDECARS].sidecars if name != CARD]
+        return publish_sidecars(self.roles, dict.fromkeys(names, SIDECARS), outputs)
+
+
+def open_inputs(
+    source: Path_,
+    *,
+    weights: Weights | None,
+    selection: Selection,
+    fill_from: Path_ | None,
+    sidecars_from: Path_ | None,
+    offline: bool = False,
+    progress: Progress = SILENCE,
+) -> ConvertInputs:
+    """Open all that a conversion reads, and decide which tensors it writes under which names.
+
+    Raises: NothingNamed, RenameInvalid, NamesAmbiguous; ShapesNotConfig; what opening a source
+    raises.
+    """
+    found = recognise(source, weights=weights, offline=offline, progress=progress)
+    checkpoint = require_model(found)
+    roles: dict[str, Checkpoint] = {}
+    notes: list[str] = []
+    sidecars, base = None, None
+    if sidecars_from is not None:
+        sidecars = _sidecars(locate(sidecars_from, offline=offline, progress=progress))
+    if fill_from is not None:
+        base = open_model(fill_from, offline=offline, progress=progress)
+    for other in (base, sidecars):
+        if other is not None and other.tensors:
+            checkpoint = with_own_names(checkpoint, other.tensors)
+            break
+    if sidecars is not None:
+        roles[SIDECARS] = _Beside(sidecars)
+        notes += _said(checkpoint, sidecars)
+        if isinstance(found, TrainingOutput):
+            notes += check_by_config(checkpoint, sidecars.config)
+    if selection:
+        names = selection.names(checkpoint.label, [*checkpoint.tensors])
+        notes += _chosen(checkpoint, names)
+        checkpoint = checkpoint.renamed(names)
+    if base is not None:
+        base = named_like(base, checkpoint.tensors)
+        lacking, said = _lacking(base, checkpoint)
+        roles[FILL] = base.renamed(dict.fromkeys({*base.tensors} - {*lacking}, ""))
+        notes += said
+    inputs = ConvertInputs({SOURCE: checkpoint, **roles}, tuple(notes))
+    return ConvertInputs(inputs.roles, (*notes, *_missing_config(inputs)))
+
+
+def _sidecars(located: Path_) -> Checkpoint:
+    """A model, or a directory with nothing but a model's files beside the weights.
+
+    Raises: NoWeights, if there is no config either; as `open_model`.
+    """
+    try:
+        return open_model(located)
+    except NoWeights:
+        names = [name for name in list_directory(Path(located))[0] if is_sidecar(name)]
+        if CONFIG[0] not in names:
+            raise
+        return Checkpoint(
+            label=label_of(located),
+            directory=Path(located),
+            store=LocalStore(Path(located)),
+            files=(),
+            tensors={},
+            sidecars=tuple(names),
+            notes=(),
+        )
+
+
+class _Beside(Checkpoint):
+    """The files beside a model's weights alone: nothing else of it goes into the output."""
+
+    def __init__(self, model: Checkpoint) -> None:
+        super().__init__(
+            label=model.label,
+            directory=model.directory,
+            store=LocalStore(model.directory),
+            files=(),
+            tensors={},
+            sidecars=model.sidecars,
+            notes=(),
+        )
+        self.origin = model.origin
+        self._model = model
+
+    def read_sidecar(self, name: str) -> bytes:
+        """The model's own."""
+        return self._model.read_sidecar(name)
+
+
+def _said(checkpoint: Checkpoint, sidecars: Checkpoint) -> list[str]:
+    """Which files are taken, and which of the source's own are left for them."""
+    own = [name for name in checkpoint.sidecars if name != CARD]
+    said = [f"config and tokenizer are those of {sidecars.label}"]
+    return said + ([f"left for them: {', '.join(own)}"] if own else [])
+
+
+def _chosen(checkpoint: Checkpoint, names: Mapping[str, str]) -> list[str]:
+    """What choosing and renaming did, and what it means for the config."""
+    left = [name for name, new in names.items() if not new]
+    renamed = [name for name, new in names.items() if new]
+    said = []
+    if left:
+        nbytes = sum(checkpoint.tensors[name].info.nbytes for name in left)
+        said.append(f"{len(left)} tensor(s) of {nbytes} bytes are left out, as asked for")
+    if renamed:
+        said.append(f"{len(renamed)} tensor(s) are renamed, as asked for")
+    if checkpoint.config:
+        architecture = checkpoint.config.get("architectures")
+        name = architecture[0] if isinstance(architecture, list) and architecture else "a model"
+        said.append(f"config.json stays that of {name}: see whether it still fits the tensors")
+        if isinstance(checkpoint.config.get("text_config"), dict):
+            said.append("for its text model alone, its text_config would have to be the config")
+    return said
+
+
+def _lacking(base: Checkpoint, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
+    """Tensors of the base that the source lacks, and what to say of them."""
+    tied = base.config.get("tie_word_embeddings") is True
+    lacking = [
+        name
+        for name, tensor in base.tensors.items()
+        if name not in checkpoint.tensors
+        and not is_buffer(name, tensor.info.shape)
+        and not (tied and name.endswith(OUTPUT_MATRICES))
+    ]
+    if not lacking:
+        return [], [f"nothing is filled in: the source has all tensors of {base.label}"]
+    some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+    return lacking, [f"{len(lacking)} tensor(s) are filled in from {base.label}: {some}"]
+
+
+def _missing_config(inputs: ConvertInputs) -> list[str]:
+    """Where no config will lie beside the output, what can be told without one."""
+    if inputs.config:
+        return []
+    told = told_by_shapes(inputs.source)
+    by_tensors = f"; by the tensors: {told}" if told else ""
+    return [f"there is no config.json, without which nothing loads it{by_tensors}"]

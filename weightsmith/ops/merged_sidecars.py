@@ -1,0 +1,41 @@
+"""Choose the files that travel beside a merged model: the base's, and an adapter's tokenizer."""
+
+from collections.abc import Mapping, Sequence
+
+from weightsmith.checkpoint.checkpoint import Checkpoint, embedding_rows
+from weightsmith.checkpoint.sidecars import TOKENIZER, VOCABULARY, matches
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.ops.sidecars import Sidecars, publish_sidecars
+
+
+def merged_sidecars(
+    base: Checkpoint,
+    loras: Mapping[str, Checkpoint],
+    outputs: Sequence[TensorInfo],
+    *,
+    parted: bool,
+) -> Sidecars:
+    """The base's files; of the last adapter that brings a vocabulary, its whole tokenizer instead.
+
+    The config is made to say how many tokens there are, where adapters changed that, and, where
+    `parted`, that the output layer is no longer tied to the input embedding.
+    Raises: JsonInvalid, if the config is none.
+    """
+    origins = dict.fromkeys(base.sidecars, "base")
+    notes = []
+    for role, lora in loras.items():
+        tokenizer = [name for name in lora.sidecars if matches(name, TOKENIZER)]
+        if any(matches(name, VOCABULARY) for name in tokenizer):
+            origins = {name: had for name, had in origins.items() if not matches(name, TOKENIZER)}
+            origins |= dict.fromkeys(tokenizer, role)
+        elif tokenizer:
+            notes.append(f"{role}: {', '.join(tokenizer)} without a vocabulary: left")
+    settings: dict[str, object] = {}
+    rows = embedding_rows(outputs)
+    if rows is not None and rows != base.embedding_rows:
+        settings["vocab_size"] = rows
+    if parted:
+        settings["tie_word_embeddings"] = False
+    return publish_sidecars(
+        {"base": base, **loras}, origins, outputs, notes=tuple(notes), settings=settings
+    )
