@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import forked
 from tests.support.children import Children
 from tests.support.loopback import refuse_far_connections
 from tests.support.paths import VECTORS
+from weightsmith.smoke import runner
 
 _HOME = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 
@@ -63,6 +65,15 @@ def _trust_the_machine(fd: Any) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove what `pytest_configure` made."""
     config.stash[_HOME].cleanup()
+
+
+@pytest.fixture(autouse=True)
+def forked_smoke_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process of a smoke test is forked where that can be; ``fresh``: started, as it is for
+    users.
+    """
+    if hasattr(os, "fork") and request.node.get_closest_marker("fresh") is None:
+        monkeypatch.setattr(runner, "start", forked.start)
 
 
 @pytest.fixture(scope="session")

@@ -292,6 +292,15 @@ class ArchitectureUnknown(UsageFault):
     hint = "what verify checks without `smoke` holds for models of any kind"
 
 
+class ModelQuantised(UsageFault):
+    """A smoke test was asked for, and the weights are quantised: to run them takes the code of a
+    quantiser, which a config can make transformers fetch. None is loaded.
+    """
+
+    message = "{source} is quantised, and no quantiser's code is loaded for a smoke test"
+    hint = "what verify checks without --smoke holds for models of any kind"
+
+
 class ArchitectureConverted(UsageFault):
     """A smoke test in little memory was asked for, and transformers keeps some of the weights in
     another form than the files: all experts of a layer in one tensor, for example.

@@ -19,6 +19,7 @@ import os
 import secrets
 import stat
 import sys
+import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -412,6 +413,26 @@ def missing(path: Path) -> SourceFault:
     hint = f"did you mean {path.with_name(near[0])}?" if near else None
     context = [f"{path.parent} exists"] if path.parent.name else []
     return SourceNotFound(source=path, hint=hint, context=context)
+
+
+@contextlib.contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """A directory among the system's temporary ones, deleted with all in it at the end.
+
+    Raises: DiskFull, TargetUnwritable, if none can be made.
+    """
+    with contextlib.ExitStack() as exits:
+        try:
+            where = tempfile.gettempdir()
+            with translated_write_errors(Path(where)):
+                made = tempfile.TemporaryDirectory(
+                    prefix="weightsmith-", dir=where, ignore_cleanup_errors=True
+                )
+        except OSError as error:
+            hint = "name another directory for what is temporary: TMPDIR=DIR"
+            where = os.environ.get("TMPDIR", "the directory for temporary files")
+            raise TargetUnwritable(where=where, reason=error.strerror, hint=hint) from error
+        yield Path(exits.enter_context(made))
 
 
 @contextlib.contextmanager

@@ -4,16 +4,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from weightsmith.catalogue.schema import PromptTemplate
-from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.smoke.load import load, quiet, translated
 from weightsmith.smoke.meta_order import reordered
 from weightsmith.smoke.perplexity import TEXT, perplexity
+from weightsmith.smoke.weights import Given
 
 _MANY: Final = 8
 """A token that comes this often and alone is a loop; fewer can be an answer ("Yes.")."""
@@ -47,7 +45,9 @@ class Smoke:
     load_s: float
     tokens_per_s: float
     peak_memory_nbytes: int
-    """The most that this process has held in memory so far; 0 where the system does not say."""
+    """The most that its process has held in memory so far; 0 where the system does not say."""
+    left: tuple[str, ...] = ()
+    """Settings of its config that transformers was not given: they could name code."""
 
     @property
     def repeats(self) -> bool:
@@ -56,10 +56,10 @@ class Smoke:
 
 
 def generate(
-    checkpoint: Checkpoint,
+    given: Given,
     *,
     question: str,
-    template: PromptTemplate | None = None,
+    prompt: str | None = None,
     device: str = "cpu",
     max_new_tokens: int = 32,
     low_cpu_mem: bool = False,
@@ -67,20 +67,21 @@ def generate(
 ) -> Smoke:
     """Let a model answer `question` greedily, and measure its perplexity.
 
-    It is asked in the form of `template`, else of the tokenizer's chat template, else as it stands.
-    Each piece of text goes to `on_text` as it comes. No code from the checkpoint runs, nothing is
-    fetched. Memory: the model; with `low_cpu_mem` one tensor at a time.
+    It is given `prompt`, else the question in the form of its tokenizer's chat template, else as it
+    stands. Each piece of text goes to `on_text` as it comes.
+    Memory: the model; with `low_cpu_mem` one tensor at a time.
     Raises: as `load`; ModelNotRunnable; OutOfMemory.
     """
     import torch
 
     started = time.monotonic()
-    with quiet(), _all_cores(), torch.inference_mode():
-        loaded = load(checkpoint, device, low_cpu_mem=low_cpu_mem)
+    torch.set_num_threads(os.cpu_count() or 1)
+    with quiet(), torch.inference_mode():
+        loaded = load(given, device, low_cpu_mem=low_cpu_mem)
         model, tokenizer = loaded.model, loaded.tokenizer
         load_s = time.monotonic() - started
-        with translated(checkpoint):
-            prompt, ids = _encoded(tokenizer, question, template)
+        with translated(given):
+            asked, ids = _encoded(tokenizer, question, prompt)
             started = time.monotonic()
             written, finite = _continue(model, tokenizer, ids, device, max_new_tokens, on_text)
             elapsed_s = time.monotonic() - started
@@ -90,7 +91,7 @@ def generate(
             again = tokenizer.decode(tokenizer(TEXT)["input_ids"], skip_special_tokens=True)
     return Smoke(
         device=device,
-        prompt=prompt,
+        prompt=asked,
         text=str(tokenizer.decode(written, skip_special_tokens=True)),
         tokens=tuple(written),
         stopped=len(written) < max_new_tokens,
@@ -104,31 +105,19 @@ def generate(
         load_s=load_s,
         tokens_per_s=len(written) / elapsed_s if elapsed_s else math.inf,
         peak_memory_nbytes=_peak_memory(),
+        left=given.left,
     )
 
 
-@contextmanager
-def _all_cores() -> Iterator[None]:
-    """Give torch its threads back, which summing spans has taken from it."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _encoded(
-    tokenizer: Any, question: str, template: PromptTemplate | None
-) -> tuple[str, list[int]]:
+def _encoded(tokenizer: Any, question: str, prompt: str | None) -> tuple[str, list[int]]:
     """The prompt as text and as ids; a chat template writes special tokens itself."""
-    if template is None and getattr(tokenizer, "chat_template", None):
+    if prompt is None and getattr(tokenizer, "chat_template", None):
         turns = [{"role": "user", "content": question}]
-        prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        prompt = str(
+            tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        )
         return prompt, tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    prompt = template.fill(question) if template else question
+    prompt = question if prompt is None else prompt
     return prompt, tokenizer(prompt)["input_ids"]
 
 

@@ -1,39 +1,38 @@
 """Make a transformers model of a checkpoint whose bytes come through our own reader.
 
-Transformers is given values: the sidecars' content in a scratch directory, without any code among
-them, and tensors. It opens no file of the checkpoint, so that torch files are never unpickled, and
-whatever opens as a checkpoint can run, also one that is nowhere written.
+Transformers is given values: what may be known of the sidecars, in a scratch directory, and
+tensors. It opens no file of the checkpoint, so that torch files are never unpickled, and whatever
+opens as a checkpoint can run, also one that is nowhere written.
 """
 
+import dataclasses
 import errno
-import importlib.util
-import tempfile
+import inspect
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from weightsmith.checkpoint.buffers import is_buffer
-from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.errors import (
     ArchitectureConverted,
     ArchitectureUnknown,
     ModelNotRunnable,
-    NoCuda,
     OutOfMemory,
-    PackageMissing,
     WeightsmithError,
 )
 from weightsmith.formats.tensors import TORCH_NAMES
-from weightsmith.smoke.weights import Weights
-
-Device = Literal["auto", "cpu", "cuda"]
+from weightsmith.smoke.allowed import chooses_code
+from weightsmith.smoke.weights import Given, Weights
 
 _NO_MEMORY: Final = ("can't allocate memory", "not enough memory", "can't start new thread")
 """How torch, on Linux and Windows, and Python say it where they have no class for it."""
+
+
+_ATTENTION: Final = "eager"
+"""Plain torch: others may be native code that is fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +43,7 @@ class Loaded:
     tokenizer: Any
 
 
-def choose_device(device: Device, *, low_cpu_mem: bool = False) -> str:
-    """Where torch is to run the model: ``"cpu"`` or ``"cuda"``.
-
-    Raises: NoCuda; PackageMissing, if that takes accelerate and it is not installed.
-    """
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise NoCuda
-    where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    if (low_cpu_mem or where == "cuda") and importlib.util.find_spec("accelerate") is None:
-        wish = "`low_cpu_mem`" if low_cpu_mem else "a smoke test on a GPU"
-        raise PackageMissing(wish=wish, package="accelerate")
-    return where
-
-
-def load(checkpoint: Checkpoint, where: str, *, low_cpu_mem: bool) -> Loaded:
+def load(given: Given, where: str, *, low_cpu_mem: bool) -> Loaded:
     """The model in the dtype that most of its weights have, and its tokenizer.
 
     Memory: the model; with `low_cpu_mem`, for as long as it computes, one tensor at a time, each
@@ -71,24 +54,50 @@ def load(checkpoint: Checkpoint, where: str, *, low_cpu_mem: bool) -> Loaded:
     import transformers
 
     library: Any = transformers
-    model_type = checkpoint.config.get("model_type")
-    if model_type not in library.CONFIG_MAPPING:
-        raise ArchitectureUnknown(model_type=model_type or "no model_type")
-    with translated(checkpoint), _sidecars(checkpoint) as folder:
+    with translated(given):
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        config = library.AutoConfig.from_pretrained(folder, **safe)
+        config = library.AutoConfig.from_pretrained(given.folder, **safe)
+        _require_settings(given, config)
         model_class = library.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
         if model_class is None:
-            raise ArchitectureUnknown(model_type=model_type)
-        tokenizer = library.AutoTokenizer.from_pretrained(folder, **safe)
-        if low_cpu_mem:
-            model = _offloaded(config, checkpoint, where)
-        else:
-            model = _whole(model_class, config, checkpoint, where)
-        if (folder / "generation_config.json").exists():
-            model.generation_config = library.GenerationConfig.from_pretrained(folder)
+            raise ArchitectureUnknown(model_type=config.model_type)
+        tokenizer = library.AutoTokenizer.from_pretrained(given.folder, **safe)
+        make = _offloaded if low_cpu_mem else _whole
+        model = make(model_class, config, given, where)
+        if (given.folder / "generation_config.json").exists():
+            model.generation_config = library.GenerationConfig.from_pretrained(given.folder)
         model.eval()
     return Loaded(model, tokenizer)
+
+
+def require_known(model_type: object) -> None:
+    """Raises: ArchitectureUnknown, if transformers itself has no code for such a model."""
+    import transformers
+
+    library: Any = transformers
+    if model_type not in library.CONFIG_MAPPING:
+        raise ArchitectureUnknown(model_type=model_type or "no model_type")
+
+
+def _require_settings(given: Given, config: Any) -> None:
+    """Raises: ModelNotRunnable, if a setting that the architecture knows was not handed on: what it
+    falls back to would make another model.
+    """
+    for setting in given.left:
+        *outer, name = setting.split(".")
+        part = config
+        for each in outer:
+            part = getattr(part, each, None)
+        if name in _declared(part) and not chooses_code(name):
+            reason = f"{setting} in its config is no value that may be handed on"
+            raise ModelNotRunnable(source=given.label, reason=reason)
+
+
+def _declared(config: Any) -> set[str]:
+    """Names of the settings that an architecture declares."""
+    if dataclasses.is_dataclass(config):
+        return {each.name for each in dataclasses.fields(config)}
+    return {*inspect.signature(type(config).__init__).parameters}
 
 
 @contextmanager
@@ -105,7 +114,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def translated(checkpoint: Checkpoint) -> Iterator[None]:
+def translated(given: Given) -> Iterator[None]:
     """Turn whatever transformers and the libraries below it raise into errors of ours.
 
     Raises: ModelNotRunnable, OutOfMemory.
@@ -117,26 +126,15 @@ def translated(checkpoint: Checkpoint) -> Iterator[None]:
     except WeightsmithError:
         raise
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemory(source=checkpoint.label) from error
+        raise OutOfMemory(source=given.label) from error
     except Exception as error:  # a config that makes no sense can raise anything
         if getattr(error, "errno", 0) == errno.ENOMEM or any(w in str(error) for w in _NO_MEMORY):
-            raise OutOfMemory(source=checkpoint.label) from error
+            raise OutOfMemory(source=given.label) from error
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelNotRunnable(source=checkpoint.label, reason=first) from error
+        raise ModelNotRunnable(source=given.label, reason=first) from error
 
 
-@contextmanager
-def _sidecars(checkpoint: Checkpoint) -> Iterator[Path]:
-    """The files beside the weights, but for code, in a directory for as long as they are read."""
-    with tempfile.TemporaryDirectory(prefix="weightsmith-") as scratch:
-        folder = Path(scratch)
-        for name in checkpoint.sidecars:
-            if not name.endswith(".py"):
-                (folder / name).write_bytes(checkpoint.read_sidecar(name))
-        yield folder
-
-
-def _whole(model_class: Any, config: Any, checkpoint: Checkpoint, where: str) -> Any:
+def _whole(model_class: Any, config: Any, given: Given, where: str) -> Any:
     """All of it on the device, one tensor after the other.
 
     Raises: ModelNotRunnable.
@@ -145,28 +143,28 @@ def _whole(model_class: Any, config: Any, checkpoint: Checkpoint, where: str) ->
     model, found = model_class.from_pretrained(
         None,
         config=config,
-        state_dict=Weights(checkpoint).lazily(),
-        dtype=_dtype(checkpoint),
+        state_dict=Weights(given).lazily(),
+        dtype=_dtype(given),
+        attn_implementation=_ATTENTION,
         ignore_mismatched_sizes=True,  # so that they are told by name
         output_loading_info=True,
         **placed,
     )
     others = [f"{name} has another shape" for name, *_ in found["mismatched_keys"]]
-    _require_all(checkpoint, [*found["missing_keys"], *others])
+    _require_all(given, [*found["missing_keys"], *others])
     return model
 
 
-def _offloaded(config: Any, checkpoint: Checkpoint, where: str) -> Any:
+def _offloaded(model_class: Any, config: Any, given: Given, where: str) -> Any:
     """The model without its weights; accelerate asks for each when it is needed.
 
     Raises: ModelNotRunnable, ArchitectureConverted.
     """
     import accelerate
-    import transformers
 
-    library: Any = transformers
+    how = {"dtype": _dtype(given), "attn_implementation": _ATTENTION}
     with accelerate.init_empty_weights(include_buffers=False):
-        model = library.AutoModelForCausalLM.from_config(config, dtype=_dtype(checkpoint))
+        model = model_class._from_config(config, **how)  # noqa: SLF001  (what AutoModel calls)
     model.tie_weights()  # each parameter was made anew, without its storage
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -175,31 +173,31 @@ def _offloaded(config: Any, checkpoint: Checkpoint, where: str) -> Any:
     prefix = f"{model.base_model_prefix}."  # what a model that was saved without its head lacks
     for tied in names.values():
         known = [each for name in tied for each in (name, name.removeprefix(prefix))]
-        held = next((name for name in known if name in checkpoint.tensors), tied[0])
-        copies |= {name: held for name in tied if name not in checkpoint.tensors and name != held}
-    weights = Weights(checkpoint, copies)
+        held = next((name for name in known if name in given.tensors), tied[0])
+        copies |= {name: held for name in tied if name not in given.tensors and name != held}
+    weights = Weights(given, copies)
     lacking = [name for name in model.state_dict() if name not in weights]
-    unused = checkpoint.tensors.keys() - model.state_dict().keys() - {*copies.values()}
-    if lacking and any(not is_buffer(each, checkpoint.tensors[each].info.shape) for each in unused):
+    unused = given.tensors.keys() - model.state_dict().keys() - {*copies.values()}
+    if lacking and any(not is_buffer(each, given.tensors[each].shape) for each in unused):
         raise ArchitectureConverted(count=len(lacking), context=lacking)
-    _require_all(checkpoint, lacking)
+    _require_all(given, lacking)
     accelerate.cpu_offload(model, execution_device=where, state_dict=weights)
     return model
 
 
-def _require_all(checkpoint: Checkpoint, lacking: list[str]) -> None:
+def _require_all(given: Given, lacking: list[str]) -> None:
     """Raises: ModelNotRunnable."""
     if lacking:
         reason = f"{len(lacking)} tensor(s) that it wants are not there"
-        raise ModelNotRunnable(source=checkpoint.label, reason=reason, context=sorted(lacking))
+        raise ModelNotRunnable(source=given.label, reason=reason, context=sorted(lacking))
 
 
-def _dtype(checkpoint: Checkpoint) -> Any:
+def _dtype(given: Given) -> Any:
     """The dtype that holds most of the bytes among the floats that a model can compute in."""
     import torch
 
     held = Counter({"F32": 0})
-    for tensor in checkpoint.tensors.values():
-        if tensor.info.dtype in TORCH_NAMES:
-            held[tensor.info.dtype] += tensor.info.nbytes
+    for info in given.tensors.values():
+        if info.dtype in TORCH_NAMES:
+            held[info.dtype] += info.nbytes
     return getattr(torch, TORCH_NAMES[held.most_common(1)[0][0]])

@@ -12,6 +12,7 @@ from weightsmith.errors import TokenizerUnproved
 from weightsmith.repair.faults import format_object, parse_object
 from weightsmith.repair.folder import CONFIG, GENERATION, SETTINGS
 from weightsmith.repair.proof import Answers
+from weightsmith.smoke.allowed import safe_settings
 
 _SCRIPT: Final = Path(__file__).with_name("read_tokenizer.py")
 _LIMIT_S: Final = 300
@@ -27,16 +28,6 @@ _CONFIG_KEYS: Final = ("model_type",)
 What else stands there may name code to fetch and run: `auto_map`, kernels for attention and
 experts, quantisation.
 """
-_SETTINGS_KEYS: Final = (
-    *("add_bos_token", "add_eos_token", "add_prefix_space", "legacy", "tokenizer_class"),
-    *("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens"),
-    *("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token"),
-    *("clean_up_tokenization_spaces", "spaces_between_special_tokens", "split_special_tokens"),
-    *("do_lower_case", "strip_accents", "tokenize_chinese_chars", "keep_accents", "errors"),
-    *("model_input_names", "model_max_length", "padding_side", "truncation_side"),
-    *("use_default_system_prompt", "backend", "fix_mistral_regex", "chat_template", "extra_ids"),
-)
-"""Settings of a tokenizer that are plain values; others may name files and code elsewhere."""
 
 
 def ask_transformers(
@@ -82,9 +73,11 @@ def ask_transformers(
 def _needed(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files with nothing in them but what a tokenizer is made of."""
     needed = {name: raw for name, raw in files.items() if name != GENERATION}
-    for name, keys in ((CONFIG, _CONFIG_KEYS), (SETTINGS, _SETTINGS_KEYS)):
+    for name, safe in ((CONFIG, _safe_config), (SETTINGS, safe_settings)):
         if name in needed:
-            said: dict[str, Any] = parse_object(needed[name], name)
-            kept = {key: value for key, value in said.items() if key in keys}
-            needed[name] = format_object(kept)
+            needed[name] = format_object(safe(parse_object(needed[name], name)))
     return needed
+
+
+def _safe_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key in _CONFIG_KEYS}

@@ -1,11 +1,11 @@
-"""A checkpoint's tensors as torch tensors, each read when it is asked for."""
+"""A checkpoint as the process that runs it is given it, and its tensors as torch's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.digest import SPAN_NBYTES
+from weightsmith.formats.tensors import TensorInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,15 +34,31 @@ _TORCH: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A checkpoint without its files."""
+
+    label: str
+    """Its name, for messages."""
+    folder: Path
+    """Holds what may be known of the small files beside the weights."""
+    left: tuple[str, ...]
+    """Settings of its config that are not handed on."""
+    tensors: Mapping[str, TensorInfo]
+    """By name."""
+    read: Callable[[str], bytearray]
+    """Asks for a tensor's bytes."""
+
+
 class Weights(Mapping[str, "Tensor"]):
-    """All tensors by name, read anew each time through the checkpoint's own reader.
+    """All tensors by name, read anew each time.
 
     Memory: the tensor that was asked for.
     """
 
-    def __init__(self, checkpoint: Checkpoint, copies: Mapping[str, str] | None = None) -> None:
+    def __init__(self, given: Given, copies: Mapping[str, str] | None = None) -> None:
         """`copies` are further names of tensors that the checkpoint holds once."""
-        self._checkpoint = checkpoint
+        self._given = given
         self._copies = copies or {}
 
     def __getitem__(self, name: str) -> "Tensor":
@@ -53,19 +69,17 @@ class Weights(Mapping[str, "Tensor"]):
         import torch
 
         held = self._copies.get(name, name)
-        info = self._checkpoint.tensors[held].info
+        info = self._given.tensors[held]
         dtype: torch.dtype = getattr(torch, _TORCH[info.dtype])
-        block = bytearray(info.nbytes)
-        for start in range(0, info.nbytes, SPAN_NBYTES):
-            self._checkpoint.read_into(held, start, memoryview(block)[start : start + SPAN_NBYTES])
+        block = self._given.read(held)
         flat = torch.frombuffer(block, dtype=dtype) if block else torch.empty(0, dtype=dtype)
         return flat.reshape(info.shape)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([*self._checkpoint.tensors, *self._copies])
+        return iter([*self._given.tensors, *self._copies])
 
     def __len__(self) -> int:
-        return len(self._checkpoint.tensors) + len(self._copies)
+        return len(self._given.tensors) + len(self._copies)
 
     def lazily(self) -> dict[str, "Unread"]:
         """All tensors as transformers takes those of a file that it has open."""

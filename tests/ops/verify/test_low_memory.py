@@ -1,5 +1,6 @@
 """A model is tried in less memory than it has: LLaMA's shape, a gigabyte, its own process."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +13,6 @@ from tests.support import tiny
 from tests.support.paths import ROOT
 
 SIZES = {"hidden": 2048, "intermediate": 5504, "layers": 9, "heads": 16, "vocab": 32000}
-
-TRY = """
-import sys
-from pathlib import Path
-from weightsmith.cli.main import run
-code = run(sys.argv[1:])
-status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-print("peak", int(status["VmHWM"].split()[0]) * 1024, "code", code)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +62,15 @@ def test_low_cpu_mem_takes_less_memory_than_the_model(large: Path) -> None:
     for options in ([], ["--low-cpu-mem"]):
         arguments = ["verify", str(large), "--smoke", "--device", "cpu", "--max-new-tokens", "2"]
         done = subprocess.run(
-            [sys.executable, "-c", TRY, *arguments, "--json", *options],
+            [sys.executable, "-m", "weightsmith", *arguments, "--json", *options],
             cwd=ROOT,
             capture_output=True,
             text=True,
-            check=True,
+            check=False,  # weights at random fail by their perplexity
         )
-        *document, last = done.stdout.splitlines()
-        assert '"finite": true' in "\n".join(document)
-        peaks.append(int(last.split()[1]))
+        did = json.loads(done.stdout)["smoke"]
+        assert did["finite"]
+        peaks.append(did["peak_memory_nbytes"])
     whole, parts = peaks
     assert whole > size
     assert parts < 0.75 * size, (whole, parts, size)

@@ -1,7 +1,7 @@
 """What a model does when it is let loose: right ones pass, broken ones are told by their cause."""
 
 import json
-import subprocess
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support import forked
 from tests.support.command_line import Weightsmith
-from tests.support.paths import ROOT
 from tests.support.story_models import Copy, Models, change_weights, edit, forget, read
 from weightsmith.catalogue.load import find_prompt
 from weightsmith.errors import MemoryTooSmall, NoCuda, PackageMissing, SourceNotFound
 from weightsmith.ops.verify import smoke as smokes
 from weightsmith.ops.verify.smoke import Settings, smoke
-from weightsmith.smoke import load
+from weightsmith.smoke import generate, load, runner
+from weightsmith.smoke.device import choose_device
 from weightsmith.smoke.perplexity import TEXT
 
 HEADS = 4
@@ -264,6 +265,7 @@ def test_torch_files_are_never_unpickled(models: Models, monkeypatch: pytest.Mon
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("torch.load was called")
 
+    monkeypatch.setattr(runner, "start", forked.start_here)
     monkeypatch.setattr(torch, "load", refuse)
     did, _ = smoke(models.delta, SHORT)
     assert did is not None
@@ -359,8 +361,8 @@ def test_accelerate_is_asked_for_where_it_is_needed(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(PackageMissing, match="`low_cpu_mem` needs the package accelerate"):
-        load.choose_device("cpu", low_cpu_mem=True)
-    assert load.choose_device("cpu") == "cpu"
+        choose_device("cpu", low_cpu_mem=True)
+    assert choose_device("cpu") == "cpu"
 
 
 def test_model_larger_than_memory_is_refused_before_it_is_loaded(
@@ -375,28 +377,10 @@ def test_model_larger_than_memory_is_refused_before_it_is_loaded(
     assert not verdicts(models.result, Settings(max_new_tokens=2, low_cpu_mem=True))
 
 
-OUT_OF_MEMORY = """
-import resource, sys
-import torch, transformers
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
-from weightsmith.cli.main import run
-from weightsmith.smoke import generate
-
-load = generate.load
-
-def load_with_little_memory(*args, **options):
-    held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + 100_000_000,) * 2)
-    return load(*args, **options)
-
-generate.load = load_with_little_memory
-sys.exit(run(["verify", sys.argv[1], "--smoke", "--device", "cpu"]))
-"""
-
-
 def test_memory_that_torch_does_not_get_is_exit_8_with_the_way_out(
     models: Models, weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(runner, "start", forked.start_here)
     monkeypatch.setattr(load, "_whole", lambda *_: torch.empty(10**15))
     said = weightsmith("verify", models.result, "--smoke", "--device", "cpu")
     assert said.code == 8
@@ -406,7 +390,9 @@ def test_memory_that_torch_does_not_get_is_exit_8_with_the_way_out(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS counts elsewhere otherwise")
-def test_out_of_memory_is_exit_8_with_the_way_out(models: Models, copy: Copy) -> None:
+def test_out_of_memory_is_exit_8_with_the_way_out(
+    models: Models, copy: Copy, weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = copy(models.tuned)
     edit(folder / "config.json", vocab_size=600_000)
 
@@ -415,8 +401,16 @@ def test_out_of_memory_is_exit_8_with_the_way_out(models: Models, copy: Copy) ->
         return weights | {"model.embed_tokens.weight": large, "lm_head.weight": large.clone()}
 
     change_weights(folder, grow)
-    command = [sys.executable, "-c", OUT_OF_MEMORY, str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 8, done.stderr
-    assert "does not fit into memory [out-of-memory]" in done.stderr
-    assert "try --low-cpu-mem" in done.stderr
+    load_it = load.load
+
+    def load_with_little_memory(*args: Any, **options: Any) -> Any:
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + 100_000_000,) * 2)
+        return load_it(*args, **options)
+
+    monkeypatch.setattr(runner, "start", forked.start_here)
+    monkeypatch.setattr(generate, "load", load_with_little_memory)
+    said = weightsmith("verify", folder, "--smoke", "--device", "cpu")
+    assert said.code == 8, said.err
+    assert "does not fit into memory [out-of-memory]" in said.err
+    assert "try --low-cpu-mem" in said.err

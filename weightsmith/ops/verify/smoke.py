@@ -14,12 +14,14 @@ from weightsmith.errors import (
     ArchitectureUnknown,
     DamagedInput,
     MemoryTooSmall,
+    ModelQuantised,
 )
 from weightsmith.ops.verify.report import Check, judged
 from weightsmith.ops.verify.subject import open_subject
 from weightsmith.plan.needs import RUNTIME_NBYTES, TORCH_NBYTES, available_memory
-from weightsmith.smoke.generate import Smoke, generate
-from weightsmith.smoke.load import Device, choose_device
+from weightsmith.smoke.device import Device, choose_device
+from weightsmith.smoke.generate import Smoke
+from weightsmith.smoke.runner import Runner
 from weightsmith.units import format_memory
 
 __all__ = ["Device", "Settings", "Smoke", "choose_device", "smoke"]
@@ -28,6 +30,8 @@ QUESTION: Final = "What is a fox?"
 """What a model is asked where the user gives no prompt."""
 _TIMES_THE_BASE: Final = 3.0
 """A fine-tune reads plain English about as well as its base; scrambled weights are far off."""
+_NOT_RUN: Final = (ArchitectureConverted, ArchitectureUnknown, ModelQuantised)
+"""Why a model that may be sound cannot be tried."""
 _BETTER: Final = 0.8
 """How much lower perplexity must be with q and k reordered, to say that they were not."""
 
@@ -59,24 +63,28 @@ def smoke(
     Raises: SourceFault; NoCuda, PackageMissing; MemoryTooSmall, OutOfMemory.
     """
     settings = settings or Settings()
-    where = choose_device(settings.device, low_cpu_mem=settings.low_cpu_mem)
-    subject = open_subject(source, base)
-    checkpoint = subject.checkpoint
-    if subject.promise is not None:
-        reason = "a delta is no model without its base: `base=BASE`"
-        return None, (Check("smoke", "not checked", (reason,)),)
-    if where == "cpu" and not settings.low_cpu_mem:
-        _require_memory(checkpoint)
-    try:
-        did = _generate(checkpoint, subject.release, settings, where, on_text)
-    except (ArchitectureUnknown, ArchitectureConverted) as error:
-        return None, (Check("smoke", "not checked", (str(error), *error.context), error.hint_text),)
-    except DamagedInput as error:
-        return None, (Check("smoke", "FAIL", (str(error), *error.context)),)
-    return did, tuple(_judge(did, _limit(did, settings, where, subject.base)))
+    with Runner() as runner:
+        where = runner.choose_device(settings.device, low_cpu_mem=settings.low_cpu_mem)
+        subject = open_subject(source, base)
+        checkpoint = subject.checkpoint
+        if subject.promise is not None:
+            reason = "a delta is no model without its base: `base=BASE`"
+            return None, (Check("smoke", "not checked", (reason,)),)
+        if where == "cpu" and not settings.low_cpu_mem:
+            _require_memory(checkpoint)
+        try:
+            did = _generate(runner, checkpoint, subject.release, settings, where, on_text)
+        except _NOT_RUN as error:
+            details = (str(error), *error.context)
+            return None, (Check("smoke", "not checked", details, error.hint_text),)
+        except DamagedInput as error:
+            return None, (Check("smoke", "FAIL", (str(error), *error.context)),)
+        limit = _limit(runner, did, settings, where, subject.base)
+    return did, tuple(_judge(did, limit))
 
 
 def _generate(
+    runner: Runner,
     checkpoint: Checkpoint,
     release: Release | None,
     settings: Settings,
@@ -84,10 +92,11 @@ def _generate(
     on_text: Callable[[str], None] = lambda _: None,
 ) -> Smoke:
     """Ask in the form that the release was trained on, where that is known."""
-    return generate(
+    template = find_prompt(release.prompt) if release and release.prompt else None
+    return runner.generate(
         checkpoint,
         question=settings.prompt,
-        template=find_prompt(release.prompt) if release and release.prompt else None,
+        prompt=template.fill(settings.prompt) if template else None,
         device=where,
         max_new_tokens=settings.max_new_tokens,
         low_cpu_mem=settings.low_cpu_mem,
@@ -113,7 +122,9 @@ class _Limit:
     why: str
 
 
-def _limit(did: Smoke, settings: Settings, where: str, base: Checkpoint | None) -> _Limit:
+def _limit(
+    runner: Runner, did: Smoke, settings: Settings, where: str, base: Checkpoint | None
+) -> _Limit:
     """What the user says, else a few times what the base has, else half of what guessing costs.
 
     Guessing costs the logarithm of the vocabulary size for each token, whose half is that of its
@@ -127,8 +138,8 @@ def _limit(did: Smoke, settings: Settings, where: str, base: Checkpoint | None) 
         return _Limit(half, why)
     one = Settings(max_new_tokens=1, low_cpu_mem=settings.low_cpu_mem)
     try:
-        theirs = _generate(base, None, one, where)
-    except (ArchitectureUnknown, ArchitectureConverted, DamagedInput) as error:
+        theirs = _generate(runner, base, None, one, where)
+    except (*_NOT_RUN, DamagedInput) as error:
         return _Limit(half, f"{why}; {error}")
     limit = _TIMES_THE_BASE * theirs.perplexity
     if not limit <= half:
@@ -138,6 +149,9 @@ def _limit(did: Smoke, settings: Settings, where: str, base: Checkpoint | None) 
 
 def _judge(did: Smoke, limit: _Limit) -> Iterator[Check]:
     """What the model did, held against what a sound one does."""
+    if did.left:
+        reason = f"transformers was not given {', '.join(did.left)}: such settings can name code"
+        yield Check("config", "pass", (reason,))
     if did.bos_id is None:
         yield Check("bos", "not checked", ("the tokenizer has no BOS token",))
     else:
