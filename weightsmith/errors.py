@@ -298,7 +298,7 @@ class ModelQuantised(UsageFault):
     """
 
     message = "{source} is quantised, and no quantiser's code is loaded for a smoke test"
-    hint = "what verify checks without --smoke holds for models of any kind"
+    hint = "what verify checks without `smoke` holds for models of any kind"
 
 
 class ArchitectureConverted(UsageFault):
