@@ -36,7 +36,7 @@ def test_the_hint_for_faults_in_the_hubs_cache_works(hub: Hub, person: ShellUser
     """There the files lie behind links, and are mended in a copy."""
     hub.add("org/model", ROOT / "tests" / "vectors" / "vicuna_v1_1" / "base")
     seen = person.run("verify", "org/model")
-    assert seen.returncode == 1, seen.stderr
+    assert seen.returncode == 0, seen.stderr
     (hint,) = [line for line in seen.stderr.splitlines() if "fix-tokenizer" in line]
     words = hint.replace("DIR", "mended").split()
     assert person.run(*words[words.index("fix-tokenizer") :]).returncode == 0

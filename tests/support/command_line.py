@@ -19,7 +19,7 @@ class Said:
         """Of a check on the page: pass, FAIL, not checked; empty where it was not made."""
         line = next((x for x in self.out.splitlines() if x.strip().startswith(f"{check}  ")), "")
         words = line.strip().removeprefix(check).strip()
-        return next((v for v in ("pass", "FAIL", "not checked") if words.startswith(v)), "")
+        return next((v for v in ("pass", "warn", "FAIL", "not checked") if words.startswith(v)), "")
 
 
 Weightsmith = Callable[..., Said]

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from weightsmith.ops.verify.smoke import Settings, Smoke, smoke
 from weightsmith.sources.locate import label_of
 from weightsmith.units import counted, format_duration, format_memory
 
-STYLES: Final = {"pass": "green", "FAIL": "red", "not checked": "yellow"}
+STYLES: Final = {"pass": "green", "warn": "yellow", "FAIL": "red", "not checked": "yellow"}
 _GAP: Final = "  "
 
 
@@ -95,11 +96,12 @@ def checks_page(checks: Sequence[Check], output: Output, fingerprint: str = "") 
 
 def summary(checks: Sequence[Check], *, passed: bool) -> str:
     """``FAIL  1 of 12 checks failed``: what to read first, where it is looked for first."""
-    failed = sum(check.verdict == "FAIL" for check in checks)
-    left = sum(check.verdict == "not checked" for check in checks)
-    verdict: Verdict = "pass" if passed else "FAIL"
+    count = Counter(check.verdict for check in checks)
+    failed, warned, left = count["FAIL"], count["warn"], count["not checked"]
+    verdict: Verdict = "warn" if warned and passed else "pass" if passed else "FAIL"
     made = len(checks) - left
     said = f"{failed} of {len(checks)} checks failed" if failed else counted(made, "check")
+    said += f", {counted(warned, 'warning')}" * bool(warned)
     said += f", {left} could not be made" * bool(left)
     return f"{styled(verdict, STYLES[verdict])}  {said}"
 

@@ -250,7 +250,7 @@ def test_faults_of_a_deltas_sidecars_are_mended_in_its_target(
         folder = copy(delta)
         edit(folder / "config.json", bos_token_id=0, eos_token_id=1)
         said = weightsmith("verify", folder)
-        assert (said.code, said.verdict("tokenizer")) == (1, "FAIL")
+        assert said.verdict("tokenizer") == "warn"
         assert "weightsmith fix-tokenizer TARGET" in said.err
         assert f"fix-tokenizer {folder}" not in said.err
 

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Verdict = Literal["pass", "FAIL", "not checked"]
+Verdict = Literal["pass", "warn", "FAIL", "not checked"]
+"""``warn``: the model is what it should be, and something beside its weights will trouble some
+reader.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,8 @@ class Report:
     """Of all its tensors; empty where they could not be read."""
 
     def passed(self, *, strict: bool = False) -> bool:
-        """Whether no check failed, and, if strict, none was left out."""
-        bad = {"FAIL", "not checked"} if strict else {"FAIL"}
+        """Whether no check failed; if `strict`, none warned or was left out either."""
+        bad = {"FAIL", "warn", "not checked"} if strict else {"FAIL"}
         return not any(check.verdict in bad for check in self.checks)
 
     def to_document(self) -> dict[str, Any]:
@@ -39,8 +42,12 @@ class Report:
         return {"source": self.source, "fingerprint": self.fingerprint, "checks": checks}
 
 
-def judged(name: str, problems: Sequence[str], fine: str, *, hint: str = "") -> Check:
-    """A check that passes with the words `fine` where there are no problems."""
+def judged(
+    name: str, problems: Sequence[str], fine: str, *, hint: str = "", verdict: Verdict = "FAIL"
+) -> Check:
+    """A check that passes with the words `fine` where there are no problems, and else has
+    `verdict`.
+    """
     if problems:
-        return Check(name, "FAIL", tuple(problems), hint)
+        return Check(name, verdict, tuple(problems), hint)
     return Check(name, "pass", (fine,))
