@@ -1102,6 +1102,13 @@ class TargetExists(InTheWay):
     hint = "choose another name, or replace it once the new one is whole: `overwrite=True`"
 
 
+class OtherDeltaThere(InTheWay):
+    """The directory that a delta is to be made in holds another one, perhaps of another model."""
+
+    message = "{target} holds another delta, of fingerprint {fingerprint}: {reason}"
+    hint = "give this one a directory of its own; `overwrite=True` replaces the one that is there"
+
+
 class StagingOfAnotherPlan(InTheWay):
     """An unfinished output of another plan, or of inputs that changed since, is in the way."""
 

@@ -54,7 +54,7 @@ def command(
     output.line(table([("base", base), ("shard", str(max_shard_size))], width=output.width))
     output.detail(f"workers: {workers}, low memory: {low_cpu_mem}, dry run: {dry_run}")
     output.warning("the pad token is blank")
-    output.kept = "2 finished shards are kept"
+    output.kept = lambda: "2 finished shards are kept"
     match end:
         case "error":
             context = [f"shard {i} of 9" for i in range(1, 10)]

@@ -43,6 +43,11 @@ _INSTEAD: Final = (
         "put it onto its base: weightsmith apply-delta --base SOURCE --delta {source}",
     ),
     (
+        ("consolidated.safetensors", "consolidated-*.safetensors"),
+        "it holds Mistral's own layout (consolidated.safetensors and its params.json)",
+        "take the model in Hugging Face's layout, which Mistral publishes beside it",
+    ),
+    (
         ("consolidated.*.pth",),
         "it holds Meta's weights without their params.json",
         "copy params.json there; it lies beside the weights in Meta's download",

@@ -89,7 +89,7 @@ def command(
         document = {"schema": "weightsmith.download-plan/1", **plan.to_document()}
         output.result(document, human="dry run: nothing was written", quiet=folder)
         return
-    output.kept = KEPT
+    output.kept = lambda: KEPT
     with output.progress() as progress:
         done = ops.carry_out(plan, progress)
     nbytes = format_size(sum(file.nbytes for file in done.fetched))

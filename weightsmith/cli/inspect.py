@@ -41,6 +41,8 @@ def command(output: Output, source: str, offline: bool) -> None:
     if found.kind == "delta":
         output.warning("this is a delta, not a model: apply it to its base")
         output.hint(f"weightsmith apply-delta --base BASE --delta {found.source}")
+    elif found.kind == "adapter":
+        output.hint(f"weightsmith merge-lora --base BASE --lora {found.source} --output DIR")
     elif found.faults and Path(found.source).is_dir():
         output.hint(tokenizer_faults(Path(found.source))[1])
     elif found.faults:

@@ -173,7 +173,9 @@ def run(args: Sequence[str]) -> int:
             return _fail(output, error)
         except KeyboardInterrupt:
             again = command_line(["weightsmith", *args])
-            return _fail(output, Interrupted(context=_kept(output), hint=f"to go on: {again}"))
+            kept = _kept(output)
+            way = "to go on" if kept else "to start over"
+            return _fail(output, Interrupted(context=kept, hint=f"{way}: {again}"))
         except ImportError as error:
             if (missing := package_missing(error)) is None:
                 return _fail(output, _internal_error(error))
@@ -206,7 +208,7 @@ def package_missing(error: ImportError) -> PackageMissing | None:
 
 def _kept(output: Output) -> list[str]:
     """What a run that ends in the middle of its work leaves for the next."""
-    return [output.kept] if output.kept else []
+    return [*filter(None, [output.kept()])]
 
 
 def _fail(output: Output, error: WeightsmithError) -> int:

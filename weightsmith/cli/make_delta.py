@@ -1,7 +1,9 @@
 """``weightsmith make-delta``."""
 
 import time
-from typing import get_args
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, get_args
 
 import click
 
@@ -20,9 +22,9 @@ from weightsmith.cli.options import (
     yes_option,
 )
 from weightsmith.cli.output import Output
-from weightsmith.cli.plan_view import show_dry_run, show_plan
+from weightsmith.cli.plan_view import show_dry_run, show_plan, told
 from weightsmith.cli.push_view import pushed_line, require_meaning, run_push, show_push_plan
-from weightsmith.cli.run_options import LOW_CPU_MEM, OVERWRITE, RESTART, WORKERS
+from weightsmith.cli.run_options import LOW_CPU_MEM, OVERWRITE, RESTART, WORKERS, what_is_kept
 from weightsmith.cli.sources import located, passing_directory
 from weightsmith.engine.options import Options
 from weightsmith.ops import make_delta as ops
@@ -157,21 +159,28 @@ def command(
     )
     needs = assess_needs(job, options, [each for each in sources if isinstance(each, Located)])
     show_plan(output, job, needs)
+    planned = told(job, needs)
     to_push = plan_push(job, wish, offline=offline) if hub_repo_id else None
     if to_push is not None:
         show_push_plan(output, to_push)
     if dry_run:
         show_dry_run(output, job, needs, {"push": to_push.to_document() if to_push else None})
         return
-    output.kept = "finished files are kept; --restart would discard them"
+    output.kept = partial(what_is_kept, job)
     with output.progress() as progress:
         made = job.run(options, progress)
     elapsed_s = time.monotonic() - started_s
     pushed = run_push(output, to_push, made, yes=yes) if to_push is not None else None
-    _show(output, made, pushed, elapsed_s)
+    _show(output, made, pushed, elapsed_s, planned)
 
 
-def _show(output: Output, made: ops.MadeDelta, pushed: Pushed | None, elapsed_s: float) -> None:
+def _show(
+    output: Output,
+    made: ops.MadeDelta,
+    pushed: Pushed | None,
+    elapsed_s: float,
+    planned: Mapping[str, Any],
+) -> None:
     share = made.nbytes / made.target_nbytes if made.target_nbytes else 0.0
     said = "already done: every digest holds"
     if not made.already_done:
@@ -185,6 +194,7 @@ def _show(output: Output, made: ops.MadeDelta, pushed: Pushed | None, elapsed_s:
     lines += [pushed_line(pushed)] if pushed is not None else []
     output.result(
         {
+            **planned,
             "schema": "weightsmith.make-delta/1",
             "delta": str(made.target),
             "already_done": made.already_done,

@@ -10,7 +10,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, Literal, TextIO
 
@@ -38,7 +38,7 @@ class Output:
         self.plan_is_result = False
         """Whether the plan, or what a check finds, is all that the run is for."""
         self.color: Color = "auto"
-        self.kept = ""
+        self.kept: Callable[[], str] = str
         """What an interrupted run leaves behind; commands set it once there is something."""
         self._warnings: list[str] = []
         self._said: set[str] = set()

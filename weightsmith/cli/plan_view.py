@@ -3,8 +3,8 @@ write a model.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.layers import positions
@@ -18,6 +18,9 @@ from weightsmith.ops.verify.published_sum import SumReport
 from weightsmith.plan.model import TensorPlan
 from weightsmith.plan.needs import Needs
 from weightsmith.units import counted, format_duration, format_memory, format_size
+
+_LARGE_NBYTES: Final = 1_000_000_000
+"""From here on, what an interruption loses of one file is worth a word before it does."""
 
 
 def show_plan(output: Output, job: Job, needs: Needs) -> None:
@@ -37,20 +40,46 @@ def show_plan(output: Output, job: Job, needs: Needs) -> None:
     output.plan(stacked(rows, at=2, width=output.width, right=(2, 3)))
     output.plan()
     output.plan(table(_detail_rows(output, job, needs), width=output.width))
+    if output.verbose:
+        output.plan()
+        output.plan(table(_file_rows(job, output.verbose > 1), width=output.width, right=(1, 2)))
     if job.faults:
         count = counted(len(job.faults), "known fault")
         output.warning(f"{count} of tokenizer and config files will stay", job.faults)
     output.plan()
 
 
-def plan_document(job: Job, needs: Needs) -> dict[str, Any]:
-    """The same as JSON values; `plan` is the complete frozen plan."""
+def _file_rows(job: Job, tensors: bool) -> list[tuple[str, ...]]:
+    """What lies in each output file; with `tensors`, and how each of them is made."""
+    rows: list[tuple[str, ...]] = []
+    for shard in job.plan.shards:
+        rows.append((shard.name, counted(len(shard.tensors), "tensor"), format_size(shard.nbytes)))
+        if tensors:
+            rows += [
+                (f"  {each.output.name}", str(each.output), "", _rule(each))
+                for each in shard.tensors
+            ]
+    return rows
+
+
+def told(job: Job, needs: Needs) -> dict[str, Any]:
+    """What a person is shown of a plan, as JSON values."""
     return {
         "target": str(job.bindings.target),
         "inputs": {
-            role: {"source": source.label, "notes": list(source.notes)}
+            role: {
+                "source": source.label,
+                "tensors": len(source.tensors),
+                "nbytes": source.nbytes,
+                "files": len(source.files),
+                "notes": list(source.notes),
+            }
             for role, source in job.bindings.inputs.items()
         },
+        "rules": _rules(job),
+        "notes": list(job.plan.notes),
+        "repairs": list(job.plan.repairs),
+        "faults": list(job.faults),
         "needs": {
             "disk_nbytes": needs.disk_nbytes,
             "disk_is_at_most": needs.is_at_most,
@@ -61,9 +90,14 @@ def plan_document(job: Job, needs: Needs) -> dict[str, Any]:
             "memory_free_nbytes": needs.memory_free_nbytes,
         },
         "checked": list(job.checked),
+        "files_finished": job.finished_count(),
         "plan_digest": job.plan.digest,
-        "plan": job.plan.to_document(),
     }
+
+
+def plan_document(job: Job, needs: Needs) -> dict[str, Any]:
+    """The same with the complete frozen plan."""
+    return {**told(job, needs), "plan": job.plan.to_document()}
 
 
 def show_dry_run(
@@ -89,9 +123,9 @@ def show_outcome(
     *,
     elapsed_s: float,
     verified: str,
-    checked: Sequence[str] = (),
+    planned: Mapping[str, Any],
 ) -> None:
-    """The last lines of a run, and its document."""
+    """The last lines of a run, and its document, with what was `planned` (`told`)."""
     manifest = outcome.manifest
     nbytes = sum(file.size for file in manifest.files.values())
     if outcome.already_done:
@@ -106,6 +140,7 @@ def show_outcome(
         human += f"\n\n{checks_page(smoked.checks, output)}"
     output.result(
         {
+            **planned,
             "schema": f"weightsmith.{manifest.verb}/1",
             "target": str(outcome.target),
             "already_done": outcome.already_done,
@@ -118,7 +153,6 @@ def show_outcome(
             "files": list(manifest.files),
             "sidecars": list(manifest.sidecars),
             "dropped": list(manifest.dropped),
-            **({"checked": list(checked)} if checked else {}),
             **({"sums": sums.to_document()} if sums else {}),
             **(smoked.to_document() if smoked else {}),
         },
@@ -192,16 +226,26 @@ def _detail_rows(output: Output, job: Job, needs: Needs) -> list[tuple[str, str]
         rows.append(("cache", f"{fetched} of {format_size(needs.cache_free_nbytes)} free"))
     elif needs.fetched_nbytes:
         disk += f"; {fetched} of it for inputs, which stay in the hub's cache"
-    return [*rows, ("disk", disk), ("memory", memory)]
+    rows += [("disk", disk), ("memory", memory)]
+    total, done = len(job.plan.shards), job.finished_count()
+    if done:
+        rows.append(("staged", f"continuing: {done} of {total} files are finished"))
+    largest = max((shard.nbytes for shard in job.plan.shards), default=0)
+    if largest > _LARGE_NBYTES:
+        lost = f"up to {format_size(largest)}, the file that is being written"
+        rows.append(("kept", f"finished files; an interruption loses {lost}"))
+    return rows
 
 
 def _rules(job: Job) -> list[str]:
     """How many tensors each rule makes, with its settings."""
-    most = Counter(
-        (tensor.codec.split("@")[0], tuple(sorted(_shown(tensor).items())))
-        for tensor in job.plan.tensors
-    ).most_common()
-    return [f"{count} by {name}{_settings(dict(params))}" for (name, params), count in most]
+    most = Counter(map(_rule, job.plan.tensors)).most_common()
+    return [f"{count} by {rule}" for rule, count in most]
+
+
+def _rule(tensor: TensorPlan) -> str:
+    """``"add in F32, rounded to F16 (new_rows=mean)"``."""
+    return tensor.codec.split("@")[0] + _settings(_shown(tensor))
 
 
 def _shown(tensor: TensorPlan) -> dict[str, str]:

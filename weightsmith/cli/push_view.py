@@ -42,8 +42,8 @@ def show_push_plan(output: Output, plan: PushPlan) -> None:
 
 def run_push(output: Output, plan: PushPlan, made: MadeDelta, *, yes: bool) -> Pushed | None:
     """Show what would go up, ask, and send it; None if the answer is no."""
-    output.kept = f"{made.target} is finished, and stays"
-    output.line(output.kept)
+    output.kept = lambda: f"{made.target} is finished, and stays"
+    output.line(output.kept())
     push = prepare_push(plan, made)
     show_push(output, push)
     if not output.confirm(_question(push), yes=yes):

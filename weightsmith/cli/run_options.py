@@ -23,7 +23,7 @@ from weightsmith.cli.options import (
     option,
 )
 from weightsmith.cli.output import Output
-from weightsmith.cli.plan_view import show_dry_run, show_outcome, show_plan
+from weightsmith.cli.plan_view import show_dry_run, show_outcome, show_plan, told
 from weightsmith.cli.sources import located, passing_directory
 from weightsmith.engine.options import Options, Verify, default_workers
 from weightsmith.ops.job import Job, carry_out
@@ -74,10 +74,11 @@ class Run:
         """
         needs = assess_needs(job, self.options, self.to_fetch)
         show_plan(output, job, needs)
+        planned = told(job, needs)
         if self.dry_run:
             show_dry_run(output, job, needs)
             return 0
-        output.kept = "finished shards are kept; --restart would discard them"
+        output.kept = functools.partial(what_is_kept, job)
         sums = None
         with output.progress() as progress:
             outcome = carry_out(job, self.options, progress)
@@ -92,7 +93,7 @@ class Run:
         elapsed_s = time.monotonic() - self.started_s
         verified = VERIFIED[self.options.verify]
         smoked = None
-        output.kept = f"{outcome.target} is finished; its smoke test was stopped"
+        output.kept = lambda: f"{outcome.target} is finished; its smoke test was stopped"
         try:
             if self.smoke:
                 settings = Settings(low_cpu_mem=self.options.low_cpu_mem)
@@ -105,7 +106,7 @@ class Run:
                 smoked,
                 elapsed_s=elapsed_s,
                 verified=verified,
-                checked=job.checked,
+                planned=planned,
             )
         if job.faults:
             output.hint(tokenizer_faults(outcome.target)[1])
@@ -113,6 +114,14 @@ class Run:
             return 0
         output.warning(f"the smoke test failed; {outcome.target} stays as it is")
         return 1
+
+
+def what_is_kept(job: Job) -> str:
+    """What an interrupted run leaves for the next: ``3 of 7 files are finished and kept``."""
+    done, total = job.finished_count(), len(job.plan.shards)
+    if not done:
+        return f"0 of {total} files finished: nothing is kept"
+    return f"{done} of {total} files finished and kept; --restart would discard them"
 
 
 def run_options(function: F) -> F:

@@ -24,6 +24,7 @@ from weightsmith.engine.spans import Buffers, digest_tensors
 from weightsmith.engine.staging import Staging, is_vacant
 from weightsmith.errors import (
     DamagedInput,
+    OtherDeltaThere,
     SourceFault,
     TargetExists,
     VerificationFailed,
@@ -203,9 +204,12 @@ class Making(ABC):
             if not problems:
                 return manifest
             reason, others = f"it is damaged: {problems[0]}", problems[1:]
-        if not self.options.overwrite:
-            raise TargetExists(target=target, reason=reason, context=others)
-        return None
+        if self.options.overwrite:
+            return None
+        if manifest is not None and self.plan.verb == manifest.verb == "make-delta":
+            # Its name says a delta is there already; which one decides whether it may go.
+            raise OtherDeltaThere(target=target, reason=reason, fingerprint=manifest.fingerprint)
+        raise TargetExists(target=target, reason=reason, context=others)
 
     def _damage(self, manifest: Manifest) -> list[str]:
         """What is wrong with the finished target, as sentences; reads all of it."""

@@ -171,6 +171,12 @@ class Staging:
         except OSError:
             return None
 
+    def finished_count(self) -> int:
+        """How many files of the unfinished output have a receipt; 0 once it is published."""
+        with contextlib.suppress(OSError), os.scandir(self.receipts) as entries:
+            return sum(entry.name.endswith(".json") for entry in entries)
+        return 0
+
     def output_nbytes(self) -> int:
         """Bytes of the unfinished output; 0 once it is published, which may be right now."""
         with contextlib.suppress(OSError), os.scandir(self.output) as entries:

@@ -45,6 +45,11 @@ class Job:
     known: tuple[KnownFile, ...] = ()
     """Input files to be held against published hashes before anything is written."""
 
+    def finished_count(self) -> int:
+        """How many files of the output an earlier run of this plan has finished and left."""
+        staging = Staging(self.bindings.target)
+        return staging.finished_count() if staging.plan_digest() == self.plan.digest else 0
+
     def run(self, options: Options | None = None, progress: Progress = SILENCE) -> engine.Outcome:
         """Write what was planned to a new directory, whole or not at all.
 
