@@ -206,7 +206,7 @@ class Making(ABC):
             reason, others = f"it is damaged: {problems[0]}", problems[1:]
         if self.options.overwrite:
             return None
-        if manifest is not None and self.plan.verb == manifest.verb == "make-delta":
+        if manifest is not None and _is_other_delta(self.plan, manifest):
             # Its name says a delta is there already; which one decides whether it may go.
             raise OtherDeltaThere(target=target, reason=reason, fingerprint=manifest.fingerprint)
         raise TargetExists(target=target, reason=reason, context=others)
@@ -225,6 +225,11 @@ class Making(ABC):
         except WeightsmithError as error:
             return [str(error)]
         return problems
+
+
+def _is_other_delta(plan: Plan, manifest: Manifest) -> bool:
+    """Whether a delta is to be made where another plan has made one."""
+    return plan.verb == manifest.verb == "make-delta" and plan.digest != manifest.plan
 
 
 def _manifest_state(target: Path) -> fs.Identity | None:

@@ -27,6 +27,7 @@ from weightsmith.errors import (
     Mismatch,
     NoWeights,
     OptionMeaningless,
+    OtherDeltaThere,
     TargetExists,
     TargetIsInput,
     VerificationFailed,
@@ -444,7 +445,7 @@ def test_anything_else_in_the_way_is_left_unless_it_may_be_replaced(
     pair: tuple[Path, Path, Path],
 ) -> None:
     base, target, delta = pair
-    with pytest.raises(TargetExists, match="another plan"):
+    with pytest.raises(OtherDeltaThere, match="another plan"):
         make_delta(base, target, delta, base_id="org/name@1")
     flip(next(delta.glob("delta-*")), 20_000)
     with pytest.raises(TargetExists, match="damaged"):

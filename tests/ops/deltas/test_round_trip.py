@@ -20,7 +20,7 @@ from tests.support.delta_models import (
 )
 from tests.support.folders import assert_same_bits, load, write_model
 from weightsmith.engine.options import Options
-from weightsmith.errors import TargetExists
+from weightsmith.errors import OtherDeltaThere
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
 from weightsmith.ops.make_delta import MadeDelta, make_delta
 from weightsmith.plan.exact_record import DeltaRecord
@@ -100,7 +100,7 @@ def test_an_index_that_was_changed_makes_another_delta(tmp_path: Path) -> None:
     make_delta(base, target, tmp_path / "delta")
     index = target / "model.safetensors.index.json"
     index.write_text(index.read_text() + "\n")
-    with pytest.raises(TargetExists, match="another plan"):
+    with pytest.raises(OtherDeltaThere, match="another plan"):
         make_delta(base, target, tmp_path / "delta")
 
 
