@@ -51,6 +51,7 @@ docs: $(READY) ## Write the generated pages anew
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m tests.support.bad_input.page
 	$(BIN)/python -m tests.support.training_page
+	$(BIN)/python -m tests.support.merge_matrix
 
 clean: ## Remove what was built, .venv too
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -135,6 +135,27 @@ class ConfirmationNeeded(UsageFault):
     hint = "if that is what you want, say so: `yes=True`"
 
 
+class WeightsNeedOnce(UsageFault):
+    """Weights or a scale were given for what peft rounds, which has none when it merges."""
+
+    message = "weights and a scale cannot go with `rounding=peft`"
+    hint = "leave out `rounding=peft`: the weighted sum is rounded once"
+
+
+class WeightsInvalid(UsageFault):
+    """There is not one finite weight for each adapter."""
+
+    message = "{count} adapter(s) need as many finite weights, not {weights}"
+    hint = "give one for each adapter, in the order of the adapters"
+
+
+class LabelsUnused(UsageFault):
+    """Labels were given, and no adapter brings a classifier that would have any."""
+
+    message = "no adapter brings a classifier, whose labels would be {labels}"
+    hint = "leave out `labels`"
+
+
 class NoTargetName(UsageFault):
     """No target was named and none follows from the delta's name."""
 
@@ -943,6 +964,13 @@ class AdapterDoesNotFit(Mismatch):
 
     message = "the adapter {adapter} does not fit the base {base}: {count} problem(s)"
     hint = "is this the base that the adapter was trained on?"
+
+
+class LabelsDoNotFit(Mismatch):
+    """As many different labels as the classifier has rows are needed."""
+
+    message = "{tensor} of {adapter} has {count} labels, not {given}"
+    hint = "name each of them once, in the order of the rows: `labels=A,B`"
 
 
 class DtypeNotStorable(Mismatch):

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from weightsmith.codecs.base import Range, Work
-from weightsmith.codecs.lora import BLOCK_ROWS, Lora
-from weightsmith.codecs.lora_steps import Step, format_steps, parse_steps
+from weightsmith.codecs.lora.codec import Lora
+from weightsmith.codecs.lora.deltas import BLOCK_ROWS
+from weightsmith.codecs.lora.steps import Flag, Step, format_steps, parse_steps
 from weightsmith.errors import DtypeNotSummable
 from weightsmith.formats.tensors import TensorInfo, dtype_bits
 
+DORA: frozenset[Flag] = frozenset({"dora"})
 CODES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 TORCH = {code: dtype for dtype, code in CODES.items()}
 
@@ -224,7 +226,7 @@ def test_bytes_are_refused(place: int) -> None:
     "steps, text",
     [
         ([Step("linear", 2.0)], "linear*2.0"),
-        ([Step("embedding", 1 / 3, dora=True)], "embedding+dora*0.3333333333333333"),
+        ([Step("embedding", 1 / 3, DORA)], "embedding+dora*0.3333333333333333"),
         ([Step("bias", 1e-05), Step("rows", rows=(7, 8, 9, 3, 2))], "bias*1e-05; rows:7-9,3,2"),
         ([Step("rows", rows=(0,))], "rows:0"),
     ],
@@ -235,6 +237,8 @@ def test_steps_are_spelt_and_read_back(steps: list[Step], text: str) -> None:
 
 
 def test_many_steps_are_read_back_with_their_exact_scales() -> None:
-    kinds = itertools.product(["linear", "transposed", "embedding"], [False, True], [0.1, 7 / 3])
-    steps = [Step(kind, scale, dora=dora) for kind, dora, scale in kinds]  # type: ignore[arg-type]
+    kinds = itertools.product(
+        ["linear", "transposed", "embedding"], [frozenset(), DORA], [0.1, 7 / 3]
+    )
+    steps = [Step(kind, scale, flags) for kind, flags, scale in kinds]  # type: ignore[arg-type]
     assert list(parse_steps(format_steps(steps))) == steps

@@ -233,7 +233,7 @@ def _read_fields(kind: Any, table: Mapping[str, object], where: str, faults: lis
     faults.extend(
         f"{where}: no {name}"
         for name, field in fields.items()
-        if name not in table and field.default is dataclasses.MISSING
+        if name not in table and field.default is field.default_factory is dataclasses.MISSING
     )
     values = {
         name: _read(hints[name], raw, f"{where}.{name}", faults)

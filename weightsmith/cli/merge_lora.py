@@ -25,6 +25,7 @@ from weightsmith.ops import merge_lora as ops
     examples=[
         "weightsmith merge-lora --base ./llama-7b --lora ./alpaca-lora-7b --target ./alpaca-7b",
         "weightsmith merge-lora --base ./llama-7b --lora ./first --lora ./second --target ./both",
+        "weightsmith merge-lora --base ./7b --lora ./a --weight .7 --lora ./b --weight .3 -o ./ab",
     ],
     aliases={
         "base-model-path": "base",
@@ -44,6 +45,30 @@ from weightsmith.ops import merge_lora as ops
     multiple=True,
     required=True,
     help="An adapter; repeatable, each applied to the result of the one before.",
+)
+@option(
+    "--weight",
+    "weights",
+    group=INPUTS,
+    type=float,
+    multiple=True,
+    metavar="W",
+    help="What an adapter is multiplied with: one for each --lora, in their order. Then they are "
+    "summed, and rounded once.",
+)
+@option(
+    "--scale",
+    group=INPUTS,
+    type=float,
+    default=1.0,
+    metavar="S",
+    help="What all adapters are multiplied with.",
+)
+@option(
+    "--labels",
+    group=INPUTS,
+    metavar="A,B",
+    help="What the labels are called of a classifier that an adapter brings.",
 )
 @output_option("--target", "target")
 @option(
@@ -69,12 +94,15 @@ def command(
     base: str,
     loras: tuple[str, ...],
     target: str,
+    weights: tuple[float, ...],
+    scale: float,
+    labels: str | None,
     rounding: ops.Rounding,
     dtype: ops.MergedDType,
     dtype_all: bool,
     run: Run,
 ) -> int:
-    """Merge LoRA adapters into their base model, on files alone.
+    """Merge adapters (LoRA and its like) into their base model, on files alone.
 
     Works shard by shard in flat memory, without a model object, and verifies what it wrote. An
     adapter tensor that finds no place in the base is an error.
@@ -83,6 +111,9 @@ def command(
         run.located(output, base),
         [run.located(output, lora, kind="adapter") for lora in loras],
         target,
+        weights=weights,
+        scale=scale,
+        labels=[label.strip() for label in labels.split(",")] if labels else (),
         rounding=rounding,
         dtype=dtype,
         dtype_all=dtype_all,

@@ -14,7 +14,8 @@ _CODECS: Final = {
     "exact@1": "weightsmith.codecs.exact.codec:Exact",
     "join@1": "weightsmith.codecs.join:Join",
     "keystream-file@1": "weightsmith.codecs.keystream_file:KeystreamFile",
-    "lora@1": "weightsmith.codecs.lora:Lora",
+    "lora@1": "weightsmith.codecs.lora.codec:Lora",
+    "regroup@1": "weightsmith.codecs.regroup:Regroup",
     "subtract@1": "weightsmith.codecs.add:Subtract",
     "xor-file@1": "weightsmith.codecs.xor_file:XorFile",
 }

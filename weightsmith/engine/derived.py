@@ -1,10 +1,11 @@
 """A checkpoint that is nowhere written: its tensors are made by rules as they are read."""
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor, WeightFile
@@ -23,12 +24,18 @@ from weightsmith.errors import ShardTruncated
 from weightsmith.formats.tensors import StoredTensor
 from weightsmith.plan.model import TensorPlan, rules_digest
 
+_KEPT_STATES: Final = 4
+"""Tensors whose rules' states are kept, of those that were read last: readers go from tensor to
+tensor, some of them on the next already, and come back to no old one.
+"""
+
 
 class Derived(Checkpoint):
     """Tensors by name, each made by a rule from the ranges of `inputs` that it needs.
 
     Whatever takes a checkpoint takes this one.
-    Memory: beside the reader's buffer, what the rule reads for that range, once a thread.
+    Memory: beside the reader's buffer, what the rule reads for that range, once a thread, and the
+    states of the rules of a few tensors.
     """
 
     def __init__(
@@ -47,6 +54,8 @@ class Derived(Checkpoint):
         self._inputs = inputs
         self._contents = sidecars
         self._own = threading.local()
+        self._recent: OrderedDict[str, None] = OrderedDict()
+        self._noting = threading.Lock()
         super().__init__(
             label=label,
             directory=directory,
@@ -92,6 +101,17 @@ class Derived(Checkpoint):
             part = Range(max(whole.start, start), whole.stop)
             out = buffer[part.start - start : part.stop - start]
             self._works[name].make(part, self._buffers(), out)
+        self._note_use(name)
+
+    def _note_use(self, name: str) -> None:
+        """Keep the state of a tensor's rule, and let go of the one that was used least lately."""
+        with self._noting:
+            self._recent[name] = None
+            self._recent.move_to_end(name)
+            old = self._recent.popitem(last=False)[0] if len(self._recent) > _KEPT_STATES else None
+        if old is not None:
+            # Whoever is at work with it has its own reference.
+            self._works[old].forget()
 
     @property
     def sequential(self) -> bool:

@@ -73,6 +73,12 @@ class TensorWork:
             self._work = replace(self._work, state=None)
             return True
 
+    def forget(self) -> None:
+        """Let go of the state; it is made again when it is asked for again."""
+        with self._lock:
+            self._work = replace(self._work, state=None)
+            self._prepared = False
+
     def drop_cache(self, *, everything: bool) -> None:
         """Give back the page cache of what the tensor was made from: what it did not hold before,
         or `everything`.

@@ -1,6 +1,6 @@
-"""What the ``adapter_config.json`` of a LoRA adapter says.
+"""What the ``adapter_config.json`` of an adapter says.
 
-Source: peft 0.21 ``LoraConfig``, ``get_pattern_key``.
+Source: peft 0.21 ``LoraConfig`` and its like, ``get_pattern_key``.
 """
 
 import math
@@ -8,77 +8,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, get_args
 
 from weightsmith.errors import AdapterConfigInvalid, AdapterNotMergeable
+from weightsmith.formats.adapter_settings import KNOWN, PLAIN_INITS, WHY_NOT, AdapterKind
 from weightsmith.formats.strict_json import parse_json
 
 Number = TypeVar("Number", int, float)
 
-_READ: Final = frozenset(
-    {
-        "alpha_pattern",
-        "base_model_name_or_path",
-        "fan_in_fan_out",
-        "init_lora_weights",
-        "lora_alpha",
-        "peft_type",
-        "r",
-        "rank_pattern",
-        "trainable_token_indices",
-        "use_dora",
-        "use_rslora",
-    }
-)
-"""Settings that `parse_adapter_config` reads."""
-_HARMLESS: Final = frozenset(
-    {
-        "auto_mapping",
-        "bias",
-        "corda_config",
-        "ensure_weight_tying",
-        "eva_config",
-        "exclude_modules",
-        "inference_mode",
-        "layers_pattern",
-        "layers_to_transform",
-        "loftq_config",
-        "lora_bias",
-        "lora_dropout",
-        "lora_ga_config",
-        "megatron_core",
-        "merge_weights",
-        "modules_to_save",
-        "peft_version",
-        "qalora_group_size",
-        "revision",
-        "runtime_config",
-        "target_modules",
-        "task_type",
-    }
-)
-"""Settings that say how the adapter was trained, or what the tensors' own names say again."""
-_WHY_NOT: Final[Mapping[str, str]] = {
-    "alora_invocation_tokens": "its effect begins in the middle of a prompt",
-    "arrow_config": "it chooses among adapters token by token",
-    "enable_lora": "it merges projections in a way of 2023 that peft no longer knows",
-    "kasa_config": "it was trained on a base whose weights had been changed first",
-    "layer_replication": "it was trained on layers that the base's files do not have",
-    "megatron_config": "it was trained on Megatron's layers",
-    "target_parameters": "it changes fused tensors, such as all experts of a layer in one",
-    "use_qalora": "it changes groups of columns of a quantised base",
-}
-"""What the settings mean that are refused; any other that is unknown and not empty is too."""
 _LARGEST: Final = 10**9
 """No rank and no alpha is larger, and arithmetic with them cannot overflow."""
-_PLAIN_INITS: Final = frozenset({"true", "false", "gaussian", "eva", "orthogonal"})
-"""Values of ``init_lora_weights`` that leave the base's weights as they were."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
     """The settings that decide what an adapter's tensors do."""
 
+    kind: AdapterKind
     rank: int
     alpha: float
     rank_pattern: Mapping[str, int]
@@ -91,6 +37,18 @@ class AdapterConfig:
     """Which rows the trainable tokens are, by module; under ``""`` those of any other module."""
     base: str
     """The model that the adapter was trained on, as the trainer named it; may be empty."""
+    parameters: tuple[str, ...] = ()
+    """Ends of the names of parameters that were trained themselves, and not as a layer's weight."""
+    task_type: str = ""
+    """Peft's word for what the model is for: ``CAUSAL_LM``, ``SEQ_CLS``."""
+    peft_version: str = ""
+    """Empty before peft 0.18, which began to write it."""
+    size: int = 0
+    """AdaLoRA: the rank at the beginning. VB-LoRA: how many vectors are mixed. OFT: columns that
+    are turned together, or 0.
+    """
+    terms: int = 0
+    """OFT: of how many terms of a series a rotation is made; 0 where it is exact."""
 
     def rank_of(self, module: str) -> int:
         """The rank that the config gives to a module."""
@@ -119,40 +77,61 @@ def parse_adapter_config(raw: bytes, file: Path, adapter: str) -> AdapterConfig:
     config = parse_json(raw, file, bom_allowed=True)
     if not isinstance(config, dict):
         raise AdapterConfigInvalid(file=file, reason="it is not an object")
-    kind = config.get("peft_type")
-    if kind is None:
-        raise AdapterConfigInvalid(file=file, reason="it has no peft_type")
-    if kind != "LORA":
-        raise AdapterNotMergeable(adapter=adapter, feature=f"peft_type {kind}")
-    _require_plain(config, adapter)
+    kind = _kind(config.get("peft_type"), file, adapter)
+    _require_plain(config, kind, adapter)
+    lycoris = kind in {"LOHA", "LOKR"}
+    ranked = kind not in {"IA3", "OFT"}
+    scaled = kind not in {"IA3", "OFT", "VERA", "VBLORA"}
+    # AdaLoRA's patterns say which of a layer's ranks are left, which its tensors show.
+    patterns = {"alpha_pattern": {}, "rank_pattern": {}} if kind == "ADALORA" else config
+    alpha = "alpha" if lycoris else "lora_alpha"
+    sizes = {"ADALORA": "init_r", "VBLORA": "topk"}
+    terms = config.get("num_cayley_neumann_terms") if config.get("use_cayley_neumann") else 0
     return AdapterConfig(
-        rank=_rank(config.get("r"), "r", file),
-        alpha=_number(config.get("lora_alpha"), "lora_alpha", file),
+        kind=kind,
+        rank=_rank(config.get("r"), "r", file) if ranked else 1,
+        alpha=_number(config.get(alpha), alpha, file) if scaled else 1,
         rank_pattern={
             key: _rank(value, f"rank_pattern of {key}", file)
-            for key, value in _pattern(config, "rank_pattern", file).items()
+            for key, value in _pattern(patterns, "rank_pattern", file).items()
         },
         alpha_pattern={
             key: _number(value, f"alpha_pattern of {key}", file)
-            for key, value in _pattern(config, "alpha_pattern", file).items()
+            for key, value in _pattern(patterns, "alpha_pattern", file).items()
         },
         rslora=_flag(config, "use_rslora", file),
         dora=_flag(config, "use_dora", file),
         fan_in_fan_out=_flag(config, "fan_in_fan_out", file),
         token_rows=_token_rows(config.get("trainable_token_indices"), file),
         base=str(config.get("base_model_name_or_path") or ""),
+        parameters=_names(config, "target_parameters", file),
+        task_type=str(config.get("task_type") or ""),
+        peft_version=str(config.get("peft_version") or ""),
+        size=_rank(config.get(sizes[kind]), sizes[kind], file) if kind in sizes else 0,
+        terms=_rank(terms, "num_cayley_neumann_terms", file) if terms != 0 else 0,
     )
 
 
-def _require_plain(config: Mapping[str, object], adapter: str) -> None:
+def _kind(value: object, file: Path, adapter: str) -> AdapterKind:
+    if value is None:
+        raise AdapterConfigInvalid(file=file, reason="it has no peft_type")
+    for kind in get_args(AdapterKind):
+        if value == kind:
+            return kind  # type: ignore[no-any-return]  # one of the literals
+    raise AdapterNotMergeable(adapter=adapter, feature=f"peft_type {value}")
+
+
+def _require_plain(config: Mapping[str, object], kind: AdapterKind, adapter: str) -> None:
     """Raises: AdapterNotMergeable, naming every setting that is refused."""
     refused = {
-        key: _WHY_NOT.get(key, "this version of weightsmith does not know how to merge it")
-        for key in sorted(config.keys() - _READ - _HARMLESS)
+        key: WHY_NOT.get(key, "this version of weightsmith does not know how to merge it")
+        for key in sorted(config.keys() - KNOWN[kind])
         if config[key]
     }
+    if kind == "VERA" and config.get("save_projection") is False:
+        refused["save_projection false"] = "its random projections are not in its file"
     init = config.get("init_lora_weights", True)
-    if str(init).lower() not in _PLAIN_INITS:
+    if str(init).lower() not in PLAIN_INITS:
         refused[f"init_lora_weights {init}"] = "it changes the base's weights before training"
     if refused:
         hint = None
@@ -204,6 +183,13 @@ def _flag(config: Mapping[str, object], key: str, file: Path) -> bool:
     if not isinstance(value, bool):
         raise AdapterConfigInvalid(file=file, reason=f"{key} is {value!r}, not true or false")
     return value
+
+
+def _names(config: Mapping[str, object], key: str, file: Path) -> tuple[str, ...]:
+    value = config.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise AdapterConfigInvalid(file=file, reason=f"{key} is {value!r}, not a list of names")
+    return tuple(value)
 
 
 def _token_rows(value: object, file: Path) -> dict[str, tuple[int, ...]]:

@@ -1,29 +1,53 @@
-"""What the names of a LoRA adapter's tensors mean.
+"""What the names of an adapter's tensors mean.
 
 Source: peft 0.21 ``get_peft_model_state_dict``, and the files that its releases since 0.2 wrote.
 """
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, cast, get_args
 
-PartKind = Literal[
+FactorKind = Literal[
     "lora_A",
     "lora_B",
+    "lora_E",
     "lora_embedding_A",
     "lora_embedding_B",
     "lora_magnitude_vector",
-    "lora_bias",
-    "token_rows",
-    "base_layer",
-    "whole",
-    "original",
+    "hada_w1_a",
+    "hada_w1_b",
+    "hada_w2_a",
+    "hada_w2_b",
+    "lokr_w1",
+    "lokr_w1_a",
+    "lokr_w1_b",
+    "lokr_w2",
+    "lokr_w2_a",
+    "lokr_w2_b",
+    "ia3_l",
+    "oft_R",
+    "vera_lambda_b",
+    "vera_lambda_d",
+    "vblora_logits_A",
+    "vblora_logits_B",
 ]
+"""Tensors that a layer's change is made of, by the names that peft gives them."""
+SharedKind = Literal["vera_A", "vera_B", "vblora_vector_bank"]
+"""Tensors that all layers' changes are made of."""
+PartKind = (
+    FactorKind | SharedKind | Literal["lora_bias", "token_rows", "base_layer", "whole", "original"]
+)
 
-_PREFIX: Final = "base_model.model."
+_PREFIXES: Final = ("base_model.model.", "module.", "_orig_mod.")
+"""What peft, data parallel training and torch.compile put before names."""
+_SPELT: Final = {"lora_down": "lora_A", "lora_up": "lora_B", "lora_a": "lora_A", "lora_b": "lora_B"}
+"""What others than peft call the factors."""
 _FACTOR: Final = re.compile(
-    r"(?P<module>.+)\.(?P<kind>lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))"
+    rf"(?P<module>.+)\.(?P<kind>{'|'.join((*get_args(FactorKind), *_SPELT))})"
     r"(?:\.(?!(?:weight|bias)$)[^.]+)?(?:\.(?P<leaf>weight|bias))?"
+)
+_SHARED: Final = re.compile(
+    rf"(?:base_model\.)?(?P<kind>{'|'.join(get_args(SharedKind))})(?:\.[^.]+)?"
 )
 _TOKEN_ROWS: Final = re.compile(r"(.+)\.token_adapter\.trainable_tokens_delta(?:\.[^.]+)?")
 
@@ -47,12 +71,13 @@ def parse_part(name: str) -> Part:
     Names may carry the prefix or not, and the adapter's own name (``lora_A.default.weight``) or
     not. What is no other kind is a tensor stored whole.
     """
-    while name.startswith(_PREFIX):
-        name = name.removeprefix(_PREFIX)
+    if match := _SHARED.fullmatch(name.removeprefix(_PREFIXES[0])):
+        return Part("", cast("SharedKind", match["kind"]))
+    name = _without_wrappers(name)
     if match := _FACTOR.fullmatch(name):
         if match["kind"] == "lora_B" and match["leaf"] == "bias":
             return Part(f"{match['module']}.bias", "lora_bias")
-        kind: PartKind = match["kind"]  # type: ignore[assignment]  # the expression's own words
+        kind = cast("FactorKind", _SPELT.get(match["kind"], match["kind"]))
         return Part(f"{match['module']}.weight", kind)
     if match := _TOKEN_ROWS.fullmatch(name):
         return Part(f"{match[1]}.weight", "token_rows")
@@ -64,3 +89,14 @@ def parse_part(name: str) -> Part:
     for words in (".modules_to_save.default.", ".modules_to_save."):
         name = name.replace(words, ".")
     return Part(name, "whole")
+
+
+def _without_wrappers(name: str) -> str:
+    """The name as the model that was wrapped has it."""
+    found = True
+    while found:
+        found = False
+        for prefix in _PREFIXES:
+            found |= name.startswith(prefix)
+            name = name.removeprefix(prefix)
+    return name.replace("._orig_mod.", ".")

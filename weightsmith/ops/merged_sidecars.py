@@ -12,13 +12,12 @@ def merged_sidecars(
     base: Checkpoint,
     loras: Mapping[str, Checkpoint],
     outputs: Sequence[TensorInfo],
-    *,
-    parted: bool,
+    settings: Mapping[str, object],
 ) -> Sidecars:
     """The base's files; of the last adapter that brings a vocabulary, its whole tokenizer instead.
 
-    The config is made to say how many tokens there are, where adapters changed that, and, where
-    `parted`, that the output layer is no longer tied to the input embedding.
+    The config is made to say how many tokens there are, where adapters changed that, and what
+    `settings` are.
     Raises: JsonInvalid, if the config is none.
     """
     origins = dict.fromkeys(base.sidecars, "base")
@@ -30,12 +29,10 @@ def merged_sidecars(
             origins |= dict.fromkeys(tokenizer, role)
         elif tokenizer:
             notes.append(f"{role}: {', '.join(tokenizer)} without a vocabulary: left")
-    settings: dict[str, object] = {}
+    true = dict(settings)
     rows = embedding_rows(outputs)
     if rows is not None and rows != base.embedding_rows:
-        settings["vocab_size"] = rows
-    if parted:
-        settings["tie_word_embeddings"] = False
+        true["vocab_size"] = rows
     return publish_sidecars(
-        {"base": base, **loras}, origins, outputs, notes=tuple(notes), settings=settings
+        {"base": base, **loras}, origins, outputs, notes=tuple(notes), settings=true
     )

@@ -1,40 +1,36 @@
 """Pair the tensors of adapters with those of a base: what each output tensor is made of."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from weightsmith.catalogue.experts import ExpertFamily, expert_family
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS
 from weightsmith.checkpoint.tied import HEADS
-from weightsmith.codecs.lora_steps import Step, grown_rows
+from weightsmith.codecs.lora.steps import Experts, Step, grown_rows
 from weightsmith.formats.adapter import AdapterConfig
 from weightsmith.formats.adapter_parts import parse_part
 from weightsmith.formats.tensors import SUMMABLE, TensorInfo
-from weightsmith.plan.adapter_steps import FINDERS, Change
+from weightsmith.plan.adapter_experts import expert_modules, expert_steps, is_parameter
+from weightsmith.plan.adapter_heads import Head, find_head, is_value_head
+from weightsmith.plan.adapter_kinds import adalora, ia3, loha, lokr, oft, vblora, vera
+from weightsmith.plan.adapter_names import Names
+from weightsmith.plan.adapter_steps import Change, Found, bias, product, token_rows
 from weightsmith.plan.model import InputTensor
 
-RENAMED: Final = (
-    ("", ""),
-    ("model.", ""),
-    ("", "model."),
-    ("transformer.", ""),
-    ("", "transformer."),
-    ("model.language_model.", "language_model.model."),
-    ("model.language_model.", "model."),
-    ("", "language_model."),
-    ("lm_head.", "embed_out."),
-)
-"""How a module's name in memory (first) may begin otherwise in the base's files (second).
-
-A base saved without its head lacks the first word (``h.0.attn`` for ``transformer.h.0.attn``), an
-adapter trained without it too; models of several modalities, and GPT-NeoX's output layer, were
-renamed in transformers 5.
-"""
 _TWICE: Final = ("whole", "lora_magnitude_vector")
 """What peft itself may save under two names: as what was trained, and with the layer as it is."""
-_ROUTER: Final = (".mlp.gate.", ".block_sparse_moe.gate.")
-"""Mixtral's router, likewise."""
+_FINDERS: Final[tuple[Callable[[TensorInfo, Change, AdapterConfig], Found], ...]] = (
+    product,
+    *(adalora, loha, lokr, vera, vblora),
+    *(ia3, oft),
+    bias,
+    token_rows,
+)
+"""Each looks for one kind of step that changes a tensor; in the order in which they are done."""
+_SHARED: Final = {"vera_lambda_d": ("vera_A", "vera_B"), "vblora_logits_A": ("vblora_vector_bank",)}
+"""What a layer's change takes besides, of the tensors that all layers share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +40,8 @@ class Adapter:
     role: str
     config: AdapterConfig
     tensors: Mapping[str, TensorInfo]
+    weight: float = 1.0
+    """What everything that it adds is multiplied with."""
     same_head: bool = False
     """Whether it holds input embedding and output layer whole, or what a product for the embedding
     starts from, and both are the same bytes.
@@ -60,6 +58,8 @@ class Chain:
     steps: tuple[Step, ...] = ()
     inputs: tuple[InputTensor, ...] = ()
     """What the steps take."""
+    experts: Experts | None = None
+    """Which experts the tensor holds, where an adapter changes all of a layer at once."""
 
 
 @dataclass(slots=True)
@@ -74,12 +74,24 @@ class Merging:
     """Input embedding, and the name that the output layer will have that is tied to it for now."""
     dropped: tuple[str, ...] = ()
     """Known buffers of the base, left out."""
+    family: ExpertFamily | None = None
+    """How models like this one hold their experts, where that is known."""
+    model_type: str = ""
+    """As the base's config has it, for what is told to the user."""
+    head: Head | None = None
+    """The classifier that took the output layer's place, where an adapter brought one."""
+    grouped: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Names of factors that are taken expert by expert, and of how many experts; by role."""
     parted: bool = False
     """Whether they were tied and are no longer."""
     problems: list[str] = field(default_factory=list)
     """Why an adapter does not fit, as sentences."""
     notes: list[str] = field(default_factory=list)
     """What the user should know, as sentences."""
+
+    def holds(self, name: str) -> bool:
+        """Whether there is such a tensor, or can be, where it is tied to another for now."""
+        return name in self.chains or (self.tied is not None and name == self.tied[1])
 
     @property
     def uneven(self) -> list[str]:
@@ -90,9 +102,16 @@ class Merging:
         return [f"{name} would have {count} rows" for name, count in sorted(rows.items())]
 
 
-def begin(base: Mapping[str, TensorInfo], *, tied: bool, head: str = "") -> Merging:
+def begin(
+    base: Mapping[str, TensorInfo],
+    *,
+    tied: bool,
+    head: str = "",
+    config: Mapping[str, object] | None = None,
+) -> Merging:
     """The base as it is; `tied` says that its output layer, which is not among these tensors, is
-    its input embedding, and `head` what it is called, where its files say that.
+    its input embedding, and `head` what it is called, where its files say that. By its `config` it
+    is known how it holds experts.
     """
     chains = {
         name: Chain(info, InputTensor("base", info))
@@ -112,6 +131,8 @@ def begin(base: Mapping[str, TensorInfo], *, tied: bool, head: str = "") -> Merg
         ),
         tied=(embedding, head or f"{prefix}{HEADS[0]}") if embedding and tied else None,
         dropped=tuple(sorted(base.keys() - chains.keys())),
+        family=expert_family(config or {}),
+        model_type=str((config or {}).get("model_type", "")),
     )
 
 
@@ -121,51 +142,133 @@ def add(merging: Merging, adapter: Adapter, *, as_peft: bool) -> None:
     Where the output layer is tied to the input embedding and the adapter changes one of them, the
     two part, for so it was trained. With `as_peft` a product for either changes both, as in peft.
     """
-    changes = _placed(merging, adapter)
+    names = Names(merging.holds, merging.family.renamed if merging.family else {})
+    named = _by_name(merging, adapter)
+    experts = expert_modules(named, adapter.config, merging.family)
+    _add_head(merging, adapter, named, names)
+    changes = _placed(merging, adapter, named, names)
     for target, change in _parted(merging, adapter, changes, as_peft=as_peft):
         changed = _changed(merging, merging.chains[target], change, adapter)
         if isinstance(changed, str):
             merging.problems.append(changed)
         else:
             merging.chains[target] = changed
+    _add_experts(merging, adapter, experts, names)
+    merging.notes += names.notes(adapter.role)
 
 
-def _placed(merging: Merging, adapter: Adapter) -> dict[str, Change]:
-    """Each tensor of the adapter under the base's tensor that it changes."""
-    changes: dict[str, Change] = {}
-    problems = merging.problems
+def _by_name(merging: Merging, adapter: Adapter) -> dict[str, Change]:
+    """The adapter's tensors by the name that it has for the tensor that they change."""
+    named: dict[str, Change] = {}
     copies = 0
     # The plain name first: the same tensor may follow as `modules_to_save`, and is left then.
     for name, info in sorted(adapter.tensors.items(), key=lambda each: len(each[0])):
         part = parse_part(name)
-        target = _place(part.tensor, merging)
         if part.kind == "original":
             copies += 1
             continue
-        if target is None:
-            problems.append(f"no {part.tensor} in the base for {name}")
-            continue
-        parts = changes.setdefault(target, Change(part.module, {})).parts
+        parts = named.setdefault(part.tensor, Change(part.module, {})).parts
         if part.kind not in parts:
             parts[part.kind] = info
         elif part.kind in _TWICE:
             copies += 1
         else:
-            problems.append(f"{part.kind} of {part.tensor} is there twice, once as {name}")
+            merging.problems.append(f"{part.kind} of {part.tensor} is there twice, once as {name}")
     if copies:
         merging.notes.append(f"{adapter.role} holds {copies} second copies of tensors: left")
+    return named
+
+
+def _add_head(merging: Merging, adapter: Adapter, named: dict[str, Change], names: Names) -> None:
+    """Take heads that the base lacks out of `named`: a classifier takes the place of the output
+    layer, a value head is no part of a plain model.
+    """
+    values = [name for name, change in named.items() if is_value_head(name, change.parts)]
+    if values:
+        merging.notes.append(
+            f"{adapter.role} holds a value head ({', '.join(values)}), which is no part of a plain "
+            "model: left out"
+        )
+    wholes = {
+        name: change.parts["whole"]
+        for name, change in named.items()
+        if change.parts.keys() == {"whole"} and name not in values and not names.place(name)
+    }
+    head, tensors = find_head(wholes, adapter.role, adapter.config.task_type)
+    for name in (*values, *tensors):
+        named.pop(name)
+    if head is None:
+        return
+    outputs = [name for name in merging.chains if name.endswith(HEADS)]
+    at = [*outputs, *(n for n in merging.chains if n.endswith(INPUT_EMBEDDINGS)), *merging.chains]
+    dtype = merging.chains[at[0]].output.dtype
+    for name in outputs:
+        del merging.chains[name]
+    merging.vocabulary -= set(outputs)
+    merging.tied, merging.head = None, head
+    for name, info in tensors.items():
+        output = TensorInfo(name, dtype, info.shape)
+        merging.chains[name] = Chain(output, InputTensor(adapter.role, info))
+    left = f" in place of {', '.join(outputs)}" if outputs else ""
+    merging.notes.append(
+        f"{adapter.role} brings a head, {', '.join(tensors)}{left}: {head.labels} label(s)"
+    )
+
+
+def _placed(
+    merging: Merging, adapter: Adapter, named: dict[str, Change], names: Names
+) -> dict[str, Change]:
+    """The changes by the base's tensors that they are for."""
+    changes: dict[str, Change] = {}
+    shared = named.pop("", Change("", {})).parts
+    for name, change in named.items():
+        target = names.place(name)
+        if target is None:
+            merging.problems += [
+                f"no {name} in the base for {info.name}" for info in change.parts.values()
+            ]
+            continue
+        change.is_parameter = is_parameter(change.module, adapter.config)
+        for kind, others in _SHARED.items():
+            if kind in change.parts:
+                change.parts |= {other: shared[other] for other in others if other in shared}
+        if target in changes:
+            merging.problems.append(f"{name} and {changes[target].module} are both {target}")
+        changes[target] = change
+        scales = change.parts.get("ia3_l")
+        biased = names.place(f"{change.module}.bias") if scales is not None else None
+        if scales is not None and scales.shape[1:] == (1,) and biased:
+            changes[biased] = Change(change.module, {"ia3_l": scales})
     return changes
 
 
-def _place(name: str, merging: Merging) -> str | None:
-    """The output tensor that an adapter means by a name."""
-    for memory, files in RENAMED:
-        if name.startswith(memory):
-            target = files + name.removeprefix(memory)
-            for each in (target, target.replace(*_ROUTER)):
-                if each in merging.chains or (merging.tied and each == merging.tied[1]):
-                    return each
-    return None
+def _add_experts(
+    merging: Merging, adapter: Adapter, modules: dict[str, list[Change]], names: Names
+) -> None:
+    """Put what is done to experts behind what is there."""
+    if modules and merging.family is None:
+        first = next(iter(modules))
+        merging.problems.append(
+            f"{first} holds all experts of a layer as one, and how models of type "
+            f"{merging.model_type or 'unknown'} store them is not known"
+        )
+        return
+    if merging.family is None:
+        return
+    infos = {name: chain.output for name, chain in merging.chains.items()}
+    for found in expert_steps(modules, adapter.config, merging.family, names, infos):
+        if isinstance(found, str):
+            merging.problems.append(found)
+            continue
+        if found.experts:
+            grouped = merging.grouped.setdefault(adapter.role, {})
+            grouped[found.b.name] = found.experts.count
+        chain = replace(merging.chains[found.target], experts=found.experts)
+        behind = _behind(merging, chain, found.step, (found.a, found.b), adapter)
+        if isinstance(behind, str):
+            merging.problems.append(behind)
+        else:
+            merging.chains[found.target] = behind
 
 
 def _parted(
@@ -216,26 +319,48 @@ def _changed(merging: Merging, chain: Chain, change: Change, adapter: Adapter) -
         same = stored.dtype == chain.output.dtype or {stored.dtype, chain.output.dtype} <= SUMMABLE
         if stored.shape[int(grows) :] != chain.output.shape[int(grows) :] or not same:
             return f"{chain.output.name} is {chain.output} in the base, not {stored}"
+        if adapter.weight != 1 and "whole" in change.parts:
+            return f"{chain.output.name} is replaced as a whole, which cannot be weighted"
         output = replace(chain.output, shape=stored.shape)
         chain = Chain(output, InputTensor(adapter.role, stored))
-    for find in FINDERS:
+    used: set[str] = {info.name for info in (stored,) if info is not None}
+    for find in _FINDERS:
         found = find(chain.output, change, adapter.config)
         if isinstance(found, str):
             return found
         if found is None:
             continue
         step, infos = found
-        for info in (chain.start.info, *infos):
-            if info.dtype not in SUMMABLE:
-                return f"{info.name} is {info.dtype}, which is no float that can be added to"
-        rows = chain.output.shape[0]
-        grown = max(rows, grown_rows(step))
-        if grown > rows and not (grows and set(step.rows).issuperset(range(rows, grown))):
-            return f"{chain.output.name} has {rows} rows, and the adapter not all that it lacks"
-        chain = Chain(
-            output=replace(chain.output, shape=(grown, *chain.output.shape[1:])),
-            start=chain.start,
-            steps=(*chain.steps, step),
-            inputs=(*chain.inputs, *(InputTensor(adapter.role, info) for info in infos)),
-        )
+        used |= {info.name for info in infos}
+        behind = _behind(merging, chain, step, infos, adapter)
+        if isinstance(behind, str):
+            return behind
+        chain = behind
+    if left := {info.name for info in change.parts.values()} - used:
+        return f"{adapter.config.kind} adapters have no {', '.join(sorted(left))}"
     return chain
+
+
+def _behind(
+    merging: Merging, chain: Chain, step: Step, infos: tuple[TensorInfo, ...], adapter: Adapter
+) -> Chain | str:
+    """The chain with a step behind it, or why that cannot be."""
+    if adapter.weight != 1:
+        if step.dora or not (step.is_sum or step.kind == "bias"):
+            what = "DoRA" if step.dora else step.kind
+            return f"{chain.output.name}: {what} is no sum, and cannot be weighted"
+        step = step.weighted(adapter.weight)
+    for info in (chain.start.info, *infos):
+        if info.dtype not in SUMMABLE:
+            return f"{info.name} is {info.dtype}, which is no float that can be added to"
+    rows = chain.output.shape[0]
+    grown = max(rows, grown_rows(step))
+    grows = chain.output.name in merging.vocabulary
+    if grown > rows and not (grows and set(step.rows).issuperset(range(rows, grown))):
+        return f"{chain.output.name} has {rows} rows, and the adapter not all that it lacks"
+    return replace(
+        chain,
+        output=replace(chain.output, shape=(grown, *chain.output.shape[1:])),
+        steps=(*chain.steps, step),
+        inputs=(*chain.inputs, *(InputTensor(adapter.role, info) for info in infos)),
+    )

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,6 @@ def test_token_rows_are_named_for_all_or_by_module() -> None:
         ("layer_replication", [[0, 4], [2, 5]]),
         ("megatron_config", {"tensor_model_parallel_size": 2}),
         ("monteclora_config", {"num_samples": 8}),
-        ("target_parameters", ["experts.gate_up_proj"]),
         ("use_bdlora", {"nblocks": 2}),
         ("use_qalora", True),
         ("velora_config", {"num_groups": 64}),
@@ -127,14 +127,44 @@ def test_an_adapter_that_began_otherwise_is_merged(init: object) -> None:
 
 def test_all_refused_settings_are_named_at_once() -> None:
     with pytest.raises(AdapterNotMergeable) as caught:
-        parse(use_qalora=True, target_parameters=["experts.down_proj"])
+        parse(use_qalora=True, kasa_config={"beta": 1})
     assert len(caught.value.context) == 2
 
 
-@pytest.mark.parametrize("kind", ["IA3", "PREFIX_TUNING", "LOHA", "ADALORA"])
-def test_another_kind_of_adapter_is_refused_by_name(kind: str) -> None:
-    with pytest.raises(AdapterNotMergeable, match=f"peft_type {kind}"):
+@pytest.mark.parametrize("kind", ["PREFIX_TUNING", "LN_TUNING", "BOFT", ["LORA"]])
+def test_another_kind_of_adapter_is_refused_by_name(kind: object) -> None:
+    with pytest.raises(AdapterNotMergeable, match=re.escape(f"peft_type {kind}")):
         parse(peft_type=kind)
+
+
+@pytest.mark.parametrize(
+    "kind, setting, value, feature",
+    [
+        ("OFT", "coft", True, "coft"),
+        ("VBLORA", "save_only_topk_weights", True, "save_only_topk_weights"),
+        ("VERA", "save_projection", False, "save_projection false"),
+        ("IA3", "use_dora", True, "use_dora"),
+        ("LOHA", "of_tomorrow", 1, "of_tomorrow"),
+    ],
+)
+def test_a_setting_that_another_kind_does_not_have_is_refused_by_name(
+    kind: str, setting: str, value: object, feature: str
+) -> None:
+    written = {"peft_type": kind, "r": 4, "alpha": 8, "topk": 2, setting: value}
+    with pytest.raises(AdapterNotMergeable, match=feature):
+        parse_raw(json.dumps(written).encode())
+
+
+def test_every_setting_that_todays_peft_writes_of_other_kinds_is_known() -> None:
+    import peft
+
+    for kind in (peft.IA3Config, peft.LoHaConfig, peft.LoKrConfig, peft.OFTConfig, peft.VeraConfig):
+        written = dataclasses.asdict(kind())
+        assert parse_raw(json.dumps(written).encode()).kind == written["peft_type"]
+    written = dataclasses.asdict(peft.AdaLoraConfig(total_step=10))
+    assert parse_raw(json.dumps(written).encode()).size == written["init_r"]
+    written = dataclasses.asdict(peft.VBLoRAConfig())
+    assert parse_raw(json.dumps(written).encode()).size == written["topk"]
 
 
 @pytest.mark.parametrize(

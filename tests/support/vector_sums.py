@@ -1,0 +1,42 @@
+"""Hold a folder of tensors against what a vector's ``expected.json`` has of them."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+CODES = {
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int32: "I32",
+    torch.int64: "I64",
+}
+
+
+def tensor_sums(folder: Path) -> dict[str, str]:
+    """Dtype, shape and SHA-256 of every tensor, by name."""
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(file)
+    return {name: tensor_sum(tensor) for name, tensor in tensors.items()}
+
+
+def tensor_sum(tensor: Tensor) -> str:
+    """``BF16 [4, 8] 0a1b...``."""
+    raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    digest = hashlib.sha256(raw).hexdigest()[:32]
+    return f"{CODES[tensor.dtype]} {list(tensor.shape)} {digest}"
+
+
+def expected_sums(vector: Path, what: str) -> Mapping[str, str]:
+    """Those of one of a vector's results."""
+    found: Mapping[str, str] = json.loads((vector / "expected.json").read_text())[what]
+    return found

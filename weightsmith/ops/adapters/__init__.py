@@ -1,0 +1,1 @@
+"""What merging adapters takes beside the verb itself."""

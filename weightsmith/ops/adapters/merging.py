@@ -1,0 +1,91 @@
+"""What is made of a base's tensors by one adapter or several."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
+from weightsmith.checkpoint.layout import ADAPTER_CONFIG
+from weightsmith.checkpoint.tied import HEADS, tied_copies, ties_head
+from weightsmith.errors import AdapterDoesNotFit, AdapterEmpty
+from weightsmith.formats.adapter import AdapterConfig, parse_adapter_config
+from weightsmith.formats.adapter_parts import parse_part
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.ops.adapters.doubts import doubts, has_same_head
+from weightsmith.plan.adapters import Adapter, Merging, add, begin
+
+_TRANSPOSED: Final = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
+"""Model types whose layers store their weight as (in, out).
+
+Peft goes by each layer's class, and leaves in the config what was right for the last one.
+"""
+
+
+def merged(
+    base: Checkpoint,
+    adapters: Mapping[str, Checkpoint],
+    weights: Sequence[float],
+    *,
+    as_peft: bool,
+) -> tuple[Merging, list[str]]:
+    """What is made of every tensor, and what the user should know of it.
+
+    `weights` are those of the adapters, in their order.
+    Raises: AdapterDoesNotFit, AdapterEmpty, and what `parse_adapter_config` raises.
+    """
+    # Read only where it matters: an output layer that is stored though it is the input embedding.
+    changed = any(map(_changes_vocabulary, adapters.values()))
+    copies = tied_copies(base, compare=True) if changed else {}
+    infos = {name: info for name, info in _infos(base).items() if name not in copies}
+    tied = bool(copies) or ties_head(base)
+    merging = begin(infos, tied=tied, head=next(iter(copies), ""), config=base.config)
+    notes = []
+    for (role, lora), weight in zip(adapters.items(), weights, strict=True):
+        config = _adapter_config(lora, base)
+        if not lora.tensors:
+            raise AdapterEmpty(adapter=lora.label)
+        same_head = merging.tied is not None and has_same_head(lora)
+        adapter = Adapter(role, config, _infos(lora), weight, same_head=same_head)
+        add(merging, adapter, as_peft=as_peft)
+        if problems := [*merging.problems, *merging.uneven]:
+            raise AdapterDoesNotFit(
+                adapter=lora.label,
+                base=base.label,
+                count=len(problems),
+                context=[*_quantised(base), *problems],
+            )
+        notes += [f"{role} {note}" for note in doubts(lora, config, base)]
+    for name, kept in copies.items():
+        if merging.head:  # which took its place
+            continue
+        chain = merging.chains[kept]
+        merging.chains.setdefault(name, replace(chain, output=replace(chain.output, name=name)))
+    return merging, [*notes, *merging.notes]
+
+
+def _changes_vocabulary(lora: Checkpoint) -> bool:
+    """Whether an adapter changes the input embedding or the output layer."""
+    return any(parse_part(n).tensor.endswith((*INPUT_EMBEDDINGS, *HEADS)) for n in lora.tensors)
+
+
+def _adapter_config(lora: Checkpoint, base: Checkpoint) -> AdapterConfig:
+    """An adapter's settings, what peft corrects by the base's layers corrected by its model type.
+
+    Raises: as `parse_adapter_config`.
+    """
+    raw, file = lora.read_sidecar(ADAPTER_CONFIG), lora.directory / ADAPTER_CONFIG
+    config = parse_adapter_config(raw, file, lora.label)
+    if "model_type" not in base.config or "auto_map" in base.config:  # layers of its own code
+        return config
+    return replace(config, fan_in_fan_out=base.config["model_type"] in _TRANSPOSED)
+
+
+def _infos(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
+    return {name: tensor.info for name, tensor in checkpoint.tensors.items()}
+
+
+def _quantised(base: Checkpoint) -> list[str]:
+    """Why nothing may fit, where the base is no model of floats."""
+    if "quantization_config" in base.config:
+        return ["the base is quantised: merge onto the model that it was made from"]
+    return []

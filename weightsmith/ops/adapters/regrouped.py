@@ -1,0 +1,31 @@
+"""An adapter whose factors of many experts are read expert by expert."""
+
+from collections.abc import Mapping
+
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.engine.derived import Derived
+from weightsmith.plan.model import InputTensor, TensorPlan
+
+
+def regrouped(lora: Checkpoint, experts: Mapping[str, int]) -> Checkpoint:
+    """The adapter with the factors named in `experts`, which lie rank by rank, as
+    ``(experts, rows, rank)``; the adapter itself where there are none.
+    """
+    if not experts:
+        return lora
+    rules = []
+    for name, tensor in lora.tensors.items():
+        source = InputTensor("lora", tensor.info)
+        if name in experts:
+            rules.append(TensorPlan.make("regroup@1", {"experts": str(experts[name])}, [source]))
+        else:
+            rules.append(TensorPlan.make("copy@1", {}, [source]))
+    derived = Derived(
+        label=lora.label,
+        directory=lora.directory,
+        rules=rules,
+        inputs={"lora": lora},
+        sidecars={name: lora.read_sidecar(name) for name in lora.sidecars},
+    )
+    derived.origin = lora.origin
+    return derived
