@@ -946,10 +946,10 @@ class AdapterNotMergeable(Mismatch):
     """The adapter is of a kind that cannot be merged into a base's files, or that is not known.
 
     It needs more than the base's weights to compute its effect (aLoRA, Arrow), was trained on a
-    base whose weights had been changed first (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA), on layers or
-    fused tensors that the base's files do not have (``layer_replication``, ``target_parameters``),
-    or it is no LoRA at all. A setting that this version does not know is refused too, for it may
-    change what the numbers mean.
+    base whose weights had been changed first (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA), on layers that
+    the base's files do not have (``layer_replication``), or it is of a kind whose formula is not
+    known here. A setting that this version does not know is refused too, for it may change what
+    the numbers mean.
     """
 
     message = "{adapter} uses {feature}, which cannot be merged into files"

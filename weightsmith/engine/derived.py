@@ -82,7 +82,7 @@ class Derived(Checkpoint):
             if names.get(name, name)
         }
         works = {name: TensorWork(rule, self._inputs) for name, rule in rules.items()}
-        vars(alike).update(_rules=rules, _works=works)
+        vars(alike).update(_rules=rules, _works=works, _recent=OrderedDict())
         return alike
 
     def read_sidecar(self, name: str) -> bytes:

@@ -65,6 +65,11 @@ class Part:
         return self.tensor.rpartition(".")[0]
 
 
+def wrapper_of(name: str) -> str:
+    """What data parallel training or torch.compile put into a tensor's name; empty for nothing."""
+    return "".join(word for word in _PREFIXES[1:] if word in name and word not in _unwrapped(name))
+
+
 def parse_part(name: str) -> Part:
     """``base_model.model.lm_head.lora_A.weight`` -> ``lora_A`` of ``lm_head.weight``.
 
@@ -73,7 +78,7 @@ def parse_part(name: str) -> Part:
     """
     if match := _SHARED.fullmatch(name.removeprefix(_PREFIXES[0])):
         return Part("", cast("SharedKind", match["kind"]))
-    name = _without_wrappers(name)
+    name = _unwrapped(name)
     if match := _FACTOR.fullmatch(name):
         if match["kind"] == "lora_B" and match["leaf"] == "bias":
             return Part(f"{match['module']}.bias", "lora_bias")
@@ -91,7 +96,7 @@ def parse_part(name: str) -> Part:
     return Part(name, "whole")
 
 
-def _without_wrappers(name: str) -> str:
+def _unwrapped(name: str) -> str:
     """The name as the model that was wrapped has it."""
     found = True
     while found:

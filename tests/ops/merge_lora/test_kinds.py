@@ -1,0 +1,178 @@
+"""Adapters that are no plain LoRA: their formulas are peft's, and what does not fit is named."""
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.support.adapters import (
+    differing,
+    edit_config,
+    load_model,
+    make_gpt2,
+    make_llama,
+    merged_by_peft,
+    write_adapter,
+)
+from weightsmith.errors import AdapterDoesNotFit
+from weightsmith.ops.merge_lora import merge_lora, plan_merge_lora
+
+LINEAR = ["q_proj", "v_proj", "down_proj"]
+
+
+def configs() -> dict[str, Any]:
+    """Settings beyond those of the vectors."""
+    import peft
+
+    return {
+        "IA3 with biases": peft.IA3Config(target_modules=LINEAR, feedforward_modules=["down_proj"]),
+        "LoHa with patterns": peft.LoHaConfig(
+            r=4, alpha=7, target_modules=LINEAR, rank_pattern={"q_proj": 2}
+        ),
+        "LoKr of full factors": peft.LoKrConfig(r=100, alpha=7, target_modules=LINEAR),
+        "OFT by a series": peft.OFTConfig(
+            oft_block_size=8, target_modules=LINEAR, use_cayley_neumann=True
+        ),
+        "OFT shared": peft.OFTConfig(
+            oft_block_size=8, target_modules=LINEAR, block_share=True, use_cayley_neumann=False
+        ),
+        "VeRA of several sizes": peft.VeraConfig(r=6, target_modules=LINEAR),
+        "VB-LoRA": peft.VBLoRAConfig(
+            r=2, num_vectors=9, vector_length=4, topk=3, target_modules=["q_proj"]
+        ),
+        "AdaLoRA": peft.AdaLoraConfig(init_r=5, total_step=10, target_modules=LINEAR, lora_alpha=3),
+    }
+
+
+def make(folder: Path, base: Path, config: Any) -> Path:
+    """A random adapter of a kind, saved by peft."""
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = get_peft_model(load_model(base), config)
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data += torch.randn_like(parameter) * 0.1
+        model.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "IA3 with biases",
+        "LoHa with patterns",
+        "LoKr of full factors",
+        "OFT by a series",
+        "OFT shared",
+        "VeRA of several sizes",
+        "VB-LoRA",
+        "AdaLoRA",
+    ],
+)
+def test_it_gives_what_peft_gives(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    base = make_llama(tmp_path / "base", dtype=dtype, attention_bias=True, mlp_bias=True)
+    adapter = make(tmp_path / "adapter", base, configs()[name])
+    merge_lora(base, [adapter], tmp_path / "out", rounding="peft")
+    expected = merged_by_peft(base, [adapter])
+    if name.startswith("OFT"):  # peft multiplies with many zeros, in an order of its library's
+        ours, theirs = load_model(tmp_path / "out").state_dict(), expected.state_dict()
+        assert ours.keys() == theirs.keys()
+        step = torch.finfo(dtype).eps
+        assert all(torch.allclose(ours[n], theirs[n], rtol=2 * step, atol=1e-6) for n in ours)
+        assert any(not torch.equal(ours[n], load_model(base).state_dict()[n]) for n in ours)
+    else:
+        assert not differing(tmp_path / "out", expected)
+
+
+def test_ia3_knows_layers_that_store_their_weight_the_other_way(tmp_path: Path) -> None:
+    from peft import IA3Config
+
+    base = make_gpt2(tmp_path / "base")
+    config = IA3Config(
+        target_modules=["c_attn", "mlp.c_proj"],
+        feedforward_modules=["mlp.c_proj"],
+        fan_in_fan_out=True,
+    )
+    adapter = make(tmp_path / "adapter", base, config)
+    merge_lora(base, [adapter], tmp_path / "out", rounding="peft")
+    assert not differing(tmp_path / "out", merged_by_peft(base, [adapter]))
+
+
+# --- what does not fit ----------------------------------------------------------------------------
+
+Q = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+@pytest.mark.parametrize(
+    "vector, name, shape, problem",
+    [
+        ("kind_ia3", f"{Q}.ia3_l", (31, 1), "which these do not fit"),
+        ("kind_ia3", f"{Q}.ia3_l", (32,), "which these do not fit"),
+        ("kind_loha", f"{Q}.hada_w1_a", (32, 2), "which these do not fit"),
+        ("kind_loha", f"{Q}.hada_w2_b", None, "has no hada_w2_b"),
+        ("kind_lokr", f"{Q}.lokr_w1", (5, 4), "which these do not fit"),
+        ("kind_lokr", f"{Q}.lokr_w2_a", None, "has not lokr_w2 alone, nor lokr_w2_a"),
+        ("kind_adalora", f"{Q}.lora_E", (3, 1), "which these do not fit"),
+        ("kind_adalora", f"{Q}.lora_B", None, "has no lora_B"),
+        ("kind_oft", f"{Q}.oft_R.weight", (6, 7), "which these do not fit"),
+        ("kind_oft", f"{Q}.oft_R.weight", (5, 6), "which these do not fit"),
+        ("kind_vera", f"{Q}.vera_lambda_b", (31,), "which these do not fit"),
+        ("kind_vera", "base_model.vera_A", None, "has no vera_A"),
+        ("kind_vblora", "base_model.vblora_vector_bank", (12, 4), "which these do not fit"),
+        ("kind_vblora", f"{Q}.vblora_logits_A", (2, 0, 12), "which these do not fit"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(
+    vector: str,
+    name: str,
+    shape: tuple[int, ...] | None,
+    problem: str,
+    vectors: Path,
+    tmp_path: Path,
+) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(vectors / "merge" / vector / "adapter", adapter)
+    held = load_file(adapter / "adapter_model.safetensors")
+    dropped = held.pop(name)
+    write_adapter(adapter, held if shape is None else held | {name: dropped.new_zeros(shape)})
+    with pytest.raises(AdapterDoesNotFit) as caught:
+        merge_lora(vectors / "merge" / vector / "base", [adapter], tmp_path / "out")
+    assert any(problem in line for line in caught.value.context)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tensor_of_another_kind_is_named(vectors: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(vectors / "merge" / "kind_ia3" / "adapter", adapter)
+    held = load_file(adapter / "adapter_model.safetensors")
+    write_adapter(adapter, held | {f"{Q}.vblora_logits_A": torch.zeros(2, 3, 12)})
+    with pytest.raises(AdapterDoesNotFit):
+        merge_lora(vectors / "merge" / "kind_ia3" / "base", [adapter], tmp_path / "out")
+
+
+def test_ranks_that_the_config_denies_are_named(vectors: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(vectors / "merge" / "kind_loha" / "adapter", adapter)
+    edit_config(adapter, r=5)
+    with pytest.raises(AdapterDoesNotFit):
+        merge_lora(vectors / "merge" / "kind_loha" / "base", [adapter], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "folder, word", [("fsdp_orig_mod", "_orig_mod."), ("module_prefix", "module.")]
+)
+def test_wrappers_that_are_left_out_of_names_are_said(
+    folder: str, word: str, vectors: Path, tmp_path: Path
+) -> None:
+    vector = vectors / "merge" / "style_keys"
+    job = plan_merge_lora(vector / "base", [vector / "adapters" / folder], tmp_path / "out")
+    said = f"lora was saved inside of a wrapper: {word} is left out of names"
+    assert said in job.plan.notes
