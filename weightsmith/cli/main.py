@@ -49,7 +49,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "merge-lora": (
         "weightsmith.cli.merge_lora",
-        "Merge adapters (LoRA and its like) into their base model, on files alone.",
+        "Merge adapters, LoRA and others, into their base, on files.",
     ),
     "convert": (
         "weightsmith.cli.convert",

@@ -102,7 +102,7 @@ def command(
     dtype_all: bool,
     run: Run,
 ) -> int:
-    """Merge adapters (LoRA and its like) into their base model, on files alone.
+    """Merge adapters, LoRA and others, into their base, on files.
 
     Works shard by shard in flat memory, without a model object, and verifies what it wrote. An
     adapter tensor that finds no place in the base is an error.

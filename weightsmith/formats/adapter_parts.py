@@ -38,8 +38,7 @@ PartKind = (
     FactorKind | SharedKind | Literal["lora_bias", "token_rows", "base_layer", "whole", "original"]
 )
 
-_PREFIXES: Final = ("base_model.model.", "module.", "_orig_mod.")
-"""What peft, data parallel training and torch.compile put before names."""
+_PREFIX: Final = "base_model.model."
 _SPELT: Final = {"lora_down": "lora_A", "lora_up": "lora_B", "lora_a": "lora_A", "lora_b": "lora_B"}
 """What others than peft call the factors."""
 _FACTOR: Final = re.compile(
@@ -65,20 +64,16 @@ class Part:
         return self.tensor.rpartition(".")[0]
 
 
-def wrapper_of(name: str) -> str:
-    """What data parallel training or torch.compile put into a tensor's name; empty for nothing."""
-    return "".join(word for word in _PREFIXES[1:] if word in name and word not in _unwrapped(name))
-
-
 def parse_part(name: str) -> Part:
     """``base_model.model.lm_head.lora_A.weight`` -> ``lora_A`` of ``lm_head.weight``.
 
     Names may carry the prefix or not, and the adapter's own name (``lora_A.default.weight``) or
     not. What is no other kind is a tensor stored whole.
     """
-    if match := _SHARED.fullmatch(name.removeprefix(_PREFIXES[0])):
+    if match := _SHARED.fullmatch(name.removeprefix(_PREFIX)):
         return Part("", cast("SharedKind", match["kind"]))
-    name = _unwrapped(name)
+    while name.startswith(_PREFIX):
+        name = name.removeprefix(_PREFIX)
     if match := _FACTOR.fullmatch(name):
         if match["kind"] == "lora_B" and match["leaf"] == "bias":
             return Part(f"{match['module']}.bias", "lora_bias")
@@ -94,14 +89,3 @@ def parse_part(name: str) -> Part:
     for words in (".modules_to_save.default.", ".modules_to_save."):
         name = name.replace(words, ".")
     return Part(name, "whole")
-
-
-def _unwrapped(name: str) -> str:
-    """The name as the model that was wrapped has it."""
-    found = True
-    while found:
-        found = False
-        for prefix in _PREFIXES:
-            found |= name.startswith(prefix)
-            name = name.removeprefix(prefix)
-    return name.replace("._orig_mod.", ".")

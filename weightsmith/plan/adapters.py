@@ -10,7 +10,7 @@ from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS
 from weightsmith.checkpoint.tied import HEADS
 from weightsmith.codecs.lora.steps import Experts, Step, grown_rows
 from weightsmith.formats.adapter import AdapterConfig
-from weightsmith.formats.adapter_parts import parse_part, wrapper_of
+from weightsmith.formats.adapter_parts import parse_part
 from weightsmith.formats.tensors import SUMMABLE, TensorInfo
 from weightsmith.plan.adapter_experts import expert_modules, expert_steps, is_parameter
 from weightsmith.plan.adapter_heads import Head, find_head, is_value_head
@@ -174,11 +174,6 @@ def _by_name(merging: Merging, adapter: Adapter) -> dict[str, Change]:
             copies += 1
         else:
             merging.problems.append(f"{part.kind} of {part.tensor} is there twice, once as {name}")
-    if wrappers := sorted({wrapper_of(name) for name in adapter.tensors} - {""}):
-        merging.notes.append(
-            f"{adapter.role} was saved inside of a wrapper: "
-            f"{', '.join(wrappers)} is left out of names"
-        )
     if copies:
         merging.notes.append(f"{adapter.role} holds {copies} second copies of tensors: left")
     return named

@@ -19,7 +19,7 @@ from tests.support.adapters import (
     write_adapter,
 )
 from weightsmith.errors import AdapterDoesNotFit
-from weightsmith.ops.merge_lora import merge_lora, plan_merge_lora
+from weightsmith.ops.merge_lora import merge_lora
 
 LINEAR = ["q_proj", "v_proj", "down_proj"]
 
@@ -164,15 +164,3 @@ def test_ranks_that_the_config_denies_are_named(vectors: Path, tmp_path: Path) -
     edit_config(adapter, r=5)
     with pytest.raises(AdapterDoesNotFit):
         merge_lora(vectors / "merge" / "kind_loha" / "base", [adapter], tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    "folder, word", [("fsdp_orig_mod", "_orig_mod."), ("module_prefix", "module.")]
-)
-def test_wrappers_that_are_left_out_of_names_are_said(
-    folder: str, word: str, vectors: Path, tmp_path: Path
-) -> None:
-    vector = vectors / "merge" / "style_keys"
-    job = plan_merge_lora(vector / "base", [vector / "adapters" / folder], tmp_path / "out")
-    said = f"lora was saved inside of a wrapper: {word} is left out of names"
-    assert said in job.plan.notes
