@@ -704,6 +704,17 @@ class IndexEscapes(DamagedInput):
     hint = "do not trust this checkpoint; download it from its source again"
 
 
+class SidecarEscapes(DamagedInput):
+    """A file beside the weights would be taken from outside the model's folder: it is a link to
+    elsewhere, or a manifest names it so.
+
+    What lies elsewhere on this machine may be anybody's secret, and is neither read nor copied.
+    """
+
+    message = "{file} leads out of {directory}: {target}"
+    hint = "if it belongs to the model, put a copy of it in the place of the link"
+
+
 class TensorMissing(DamagedInput):
     """The index promises tensors that their files do not hold."""
 

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -282,16 +282,16 @@ def open_unnoticed(path: Path) -> Iterator[PositionedFile]:
                 os.utime(path, ns=(before.st_atime_ns, now.st_mtime_ns))
 
 
-def create(path: Path, *, exclusive: bool = False) -> PositionedFile:
-    """Create or empty a file for reading and writing, with mode ``0666 & ~umask``; never through
-    a link.
+def create(path: Path, mode: int = 0o666, *, exclusive: bool = False) -> PositionedFile:
+    """Create or empty a file for reading and writing, with ``mode & ~umask``; never through a
+    link.
 
     Raises: FileExistsError, if it must be a new one (`exclusive`) and the name is taken.
     """
     flags = os.O_RDWR | os.O_CREAT | _BINARY | getattr(os, "O_NOFOLLOW", 0)
     flags |= os.O_EXCL if exclusive else os.O_TRUNC
     with translated_write_errors(path):
-        return PositionedFile(path, os.open(path, flags, 0o666))
+        return PositionedFile(path, os.open(path, flags, mode))
 
 
 def read_small(path: Path, limit_bytes: int) -> bytes:
@@ -306,20 +306,36 @@ def read_small(path: Path, limit_bytes: int) -> bytes:
     return file.read(0, size)
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a small file whole: temporary name, fsync, rename (two durable steps).
+def write_durably(
+    path: Path, content: bytes | Iterable[bytes | memoryview], *, mode: int = 0o666
+) -> None:
+    """Write a file whole, all at once or in pieces: temporary name, fsync, rename (two durable
+    steps). Its permissions are ``mode & ~umask``.
 
     The name is nobody else's: what lies under a name that can be guessed may be somebody's file.
     """
     partial = path.with_name(f".weightsmith-{secrets.token_hex(8)}.tmp")
-    file = create(partial, exclusive=True)
+    file = create(partial, mode, exclusive=True)
     try:
-        file.write_from(0, memoryview(content))
+        offset = 0
+        for piece in [content] if isinstance(content, bytes) else content:
+            file.write_from(offset, memoryview(piece))
+            offset += len(piece)
         file.sync()
         rename(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def restrict(directory: Path, modes: Iterable[int]) -> None:
+    """Take from a directory the permissions of others that any of `modes` lacks."""
+    mode = directory.stat().st_mode
+    kept = mode
+    for each in modes:
+        kept &= each | ~0o077
+    if kept != mode:
+        directory.chmod(stat.S_IMODE(kept))
 
 
 def rename(old: Path, new: Path) -> None:

@@ -119,7 +119,7 @@ def test_of_two_formats_safetensors_is_taken_and_the_rest_is_named(tmp_path: Pat
     checkpoint = open_checkpoint(tmp_path)
     assert {file.name.rpartition(".")[2] for file in checkpoint.files} == {"safetensors"}
     assert checkpoint.notes == (
-        "left: pytorch_model-00001-of-00002.bin, pytorch_model-00002-of-00002.bin",
+        f"left: {', '.join(numbered([1, 2], 2))}, pytorch_model.bin.index.json",
     )
 
 
@@ -146,7 +146,7 @@ def test_a_training_folder_is_its_model_and_nothing_of_the_training(tmp_path: Pa
     assert found.sidecars == ("config.json",)
     assert set(found.left) == {
         *("optimizer.pt", "optimizer.bin", "scheduler.pt", "rng_state.pth", "rng_state_0.pth"),
-        *("training_args.bin", "pytorch_lora_weights.bin"),
+        *("training_args.bin", "trainer_state.json", "pytorch_lora_weights.bin"),
         *("checkpoint-500/", "global_step500/", "runs/", "wandb/"),
     }
 
@@ -159,13 +159,13 @@ def test_a_training_state_is_never_taken_for_a_model(name: str, tmp_path: Path) 
     assert caught.value.context == (f"found {name}",)
 
 
-def test_a_git_clone_is_read_without_its_store(tmp_path: Path) -> None:
+def test_a_git_clone_is_read_without_its_store_which_is_named(tmp_path: Path) -> None:
     write_model(tmp_path, TENSORS, suffix="bin")
     touch(tmp_path, [".git/lfs/objects/ab/cd/abcd", ".git/HEAD", ".gitattributes", ".gitignore"])
     touch(tmp_path, [".cache/huggingface/download/pytorch_model.bin.metadata"])
     found = discover(tmp_path)
     assert found.weights == ("pytorch_model.bin",)
-    assert found.left == ()
+    assert set(found.left) == {".git/", ".cache/", ".gitattributes", ".gitignore"}
     assert found.sidecars == ("config.json",)
 
 
@@ -185,7 +185,10 @@ def test_the_original_beside_a_converted_model_is_left(tmp_path: Path) -> None:
     touch(tmp_path, ["consolidated.safetensors", "consolidated.safetensors.index.json"])
     found = discover(tmp_path)
     assert found.weights == tuple(numbered([1, 2], 2, "model"))
-    assert set(found.left) == {"consolidated.00.pth", "consolidated.safetensors", "original/"}
+    assert set(found.left) == {
+        *("consolidated.00.pth", "original/"),
+        *("consolidated.safetensors", "consolidated.safetensors.index.json"),
+    }
 
 
 def test_a_shard_that_the_index_does_not_name_is_left(tmp_path: Path) -> None:
@@ -217,16 +220,40 @@ def test_two_models_in_one_folder_are_refused_without_an_index(tmp_path: Path) -
     assert caught.value.context[0] == first
 
 
-def test_sidecars_are_an_allow_list(tmp_path: Path) -> None:
+def test_files_are_sidecars_by_their_kind_and_all_others_are_listed(tmp_path: Path) -> None:
     wanted = {
         *("config.json", "generation_config.json", "tokenizer.model", "tokenizer.json"),
         *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
         *("merges.txt", "chat_template.jinja", "modeling_custom.py", "README.md", "LICENSE"),
         *("LICENSE.txt", "USE_POLICY.md", "preprocessor_config.json", "tokenizer.model.v3"),
+        *("modules.json", "sentence_bert_config.json", "spm.model", "vocab.bpe", "bpe.codes"),
+        *("quantize_config.json", "hf_quant_config.json", "recipe.yaml", "MODEL_LICENSE"),
+        *("source.spm", "qwen.tiktoken", "notes.txt", "params.json", "selected_tags.csv"),
+        *("1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"),
+        *("query_0_SparseStaticEmbedding/config.json", "additional_chat_templates/rag.jinja"),
     }
-    unwanted = {"notes.txt", ".gitattributes", "pytorch_model.bin.old", "weightsmith.json", "a.sh"}
-    touch(tmp_path, [*wanted, *unwanted, "model.safetensors"])
-    assert set(discover(tmp_path).sidecars) == wanted
+    unwanted = {
+        *(".gitattributes", "pytorch_model.bin.old", "a.sh", "picture.png", "train.log"),
+        *("trainer_state.json", "all_results.json", "trainer_log.jsonl", "training_args.json"),
+        *("adapter_config.json", "pytorch_model.bin.index.json", "zero_to_fp32.py", "log.txt"),
+        *("1_Pooling/.hidden", "2_Dense/optimizer.pt", "SHA256SUMS.txt", "config.json.bak"),
+    }
+    folders = {"original", "checkpoint-5", "onnx", "eval", "__pycache__", "global_step5"}
+    touch(tmp_path, [*wanted, *unwanted, "model.safetensors", "weightsmith.json"])
+    touch(tmp_path, [f"{folder}/config.json" for folder in folders])
+    found = discover(tmp_path)
+    assert set(found.sidecars) == wanted
+    assert set(found.left) == unwanted | {f"{folder}/" for folder in folders}
+
+
+def test_a_large_file_beside_the_weights_is_no_sidecar_unasked(tmp_path: Path) -> None:
+    write_model(tmp_path, TENSORS)
+    with (tmp_path / "corpus.txt").open("wb") as file:
+        file.truncate(64_000_001)
+    found = discover(tmp_path)
+    assert found.sidecars == ("config.json",)
+    assert found.large == {"corpus.txt": 64_000_001}
+    assert found.left == ()
 
 
 @pytest.mark.parametrize("name", [b"README_f\xfcr.md", b"README\n.md", b"LICENSE\x1b[2J"])
@@ -246,7 +273,7 @@ def test_links_in_circles_and_into_nowhere_harm_nobody(tmp_path: Path) -> None:
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.tensors.keys() == TENSORS.keys()
-    assert checkpoint.notes == ("left: up/",)
+    assert checkpoint.notes == ("left: gone, self, up/",)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])

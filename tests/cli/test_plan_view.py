@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_what_lies_beside_the_weights_is_cut_and_with_v_whole(
 ) -> None:
     Path("model").mkdir()
     for path in Path(base).iterdir():
-        (Path("model") / path.name).symlink_to(path.resolve())
+        shutil.copy(path, "model")
     for number in range(8):
         (Path("model") / f"other-{number}.pt").touch()
     for command in (("convert", "model", "out", "-n"), ("inspect", "model"), ("verify", "model")):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,8 +98,8 @@ def test_the_same_holds_for_a_delta(
     output = staging(made) / "output"
     written = Staging.write
 
-    def write_and_harm(self: Staging, name: str, content: bytes) -> None:
-        written(self, name, content)
+    def write_and_harm(self: Staging, name: str, content: Any, *, mode: int = 0o666) -> None:
+        written(self, name, content, mode=mode)
         if name == "weightsmith.json":
             harm(next(output.glob("*.safetensors")))
 

@@ -50,6 +50,19 @@ class TestWhatIsNeeded:
         hub.add("org/lora", adapter | {"adapter_model.bin": b"b" * 99})
         assert files_in(client.download("org/lora", kind="adapter")["folder"]) == adapter
 
+    def test_modules_in_subfolders_are_the_models(self, hub: Hub, client: Client) -> None:
+        modules = {
+            "modules.json": b"[]",
+            "1_Pooling/config.json": b"{}",
+            "2_Dense/model.safetensors": b"d" * 99,
+        }
+        hub.add("org/model", MODEL | modules | {"onnx/config.json": b"{}"})
+        outcome = client.download("org/model")
+        found = files_in(outcome["folder"])
+        assert found.keys() == MODEL.keys() | modules.keys()
+        assert {name: found[name] for name in modules} == modules
+        assert "2_Dense/model.safetensors" not in outcome["left"]
+
     def test_a_dry_run_knows_every_byte_and_writes_nothing(self, hub: Hub, client: Client) -> None:
         hub.add("org/model", MODEL)
         plan = client.run("download", "org/model", dry=True)

@@ -108,6 +108,28 @@ def test_pushed_and_applied_from_the_hub_it_is_the_target_byte_for_byte(
     assert wanted.items() <= came_back.items()
 
 
+def test_what_may_be_copied_to_a_disk_is_not_all_pushed(hub: Hub, me: Client) -> None:
+    target = place(me) / "target"
+    (target / "1_Pooling").mkdir()
+    stays = ("notes.txt", "modules.json", "1_Pooling/config.json")
+    for name in stays:
+        (target / name).write_bytes(b"who knows")
+    done = me.command(*PUSH, "--yes")
+    assert done["code"] == 0, done["err"]
+    said = " ".join((done["out"] + done["err"]).split())
+    assert "these stay here" in said
+    assert all(name in said for name in stays)
+    assert (place(me) / "delta" / "1_Pooling" / "config.json").read_bytes() == b"who knows"
+    assert there(hub).keys().isdisjoint(stays)
+    # What is pushed is whole as it is: whoever applies it misses nothing.
+    hub.add("org/base", place(me) / "base")
+    shutil.rmtree(place(me) / "delta")
+    args = ("--base", "org/base", "--delta", REPO, "--target", "thing")
+    applied = me.command("apply-delta", *args)
+    assert applied["code"] == 0, applied["err"]
+    assert (place(me) / "thing" / "README.md").read_bytes() == SIDECARS["README.md"]
+
+
 def test_an_additive_delta_gives_back_the_targets_card_too(
     hub: Hub, me: Client, vectors: Path
 ) -> None:

@@ -8,7 +8,13 @@ import numpy as np
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
 from weightsmith.codecs.base import Range, Work
 from weightsmith.codecs.cast import elements_as_bytes
-from weightsmith.codecs.exact.codec import SpanMaker, params_of, serves_as_base, table_of
+from weightsmith.codecs.exact.codec import (
+    SpanMaker,
+    base_elements,
+    params_of,
+    serves_as_base,
+    table_of,
+)
 from weightsmith.codecs.registry import codec
 from weightsmith.formats.tensors import DTYPE_BITS, TensorInfo
 
@@ -46,8 +52,9 @@ def encode(base: Content | None, target: Content, *, check: bool = True) -> byte
             read = elements_as_bytes(span, target.info, base.info)
             known = memoryview(base.data)[read.start : read.stop]
         dtype = target.info.dtype if base is None else base.info.dtype
+        elements = base_elements(known, dtype, target.info.dtype)
         block = memoryview(target.data)[span.start : span.stop]
-        maker = SpanMaker(known, dtype, block, target.info.dtype)
+        maker = SpanMaker(elements, block, target.info.dtype)
         assert not check or maker.restores(memoryview(maker.payload))
         made.append(maker.payload)
     return table_of([len(each) for each in made]) + b"".join(made)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 from weightsmith import fs
+from weightsmith.checkpoint.content import Content, inside
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.lazy import LazyTensor
 from weightsmith.checkpoint.store import LocalStore, Store
@@ -97,6 +98,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         tensors: Mapping[str, Tensor],
         sidecars: tuple[str, ...],
         notes: tuple[str, ...],
+        large: Mapping[str, int] | None = None,
         assumed: Iterable[str] = (),
     ) -> None:
         """Use `opening.open_checkpoint`."""
@@ -108,6 +110,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
         """By name, in the order of files and of bytes within each."""
         self.sidecars = sidecars
         """Names of the files beside the weights that belong to the model."""
+        self.large = large or {}
+        """What would be one of them and is too large to be taken unasked, with its size."""
         self.notes = notes
         """What was taken or left and why, sentences for the plan."""
         self.origin = ""
@@ -117,6 +121,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.wanted = ""
         """Of a base, ``org/name@commit`` of what the delta was made from, where that says so."""
         self._sidecar_files: Mapping[str, str] = {}
+        self._sidecar_homes: Mapping[str, Path] = {}
         self._store = store
         self._assumed = set(assumed)
         self._proving = threading.Lock()
@@ -270,12 +275,28 @@ class Checkpoint(Mapping[str, LazyTensor]):
     def read_sidecar(self, name: str) -> bytes:
         """The content of one of `sidecars`."""
         file = self._sidecar_files.get(name, name)
-        return fs.read_small(self.directory / file, MAX_SIDECAR_NBYTES)
+        return fs.read_small(self._home(name) / file, MAX_SIDECAR_NBYTES)
 
-    def take_sidecars(self, files: Mapping[str, str]) -> None:
-        """Let `sidecars` be these and no others: by name, the file that holds each."""
+    def sidecar(self, name: str) -> Content:
+        """One of `sidecars`, or of `large`, to be copied.
+
+        Raises: SidecarEscapes, if it is a link to elsewhere; SourceNotFound, SourceUnreadable.
+        """
+        return Content.of_file(inside(self._home(name), self._sidecar_files.get(name, name)))
+
+    def take_sidecars(
+        self, files: Mapping[str, str], homes: Mapping[str, Path] | None = None
+    ) -> None:
+        """Let `sidecars` be these and no others: by name, the file that holds each; those that are
+        not in the checkpoint's directory have `homes`.
+        """
         self.sidecars = tuple(sorted(files))
         self._sidecar_files = files
+        self._sidecar_homes = homes or {}
+
+    def _home(self, name: str) -> Path:
+        """The directory that holds a file beside the weights."""
+        return self._sidecar_homes.get(name, self.directory)
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with bytes of a tensor, counted from its first byte; for any thread.

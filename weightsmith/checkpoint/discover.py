@@ -1,11 +1,12 @@
 """Which files of a directory are the model's weights, and which are left alone."""
 
+import contextlib
 import fnmatch
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from weightsmith.checkpoint import sidecars
 from weightsmith.checkpoint.layout import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    MANIFEST,
     WEIGHTS,
     LayoutKind,
     layout_of,
@@ -95,8 +97,11 @@ class Found:
     index: Index | None
     index_name: str | None
     sidecars: tuple[str, ...]
+    """Files beside them that belong to the model, those of subfolders with their path."""
     left: tuple[str, ...]
-    """Files that look like weights and were not taken, and directories (with ``/``) not entered."""
+    """All that was not taken; directories that were not entered with ``/``."""
+    large: Mapping[str, int] = field(default_factory=dict)
+    """What would be a sidecar and is too large to be taken unasked, with its size in bytes."""
 
 
 def discover(
@@ -108,7 +113,7 @@ def discover(
     Raises: SourceNotFound, SourceUnreadable, ShardMissing; NoWeights, NoAdapter,
     AdapterNotMergeable; JsonInvalid, IndexInvalid, IndexEscapes for the index.
     """
-    files, directories = list_directory(directory)
+    files, directories = list_directory(directory, hidden=True)
     files = sorted({*files, *elsewhere})
     layout = layout_of(files, kinds=(kind,))
     if layout is None:
@@ -124,20 +129,57 @@ def discover(
             raise AdapterNotMergeable(adapter=directory, feature=LLAVA_EXTRA, hint=hint)
     else:
         _require_all_numbers(directory, weights)
-    config = (ADAPTER_CONFIG,) if kind == "adapter" else ()
-    left = [name for name in files if looks_like_weights(name) and name not in weights]
+    taken = {*weights, layout.index_name, MANIFEST}
+    beside = sizes_beside(directory, files, directories)
+    own = {name for name in beside if name not in taken and _belongs(name, kind)}
+    # A config of any size is looked into, and refused; it is never left unread.
+    sizes = {name: beside[name] for name in sorted(own) if name != sidecars.CONFIG[0]}
+    large = {name: nbytes for name, nbytes in sizes.items() if nbytes > sidecars.LARGE_NBYTES}
+    left = sorted(beside.keys() - own - taken)
     return Found(
         weights=tuple(weights),
         index=index,
         index_name=layout.index_name or None,
-        sidecars=(*config, *(name for name in files if sidecars.is_sidecar(name))),
-        left=(*left, *(f"{name}/" for name in directories)),
+        sidecars=tuple(sorted(own - large.keys())),
+        left=(*left, *(f"{n}/" for n in directories if not sidecars.is_sidecar_folder(n))),
+        large=large,
     )
 
 
-def list_directory(directory: Path) -> tuple[list[str], list[str]]:
-    """Names of the files and of the directories in a directory, each sorted; without hidden
-    directories, where tools keep what is theirs.
+def _belongs(name: str, kind: LayoutKind) -> bool:
+    """Whether a file beside the weights is one of the model's; all that lies beside a delta is its
+    target's, which somebody chose.
+    """
+    if kind == "exact-delta":
+        at_top = "/" not in name and looks_like_weights(name)
+        return name.isprintable() and not name.startswith(".") and not at_top
+    return sidecars.is_sidecar(name) or (kind == "adapter" and name == ADAPTER_CONFIG)
+
+
+def sizes_beside(
+    directory: Path, files: Iterable[str], directories: Iterable[str]
+) -> dict[str, int]:
+    """Size by name of all files of a folder, and, by path, of those in subfolders of known layouts.
+
+    What is nowhere to be found has none.
+    """
+    found = dict.fromkeys(files, 0)
+    for name in directories:
+        if sidecars.is_sidecar_folder(name):
+            found |= {
+                path.relative_to(directory).as_posix(): 0
+                for path in sorted((directory / name).rglob("*"))
+                if not path.is_dir()
+            }
+    for name in found:
+        with contextlib.suppress(OSError):
+            found[name] = (directory / name).stat().st_size
+    return found
+
+
+def list_directory(directory: Path, *, hidden: bool = False) -> tuple[list[str], list[str]]:
+    """Names of the files and of the directories in a directory, each sorted; `hidden` directories,
+    where tools keep what is theirs, only where they are asked for.
 
     Raises: SourceNotFound, SourceUnreadable.
     """
@@ -147,7 +189,7 @@ def list_directory(directory: Path) -> tuple[list[str], list[str]]:
         for entry in entries:
             if not _is_directory(entry):
                 files.append(entry.name)
-            elif not entry.name.startswith("."):
+            elif hidden or not entry.name.startswith("."):
                 directories.append(entry.name)
     return sorted(files), sorted(directories)
 

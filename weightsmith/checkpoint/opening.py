@@ -73,6 +73,7 @@ def _open(source: Path, label: str | None, found: Found, store: Store | None = N
         tensors=holders,
         sidecars=found.sidecars,
         notes=tuple(notes),
+        large=found.large,
         assumed=far,
     )
 

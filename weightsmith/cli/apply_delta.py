@@ -134,5 +134,6 @@ def command(
         force_kind=force_kind,
         repair=not no_repair,
         max_shard_nbytes=run.max_shard_nbytes if run.max_shard_given else None,
+        all_sidecars=run.all_sidecars,
     )
     return run.perform(output, job)

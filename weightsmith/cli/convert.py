@@ -131,6 +131,7 @@ def command(
         drop=drop,
         keep=keep,
         max_shard_nbytes=run.max_shard_nbytes,
+        all_sidecars=run.all_sidecars,
     )
     if check_source:
         with output.progress() as progress:

@@ -24,7 +24,14 @@ from weightsmith.cli.options import (
 from weightsmith.cli.output import Output
 from weightsmith.cli.plan_view import show_dry_run, show_plan, told
 from weightsmith.cli.push_view import pushed_line, require_meaning, run_push, show_push_plan
-from weightsmith.cli.run_options import LOW_CPU_MEM, OVERWRITE, RESTART, WORKERS, what_is_kept
+from weightsmith.cli.run_options import (
+    ALL_SIDECARS,
+    LOW_CPU_MEM,
+    OVERWRITE,
+    RESTART,
+    WORKERS,
+    what_is_kept,
+)
 from weightsmith.cli.sources import located, passing_directory
 from weightsmith.engine.options import Options
 from weightsmith.ops import make_delta as ops
@@ -103,6 +110,7 @@ from weightsmith.units import format_duration, format_percent, format_size
     help="Branch to push to; made if it is not there.",
 )
 @option("--create-pr", group=PUSH, is_flag=True, help="Offer it there by a pull request.")
+@ALL_SIDECARS
 @LOW_CPU_MEM
 @WORKERS
 @OVERWRITE
@@ -124,6 +132,7 @@ def command(
     public: bool,
     revision: str,
     create_pr: bool,
+    all_sidecars: bool,
     low_cpu_mem: bool,
     workers: int,
     overwrite: bool,
@@ -156,6 +165,7 @@ def command(
         codec=codec,
         new_rows=new_rows,
         base_id=base_id,
+        all_sidecars=all_sidecars,
     )
     needs = assess_needs(job, options, [each for each in sources if isinstance(each, Located)])
     show_plan(output, job, needs)
@@ -191,6 +201,7 @@ def _show(
         _show_loss(output, made.loss)
     size = f"{format_size(made.nbytes)}, {format_percent(share)} of the target"
     lines = [f"{styled('done', 'green')}  {made.target}", f"      {size}, {said}"]
+    lines += [f"      {made.low_rank}"] if made.low_rank else []
     lines += [pushed_line(pushed)] if pushed is not None else []
     output.result(
         {
@@ -205,6 +216,7 @@ def _show(
             "fingerprint": made.manifest.fingerprint,
             "files": list(made.manifest.files),
             "sidecars": list(made.manifest.sidecars),
+            "low_rank": made.low_rank,
             "loss": None if made.loss is None else _loss_document(made.loss),
             "pushed": None if pushed is None else pushed.to_document(),
         },

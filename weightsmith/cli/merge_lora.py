@@ -118,5 +118,6 @@ def command(
         dtype=dtype,
         dtype_all=dtype_all,
         max_shard_nbytes=run.max_shard_nbytes,
+        all_sidecars=run.all_sidecars,
     )
     return run.perform(output, job)

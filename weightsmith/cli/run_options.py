@@ -51,6 +51,8 @@ class Run:
     dry_run: bool
     smoke: bool
     offline: bool
+    all_sidecars: bool
+    """Take the large ones too."""
     started_s: float = field(default_factory=time.monotonic)
     to_fetch: list[Located] = field(default_factory=list)
     """Sources that the run would fetch first, if this were not a dry run."""
@@ -139,6 +141,7 @@ def run_options(function: F) -> F:
         restart: bool,
         smoke: bool,
         offline: bool,
+        all_sidecars: bool,
         **others: Any,
     ) -> Any:
         options = Options(
@@ -157,6 +160,7 @@ def run_options(function: F) -> F:
             dry_run=dry_run,
             smoke=smoke,
             offline=offline,
+            all_sidecars=all_sidecars,
         )
         return function(*args, run=run, **others)
 
@@ -170,6 +174,12 @@ DTYPE_ALL: Final = option(
     group=OUTPUT,
     is_flag=True,
     help="Cast also what the architecture keeps in float32 on purpose.",
+)
+ALL_SIDECARS: Final = option(
+    "--all-sidecars",
+    group=OUTPUT,
+    is_flag=True,
+    help="Take files beside the weights that are larger than 64 MB too.",
 )
 LOW_CPU_MEM: Final = option(
     "--low-cpu-mem",
@@ -203,6 +213,7 @@ _OPTIONS: Final = (
         show_default=True,
         help="Largest output file.",
     ),
+    ALL_SIDECARS,
     LOW_CPU_MEM,
     WORKERS,
     option(

@@ -15,6 +15,7 @@ _CODECS: Final = {
     "join@1": "weightsmith.codecs.join:Join",
     "keystream-file@1": "weightsmith.codecs.keystream_file:KeystreamFile",
     "lora@1": "weightsmith.codecs.lora.codec:Lora",
+    "low-rank@1": "weightsmith.codecs.low_rank.codec:LowRank",
     "regroup@1": "weightsmith.codecs.regroup:Regroup",
     "subtract@1": "weightsmith.codecs.add:Subtract",
     "xor-file@1": "weightsmith.codecs.xor_file:XorFile",

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Final, Self
 
 from weightsmith import fs
-from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor, WeightFile
+from weightsmith.checkpoint.checkpoint import (
+    MAX_SIDECAR_NBYTES,
+    Checkpoint,
+    Tensor,
+    WeightFile,
+)
+from weightsmith.checkpoint.content import Content
 from weightsmith.checkpoint.digest import (
     SPAN_NBYTES,
     span_count,
@@ -45,7 +51,7 @@ class Derived(Checkpoint):
         directory: Path,
         rules: Iterable[TensorPlan],
         inputs: Mapping[str, Checkpoint],
-        sidecars: Mapping[str, bytes],
+        sidecars: Mapping[str, Content],
         notes: tuple[str, ...] = (),
     ) -> None:
         """`inputs` by the roles that the rules name; `sidecars` with their content."""
@@ -86,9 +92,14 @@ class Derived(Checkpoint):
         return alike
 
     def read_sidecar(self, name: str) -> bytes:
-        """The content that was given, or that of a file in its directory."""
+        """The content that was given, or that of a file beside the weights, all of it."""
         content = self._contents.get(name)
-        return super().read_sidecar(name) if content is None else content
+        return super().read_sidecar(name) if content is None else content.read(MAX_SIDECAR_NBYTES)
+
+    def sidecar(self, name: str) -> Content:
+        """The content that was given, or a file beside the weights."""
+        content = self._contents.get(name)
+        return super().sidecar(name) if content is None else content
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with bytes of a tensor, made as they are asked for; for any thread.

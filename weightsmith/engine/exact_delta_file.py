@@ -5,19 +5,31 @@
 
 Workers make spans in any order and append them in the tensors' own. So the same inputs give the
 same file whatever the number of workers, and no more than a span of each waits in memory.
+
+Before its spans it is found out whether a tensor is its base plus a product of thin factors. That
+is work for one worker, so it is done for as many tensors ahead as there are workers.
 """
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
 from weightsmith.codecs.cast import elements_as_bytes
-from weightsmith.codecs.exact.codec import SpanMaker, payload_limit, table_nbytes, table_of
+from weightsmith.codecs.exact.codec import (
+    SpanMaker,
+    base_elements,
+    payload_limit,
+    table_nbytes,
+    table_of,
+)
+from weightsmith.codecs.low_rank.making import Prediction, is_worth_a_look, largest_start
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.spans import Advance, Buffers, span_range
 from weightsmith.errors import VerificationFailed
@@ -90,9 +102,12 @@ def encode_file(
     works.sort(key=lambda work: work.output.name.encode("utf-8"))  # as `layout` orders them
     tail = _Tail(file, _header_nbytes(shard), seen)
 
-    def worker(own: Buffers) -> Callable[[tuple[int, _Work, int]], None]:
-        def encode(task: tuple[int, _Work, int]) -> None:
+    def worker(own: Buffers) -> Callable[[_Task], None]:
+        def encode(task: _Task) -> None:
             turn, work, number = task
+            if turn is None:
+                work.look_for_factors()
+                return
             maker = work.make(number, own)
             with tail.turn(turn):
                 stored = tail.append(work, number, maker.payload, own)
@@ -102,7 +117,7 @@ def encode_file(
                 work.drop_cache()
             advance(span_range(number, work.output.nbytes).nbytes)
 
-        def encode_or_stop_all(task: tuple[int, _Work, int]) -> None:
+        def encode_or_stop_all(task: _Task) -> None:
             try:
                 encode(task)
             except _StoppedError:
@@ -113,9 +128,7 @@ def encode_file(
 
         return encode_or_stop_all
 
-    spans = ((work, number) for work in works for number in range(max(work.span_count, 1)))
-    tasks = ((turn, *span) for turn, span in enumerate(spans))
-    run_tasks(tasks, [worker(own) for own in buffers])
+    run_tasks(_tasks(works, len(buffers)), [worker(own) for own in buffers])
     file.reserve(tail.at)
     file.write_from(0, memoryview(header_of(shard, tail.payloads)))
     return EncodedFile(
@@ -134,13 +147,40 @@ def header_of(shard: ShardPlan, payloads: Sequence[TensorInfo]) -> bytes:
 
 def _header_nbytes(shard: ShardPlan) -> int:
     """The most that a shard's header can need, whatever its payloads come to."""
-    outputs = [tensor.output for tensor in shard.tensors]
-    limits = [_payload(output.name, payload_limit(output)) for output in outputs]
+    limits = []
+    for tensor in shard.tensors:
+        base = base_of(tensor)
+        factors = 0 if base is None else largest_start(base, tensor.output)
+        limits.append(_payload(tensor.output.name, payload_limit(tensor.output) + factors))
     return len(layout(limits, METADATA)[0])
 
 
 def _payload(name: str, nbytes: int) -> TensorInfo:
     return TensorInfo(name, "U8", (nbytes,))
+
+
+_Task = tuple[int | None, "_Work", int]
+"""A turn, a tensor and a span of it; without a turn, to look for the tensor's factors."""
+
+
+def _tasks(works: Sequence["_Work"], ahead: int) -> Iterator[_Task]:
+    """What workers take in order: to look for a tensor's factors, then its spans.
+
+    Nobody waits for factors that no worker has taken on, for these come first.
+    """
+    turns = itertools.count()
+    looks = ((None, work, 0) for work in works if work.may_have_factors)
+    yield from itertools.islice(looks, ahead)
+    for work in works:
+        for number in range(max(work.span_count, 1)):
+            yield next(turns), work, number
+        if work.may_have_factors:
+            yield from itertools.islice(looks, 1)
+
+
+def base_of(plan: TensorPlan) -> TensorInfo | None:
+    """The tensor of the base that a tensor of the target is coded against, if there is one."""
+    return next((each.info for each in plan.inputs if each.role == "base"), None)
 
 
 class _Work:
@@ -150,12 +190,14 @@ class _Work:
 
     def __init__(self, plan: TensorPlan, inputs: Mapping[str, Checkpoint]) -> None:
         self.output = plan.output
-        self.base = next((each.info for each in plan.inputs if each.role == "base"), None)
+        self.base = base_of(plan)
         self.span_count = span_count(plan.output.nbytes)
         self.digests = [b""] * max(self.span_count, 1)
         self.lengths: list[int] = []
         self.start = 0
         """Where its payload begins in the file."""
+        self.prediction: Prediction | None = None
+        self._looked = threading.Event()
         self._base_digests = list(self.digests)
         self._inputs = inputs
 
@@ -165,20 +207,51 @@ class _Work:
         base, ours = self.base, self.output
         return base is not None and (base.dtype, base.shape) == (ours.dtype, ours.shape)
 
+    @property
+    def may_have_factors(self) -> bool:
+        """Whether it is worth a look if it is its base plus a product."""
+        return self.base is not None and is_worth_a_look(self.base, self.output)
+
+    def look_for_factors(self) -> None:
+        """Find the factors, if there are any; its spans wait for that."""
+        try:
+            if self.base is not None:
+                sides = (("base", self.base), ("target", self.output))
+                reads = [partial(self._inputs[role].read_into, info.name) for role, info in sides]
+                self.prediction = Prediction.find(self.base, self.output, (reads[0], reads[1]))
+        finally:
+            self._looked.set()  # also after an error, which stops all
+
+    @property
+    def start_nbytes(self) -> int:
+        """Bytes of the payload before its spans."""
+        return self.prediction.start_nbytes if self.prediction else table_nbytes(self.output)
+
+    def start_bytes(self) -> bytes:
+        """The payload before its spans, when all of these are made."""
+        lengths = self.lengths[: self.span_count]
+        return self.prediction.start_of(lengths) if self.prediction else table_of(lengths)
+
     def make(self, number: int, own: Buffers) -> SpanMaker:
         """Read a span of target and base, digest both, and make the payload."""
         span = span_range(number, self.output.nbytes)
+        dtype = self.output.dtype
         target = own.block(0, span.nbytes)
         self._inputs["target"].read_into(self.output.name, span.start, target)
         self.digests[number] = span_digest(target)
         if self.base is None:
-            return SpanMaker(None, self.output.dtype, target, self.output.dtype)
+            return SpanMaker(base_elements(None, dtype, dtype), target, dtype)
         part = elements_as_bytes(span, self.output, self.base)
         base = own.block(1, part.nbytes)
         self._inputs["base"].read_into(self.base.name, part.start, base)
         if self.is_like_base:
             self._base_digests[number] = span_digest(base)
-        return SpanMaker(base, self.base.dtype, target, self.output.dtype)
+        if self.may_have_factors:
+            self._looked.wait()
+        if self.prediction is None:
+            return SpanMaker(base_elements(base, self.base.dtype, dtype), target, dtype)
+        known, prefix = self.prediction.span(number, base)
+        return SpanMaker(known, target, dtype, prefix)
 
     def digest(self) -> str:
         """Of the target's tensor, when all its spans are made."""
@@ -229,7 +302,7 @@ class _Tail:
         """Write a span's payload and read it back; after the last, finish the tensor."""
         if number == 0:
             work.start = self.at
-            self.at += table_nbytes(work.output)
+            self.at += work.start_nbytes
         self._file.write_from(self.at, memoryview(payload))
         stored = own.block(2, len(payload))
         self._file.read_into(self.at, stored)
@@ -248,13 +321,14 @@ class _Tail:
         if work.is_like_base and not any(work.lengths):
             work.made = TargetTensor(work.output, digest, base, None)
         elif tied is not None:
-            work.made = TargetTensor(work.output, digest, tied.base, tied.payload)
+            work.made = replace(tied, info=work.output)
         else:
-            work.made = TargetTensor(work.output, digest, base, name)
-            lengths = work.lengths[: work.span_count]
-            self._file.write_from(work.start, memoryview(table_of(lengths)))
+            rank = work.prediction.rank if work.prediction else 0
+            work.made = TargetTensor(work.output, digest, base, name, rank)
+            self._file.write_from(work.start, memoryview(work.start_bytes()))
             self.payloads.append(_payload(name, self.at - work.start))
         self._seen.setdefault(digest, work.made)
+        work.prediction = None  # its factors are not needed any more
         if work.made.payload != name:
             self.at = work.start
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.content import inside
 from weightsmith.engine.file_hashes import file_digest
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, own_sidecars
@@ -38,10 +39,14 @@ def damage(checkpoint: Checkpoint, manifest: Manifest, digests: Mapping[str, str
             problems.append(f"{name} is missing")
         elif files[name] != (file.size, file.header_digest):
             problems.append(f"{name}: size or header differ")
-    held = {} if manifest.delta is None else own_sidecars(manifest, checkpoint.sidecars)
+    held = (
+        {}
+        if manifest.delta is None
+        else own_sidecars(manifest, (*checkpoint.sidecars, *checkpoint.large))
+    )
     for name, sidecar in manifest.sidecars.items():
         try:
-            found = file_digest(checkpoint.directory / held.get(name, name))
+            found = file_digest(inside(checkpoint.directory, held.get(name, name)))
         except WeightsmithError as error:
             problems.append(str(error))
             continue

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.content import Content
 
 Verify = Literal["cache", "disk", "no"]
 
@@ -17,8 +18,8 @@ class Bindings:
 
     inputs: Mapping[str, Checkpoint]
     """By role."""
-    sidecars: Mapping[str, bytes]
-    """Content to publish, by file name; the plan holds their digests."""
+    sidecars: Mapping[str, Content]
+    """What to publish, by file name; the plan holds their digests."""
     target: Path
     """The directory to publish, absolute."""
 

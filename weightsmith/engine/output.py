@@ -3,12 +3,14 @@ done, and all of it is published at once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any, Self, TypeVar
+
+from blake3 import blake3
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
@@ -24,13 +26,14 @@ from weightsmith.engine.spans import Buffers, digest_tensors
 from weightsmith.engine.staging import Staging, is_vacant
 from weightsmith.errors import (
     DamagedInput,
+    InputChanged,
     OtherDeltaThere,
     SourceFault,
     TargetExists,
     VerificationFailed,
     WeightsmithError,
 )
-from weightsmith.plan.model import Plan, ShardPlan
+from weightsmith.plan.model import Plan, ShardPlan, SidecarPlan
 from weightsmith.progress import Progress
 
 Done = TypeVar("Done")
@@ -133,7 +136,8 @@ class Making(ABC):
 
     def _make_and_publish(self) -> Outcome:
         """Do the work, while staging is held."""
-        self.staging.claim(self.plan, restart=self.options.restart)
+        sources = [each.directory for each in self.bindings.inputs.values()]
+        self.staging.claim(self.plan, restart=self.options.restart, sources=sources)
         kept = self.kept()
         self.staging.keep(kept)
         if kept:
@@ -155,11 +159,34 @@ class Making(ABC):
         return Outcome(self.bindings.target, manifest, kept=len(kept), already_done=False)
 
     def write_beside(self, index: Mapping[str, bytes]) -> None:
-        """Make the sidecars and the index, its content by its name, durable in the output."""
-        small = {each.name: self.bindings.sidecars[each.name] for each in self.plan.sidecars}
-        for name, content in {**small, **index}.items():
-            self.staging.write(name, content)
-        fs.sync_directory(self.staging.output)
+        """Make the sidecars and the index, its content by its name, durable in the output.
+
+        Raises: InputChanged, if a sidecar is no longer what the plan says.
+        """
+        output = self.staging.output
+        for each in self.plan.sidecars:
+            self._write_sidecar(each)
+        for name, raw in index.items():
+            self.staging.write(name, raw)
+        for folder in sorted({(output / each.name).parent for each in self.plan.sidecars}):
+            fs.sync_directory(folder)
+        fs.sync_directory(output)
+
+    def _write_sidecar(self, plan: SidecarPlan) -> None:
+        """Copy it in pieces, which are hashed on the way: it may have changed since it was planned.
+
+        Raises: InputChanged.
+        """
+        content, found = self.bindings.sidecars[plan.name], blake3()
+
+        def hashed() -> Iterator[bytes | memoryview]:
+            for piece in content.pieces():
+                found.update(piece)
+                yield piece
+
+        self.staging.write(plan.name, hashed(), mode=content.mode)
+        if found.hexdigest() != plan.digest:
+            raise InputChanged(file=content.file or plan.name)
 
     def require_unchanged(self, made: Mapping[str, Receipt]) -> None:
         """Hold the inputs against what they were; `made` are all shards that there are so far.

@@ -16,7 +16,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
@@ -130,9 +130,10 @@ class Staging:
                 fs.rename(self._old, self.target)
                 fs.sync_directory(self.target.parent)
 
-    def claim(self, plan: Plan, *, restart: bool) -> None:
+    def claim(self, plan: Plan, *, restart: bool, sources: Iterable[Path] = ()) -> None:
         """Make the staging directory this plan's, keeping what an earlier run of it finished.
 
+        Nobody may look into it, or into what is published, who may not look into all of `sources`.
         Raises: StagingOfAnotherPlan, if it holds another plan's work and `restart` is not given.
         """
         stored = self._plan_path.read_bytes() if self._plan_path.is_file() else None
@@ -140,6 +141,8 @@ class Staging:
         if stored is not None and stored != ours and not restart:
             raise StagingOfAnotherPlan(staging=self.path, reason="it belongs to another plan")
         afresh = stored is None or restart
+        allowed = [source.stat().st_mode for source in sources]
+        fs.restrict(self.path, allowed)
         if afresh:
             # Without a plan beside it, what lies there may be a replaced target, half deleted.
             self._clear()
@@ -147,6 +150,7 @@ class Staging:
             if place.is_symlink() or not place.is_dir():
                 _delete(place)
             place.mkdir(exist_ok=not afresh)
+        fs.restrict(self.output, allowed)
         if afresh:
             fs.write_durably(self._plan_path, ours)
             fs.sync_directory(self.path)
@@ -183,10 +187,17 @@ class Staging:
             return sum(entry.stat().st_size for entry in entries if entry.is_file())
         return 0
 
-    def write(self, name: str, content: bytes) -> None:
-        """Make a small file of the output, durable once its directory is synced."""
-        fs.write_durably(self.output / name, content)
-        self.synced(name, (self.output / name).lstat())
+    def write(
+        self, name: str, content: bytes | Iterable[bytes | memoryview], *, mode: int = 0o666
+    ) -> None:
+        """Make a small file of the output, durable once its directory is synced.
+
+        Its permissions are `mode` but for the umask; `name` may have a subfolder before it.
+        """
+        path = self.output / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fs.write_durably(path, content, mode=mode)
+        self.synced(name, path.lstat())
 
     def synced(self, name: str, state: os.stat_result) -> None:
         """A file of the output is durable: whatever is published under its name must be it."""

@@ -45,7 +45,8 @@ def select_files(
 ) -> Selection:
     """Choose by name alone, as for a local directory; `read` is asked for the index, if any.
 
-    Only files at the repository's top count: ``original/``, ``checkpoint-*`` and the like are left.
+    Weights count at the repository's top only: ``original/``, ``checkpoint-*`` and the like are
+    left. Other files also in the subfolders of layouts that are known.
     Raises: NoWeights, OnlyGguf, OnlyAdapter; ShardMissing, IndexInvalid, IndexEscapes and
     JsonInvalid for the index; what `read` raises.
     """
@@ -63,14 +64,16 @@ def select_files(
         hint = f"the repository is not complete: {page_of(listing.repo_id)}"
         raise ShardMissing(index=where, count=len(missing), context=missing, hint=hint)
     taken = set(names)
-    extra = {name for name in top if sidecars.is_sidecar(name) or name in layout.also}
+    small = {file.name: file for file in listing.files if sidecars.is_sidecar(file.name)}
+    small |= {name: top[name] for name in layout.also if name in top}
+    extra = sorted(small.keys() - taken)
     return Selection(
         format=layout.format,
-        files=tuple(top[name] for name in (*sorted(extra - taken), *names)),
+        files=(*(small[name] for name in extra), *(top[name] for name in names)),
         left=tuple(
             file
             for file in listing.files
-            if file.name not in taken and looks_like_weights(file.name)
+            if file.name not in taken | small.keys() and looks_like_weights(file.name)
         ),
     )
 

@@ -44,7 +44,8 @@ class HubStore:
     @property
     def weights(self) -> list[str]:
         """Names of the weight files."""
-        return [name for name in self._files if name.endswith((".safetensors", ".bin"))]
+        at_top = (name for name in self._files if "/" not in name)
+        return [name for name in at_top if name.endswith((".safetensors", ".bin"))]
 
     @property
     def cache(self) -> Path:

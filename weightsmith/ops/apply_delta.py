@@ -57,6 +57,7 @@ def plan_apply_delta(
     force_kind: bool = False,
     repair: bool = True,
     max_shard_nbytes: int | None = None,
+    all_sidecars: bool = False,
     stream: bool = False,
     offline: bool = False,
     progress: Progress = SILENCE,
@@ -132,6 +133,7 @@ def plan_apply_delta(
         {"delta": inputs["delta"], "base": inputs["base"]},
         outputs,
         repair=repair and decision.recognition.rules is not None,
+        all_sidecars=all_sidecars,
     )
     plan = Plan(
         verb="apply-delta",
@@ -160,6 +162,7 @@ def apply_delta(
     force_kind: bool = False,
     repair: bool = True,
     max_shard_nbytes: int | None = None,
+    all_sidecars: bool = False,
     stream: bool = False,
     offline: bool = False,
     options: Options | None = None,
@@ -183,6 +186,7 @@ def apply_delta(
         force_kind=force_kind,
         repair=repair,
         max_shard_nbytes=max_shard_nbytes,
+        all_sidecars=all_sidecars,
         stream=stream,
         offline=offline,
         progress=progress,

@@ -39,6 +39,7 @@ def plan_convert(
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    all_sidecars: bool = False,
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> Job:
@@ -73,7 +74,8 @@ def plan_convert(
     infos = [each.info for each in written]
     casting = plan_casting(config, infos, wanted, everything=dtype_all)
     plans = [_tensor_plan(each, casting) for each in written]
-    sidecars = found.sidecars([each.output for each in plans])
+    outputs = [each.output for each in plans]
+    sidecars = found.sidecars(outputs, all_sidecars=all_sidecars)
     plan = Plan(
         verb="convert",
         inputs=input_plans(inputs),
@@ -104,6 +106,7 @@ def convert(
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    all_sidecars: bool = False,
     offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
@@ -126,6 +129,7 @@ def convert(
         drop=drop,
         keep=keep,
         max_shard_nbytes=max_shard_nbytes,
+        all_sidecars=all_sidecars,
         offline=offline,
         progress=progress,
     )

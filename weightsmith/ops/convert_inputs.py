@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.content import Content
 from weightsmith.checkpoint.discover import list_directory
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.checkpoint.shapes import told_by_shapes
@@ -62,13 +63,13 @@ class ConvertInputs:
             found += [InputTensor(FILL, info) for info in filled]
         return found
 
-    def sidecars(self, outputs: list[TensorInfo]) -> Sidecars:
+    def sidecars(self, outputs: list[TensorInfo], *, all_sidecars: bool) -> Sidecars:
         """The files to publish beside the weights.
 
-        Raises: JsonInvalid, LfsPointer.
+        Raises: JsonInvalid, SidecarEscapes, LfsPointer.
         """
         if SIDECARS not in self.roles:
-            return choose_sidecars(self.roles, outputs, repair=False)
+            return choose_sidecars(self.roles, outputs, repair=False, all_sidecars=all_sidecars)
         names = [name for name in self.roles[SIDECARS].sidecars if name != CARD]
         return publish_sidecars(self.roles, dict.fromkeys(names, SIDECARS), outputs)
 
@@ -160,6 +161,10 @@ class _Beside(Checkpoint):
     def read_sidecar(self, name: str) -> bytes:
         """The model's own."""
         return self._model.read_sidecar(name)
+
+    def sidecar(self, name: str) -> Content:
+        """The model's own."""
+        return self._model.sidecar(name)
 
 
 def _said(checkpoint: Checkpoint, sidecars: Checkpoint) -> list[str]:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith import fs
+from weightsmith.checkpoint.content import Content, inside
 from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.checkpoint.discover import list_directory, sizes_beside
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.checkpoint.sidecars import TOKENIZER, is_sidecar, matches
 from weightsmith.engine import manifest as manifests
@@ -249,9 +251,11 @@ def _write_copy(plan: TokenizerPlan, target: Path, work: Path) -> None:
     copy.mkdir()
     repaired: Mapping[str, bytes] = plan.repair.after.files
     copy.chmod(copy.stat().st_mode & plan.folder.stat().st_mode)
-    for each in sorted(plan.folder.iterdir()):
-        if is_sidecar(each.name) and each.name not in {*repaired, *plan.repair.deleted}:
-            stage(copy / each.name, fs.read_small(each, LIMIT_NBYTES), each.stat().st_mode)
+    for name in sizes_beside(plan.folder, *list_directory(plan.folder)):
+        if is_sidecar(name) and name not in {*repaired, *plan.repair.deleted}:
+            (copy / name).parent.mkdir(exist_ok=True)
+            content = Content.of_file(inside(plan.folder, name))
+            fs.write_durably(copy / name, content.pieces(), mode=content.mode)
     model = plan.folder / MODEL  # what is new was made of it
     for name, raw in repaired.items():
         origin = plan.folder / name if (plan.folder / name).exists() else model

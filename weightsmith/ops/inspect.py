@@ -14,6 +14,7 @@ from weightsmith.checkpoint.shapes import told_by_shapes
 from weightsmith.engine.manifest import Manifest
 from weightsmith.errors import WeightsmithError
 from weightsmith.formats.tensors import TensorInfo
+from weightsmith.ops.sidecars import read_for_diagnosis
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.repair.detect import diagnose
 from weightsmith.sources.file_release import FileRelease
@@ -136,7 +137,7 @@ def _inspect_delta(found: ExactDelta) -> Inspection:
         sidecars=delta.sidecars,
         made_by=f"{manifest.made_by}, {manifest.verb}",
         fingerprint=record.fingerprint,
-        notes=delta.notes,
+        notes=(*filter(None, [record.low_rank]), *delta.notes),
     )
 
 
@@ -152,7 +153,7 @@ def _inspect_checkpoint(checkpoint: Checkpoint, manifest: Manifest | None) -> In
     """Tensors, config and tokenizer of a model or of an additive delta."""
     notes = list(checkpoint.notes)
     try:
-        files = {name: checkpoint.read_sidecar(name) for name in checkpoint.sidecars}
+        files = read_for_diagnosis(checkpoint)
         found = diagnose(files, embedding_rows=checkpoint.embedding_rows).faults
         faults = tuple((fault.id, f"{fault.file}: {fault.evidence}") for fault in found)
     except WeightsmithError as error:

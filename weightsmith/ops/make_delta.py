@@ -7,6 +7,7 @@ from typing import Literal
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.exact_delta import encode
+from weightsmith.engine.manifest import Manifest
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.output import Outcome
 from weightsmith.engine.target_files import originals_of
@@ -15,10 +16,11 @@ from weightsmith.formats.tensors import TORCH_ONLY_BITS
 from weightsmith.hub.resolve import parse_hub_source
 from weightsmith.ops.deltas.additive import Loss, measured, subtractions
 from weightsmith.ops.job import Job, carry_out, input_plans, needs, require_room, target_apart
+from weightsmith.ops.sidecars import copied_sidecars
 from weightsmith.plan import add_record, exact_record
 from weightsmith.plan.align import NewRows
 from weightsmith.plan.exact_delta import plan_files
-from weightsmith.plan.model import DeltaPlan, Plan, SidecarPlan
+from weightsmith.plan.model import DeltaPlan, Plan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.locate import label_of
@@ -37,6 +39,10 @@ class MadeDelta(Outcome):
     """Of the target's tensors."""
     loss: Loss | None
     """What it will not restore; None for an exact delta, which restores every bit."""
+    low_rank: str
+    """How many of an exact delta's tensors are their base plus a product of thin factors, and of
+    which rank, as a sentence; empty where none is.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ class DeltaJob(Job):
             nbytes=sum(file.size for file in outcome.manifest.files.values()),
             target_nbytes=bindings.inputs["target"].nbytes,
             loss=loss,
+            low_rank=_low_rank(outcome.manifest),
             kept=outcome.kept,
             already_done=outcome.already_done,
         )
@@ -76,6 +83,7 @@ def plan_make_delta(
     codec: CodecChoice = "exact",
     new_rows: NewRows = "zero",
     base_id: str = "",
+    all_sidecars: bool = False,
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> DeltaJob:
@@ -122,20 +130,18 @@ def plan_make_delta(
         decided = subtractions(ground, wanted, new_rows)
         shards, dropped = lay_out(decided.rules, MAX_SHARD_NBYTES), decided.buffers
         notes += [f"{name} is not written: it is the input embedding" for name in decided.copies]
-    contents = {name: wanted.read_sidecar(name) for name in sorted(wanted.sidecars)}
+    sidecars = copied_sidecars(wanted, "target", all_sidecars=all_sidecars)
+    notes += sidecars.notes
     plan = Plan(
         verb="make-delta",
         inputs=input_plans(inputs),
         shards=shards,
-        sidecars=tuple(
-            SidecarPlan(name, "target", len(content), bytes_digest(content))
-            for name, content in contents.items()
-        ),
+        sidecars=sidecars.plans,
         dropped=dropped,
         notes=tuple(notes),
         delta=about,
     )
-    return DeltaJob(plan, Bindings(inputs, contents, path))
+    return DeltaJob(plan, Bindings(inputs, sidecars.contents, path))
 
 
 def make_delta(
@@ -146,6 +152,7 @@ def make_delta(
     codec: CodecChoice = "exact",
     new_rows: NewRows = "zero",
     base_id: str = "",
+    all_sidecars: bool = False,
     offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
@@ -166,7 +173,15 @@ def make_delta(
         codec=codec,
         new_rows=new_rows,
         base_id=base_id,
+        all_sidecars=all_sidecars,
         offline=offline,
         progress=progress,
     )
     return job.run(options, progress)
+
+
+def _low_rank(manifest: Manifest) -> str:
+    """What an exact delta's record says of factors."""
+    if manifest.delta is None or manifest.delta["form"] not in exact_record.FORMS:
+        return ""
+    return exact_record.DeltaRecord.from_document(manifest.delta).low_rank

@@ -14,7 +14,7 @@ from weightsmith.ops.adapters.labels import head_settings
 from weightsmith.ops.adapters.merging import merged
 from weightsmith.ops.adapters.regrouped import regrouped
 from weightsmith.ops.job import Job, input_plans, target_apart
-from weightsmith.ops.merged_sidecars import merged_sidecars
+from weightsmith.ops.sidecars import merged_sidecars
 from weightsmith.plan.adapters import Chain
 from weightsmith.plan.casts import Casting, plan_casting
 from weightsmith.plan.model import Plan, TensorPlan
@@ -38,6 +38,7 @@ def plan_merge_lora(
     dtype: MergedDType = "base",
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    all_sidecars: bool = False,
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> Job:
@@ -80,7 +81,7 @@ def plan_merge_lora(
         notes.append(which)
     elif labels:
         raise LabelsUnused(labels=", ".join(labels))
-    sidecars = merged_sidecars(ground, adapters, outputs, settings)
+    sidecars = merged_sidecars(ground, adapters, outputs, settings, all_sidecars=all_sidecars)
     plan = Plan(
         verb="merge-lora",
         inputs=input_plans(inputs),
@@ -104,6 +105,7 @@ def merge_lora(
     dtype: MergedDType = "base",
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    all_sidecars: bool = False,
     offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
@@ -125,6 +127,7 @@ def merge_lora(
         dtype=dtype,
         dtype_all=dtype_all,
         max_shard_nbytes=max_shard_nbytes,
+        all_sidecars=all_sidecars,
         offline=offline,
         progress=progress,
     )

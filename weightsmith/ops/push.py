@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from weightsmith import fs
+from weightsmith.checkpoint.content import inside
 from weightsmith.checkpoint.layout import DELTA_INDEX, INDEXES, WEIGHTS
-from weightsmith.checkpoint.sidecars import CARD, matches
-from weightsmith.engine.manifest import LIMIT_NBYTES, parse_manifest, target_card
+from weightsmith.checkpoint.sidecars import CARD, matches, may_be_pushed
+from weightsmith.engine.manifest import LIMIT_NBYTES, Manifest, parse_manifest, target_card
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.errors import (
     AccessFault,
@@ -152,22 +153,26 @@ def plan_push(job: Job, wish: Wish, *, offline: bool = False) -> PushPlan:
     if not delta.base_id:
         raise BaseUnnamed(repo=wish.repo_id, base=job.bindings.inputs["base"].label)
     paths = paths_of(job)
-    require_no_paths({**job.bindings.sidecars, **texts_to_hide(job)}, paths)
+    there = job.bindings.sidecars
+    texts = {n: there[n].read(LIMIT_NBYTES) for n in there if may_be_pushed(n)}
+    require_no_paths({**texts, **texts_to_hide(job)}, paths)
     connection = connect(offline=offline)
     destination = find_destination(connection, wish.repo_id, wish.revision)
-    there = destination.listing
+    listing = destination.listing
     _require_branch(connection, destination)
     names = [each.name for each in job.plan.shards]
     names += [DELTA_INDEX] if delta.form == EXACT else []
-    renamed = target_card([*job.bindings.sidecars])
-    names += [renamed if name == CARD else name for name in job.bindings.sidecars]
+    renamed = target_card(texts)
+    names += [renamed if name == CARD else name for name in texts]
     names += [MANIFEST, CARD]
     _require_fit(wish, destination, _earlier(connection, destination))
-    notes = loaded_from(job.bindings.sidecars)
+    notes = loaded_from(texts)
+    if kept := [name for name in there if name not in texts]:
+        notes.append(f"these stay here, for who knows what is in them: {', '.join(kept)}")
     if "@" not in delta.base_id:
         notes.append(f"{delta.base_id} may change on the hub; `base_id` can pin it")
     notes += _missing_base(connection, delta.base_id)
-    if wish.public and there is not None and there.private:
+    if wish.public and listing is not None and listing.private:
         notes.append(f"{wish.repo_id} is private, and stays so; its settings page can change that")
     return PushPlan(wish, connection, destination, tuple(names), paths, tuple(notes))
 
@@ -177,7 +182,7 @@ def prepare_push(plan: PushPlan, made: MadeDelta) -> Push:
 
     Raises: LocalPathInside; as `plan_push`, for what has changed there since.
     """
-    wish, manifest = plan.wish, made.manifest
+    wish, manifest = plan.wish, _as_pushed(made.manifest)
     card = delta_card(
         manifest,
         repo_id=wish.repo_id,
@@ -187,10 +192,10 @@ def prepare_push(plan: PushPlan, made: MadeDelta) -> Push:
     )
     renamed = target_card(manifest.sidecars)
     small = {
-        renamed if name == CARD else name: fs.read_small(made.target / name, LIMIT_NBYTES)
-        for name in (*manifest.sidecars, MANIFEST)
+        renamed if name == CARD else name: fs.read_small(inside(made.target, name), LIMIT_NBYTES)
+        for name in manifest.sidecars
     }
-    small[CARD] = card.encode()
+    small |= {MANIFEST: manifest.to_bytes(), CARD: card.encode()}
     require_no_paths({**small, **hidden_texts(manifest)}, plan.paths)
     files: dict[str, Path | bytes] = {name: made.target / name for name in manifest.files}
     files |= small
@@ -211,6 +216,12 @@ def prepare_push(plan: PushPlan, made: MadeDelta) -> Push:
     current = replace(plan, destination=destination, names=tuple(files))
     replaced, others = names & files.keys(), names - files.keys() - stale
     return Push(current, commit, card, tuple(sorted(replaced)), tuple(sorted(others)))
+
+
+def _as_pushed(manifest: Manifest) -> Manifest:
+    """The record of a delta without the files that stay here."""
+    own = {n: each for n, each in manifest.sidecars.items() if n == DELTA_INDEX or may_be_pushed(n)}
+    return replace(manifest, sidecars=own)
 
 
 def carry_out_push(push: Push, progress: Progress = SILENCE) -> Pushed:

@@ -1,25 +1,35 @@
 """Choose the files that travel beside the weights, and keep the config true to them."""
 
 import json
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
-from weightsmith.catalogue.float32 import float32_names
 from weightsmith.checkpoint.checkpoint import Checkpoint, embedding_rows
-from weightsmith.checkpoint.digest import bytes_digest
-from weightsmith.checkpoint.quantised import quantiser_tensors
-from weightsmith.checkpoint.sidecars import CONFIG, TOKENIZER, VOCABULARY, matches
-from weightsmith.errors import JsonInvalid, WeightsmithError
+from weightsmith.checkpoint.content import Content
+from weightsmith.checkpoint.sidecars import (
+    CHAT_TEMPLATES,
+    CONFIG,
+    LARGE_NBYTES,
+    TOKENIZER,
+    VOCABULARY,
+    matches,
+)
+from weightsmith.errors import WeightsmithError
 from weightsmith.formats.sniff import refuse_pointer
 from weightsmith.formats.strict_json import parse_json
-from weightsmith.formats.tensors import TORCH_NAMES, TensorInfo
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.ops.true_config import true_config
 from weightsmith.plan.model import SidecarPlan
 from weightsmith.repair.detect import diagnose, mend
+from weightsmith.repair.folder import READ, SETTINGS
+from weightsmith.units import format_size
 
-_DTYPE_KEYS: Final = ("torch_dtype", "dtype")
-"""Transformers before and after 4.56 spell it differently."""
+_READ_NBYTES: Final = 100_000_000
+"""Largest file that is looked into."""
+_TEMPLATE: Final = "chat_template"
+"""The key of the tokenizer's settings that holds the template, where no file of its own does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +37,83 @@ class Sidecars:
     """The files to publish beside the weights."""
 
     plans: tuple[SidecarPlan, ...]
-    contents: dict[str, bytes]
-    notes: tuple[str, ...]
-    repairs: tuple[str, ...]
+    contents: dict[str, Content]
+    notes: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
     """Ids of the faults that were repaired."""
-    faults: tuple[str, ...]
+    faults: tuple[str, ...] = ()
     """Faults that are published as they are, as sentences."""
 
 
 def choose_sidecars(
-    sources: Mapping[str, Checkpoint], outputs: Sequence[TensorInfo], *, repair: bool
+    sources: Mapping[str, Checkpoint],
+    outputs: Sequence[TensorInfo],
+    *,
+    repair: bool,
+    all_sidecars: bool = False,
 ) -> Sidecars:
     """All files of the first source; of a second what the first lacks: the config, the vocabulary.
 
-    `sources` are by role, the one whose files count first.
+    `sources` are by role, the one whose files count first; `all_sidecars` takes the large ones too.
 
     The config's dtype is made to say what most of the output's bytes are. With `repair`, known
     faults of the tokenizer and config files are mended and proved; all else is verbatim.
-    Raises: JsonInvalid, if the config is none.
+    Raises: JsonInvalid, if the config is none; SidecarEscapes; LfsPointer for what was never
+    fetched.
     """
-    origins, notes = _origins(sources)
-    return publish_sidecars(sources, origins, outputs, notes=notes, repair=repair)
+    first, *others = sources
+    origins = dict.fromkeys(_offered(sources[first], all_sidecars=all_sidecars), first)
+    has_tokenizer = any(matches(name, TOKENIZER) for name in origins)
+    has_vocabulary = any(matches(name, VOCABULARY) for name in origins)
+    notes = _left_large(sources[first], all_sidecars=all_sidecars)
+    for role in others:
+        there = sources[role].sidecars
+        wanted = [CONFIG[0]] if CONFIG[0] not in origins else []
+        if not has_vocabulary:
+            patterns = VOCABULARY if has_tokenizer else TOKENIZER
+            wanted += [name for name in there if matches(name, patterns)]
+        if taken := [name for name in wanted if name in there]:
+            origins |= dict.fromkeys(taken, role)
+            notes.append(f"the {first} lacks {', '.join(taken)}: taken from the {role}")
+    published = publish_sidecars(sources, origins, outputs, repair=repair)
+    return replace(published, notes=tuple(notes))
+
+
+def merged_sidecars(
+    base: Checkpoint,
+    loras: Mapping[str, Checkpoint],
+    outputs: Sequence[TensorInfo],
+    settings: Mapping[str, object],
+    *,
+    all_sidecars: bool = False,
+) -> Sidecars:
+    """The base's files; of the last adapter that brings a vocabulary, its whole tokenizer instead,
+    with the base's chat template where it brings none.
+
+    The config is made to say how many tokens there are, where adapters changed that, and what
+    `settings` are.
+    Raises: as `choose_sidecars`.
+    """
+    origins = dict.fromkeys(_offered(base, all_sidecars=all_sidecars), "base")
+    notes = _left_large(base, all_sidecars=all_sidecars)
+    made: dict[str, tuple[bytes, str]] = {}
+    for role, lora in loras.items():
+        tokenizer = [name for name in lora.sidecars if matches(name, TOKENIZER)]
+        if any(matches(name, VOCABULARY) for name in tokenizer):
+            kept, made = _template_of_base(base, lora)
+            origins = {name: had for name, had in origins.items() if not matches(name, TOKENIZER)}
+            origins |= dict.fromkeys(kept, "base") | dict.fromkeys(tokenizer, role)
+            if kept or made:
+                notes.append(f"{role} brings a tokenizer without a chat template: the base's stays")
+        elif tokenizer:
+            notes.append(f"{role}: {', '.join(tokenizer)} without a vocabulary: left")
+    true = dict(settings)
+    rows = embedding_rows(outputs)
+    if rows is not None and rows != base.embedding_rows:
+        true["vocab_size"] = rows
+    sources = {"base": base, **loras}
+    published = publish_sidecars(sources, origins, outputs, settings=true, made=made)
+    return replace(published, notes=tuple(notes))
 
 
 def publish_sidecars(
@@ -55,63 +121,141 @@ def publish_sidecars(
     origins: Mapping[str, str],
     outputs: Sequence[TensorInfo],
     *,
-    notes: tuple[str, ...] = (),
     settings: Mapping[str, object] | None = None,
+    made: Mapping[str, tuple[bytes, str]] | None = None,
     repair: bool = False,
 ) -> Sidecars:
     """The files in `origins` (name to role), the config made to say what the output is.
 
-    `settings` are values that the config must have.
-    Raises: JsonInvalid, if the config is none; LfsPointer for what was never fetched.
+    `settings` are values that the config must have; `made` is new content of some of the files, and
+    how it differs.
+    Memory: the files that a diagnosis looks at, one config and one tokenizer; no other is read
+    whole.
+    Raises: as `choose_sidecars`.
     """
-    raw = {name: sources[role].read_sidecar(name) for name, role in sorted(origins.items())}
-    for name, content in raw.items():
-        refuse_pointer(content, sources[origins[name]].directory / name)
-    true = dict(raw)
-    changes: dict[str, list[str]] = {}
-    if CONFIG[0] in true:
-        source = sources[origins[CONFIG[0]]]
-        true[CONFIG[0]], keys = true_config(raw[CONFIG[0]], source, outputs, settings or {})
+    contents = {name: sources[role].sidecar(name) for name, role in sorted(origins.items())}
+    for name, content in contents.items():
+        refuse_pointer(content.head(), sources[origins[name]].directory / name)
+    new = {name: raw for name, (raw, _) in (made or {}).items()}
+    changes = {name: [how] for name, (_, how) in (made or {}).items()}
+    read = {name: contents[name].read(_READ_NBYTES) for name in READ if name in contents} | new
+    if CONFIG[0] in read:
+        path = sources[origins[CONFIG[0]]].directory / CONFIG[0]
+        true, keys = true_config(read[CONFIG[0]], path, outputs, settings or {})
         if keys:
+            new[CONFIG[0]] = true
             changes[CONFIG[0]] = [f"{' and '.join(keys)} made to say what the files hold"]
-    mended, deleted, repairs, faults = _mended(true, outputs, repair=repair)
+    vocabularies = {name: b"" for name in contents if matches(name, VOCABULARY)}
+    files = {**vocabularies, **read, **new}
+    mended, deleted, repairs, faults = _mended(files, outputs, repair=repair)
+    for name, raw in mended.items():
+        changes.setdefault(name, []).append("repaired" if name in contents else "made")
+        new[name] = raw
+    seen = [contents[name].mode for name in read if name in contents]
+    for name, raw in new.items():
+        mode = contents[name].mode if name in contents else _common_mode(seen)
+        contents[name] = Content(raw, mode=mode)
     for name in deleted:
-        del true[name]
-    for name in mended:
-        changes.setdefault(name, []).append("repaired" if name in raw else "made")
-    contents = dict(sorted((true | mended).items()))
+        del contents[name]
     first = next(iter(sources))
-    plans = tuple(
-        SidecarPlan(
-            name=name,
-            role=origins.get(name, first),
-            nbytes=len(content),
-            digest=bytes_digest(content),
-            changes=tuple(changes.get(name, ())),
-        )
-        for name, content in contents.items()
+    roles = {name: origins.get(name, first) for name in sorted(contents)}
+    return Sidecars(
+        plans=tuple(
+            SidecarPlan(
+                name=name,
+                role=role,
+                nbytes=contents[name].nbytes,
+                digest=contents[name].digest,
+                changes=tuple(changes.get(name, ())),
+            )
+            for name, role in roles.items()
+        ),
+        contents={name: contents[name] for name in roles},
+        repairs=repairs,
+        faults=faults,
     )
-    return Sidecars(plans, contents, notes, repairs, faults)
 
 
-def _origins(sources: Mapping[str, Checkpoint]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The role that each file comes from, and a note where it is not the first."""
-    first, *others = sources
-    origins = dict.fromkeys(sources[first].sidecars, first)
-    has_tokenizer = any(matches(name, TOKENIZER) for name in origins)
-    has_vocabulary = any(matches(name, VOCABULARY) for name in origins)
-    notes = []
-    for role in others:
-        there = sources[role].sidecars
-        wanted = [CONFIG[0]] if CONFIG[0] not in origins else []
-        if not has_vocabulary:
-            patterns = VOCABULARY if has_tokenizer else TOKENIZER
-            wanted += [name for name in there if matches(name, patterns)]
-        taken = [name for name in wanted if name in there]
-        if taken:
-            origins |= dict.fromkeys(taken, role)
-            notes.append(f"the {first} lacks {', '.join(taken)}: taken from the {role}")
-    return origins, tuple(notes)
+def copied_sidecars(source: Checkpoint, role: str, *, all_sidecars: bool = False) -> Sidecars:
+    """All files beside a source's weights, as they are.
+
+    Raises: SidecarEscapes; SourceNotFound, SourceUnreadable.
+    """
+    names = _offered(source, all_sidecars=all_sidecars)
+    notes = _left_large(source, all_sidecars=all_sidecars)
+    found = verbatim_sidecars({name: source.sidecar(name) for name in names}, role)
+    return replace(found, notes=tuple(notes))
+
+
+def verbatim_sidecars(contents: Mapping[str, Content], role: str) -> Sidecars:
+    """Files of these contents, by name."""
+    plans = tuple(
+        SidecarPlan(name, role, content.nbytes, content.digest)
+        for name, content in sorted(contents.items())
+    )
+    return Sidecars(plans, dict(sorted(contents.items())))
+
+
+def read_for_diagnosis(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """The files that a diagnosis of tokenizer and config looks at, and, without their content, the
+    names of other vocabularies.
+    """
+    there = checkpoint.sidecars
+    vocabularies = {name: b"" for name in there if matches(name, VOCABULARY)}
+    return vocabularies | {name: checkpoint.read_sidecar(name) for name in READ if name in there}
+
+
+def _left_large(source: Checkpoint, *, all_sidecars: bool) -> list[str]:
+    """That files beside the weights are left for their size, a sentence, where there are any."""
+    if all_sidecars or not source.large:
+        return []
+    named = ", ".join(f"{name} ({format_size(nbytes)})" for name, nbytes in source.large.items())
+    size = format_size(LARGE_NBYTES)
+    return [f"left, for they are larger than {size} (`all_sidecars` takes them): {named}"]
+
+
+def _offered(source: Checkpoint, *, all_sidecars: bool) -> Iterator[str]:
+    """Names of the files beside a source's weights that are taken."""
+    yield from source.sidecars
+    if all_sidecars:
+        yield from source.large
+
+
+def _template_of_base(
+    base: Checkpoint, lora: Checkpoint
+) -> tuple[set[str], dict[str, tuple[bytes, str]]]:
+    """The base's files that hold its chat template, and the adapter's tokenizer settings with the
+    template that the base's hold; nothing of either where the adapter brings a template.
+    """
+    ours, theirs = _settings(base), _settings(lora)
+    if _TEMPLATE in theirs or any(name in lora.sidecars for name in CHAT_TEMPLATES):
+        return set(), {}
+    files = {name for name in base.sidecars if name in CHAT_TEMPLATES}
+    if _TEMPLATE not in ours or files or SETTINGS not in lora.sidecars:
+        return files, {}
+    document = {**theirs, _TEMPLATE: ours[_TEMPLATE]}
+    raw = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    return set(), {SETTINGS: (raw, "with the base's chat template")}
+
+
+def _settings(source: Checkpoint) -> dict[str, Any]:
+    """The settings of a source's tokenizer; what is no object says nothing.
+
+    Raises: JsonInvalid.
+    """
+    if SETTINGS not in source.sidecars:
+        return {}
+    path = Path(source.directory / SETTINGS)
+    document = parse_json(source.read_sidecar(SETTINGS), path, bom_allowed=True)
+    return document if isinstance(document, dict) else {}
+
+
+def _common_mode(modes: Sequence[int]) -> int:
+    """The permissions that all of these files have."""
+    common = 0o666
+    for mode in modes:
+        common &= mode
+    return common
 
 
 def _mended(
@@ -129,50 +273,3 @@ def _mended(
     faults = tuple(f"{fault.file}: {fault.evidence}" for fault in stay)
     ids = tuple(dict.fromkeys(fault.id for fault in done))
     return dict(mended.changed) if mended else {}, mended.deleted if mended else (), ids, faults
-
-
-def true_config(
-    raw: bytes, source: Checkpoint, outputs: Collection[TensorInfo], settings: Mapping[str, object]
-) -> tuple[bytes, tuple[str, ...]]:
-    """The config with `settings` and with the dtype that most of the output's bytes have, and what
-    was changed; the same bytes where nothing was.
-
-    Raises: JsonInvalid.
-    """
-    path = source.directory / CONFIG[0]
-    config = parse_json(raw, path, bom_allowed=True)
-    if not isinstance(config, dict):
-        raise JsonInvalid(file=path, reason="it is not an object")
-    true: dict[str, object] = dict(settings)
-    if held := _common_dtype(outputs, config):
-        true_name = TORCH_NAMES[held]
-        keys = [key for key in _DTYPE_KEYS if key in config] or [_DTYPE_KEYS[0]]
-        true |= dict.fromkeys(keys, true_name)
-    # A model of several modalities keeps what its text part is in an object of its own.
-    nested = config.get("text_config")
-    places = [config, *([nested] if isinstance(nested, dict) else [])]
-    changed = []
-    for key, value in true.items():
-        for place in [place for place in places if key in place] or [config]:
-            if place.get(key) != value:
-                place[key] = value
-                changed.append("dtype" if key in _DTYPE_KEYS else key)
-    if not changed:
-        return raw, ()
-    content = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
-    return content, tuple(dict.fromkeys(changed))
-
-
-def _common_dtype(outputs: Collection[TensorInfo], config: Mapping[str, Any]) -> str:
-    """The dtype of floats that holds most of a model's bytes, but for those that have a dtype of
-    their own: a quantiser's statistics, and what the architecture keeps in float32. Empty where
-    there are none.
-    """
-    floats = [info for info in outputs if info.dtype in TORCH_NAMES]
-    apart = quantiser_tensors(outputs, quantised="quantization_config" in config)
-    kept = float32_names(config, "F16")
-    held, others = Counter[str](), Counter[str]()
-    for info in floats:
-        own = info.name in apart or (info.dtype == "F32" and kept and kept.search(info.name))
-        (others if own else held)[info.dtype] += info.nbytes
-    return next((each.most_common(1)[0][0] for each in (held, others) if each), "")

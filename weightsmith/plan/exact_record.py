@@ -12,12 +12,21 @@ from typing import Any, Final
 
 from weightsmith.checkpoint.digest import fingerprint
 from weightsmith.codecs.exact.codec import params_of, serves_as_base, table_nbytes
+from weightsmith.codecs.low_rank.form import has_room_for
 from weightsmith.errors import DeltaInvalid, DeltaUnknown
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.base_record import BaseRecord, count_of, digest_of, info_of, items, text
 from weightsmith.plan.model import InputTensor, TensorPlan
 
 FORM: Final = "exact-delta@1"
+FORM_WITH_FACTORS: Final = "exact-delta@2"
+"""Of a record with tensors that are predicted, of which those who know the first form alone do not
+know.
+"""
+FORMS: Final = frozenset({FORM, FORM_WITH_FACTORS})
+_READER: Final = "0.1.0"
+"""The first weightsmith that reads the later form."""
+_VERSION: Final = re.compile(r"\d+(\.\d+){1,3}")
 _FILE_NAME: Final = re.compile(r"[^/\\:\0]+\.safetensors")
 
 
@@ -31,9 +40,12 @@ class TargetTensor:
     """The base's tensor that it is restored from; None, if the payload is enough."""
     payload: str | None
     """The delta's tensor that holds its payload; None, if it is the base's tensor itself."""
+    rank: int = 0
+    """Of the factors with which it is predicted from the base; 0, if it is not."""
 
     def to_document(self) -> dict[str, Any]:
         """The tensor as JSON values."""
+        factors = {"rank": self.rank} if self.rank else {}
         return {
             "name": self.info.name,
             "dtype": self.info.dtype,
@@ -41,6 +53,7 @@ class TargetTensor:
             "digest": self.digest,
             "base": self.base,
             "payload": self.payload,
+            **factors,
         }
 
     @classmethod
@@ -55,6 +68,7 @@ class TargetTensor:
             digest=digest_of(document["digest"]),
             base=None if base is None else text(base),
             payload=None if payload is None else text(payload),
+            rank=count_of(document.get("rank", 0)),
         )
 
 
@@ -108,6 +122,22 @@ class DeltaRecord:
         """Of the whole target."""
         return fingerprint({each.info.name: each.digest for each in self.tensors})
 
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Of the tensors that are their base plus a product of factors, in order."""
+        return tuple(sorted(each.rank for each in self.tensors if each.rank))
+
+    @property
+    def low_rank(self) -> str:
+        """``64 of 224 tensors are their base plus rank 8``; empty, if none is."""
+        if not self.ranks:
+            return ""
+        least, most = self.ranks[0], self.ranks[-1]
+        rank = f"rank {least}" if least == most else f"rank {least} to {most}"
+        count, whole = len(self.ranks), len(self.tensors)
+        are = "is its" if count == 1 else "are their"
+        return f"{count} of {whole} tensors {are} base plus {rank}"
+
     def rules(self, payloads: Mapping[str, TensorInfo]) -> Iterator[TensorPlan]:
         """How each tensor of the target is made; `payloads` are the delta's tensors.
 
@@ -131,12 +161,15 @@ class DeltaRecord:
             if payload.nbytes < table_nbytes(info):
                 raise DeltaInvalid(name=f"tensor {tensor.payload}", reason="it is too short")
             inputs.append(InputTensor("delta", payload))
-            yield TensorPlan(info, "exact@1", params_of(info), tuple(inputs), digest)
+            rule, params = "exact@1", params_of(info)
+            if tensor.rank:
+                rule, params = "low-rank@1", {**params, "rank": str(tensor.rank)}
+            yield TensorPlan(info, rule, params, tuple(inputs), digest)
 
     def to_document(self) -> dict[str, Any]:
         """The record as JSON values."""
         return {
-            "form": FORM,
+            **({"form": FORM_WITH_FACTORS, "needs": _READER} if self.ranks else {"form": FORM}),
             "base": self.base.to_document(),
             "target": {
                 "fingerprint": self.fingerprint,
@@ -152,8 +185,9 @@ class DeltaRecord:
 
         Raises: DeltaUnknown, for another version's; DeltaInvalid.
         """
-        if document.get("form") != FORM:
-            raise DeltaUnknown(what="the record", found=document.get("form"))
+        form = document.get("form")
+        if form not in FORMS:
+            raise DeltaUnknown(what="the record", found=form, hint=_way_to_read(document))
         try:
             target = document["target"]
             record = cls(
@@ -166,6 +200,14 @@ class DeltaRecord:
         except (KeyError, TypeError, ValueError) as error:
             raise DeltaInvalid(name="record", reason=error) from error
         return record
+
+
+def _way_to_read(document: Mapping[str, Any]) -> str | None:
+    """The version to install for a form that this one does not know, if the record says it."""
+    needed = document.get("needs")
+    if not isinstance(needed, str) or not _VERSION.fullmatch(needed):
+        return None
+    return f"weightsmith {needed} reads it: pip install 'weightsmith>={needed}'"
 
 
 def _require_consistent(record: DeltaRecord, target_fingerprint: object) -> None:
@@ -182,8 +224,12 @@ def _require_consistent(record: DeltaRecord, target_fingerprint: object) -> None
         base = None if tensor.base is None else bases.get(tensor.base)
         if (tensor.base is not None and base is None) or tensor.base == tensor.payload is None:
             raise ValueError(f"{tensor.info.name} is made from nothing")
+        if tensor.rank and (base is None or tensor.payload is None):
+            raise ValueError(f"{tensor.info.name} has factors, and no base or payload")
         if base is None:
             continue
+        if tensor.rank and not has_room_for(tensor.rank, base, tensor.info):
+            raise ValueError(f"{tensor.info.name} has factors of rank {tensor.rank} for {base}")
         if not serves_as_base(base, tensor.info):
             raise ValueError(f"{tensor.info.name} cannot be made from {base}")
         alike = (base.dtype, base.shape) == (tensor.info.dtype, tensor.info.shape)

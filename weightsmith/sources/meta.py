@@ -7,6 +7,7 @@ from typing import Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.content import Content, inside
 from weightsmith.checkpoint.digest import span_count
 from weightsmith.checkpoint.discover import list_directory
 from weightsmith.checkpoint.layout import PARAMS
@@ -50,17 +51,28 @@ def open_meta(directory: Path, names: Sequence[str], label: str) -> Checkpoint:
         dtype=_config_dtype(rules),
         tokenizer=fs.read_small(tokenizer, _LIMIT_NBYTES) if tokenizer else None,
     )
-    sidecars, notes = meta_sidecars(facts)
-    for name in list_directory(directory)[0]:
+    made, notes = meta_sidecars(facts)
+    mode = Content.of_file(directory / PARAMS).mode
+    if tokenizer:
+        mode &= Content.of_file(tokenizer).mode
+    sidecars = {name: Content(raw, mode=mode) for name, raw in made.items()}
+    there, folders = list_directory(directory, hidden=True)
+    for name in there:
         if matches(name, _PAPERS):
-            sidecars[name] = fs.read_small(directory / name, _LIMIT_NBYTES)
+            sidecars[name] = Content.of_file(inside(directory, name))
+    read = {*names, *sidecars, PARAMS, MODEL}
+    left = [*(name for name in there if name not in read), *(f"{name}/" for name in folders)]
     return Derived(
         label=label,
         directory=directory,
         rules=[rule for rule in rules.tensors if not (tied and rule.output.name == HEAD)],
         inputs=parts,
         sidecars=sidecars,
-        notes=(f"Meta's layout in {len(names)} file(s), read as Hugging Face's", *notes),
+        notes=(
+            f"Meta's layout in {len(names)} file(s), read as Hugging Face's",
+            *notes,
+            *([f"left: {', '.join(left)}"] if left else []),
+        ),
     )
 
 

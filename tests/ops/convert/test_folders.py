@@ -131,7 +131,7 @@ def test_a_dtype_without_a_name_in_safetensors_is_refused_by_name(tmp_path: Path
 
 def test_sidecars_travel_and_other_files_do_not(tmp_path: Path) -> None:
     source = write_model(tmp_path / "in", {"w": torch.ones(2)})
-    for name in ("README.md", "modeling_own.py", "tokenizer.json", "optimizer.pt", "notes.txt"):
+    for name in ("README.md", "modeling_own.py", "tokenizer.json", "optimizer.pt", "notes.pdf"):
         (source / name).write_text("{}")
     convert(source, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}

@@ -301,10 +301,13 @@ def test_a_manifest_that_is_none_of_ours_is_a_damaged_input(
 
 
 def test_a_record_of_another_version_is_refused_by_name(pair: tuple[Path, Path, Path]) -> None:
-    edited(pair[2], lambda d: d.update(form="exact-delta@2"))
+    edited(pair[2], lambda d: d.update(form="exact-delta@9", needs="0.9.1"))
     error = refused(pair[0], pair[2])
     assert isinstance(error, DeltaUnknown)
-    assert "exact-delta@2" in str(error)
+    assert "exact-delta@9" in str(error)
+    assert error.hint_text == "weightsmith 0.9.1 reads it: pip install 'weightsmith>=0.9.1'"
+    edited(pair[2], lambda d: d.update(needs="0.9; rm -rf ~"))
+    assert refused(pair[0], pair[2]).hint_text == DeltaUnknown.hint
 
 
 def test_a_delta_given_as_a_model_is_told_with_what_to_do(pair: tuple[Path, Path, Path]) -> None:

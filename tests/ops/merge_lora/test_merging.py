@@ -169,6 +169,35 @@ def test_the_tokenizer_is_the_last_adapters_that_brings_one(
     }
 
 
+@pytest.mark.parametrize("where", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_tokenizer_without_a_chat_template_leaves_the_bases(
+    where: str, tmp_path: Path, base: Path, adapter: Path
+) -> None:
+    write_tokenizer(base, "base")
+    write_tokenizer(adapter, "adapter")
+    template = "{{ messages }}"
+    if where.endswith(".json"):
+        (base / where).write_text(json.dumps({"owner": "base", "chat_template": template}))
+    else:
+        (base / where).write_text(template)
+    job = plan_merge_lora(base, [adapter], tmp_path / "out")
+    assert any("without a chat template: the base's stays" in note for note in job.plan.notes)
+    merge_lora(base, [adapter], tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert settings["owner"] == "adapter"
+    if where.endswith(".json"):
+        assert settings["chat_template"] == template
+    else:
+        assert (tmp_path / "out" / where).read_text() == template
+    # With a template of its own the adapter's tokenizer is whole.
+    (adapter / "chat_template.jinja").write_text("the adapter's")
+    merge_lora(base, [adapter], tmp_path / "own")
+    assert (tmp_path / "own" / "chat_template.jinja").read_text() == "the adapter's"
+    assert "chat_template" not in json.loads(
+        (tmp_path / "own" / "tokenizer_config.json").read_text()
+    )
+
+
 def test_all_else_is_the_bases_and_nothing_the_adapters(
     tmp_path: Path, base: Path, adapter: Path
 ) -> None:

@@ -232,3 +232,11 @@ version https://git-lfs.github.com/spec/v1
 oid sha256:{"9e" * 32}
 size 9976634558
 """
+
+
+@SOURCES.add("A card that is a link to a file elsewhere", 6, "sidecar-escapes")
+def a_link_to_elsewhere(folder: Path) -> Sequence[str]:
+    delta = write_pair(folder)
+    (folder / "secret").write_text("anybody's")
+    (delta / "README.md").symlink_to("../secret")
+    return ARGS

@@ -10,7 +10,7 @@ target's bytes; each can be decoded by itself. Numbers are little-endian. What a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
 from weightsmith.codecs.base import Codec, Range, ReadInput, Work
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from weightsmith.codecs.elements import Bits
 
 MAGIC: Final = b"exact@1\n"
-_LENGTH_NBYTES: Final = 4
+LENGTH_NBYTES: Final = 4
 _CASTABLE: Final = frozenset({"F16", "BF16", "F32"})
 
 
@@ -45,44 +45,22 @@ class Exact(Codec):
         shape = tuple(int(size) for size in self.shape.split(",")) if self.shape else ()
         return TensorInfo(inputs[-1].name, self.dtype, shape)
 
-    def prepare(self, work: Work, read: ReadInput) -> tuple[Range, ...]:
+    def prepare(self, work: Work, read: ReadInput) -> Any:
         """Where each span lies in the payload.
 
         Raises: DeltaUnknown, DeltaInvalid.
         """
-        payload = work.inputs[-1]
-        start = table_nbytes(work.output)
-        table = bytearray(min(start, payload.nbytes))
-        read(len(work.inputs) - 1, 0, memoryview(table))
-        if not table.startswith(MAGIC):
-            begin = bytes(table[: len(MAGIC)]).decode("ascii", "replace").rstrip()
-            if begin.startswith("exact@"):
-                raise DeltaUnknown(what=f"tensor {payload.name}", found=begin)
-            raise DeltaInvalid(
-                name=f"tensor {payload.name}", reason="it does not begin as a payload does"
-            )
-        lengths = [
-            int.from_bytes(table[at : at + _LENGTH_NBYTES], "little")
-            for at in range(len(MAGIC), len(table), _LENGTH_NBYTES)
-        ]
-        edges = list(accumulate(lengths, initial=start))
-        if len(table) < start or edges[-1] != payload.nbytes:
-            raise DeltaInvalid(
-                name=f"tensor {payload.name}", reason="its spans do not add up to its length"
-            )
+        lengths = read_lengths(work, read, MAGIC)
         # One more than the span itself is what an incompressible one needs.
-        if max(lengths, default=0) > SPAN_NBYTES + 1:
-            raise DeltaInvalid(
-                name=f"tensor {payload.name}", reason="a span is longer than the target's"
-            )
-        return tuple(Range(*edge) for edge in pairwise(edges))
+        limits = [SPAN_NBYTES + 1] * len(lengths)
+        return place_spans(work.inputs[-1], table_nbytes(work.output), lengths, limits)
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """The payloads of all spans that `span` touches, and what these need of the base."""
         numbers = _touched(span)
-        spans: Sequence[Range] = work.state
+        spans = self.spans(work)
         payload = Range(spans[numbers[0]].start, spans[numbers[-1]].stop)
-        first, last = (_place(numbers[edge], work.output) for edge in (0, -1))
+        first, last = (place_of(numbers[edge], work.output) for edge in (0, -1))
         whole = Range(first.start, last.stop)
         bases = (elements_as_bytes(whole, work.output, base) for base in work.inputs[:-1])
         return (*bases, payload)
@@ -101,52 +79,72 @@ class Exact(Codec):
         elements = elements_of(self.dtype)
         read = self.reads(work, span)
         for number in _touched(span):
-            place = _place(number, work.output)
+            place = place_of(number, work.output)
             base = None
             if len(work.inputs) > 1:
                 wanted = elements_as_bytes(place, work.output, work.inputs[0])
                 base = _part(blocks[0], read[0], wanted)
-            payload = _part(blocks[-1], read[-1], work.state[number])
+            payload = _part(blocks[-1], read[-1], self.spans(work)[number])
             whole = span.start <= place.start and place.stop <= span.stop
             decoded = _part(out, span, place) if whole else memoryview(bytearray(place.nbytes))
             try:
-                known = base_elements(base, work.inputs[0].dtype, self.dtype)
-                decode_span(payload, known, elements.view(decoded), elements)
+                known, stored = self.known(work, number, base, payload)
+                decode_span(stored, known, elements.view(decoded), elements)
             except (ValueError, zstandard.ZstdError) as error:
                 raise DeltaInvalid(name=f"tensor {work.inputs[-1].name}", reason=error) from error
             if not whole:
                 wanted = Range(max(span.start, place.start), min(span.stop, place.stop))
                 _part(out, span, wanted)[:] = _part(decoded, place, wanted)
 
+    def spans(self, work: Work) -> Sequence[Range]:
+        """Where each span lies in the payload, from what `prepare` returned."""
+        spans: Sequence[Range] = work.state
+        return spans
+
+    def known(
+        self, work: Work, number: int, base: memoryview | None, payload: memoryview
+    ) -> "tuple[Bits, memoryview]":
+        """What the elements of span `number` are coded against, and what is left of the payload.
+
+        Raises: ValueError, zstandard.ZstdError, if the payload is damaged.
+        """
+        return base_elements(base, work.inputs[0].dtype, self.dtype), payload
+
 
 class SpanMaker:
     """One span of a target in the making: its payload, and the proof that it decodes."""
 
-    def __init__(
-        self, base: memoryview | None, base_dtype: str, target: memoryview, dtype: str
-    ) -> None:
-        """Make the payload; `base` holds the elements that the target's span has too."""
+    def __init__(self, known: "Bits", target: memoryview, dtype: str, prefix: bytes = b"") -> None:
+        """Make the payload; `known` is what the target's elements are coded against, as far as it
+        goes, and `prefix` what the payload begins with for the sake of it.
+        """
         from weightsmith.codecs.elements import elements_of
         from weightsmith.codecs.exact.span import encode_span
 
         self._elements = elements_of(dtype)
-        self._base = base_elements(base, base_dtype, dtype)
+        self._known = known
+        self._prefix = prefix
         self._target = self._elements.view(target)
-        self.payload, self._grouping = encode_span(self._base, self._target, self._elements)
+        coded, self._grouping = encode_span(known, self._target, self._elements)
+        self.payload = prefix + coded
 
     def restores(self, stored: memoryview) -> bool:
         """Whether what was stored decodes to the target.
 
-        What the base alone decides, the order of the elements, is not worked out a second time.
+        What the base alone decides is not worked out a second time: a prediction, the order of the
+        elements.
         """
         import numpy as np
         import zstandard
 
         from weightsmith.codecs.exact.span import decode_span, same
 
+        start = len(self._prefix)
+        if stored[:start] != self._prefix:
+            return False
         decoded = np.empty_like(self._target)
         try:
-            decode_span(stored, self._base, decoded, self._elements, self._grouping)
+            decode_span(stored[start:], self._known, decoded, self._elements, self._grouping)
         except (ValueError, zstandard.ZstdError):
             return False
         return same(decoded, self._target)
@@ -157,7 +155,7 @@ def _touched(span: Range) -> range:
     return range(span.start // SPAN_NBYTES, (span.stop - 1) // SPAN_NBYTES + 1)
 
 
-def _place(number: int, output: TensorInfo) -> Range:
+def place_of(number: int, output: TensorInfo) -> Range:
     """Where span `number` lies in the tensor."""
     return Range(number * SPAN_NBYTES, min((number + 1) * SPAN_NBYTES, output.nbytes))
 
@@ -165,6 +163,44 @@ def _place(number: int, output: TensorInfo) -> Range:
 def _part(block: memoryview, whole: Range, wanted: Range) -> memoryview:
     """The bytes `wanted` of a block that holds the bytes `whole`."""
     return block[wanted.start - whole.start : wanted.stop - whole.start]
+
+
+def read_lengths(work: Work, read: ReadInput, magic: bytes) -> list[int]:
+    """The lengths of the spans, from a payload's table, which must begin with `magic`.
+
+    Raises: DeltaUnknown, DeltaInvalid.
+    """
+    name = f"tensor {work.inputs[-1].name}"
+    start = table_nbytes(work.output, magic)
+    table = bytearray(min(start, work.inputs[-1].nbytes))
+    read(len(work.inputs) - 1, 0, memoryview(table))
+    if not table.startswith(magic):
+        begin = bytes(table[: len(magic)]).decode("ascii", "replace").rstrip()
+        if begin.startswith(magic.decode().partition("@")[0] + "@"):
+            raise DeltaUnknown(what=name, found=begin)
+        raise DeltaInvalid(name=name, reason="it does not begin as a payload does")
+    if len(table) < start:
+        raise DeltaInvalid(name=name, reason="its spans do not add up to its length")
+    return [
+        int.from_bytes(table[at : at + LENGTH_NBYTES], "little")
+        for at in range(len(magic), start, LENGTH_NBYTES)
+    ]
+
+
+def place_spans(
+    payload: TensorInfo, start: int, lengths: Sequence[int], limits: Sequence[int]
+) -> tuple[Range, ...]:
+    """Where the spans lie that begin at `start`, none longer than its limit.
+
+    Raises: DeltaInvalid.
+    """
+    name = f"tensor {payload.name}"
+    edges = list(accumulate(lengths, initial=start))
+    if edges[-1] != payload.nbytes:
+        raise DeltaInvalid(name=name, reason="its spans do not add up to its length")
+    if any(length > limit for length, limit in zip(lengths, limits, strict=True)):
+        raise DeltaInvalid(name=name, reason="a span is longer than the target's")
+    return tuple(Range(*edge) for edge in pairwise(edges))
 
 
 def serves_as_base(base: TensorInfo, target: TensorInfo) -> bool:
@@ -189,14 +225,14 @@ def base_elements(block: memoryview | None, dtype: str, target_dtype: str) -> "B
     return base if dtype == target_dtype else cast_bits(base, dtype, target_dtype)
 
 
-def table_nbytes(target: TensorInfo) -> int:
-    """Bytes in a payload before the first span."""
-    return len(MAGIC) + _LENGTH_NBYTES * span_count(target.nbytes)
+def table_nbytes(target: TensorInfo, magic: bytes = MAGIC) -> int:
+    """Bytes of a payload's table."""
+    return len(magic) + LENGTH_NBYTES * span_count(target.nbytes)
 
 
-def table_of(lengths: Sequence[int]) -> bytes:
-    """The bytes of a payload before the first span."""
-    return MAGIC + b"".join(length.to_bytes(_LENGTH_NBYTES, "little") for length in lengths)
+def table_of(lengths: Sequence[int], magic: bytes = MAGIC) -> bytes:
+    """A payload's table: its first bytes, and the length of each span."""
+    return magic + b"".join(length.to_bytes(LENGTH_NBYTES, "little") for length in lengths)
 
 
 def params_of(target: TensorInfo) -> dict[str, str]:

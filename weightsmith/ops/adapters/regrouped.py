@@ -25,7 +25,7 @@ def regrouped(lora: Checkpoint, experts: Mapping[str, int]) -> Checkpoint:
         directory=lora.directory,
         rules=rules,
         inputs={"lora": lora},
-        sidecars={name: lora.read_sidecar(name) for name in lora.sidecars},
+        sidecars={name: lora.sidecar(name) for name in lora.sidecars},
     )
     derived.origin = lora.origin
     return derived

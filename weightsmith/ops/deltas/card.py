@@ -11,7 +11,7 @@ from weightsmith.errors import NoTargetName
 from weightsmith.hub.translate_errors import page_of
 from weightsmith.ops.apply_delta import target_name
 from weightsmith.plan.base_record import BaseRecord
-from weightsmith.plan.exact_record import FORM as EXACT
+from weightsmith.plan.exact_record import FORMS, DeltaRecord
 from weightsmith.units import format_percent, format_size
 
 # The hub knows the relations adapter, finetune, merge and quantized. A finetune is a model that can
@@ -79,7 +79,7 @@ def delta_card(
         f"weightsmith apply-delta --base {base_quoted} --delta {delta_quoted}"
         f" --target {target_quoted}"
     )
-    exact = record["form"] == EXACT
+    exact = record["form"] in FORMS
     rows = [
         ("base", format_size(_nbytes(record["base"])), record["base"]["fingerprint"]),
         ("delta", format_size(nbytes), manifest.fingerprint),
@@ -92,7 +92,7 @@ def delta_card(
         base_page=page_of(base_repo),
         base_revision=f" at `{base_revision}`" if base_revision else "",
         name=repo_id.partition("/")[2],
-        restores=_EXACT if exact else _sum_of(record["loss"]),
+        restores=_exact(record) if exact else _sum_of(record["loss"]),
         command=command,
         model_size=format_size(target_nbytes),
         target=target,
@@ -103,6 +103,12 @@ def delta_card(
         sha256=" and the sha256 of every file that it restores byte for byte" if files else "",
         target_card=Template(_TARGET_CARD).substitute(file=card) if has_card else "",
     )
+
+
+def _exact(record: Mapping[str, Any]) -> str:
+    """What an exact delta gives back, and that it was a LoRA, where it was."""
+    low_rank = DeltaRecord.from_document(record).low_rank
+    return f"{_EXACT}\n{low_rank}, as after a LoRA was merged." if low_rank else _EXACT
 
 
 def _sum_of(loss: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.digest import SPAN_NBYTES, bytes_digest, span_digest, tensor_digest
+from weightsmith.checkpoint.content import Content
+from weightsmith.checkpoint.digest import SPAN_NBYTES, span_digest, tensor_digest
 from weightsmith.checkpoint.layout import DELTA_INDEX, INDEXES
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.derived import Proved
@@ -21,7 +22,7 @@ from weightsmith.formats.index import parse_index
 from weightsmith.formats.safetensors_header import parse_header
 from weightsmith.formats.tensors import DTYPES, SUMMABLE, TensorInfo
 from weightsmith.ops.job import Job, input_plans, target_apart
-from weightsmith.ops.sidecars import publish_sidecars
+from weightsmith.ops.sidecars import publish_sidecars, verbatim_sidecars
 from weightsmith.plan.base_record import BaseRecord, BaseTensor
 from weightsmith.plan.casts import Casting, plan_casting
 from weightsmith.plan.exact_record import DeltaRecord
@@ -30,7 +31,6 @@ from weightsmith.plan.model import (
     Plan,
     RestoredPlan,
     ShardPlan,
-    SidecarPlan,
     TensorPlan,
 )
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
@@ -69,9 +69,8 @@ def plan_restore(
     path = target_apart(target, inputs)
     require_base(record.base, {tensor.base for tensor in record.tensors}, ground)
     rules = tuple(record.rules({n: each.info for n, each in payloads.tensors.items()}))
-    payloads.take_sidecars(own_sidecars(manifest, payloads.sidecars))
+    payloads.take_sidecars(own_sidecars(manifest, (*payloads.sidecars, *payloads.large)))
     contents = _sidecars(manifest, payloads)
-    faults: tuple[str, ...] = ()
     config = payloads.config if dtype in DTYPES else {}
     infos = [rule.output for rule in rules]
     casting = plan_casting(config, infos, DTYPES.get(dtype, ""), everything=dtype_all)
@@ -80,30 +79,26 @@ def plan_restore(
         inputs = {"model": _restored(ground, payloads, rules)}
         rules = tuple(_cast(rule, casts[rule.output.name]) for rule in rules)
         origins = dict.fromkeys(contents, "delta")
-        published = publish_sidecars({"delta": payloads}, origins, [rule.output for rule in rules])
-        sidecars, contents, faults = published.plans, published.contents, published.faults
+        sidecars = publish_sidecars({"delta": payloads}, origins, [rule.output for rule in rules])
         shards = lay_out(rules, max_shard_nbytes or MAX_SHARD_NBYTES)
     else:
         if record.files and max_shard_nbytes is None:
             shards = _files(record, rules)
             if record.index is not None:
                 _require_index(record.index, shards)
-                contents[INDEXES[0]] = record.index
+                contents[INDEXES[0]] = Content(record.index)
         else:
             shards = lay_out(rules, max_shard_nbytes or MAX_SHARD_NBYTES)
-        sidecars = tuple(
-            SidecarPlan(name, "delta", len(content), bytes_digest(content))
-            for name, content in contents.items()
-        )
+        sidecars = verbatim_sidecars(contents, "delta")
     plan = Plan(
         verb="apply-delta",
         inputs=input_plans(inputs),
         shards=shards,
-        sidecars=sidecars,
+        sidecars=sidecars.plans,
         dropped=manifest.dropped,
         notes=casting.notes,
     )
-    return Job(plan, Bindings(inputs, contents, path), faults=faults)
+    return Job(plan, Bindings(inputs, sidecars.contents, path), faults=sidecars.faults)
 
 
 def _wanted(info: TensorInfo, dtype: str, casting: Casting, base: Checkpoint) -> str:
@@ -176,19 +171,20 @@ def _differs(tensor: BaseTensor, base: Checkpoint) -> bool:
     return tensor_digest(tensor.info, [digest]) != tensor.digest
 
 
-def _sidecars(manifest: Manifest, delta: Checkpoint) -> dict[str, bytes]:
+def _sidecars(manifest: Manifest, delta: Checkpoint) -> dict[str, Content]:
     """The target's sidecars, which travel with the delta.
 
     Raises: DeltaInvalid, if one is not as it was published.
     """
-    contents = {}
+    contents: dict[str, Content] = {}
+    there = {*delta.sidecars, *delta.large}
     for name, sidecar in sorted(manifest.sidecars.items()):
         if name == DELTA_INDEX:
             continue
-        if name not in delta.sidecars:
+        if name not in there:
             raise DeltaInvalid(name=name, reason="it is missing")
-        contents[name] = delta.read_sidecar(name)
-        if bytes_digest(contents[name]) != sidecar.digest:
+        contents[name] = delta.sidecar(name)
+        if contents[name].digest != sidecar.digest:
             raise DeltaInvalid(name=name, reason="it was changed")
     return contents
 

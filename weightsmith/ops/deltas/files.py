@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith import fs
+from weightsmith.checkpoint.content import inside
 from weightsmith.checkpoint.discover import list_directory
 from weightsmith.checkpoint.layout import ENCRYPTED, INDEXES, WEIGHTS
-from weightsmith.checkpoint.sidecars import OTHERS, matches
+from weightsmith.checkpoint.sidecars import OTHERS, is_sidecar, matches
 from weightsmith.checkpoint.whole_files import WholeFiles
 from weightsmith.codecs.keystream_file import HEADER_NBYTES
 from weightsmith.engine.derived import Derived, DerivedFile
@@ -96,6 +97,8 @@ def _xor_files(
     fs.require_directory(base)
     ours, _ = list_directory(encoded.directory)
     theirs = set(list_directory(base)[0])
+    for name in filter(is_sidecar, ours):
+        inside(encoded.directory, name)  # a link to elsewhere may be anybody's secret
     left = [name for name in ours if name.startswith(".") or matches(name, OTHERS)]
     names = [name for name in ours if name not in left]
     combined = [name for name in names if name not in _PLAIN]

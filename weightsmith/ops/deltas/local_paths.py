@@ -13,7 +13,7 @@ from weightsmith.engine.target_files import originals_of
 from weightsmith.errors import LocalPathInside
 from weightsmith.ops.job import Job
 from weightsmith.plan.exact_record import FORM as EXACT
-from weightsmith.plan.exact_record import DeltaRecord
+from weightsmith.plan.exact_record import FORMS, DeltaRecord
 
 _LOADED_FROM: Final = re.compile(rb'"_?name_or_path"\s*:\s*"((?:/|~|[A-Za-z]:)(?:[^"\\]|\\.)*)"')
 """Where transformers notes which directory a config or tokenizer was loaded from."""
@@ -56,7 +56,7 @@ def texts_to_hide(job: Job) -> dict[str, bytes]:
 
 def hidden_texts(manifest: Manifest) -> dict[str, bytes]:
     """The same, as it stands there."""
-    if manifest.delta is None or manifest.delta["form"] != EXACT:
+    if manifest.delta is None or manifest.delta["form"] not in FORMS:
         return {}
     record = DeltaRecord.from_document(manifest.delta)
     return _texts({file.name: file.header for file in record.files}, record.index)

@@ -13,6 +13,7 @@ from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.in_place import is_left
 from weightsmith.engine.staging import Staging
 from weightsmith.errors import WeightsmithError
+from weightsmith.ops.sidecars import read_for_diagnosis
 from weightsmith.ops.verify.report import Check, judged
 from weightsmith.ops.verify.subject import Subject
 from weightsmith.repair.detect import diagnose
@@ -107,7 +108,7 @@ def _tokenizer(subject: Subject) -> Check:
     """What `fix_tokenizer` finds."""
     checkpoint = subject.checkpoint
     try:
-        files = {name: checkpoint.read_sidecar(name) for name in checkpoint.sidecars}
+        files = read_for_diagnosis(checkpoint)
         found = diagnose(files, embedding_rows=checkpoint.embedding_rows)
     except WeightsmithError as error:
         return Check("tokenizer", "FAIL", (str(error),), error.hint_text)

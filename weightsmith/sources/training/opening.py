@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 from typing import Final
 
-from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith import fs
+from weightsmith.checkpoint.checkpoint import MAX_CONFIG_NBYTES, Checkpoint
 from weightsmith.checkpoint.discover import list_directory
 from weightsmith.checkpoint.opening import open_weight_file
-from weightsmith.checkpoint.sidecars import CONFIG, is_sidecar
+from weightsmith.checkpoint.sidecars import CONFIG, may_be_pushed
 from weightsmith.errors import PrecisionMissing, SourceFault
 from weightsmith.sources.training.dcp import open_dcp
 from weightsmith.sources.training.dcp_safetensors import open_dcp_safetensors
@@ -17,6 +18,8 @@ from weightsmith.sources.training.zero import Weights, open_zero
 
 _SCRIPTS: Final = ("zero_to_fp32.py", "zero_to_torch.py")
 """What DeepSpeed puts beside its states, which is no code of the model."""
+_CODE: Final = b'"auto_map"'
+"""What a config has that goes with code of its own."""
 _CHOSEN: Final = {"16bit": "16-bit", "fp32": "float32"}
 
 
@@ -61,23 +64,31 @@ def _take_sidecars(checkpoint: Checkpoint, layout: Layout) -> None:
     """Config and tokenizer, from the directories where such a run puts them; a directory that is
     not the output's own counts only if it has a config.
     """
-    files: dict[str, str] = {}
+    homes: dict[str, Path] = {}
     for directory in layout.beside:
         there = _sidecars(directory)
         if directory != layout.beside[0] and CONFIG[0] not in there:
             continue
-        own = os.path.relpath(directory, checkpoint.directory)
-        new = {name: os.path.normpath(f"{own}/{name}") for name in there if name not in files}
-        if new and own != ".":
+        new = [name for name in there if name not in homes]
+        if new and directory != layout.beside[0]:
+            own = os.path.relpath(directory, layout.beside[0])
             note = f"config and tokenizer are those of {own}/"
             checkpoint.notes = (*checkpoint.notes, note)
-        files |= new
-    checkpoint.take_sidecars(files)
+        homes |= dict.fromkeys(new, directory)
+    checkpoint.take_sidecars({name: name for name in homes}, homes)
 
 
 def _sidecars(directory: Path) -> list[str]:
+    """Files whose purpose is known: what else lies where somebody trains may be anything. Code is
+    the model's where its config says that there is some.
+    """
     try:
         names = list_directory(directory)[0]
     except SourceFault:
         return []
-    return [name for name in names if is_sidecar(name) and name not in _SCRIPTS]
+    known = [name for name in names if may_be_pushed(name)]
+    if CONFIG[0] in known:
+        raw = fs.read_small(directory / CONFIG[0], MAX_CONFIG_NBYTES)
+        if _CODE in raw:
+            return [name for name in known if name not in _SCRIPTS]
+    return [name for name in known if not name.endswith(".py")]

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from tests.catalogue.collect_float32 import kept_by_type
+from tests.support.collect_float32 import kept_by_type
 from weightsmith.catalogue.float32 import float32_names, load_float32
 
 MODELS = ("deepseek_v3", "t5", "gpt_oss", "blip_2", "voxtral", "llama")

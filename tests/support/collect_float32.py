@@ -1,6 +1,6 @@
 """Collect which parameters transformers keeps in float32, as the catalogue's ``float32.toml``.
 
-    python -m tests.catalogue.collect_float32 > weightsmith/catalogue/float32.toml
+    python -m tests.support.collect_float32 > weightsmith/catalogue/float32.toml
 
 Imports every modeling file of the installed transformers, and takes what its classes say in
 ``_keep_in_fp32_modules`` and ``_keep_in_fp32_modules_strict``, by the model type of their config.
