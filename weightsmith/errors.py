@@ -16,12 +16,18 @@ name in kebab-case is the error's reference (``ShardTruncated`` is ``shard-trunc
       DamagedOutput  10   our own output failed verification
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 FIRST_SHOWN = 5
 """How many problems of one kind a message names before it says "and N more"."""
+NAME_SHOWN = 200
+"""Characters of a name in a message; a hostile file may hold one of a hundred million."""
+LINE_SHOWN = 1000
+"""Characters of a path, a reason or a line of context."""
+_USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
 
 
 class WeightsmithError(Exception):
@@ -39,8 +45,8 @@ class WeightsmithError(Exception):
         """Keep the values; `context` lines are printed below the message, all of them under
         ``-v``.
         """
-        self.values = {key: printable(value) for key, value in values.items()}
-        self.context = tuple(printable(line) for line in context)
+        self.values = {key: _shown_value(key, value) for key, value in values.items()}
+        self.context = tuple(cut(printable(line), LINE_SHOWN) for line in context)
         self.hint_text = printable(hint) if hint is not None else self.hint.format(**self.values)
         super().__init__(self.message.format(**self.values))
 
@@ -55,12 +61,29 @@ def reference_of(error: type[WeightsmithError]) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", error.__name__).lower()
 
 
+def _shown_value(key: str, value: object) -> str:
+    """A name is cut early; a path or a reason, which may be a whole sentence, late."""
+    is_name = key != "reason" and not isinstance(value, os.PathLike | Exception)
+    return cut(printable(value), NAME_SHOWN if is_name else LINE_SHOWN)
+
+
+def cut(text: str, limit: int) -> str:
+    """The text, or as much of it as `limit` characters hold, with dots for the rest."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def masked(text: str) -> str:
+    """Text in which no address tells its password: ``https://***@host``."""
+    return _USER_INFO.sub("***@", text)
+
+
 def printable(value: object) -> str:
-    r"""Text with control characters escaped, so that a hostile name cannot drive a terminal.
+    r"""Text with control characters escaped, so that a hostile name cannot drive a terminal, and
+    passwords masked.
 
     Line breaks inside a value are escaped too; a tensor name cannot forge an output line.
     """
-    text = str(value)
+    text = masked(str(value))
     if text.isprintable():
         return text
     return "".join(

@@ -2,12 +2,13 @@
 
 import hashlib
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from weightsmith.hub import fetch, store
+from weightsmith.hub import download, fetch, store
 from weightsmith.hub.connection import Connection
 from weightsmith.hub.listing import Listing, RepoFile
 from weightsmith.hub.places import CachePlace, FolderPlace
@@ -80,3 +81,56 @@ def test_who_wants_a_file_that_another_brings_waits_and_takes_it(
         thread.join()
     assert calls == [FILE.name]
     assert told == [len(RAW)]
+
+
+def test_a_file_that_another_is_copying_to_its_place_is_not_taken_for_damaged(
+    connection: Connection, tmp_path: Path
+) -> None:
+    """Where links cannot be made, a file stands in its snapshot half copied for a while."""
+    place = CachePlace(connection.cache, LISTING.repo_id, LISTING.commit)
+    path = place.folder / FILE.name
+    for each in (path, place.store(FILE)):
+        each.parent.mkdir(parents=True)
+    place.store(FILE).write_bytes(RAW)
+    path.write_bytes(RAW[:3])
+    resolved = Resolved(
+        "org/model",
+        LISTING,
+        Selection("safetensors", LISTING.files, ()),
+        place,
+        connection,
+        frozenset({FILE.name}),
+        (),
+    )
+    notes: list[str] = []
+    progress = Heard(notes)
+    stop = threading.Event()
+    transfer = fetch.Transfer(connection, LISTING, place, lambda _: None, notes.append, stop)
+    found: list[download.Downloaded] = []
+    with fetch.turn(transfer, FILE):
+        second = threading.Thread(
+            target=lambda: found.append(download.download(resolved, progress))
+        )
+        second.start()
+        second.join(0.2)
+        assert second.is_alive()
+        path.write_bytes(RAW)
+    second.join()
+    assert (found[0].fetched, found[0].kept) == ((), LISTING.files)
+    assert notes == []
+
+
+@dataclass
+class Heard:
+    """A listener that keeps what is said."""
+
+    notes: list[str]
+
+    def begin(self, phase: str, total_nbytes: int) -> None:
+        """Nothing to keep."""
+
+    def advance(self, nbytes: int) -> None:
+        """Nothing to keep."""
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)

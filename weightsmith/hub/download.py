@@ -1,5 +1,6 @@
 """Fetch the files of a resolved source: in parallel, resumable, each checked by its hash."""
 
+import contextlib
 import dataclasses
 import shutil
 import threading
@@ -9,11 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from weightsmith.errors import DownloadTooLarge, HashMismatch, NotCached
-from weightsmith.hub.fetch import Transfer, fetch
+from weightsmith.errors import (
+    DownloadTooLarge,
+    HashMismatch,
+    NotCached,
+    ShardTruncated,
+    SourceNotFound,
+)
+from weightsmith.hub.fetch import Transfer, fetch, turn
 from weightsmith.hub.hashes import hash_file, require_digest
 from weightsmith.hub.listing import RepoFile
-from weightsmith.hub.places import CachePlace
+from weightsmith.hub.places import CachePlace, is_whole
 from weightsmith.hub.resolve import Resolved
 from weightsmith.hub.voice import library_heard
 from weightsmith.progress import Progress
@@ -84,7 +91,7 @@ def download(resolved: Resolved, progress: Progress, *, check_kept: bool = True)
                 transfer, damaged=frozenset(file.name for file in damaged)
             )
         # Bytes that are in the cache without a name in this snapshot want only the name.
-        unnamed = [file for file in kept if not (transfer.place.folder / file.name).exists()]
+        unnamed = [f for f in kept if not is_whole(transfer.place.folder / f.name, f)]
         if wanted := [*unnamed, *missing]:
             if resolved.connection.offline:
                 names = [file.name for file in wanted]
@@ -106,12 +113,24 @@ def _find_damaged(transfer: Transfer, files: Iterable[RepoFile]) -> list[RepoFil
     """
     damaged = []
 
+    def found(file: RepoFile) -> str:
+        path = transfer.place.folder / file.name
+        try:
+            return hash_file(path if path.exists() else transfer.place.store(file), file.digest)
+        except (SourceNotFound, ShardTruncated):  # it has just gone
+            return "nothing"
+
     def check(transfer: Transfer, file: RepoFile) -> None:
         path = transfer.place.folder / file.name
-        found = hash_file(path if path.exists() else transfer.place.store(file), file.digest)
+        digest = found(file)
+        if digest != file.digest:
+            # Another of us may be copying it to its place right now, where links cannot be made.
+            # In a cache that we cannot write to nobody of us is.
+            with contextlib.suppress(OSError), turn(transfer, file):
+                digest = found(file)
         transfer.advance(file.nbytes)
         try:
-            require_digest(file, found)
+            require_digest(file, digest)
         except HashMismatch as error:
             if transfer.connection.offline:
                 hint = "run the same command with the network on: it is fetched anew"

@@ -1,8 +1,9 @@
 """Fetch one file: in pieces that survive an interruption, checked before it gets its name."""
 
+import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -46,16 +47,26 @@ def fetch(transfer: Transfer, file: RepoFile) -> None:
 
     Raises: HashMismatch, DownloadBroken, DiskFull, and what `translated` makes of other answers.
     """
-    from huggingface_hub.utils import WeakFileLock
-
-    lock = transfer.place.lock(file)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    # The library's own lock, for which `_fetch` and the library wait, is free in between.
-    with WeakFileLock(lock.with_stem(f"{lock.stem}.turn")):
+    with turn(transfer, file):
         if file.name not in transfer.damaged and is_whole(transfer.place.folder / file.name, file):
             transfer.advance(file.nbytes)  # another process brought it while we waited
         else:
             _bring(transfer, file)
+
+
+@contextlib.contextmanager
+def turn(transfer: Transfer, file: RepoFile) -> Iterator[None]:
+    """Wait until no other of us is at a file, and let nobody be until the end.
+
+    The library's own lock, for which `_fetch` and the library wait, is free in between: where links
+    cannot be made, a file is copied to its place under no lock of the library's.
+    """
+    from huggingface_hub.utils import WeakFileLock
+
+    lock = transfer.place.lock(file)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock.with_stem(f"{lock.stem}.turn")):
+        yield
 
 
 def _bring(transfer: Transfer, file: RepoFile) -> None:

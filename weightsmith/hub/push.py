@@ -15,6 +15,7 @@ from weightsmith.errors import (
     RepoNotFound,
     RevisionNotFound,
     UploadBroken,
+    masked,
 )
 from weightsmith.hub.connection import Connection, list_repo
 from weightsmith.hub.hashes import hash_bytes, hash_file
@@ -165,7 +166,7 @@ def push(
     _require_same(listing, commit, sizes, progress)
     return Pushed(
         repo_id=repo_id,
-        url=f"{connection.endpoint}/{repo_id}",
+        url=f"{masked(connection.endpoint)}/{repo_id}",
         revision=revision,
         commit=made.oid,
         files=tuple(commit.files),

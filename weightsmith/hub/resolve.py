@@ -22,6 +22,7 @@ from weightsmith.errors import (
     SourceIsDirectory,
     SourceUnknown,
     WeightsmithError,
+    masked,
 )
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES
 from weightsmith.hub.address import is_address, source_of
@@ -102,7 +103,7 @@ class Resolved:
             "revision": self.listing.revision,
             "commit": self.listing.commit,
             "format": self.selection.format,
-            "endpoint": self.connection.endpoint,
+            "endpoint": masked(self.connection.endpoint),
             "folder": str(self.place.folder),
             "nbytes": self.nbytes,
             "fetch_nbytes": self.fetch_nbytes,

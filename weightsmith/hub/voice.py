@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from weightsmith.errors import LINE_SHOWN, cut, masked
+
 Note = Callable[[str], None]
 """Takes one line that a person watching should see now."""
 
@@ -24,7 +26,8 @@ def library_heard(note: Note) -> Iterator[None]:
 
     class Notes(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            note("hub: " + _REQUEST.sub("", record.getMessage().partition("\n")[0]))
+            said = _REQUEST.sub("", record.getMessage().partition("\n")[0])
+            note("hub: " + cut(masked(said), LINE_SHOWN))
 
     logger = library.get_logger()
     handlers, logger.handlers = logger.handlers, [Notes(logging.WARNING)]

@@ -6,6 +6,7 @@ network and no package that would fetch code. What it needs of the weights it as
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -40,6 +41,8 @@ _VOCABULARIES: Final = frozenset(
     }
 )
 """Files of a tokenizer that hold no settings, or none that name anything."""
+_NEEDED: Final = ("torch", "transformers")
+"""What the process would miss only when it has begun."""
 _WITHOUT: Final = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 _CLOSED: Final = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -176,6 +179,9 @@ class Runner:
 
     def _started(self) -> Process:
         if self._process is None:
+            for package in _NEEDED:
+                if importlib.util.find_spec(package) is None:
+                    raise ModuleNotFoundError(name=package)
             self._process = start(self._scratch)
             self._exits.callback(self._process.end)
         return self._process

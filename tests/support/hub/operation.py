@@ -11,6 +11,7 @@ import importlib
 import io
 import json
 import os
+import resource
 import sys
 import threading
 import time
@@ -65,8 +66,15 @@ def outcome_of(task: dict[str, Any]) -> dict[str, Any]:
             "context": list(error.context),
             "hint": error.hint_text,
             "notes": notes.said,
+            "peak_nbytes": peak_memory(),
         }
-    return {**value.to_document(), "code": 0, "notes": notes.said, "phases": notes.phases}
+    known = {"code": 0, "notes": notes.said, "phases": notes.phases, "peak_nbytes": peak_memory()}
+    return {**value.to_document(), **known}
+
+
+def peak_memory() -> int:
+    """The most that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def said_by(*args: str, cwd: str) -> dict[str, Any]:
@@ -99,8 +107,6 @@ def do(task: dict[str, Any]) -> None:
     """Write the outcome to the task's file; what else is said goes beside it."""
     out = Path(task["out"])
     if limit := task["file_limit"]:
-        import resource
-
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if task["dies_at"]:
         fs.on_durable_step = functools.partial(die_at, iter(range(1, 1000)), task["dies_at"])

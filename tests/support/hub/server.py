@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.support.hub.uploads import Refusal, Uploads
 
@@ -116,6 +116,10 @@ class Hub:
         """By token, the organisations in which its owner may write."""
         self.objects: dict[str, bytes] = {}
         """Large files that were uploaded, by sha256."""
+        self.lists_hashes = True
+        """Whether a model's record has sizes and hashes, as it has not on some mirrors."""
+        self.page_size = 1000
+        """Entries in an answer that lists a commit's files."""
         self.before_answer: Callable[[Request], object] = lambda _: None
         """Called when an answer is decided, and none of it sent: what moves while somebody reads.
         """
@@ -291,6 +295,9 @@ class _Api(_Handler, Uploads):
             self._send(404, {}, b"")
 
     def _model(self, rest: str, request: Request) -> None:
+        if "/tree/" in rest:
+            self._tree(rest, request)
+            return
         repo_id, _, what = rest.partition("/revision/")
         check, refs = rest.endswith("/auth-check"), rest.endswith("/refs")
         repo_id = repo_id.removesuffix("/auth-check").removesuffix("/refs")
@@ -309,10 +316,29 @@ class _Api(_Handler, Uploads):
             self._refuse(404, "RevisionNotFound", f"Invalid rev id: {what}")
             return
         siblings = [_sibling(name, raw) for name, raw in repo.commits[commit].items()]
+        if not self.hub.lists_hashes:
+            siblings = [{"rfilename": each["rfilename"]} for each in siblings]
         gated = "auto" if repo.gated else False
         answer = {"id": repo_id, "sha": commit, "gated": gated, "siblings": siblings}
         answer |= {"private": repo.private}
         self._send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
+
+    def _tree(self, rest: str, request: Request) -> None:
+        """A page of a commit's files and folders."""
+        repo_id, _, commit = rest.partition("/tree/")
+        repo = self._readable(repo_id, request, gate=False)
+        if repo is None:
+            return
+        query = parse_qs(urlsplit(self.path).query)
+        start = int(query.get("cursor", ["0"])[0])
+        entries = [{"type": "directory", "path": "folder", "oid": "0" * 40, "size": 0}]
+        entries += [_entry(_sibling(name, raw)) for name, raw in repo.commits[commit].items()]
+        stop = start + self.hub.page_size
+        headers = {"Content-Type": "application/json"}
+        if stop < len(entries):
+            url = f"{self.hub.url}/api/models/{rest}?recursive=true&cursor={stop}"
+            headers["Link"] = f'<{url}>; rel="next"'
+        self._send(200, headers, json.dumps(entries[start:stop]).encode())
 
     def _resolve(self, request: Request, fault: Fault) -> None:
         repo_id, _, rest = request.path.removeprefix("/").partition("/resolve/")
@@ -377,6 +403,15 @@ def _sibling(name: str, raw: bytes) -> dict[str, Any]:
         sha256 = hashlib.sha256(raw).hexdigest()
         record["lfs"] = {"size": len(raw), "sha256": sha256, "pointerSize": 134}
     return record
+
+
+def _entry(sibling: dict[str, Any]) -> dict[str, Any]:
+    """The same facts as a list of a commit's files has them."""
+    size, oid = sibling["size"], sibling["blobId"]
+    entry = {"type": "file", "path": sibling["rfilename"], "size": size, "oid": oid}
+    if large := sibling.get("lfs"):
+        entry["lfs"] = {"oid": large["sha256"], "size": size, "pointerSize": 134}
+    return entry
 
 
 def _refs(repo: Repo) -> dict[str, list[dict[str, str]]]:
