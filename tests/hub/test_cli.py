@@ -124,20 +124,48 @@ class TestCleanCache:
     ) -> None:
         shown = person.run("clean-cache", "--older-than", "30d", "--dry-run")
         assert "not used for 90 days" in shown.stdout
-        assert "used 2 days ago" in shown.stdout
+        assert "used 2 days ago" not in shown.stdout  # only what goes is shown
+        assert "2 rows of 3.90 kB stay (-v lists them)" in shown.stdout
+        assert "used 2 days ago" in person.run("clean-cache", "--older-than=30d", "-nv").stdout
         assert shown.stderr == ""
         assert "dry run: 1 of 3 rows, 5.00 kB would go" in shown.stdout
         assert len(maker.left()) == 2
 
     def test_the_table_fits_a_narrow_terminal(self, person: ShellUser, maker: Maker) -> None:
-        long = "some-organisation/a-model-with-a-long-name-7b"
+        long = f"some-organisation/a-model-with-{'a-long-' * 9}name-7b"
         maker.revision(long, {"model.safetensors": b"x", "pytorch_model.bin": b"y"}, used=400)
         person.env["COLUMNS"] = "80"
-        shown = person.run("clean-cache", "--older-than", "30d", "--keep-last", "1", "--dry-run")
-        lines = shown.stdout.splitlines()[1:]  # above them is a path
-        assert max(map(len, lines)) <= 80
-        assert [line for line in lines if long in line]
-        assert [line for line in lines if line.strip().endswith("one of the newest 1")]
+        for args in (["--older-than", "30d", "-nv"], ["--list"]):
+            lines = person.run("clean-cache", *args).stdout.splitlines()[1:]  # above is a path
+            assert max(map(len, lines)) <= 80
+            assert len([line for line in lines if line.strip().startswith(("x  some", "some"))]) < 3
+            assert [line for line in lines if "some-organ" in line and "name-7b" in line]
+
+    def test_the_list_tells_revisions_sizes_and_last_use(
+        self, person: ShellUser, maker: Maker
+    ) -> None:
+        listed = person.run("clean-cache", "--list").stdout
+        old, new = (line for line in listed.splitlines() if "org/" in line and "kB" in line)
+        assert old.split()[0] == "org/old"  # the largest first
+        assert "90 days ago" in old
+        assert new.split()[0] == "org/new@main"
+        by_name = person.run("clean-cache", "--list", "--sort", "name", "-q").stdout
+        assert by_name.split() == ["org/new", "org/old"]
+        assert len(maker.left()) == 2
+
+    def test_a_cache_that_is_not_there_is_an_error(self, person: ShellUser) -> None:
+        refused = person.run("clean-cache", "--cache-dir", "./nowhere", "--dry-run")
+        assert refused.returncode == 2
+        assert "'./nowhere' does not exist" in refused.stderr
+
+    def test_what_is_no_model_goes_by_the_name_in_the_table(
+        self, person: ShellUser, maker: Maker
+    ) -> None:
+        maker.revision("org/texts", {"a.parquet": b"x" * 700}, kind="datasets")
+        listed = person.run("clean-cache", "--list", "-q").stdout.split()
+        assert "dataset/org/texts" in listed
+        done = person.run("clean-cache", "dataset/org/texts", "-y")
+        assert "700 B freed" in done.stdout, done.stderr
 
     def test_v_lists_all_that_the_cache_holds(self, person: ShellUser, maker: Maker) -> None:
         for number in range(9):
@@ -158,11 +186,16 @@ class TestCleanCache:
         assert done.stderr == ""
 
     def test_at_a_terminal_one_chooses_and_is_asked(self, person: ShellUser, maker: Maker) -> None:
-        screen = person.at_terminal("clean-cache", answers=["7", "3", "y"])
+        screen = person.at_terminal("clean-cache", answers=["7", "1", "y"])
         assert "7 is none of 1 to 3" in screen
         assert "delete 1 of 3 rows, 5.00 kB?" in screen
         assert "5.00 kB freed" in screen
         assert {name.partition("@")[0] for name in maker.left()} == {"org/new"}
+
+    def test_at_a_terminal_names_will_do(self, person: ShellUser, maker: Maker) -> None:
+        screen = person.at_terminal("clean-cache", answers=["org/none", "org/old", "y"])
+        assert "org/none is none of 1 to 3 and no name in the table" in screen
+        assert "5.00 kB freed" in screen
 
     def test_at_a_terminal_nothing_chosen_is_nothing_deleted(
         self, person: ShellUser, maker: Maker

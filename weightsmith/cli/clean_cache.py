@@ -4,13 +4,14 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 
 import click
 
-from weightsmith.cli.layout import heading, stacked, styled
+from weightsmith.cli.layout import heading, one_line_rows, styled
 from weightsmith.cli.options import (
     INPUTS,
+    MESSAGES,
     SAFETY,
     SIZE,
     Command,
@@ -24,8 +25,9 @@ from weightsmith.cli.output import Output
 from weightsmith.ops import clean_cache as ops
 from weightsmith.ops.cache_rows import Row
 from weightsmith.ops.clean_cache import CleanPlan, Clock
-from weightsmith.units import format_size
+from weightsmith.units import counted, format_size
 
+Sort = Literal["size", "used", "name"]
 UNITS_S: Final = {"h": 3600.0, "d": 86_400.0, "w": 7 * 86_400.0, "y": 365 * 86_400.0}
 KIND_NAMES: Final = {
     "duplicates": ".bin twins",
@@ -101,6 +103,20 @@ class Age(click.ParamType[float]):
     help="Go by when files were last used (default), or by when they were downloaded.",
 )
 @option(
+    "--list",
+    "list_",
+    group=MESSAGES,
+    is_flag=True,
+    help="Only list what is there: revisions, sizes, when they were used.",
+)
+@option(
+    "--sort",
+    group=MESSAGES,
+    type=click.Choice(get_args(Sort)),
+    default="size",
+    help="Order of the table: largest (default), longest unused, or by name.",
+)
+@option(
     "--cache-dir",
     group=INPUTS,
     type=FilePath(file_okay=False, exists=True),
@@ -120,6 +136,8 @@ def command(
     duplicates: bool,
     keep: tuple[str, ...],
     by: Clock,
+    list_: bool,
+    sort: Sort,
     cache_dir: str | None,
     dry_run: bool,
     yes: bool,
@@ -142,11 +160,15 @@ def command(
     selecting = bool(sources or older_than or max_size or duplicates) or keep_last is not None
     for problem in plan.cache.unreadable:
         output.warning(f"left alone: {problem}")
-    if plan.rows and output.can_ask and not (selecting or yes or dry_run):
-        _show(output, plan, numbered=True)
-        plan = ops.choose(plan, _ask(output, plan.rows))
+    rows = _sorted(plan.rows, sort)
+    if list_:
+        _list(output, plan, rows)
+        return
+    if rows and output.can_ask and not (selecting or yes or dry_run):
+        _show(output, plan, rows, numbered=True)
+        plan = ops.choose(plan, _ask(output, rows))
     else:
-        _show(output, plan)
+        _show(output, plan, rows)
     for note in plan.notes:
         output.warning(note)
     going = f"{len(plan.removed)} of {len(plan.rows)} rows, {format_size(plan.freed_nbytes)}"
@@ -168,49 +190,94 @@ def command(
         output.result(document, human="nothing was deleted")
 
 
-def _show(output: Output, plan: CleanPlan, *, numbered: bool = False) -> None:
-    """The table: what there is, when it was used, and what becomes of it."""
+def _show(output: Output, plan: CleanPlan, rows: Sequence[Row], *, numbered: bool = False) -> None:
+    """The table: what goes, what it takes, when it was used, and why it goes."""
     cache = plan.cache
     output.plan(heading(f"{cache.root}  {format_size(cache.nbytes)}"))
-    if not plan.rows:
-        return
+    shown = [row for row in rows if numbered or row.remove or output.verbose]
+    if shown:
+        now = time.time()
+        lines = [["" if numbered else "go", "what", "size", "last used", "why"]]
+        for number, row in enumerate(shown, 1):
+            mark = str(number) if numbered else "x" if row.remove else ""
+            used = _ago(now - row.used) if row.used is not None else "?"
+            why = "" if numbered and not row.locked else row.reason  # a choice is its own reason
+            lines.append([mark, _what(row), format_size(row.nbytes), used, why])
+        if not any(why for *_, why in lines[1:]):
+            lines[0][-1] = ""
+        page = one_line_rows(
+            lines, width=output.width, shrink=(4, 1), styles=("bold",), right=(0, 2)
+        )
+        output.plan(page)
+    staying = [row for row in rows if row not in shown]
+    if staying:
+        nbytes = format_size(sum(row.nbytes for row in staying))
+        output.plan(f"  {counted(len(staying), 'row')} of {nbytes} stay (-v lists them)")
+    if rows:
+        output.plan()
+
+
+def _what(row: Row) -> str:
+    """``org/name@main``: what a person types to name it."""
+    if row.kind == "revision":
+        return f"{row.repo}@{row.refs[0] if row.refs else row.revision[:12]}"
+    return f"{row.repo or 'shared'} {KIND_NAMES[row.kind]}"
+
+
+def _list(output: Output, plan: CleanPlan, rows: Sequence[Row]) -> None:
+    """All that is there, a line a revision; nothing is chosen."""
     now = time.time()
-    rows = [
-        ["" if numbered else "go", "repository", "revision", "size", "last used", "refs", "why"]
-    ]
-    for number, row in enumerate(plan.rows, 1):
-        mark = str(number) if numbered else "x" if row.remove else ""
-        what = row.revision[:12]
-        if row.kind != "revision":
-            what = f"{what} {KIND_NAMES[row.kind]}".strip()
+    lines = [["what", "revision", "size", "last used", "downloaded"]]
+    for row in rows:
         used = _ago(now - row.used) if row.used is not None else "?"
-        why = "" if numbered and not row.locked else row.reason  # a choice is its own reason
-        refs = ", ".join(row.refs)
-        rows.append([mark, row.repo or "shared", what, format_size(row.nbytes), used, refs, why])
-    if not any(why for *_, why in rows[1:]):
-        rows[0][-1] = ""
-    output.plan(stacked(rows, at=3, width=output.width, styles=("bold",), right=(0, 3)))
-    output.plan()
+        revision = row.revision[:12] if row.kind == "revision" else KIND_NAMES[row.kind]
+        name = row.repo or "shared"
+        refs = f"@{', '.join(row.refs)}" if row.refs else ""
+        lines.append(
+            [name + refs, revision, format_size(row.nbytes), used, _ago(now - row.modified)]
+        )
+    human = one_line_rows(lines, width=output.width, shrink=(0,), styles=("bold",), right=(2,))
+    document = {"schema": "weightsmith.clean-cache/1", "deleted": False, **plan.to_document()}
+    title = heading(f"{plan.cache.root}  {format_size(plan.cache.nbytes)}")
+    names = dict.fromkeys(row.repo for row in rows if row.repo)
+    output.result(document, human=f"{title}\n{human}", quiet="\n".join(names))
+
+
+def _sorted(rows: Sequence[Row], by: Sort) -> list[Row]:
+    """Largest, least recently used, or by name first."""
+    match by:
+        case "size":
+            return sorted(rows, key=lambda row: (-row.nbytes, row.id))
+        case "used":
+            return sorted(rows, key=lambda row: (row.used or row.modified, row.id))
+        case "name":
+            return sorted(rows, key=lambda row: row.id)
 
 
 def _ask(output: Output, rows: Sequence[Row]) -> set[str]:
-    """Ids of the rows that a person names by their numbers; asks again until it makes sense."""
+    """Ids of the rows that a person names by number or name; asks again until it makes sense."""
     while True:
-        output.line("which? numbers and ranges (1,3-5), 'all', or nothing to leave all as it is")
-        answer = sys.stdin.readline().strip().lower()
-        if answer == "all":
+        output.line("which? numbers (1,3-5), names, 'all', or nothing to leave all as it is")
+        answer = sys.stdin.readline().strip()
+        if answer.lower() == "all":
             return {row.id for row in rows}
         parts = [part for part in re.split(r"[,\s]+", answer) if part]
-        chosen: set[str] = set()
-        for part in parts:
-            match = re.fullmatch(r"(\d+)(?:-(\d+))?", part, re.ASCII)
-            first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-            if not 1 <= first <= last <= len(rows):
-                output.line(f"{part} is none of 1 to {len(rows)}")
-                break
-            chosen |= {row.id for row in rows[first - 1 : last]}
+        found = [_named(part, rows) for part in parts]
+        if unknown := [part for part, ids in zip(parts, found, strict=True) if not ids]:
+            output.line(f"{unknown[0]} is none of 1 to {len(rows)} and no name in the table")
         else:
-            return chosen
+            return set().union(*found)
+
+
+def _named(part: str, rows: Sequence[Row]) -> set[str]:
+    """Ids of the rows that a number, a range or a name means; empty where it means none."""
+    if match := re.fullmatch(r"(\d+)(?:-(\d+))?", part, re.ASCII):
+        first, last = int(match[1]), int(match[2] or match[1])
+        return (
+            {row.id for row in rows[first - 1 : last]} if 1 <= first <= last <= len(rows) else set()
+        )
+    name = part.casefold()
+    return {row.id for row in rows if name in {row.repo.casefold(), _what(row).casefold()}}
 
 
 def _ago(seconds: float) -> str:

@@ -38,6 +38,8 @@ _ASCII: Final = str.maketrans(
     }
 )
 _GAP: Final = 2
+_SHORTEST: Final = 8
+"""Columns that a shortened cell keeps at least."""
 
 
 def styled(text: str, style: str) -> str:
@@ -117,6 +119,41 @@ def stacked(
     return "\n".join(
         line for row in zip(above, below, strict=True) for part in row for line in part
     )
+
+
+def one_line_rows(
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int,
+    shrink: Sequence[int],
+    styles: Sequence[str | None] = ("dim",),
+    right: Sequence[int] = (),
+) -> str:
+    """A table of one line a row: where it would pass `width`, cells are shortened in their middle,
+    those of the first column in `shrink` first.
+    """
+    cells = [[*map(printable, row)] for row in rows]
+    columns = max(map(len, cells), default=0)
+    widths = [max(display_width(row[column]) for row in cells) for column in range(columns)]
+    excess = _GAP * columns + sum(widths) - width
+    for column in shrink:
+        if excess > 0:
+            room = max(widths[column] - excess, _SHORTEST)
+            excess -= widths[column] - room
+            for row in cells:
+                row[column] = shortened(row[column], room)
+    return table(cells, width=sys.maxsize, styles=styles, right=right)
+
+
+def shortened(text: str, width: int) -> str:
+    """``huggyllama/llama-7b`` -> ``huggyll…ama-7b``: both ends tell more than one does."""
+    if display_width(text) <= width:
+        return text
+    head = text[: -(-(width - 1) // 2)]
+    tail = text[len(text) - (width - 1) // 2 :]
+    while display_width(head) + 1 + display_width(tail) > width:
+        head, tail = (head[:-1], tail) if len(head) >= len(tail) else (head, tail[1:])
+    return f"{head}…{tail}"
 
 
 def _table_lines(

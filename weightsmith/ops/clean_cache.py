@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from weightsmith.errors import LastUsedUnknown, NotInCache, TargetUnwritable
 from weightsmith.hub.cache import Cache, delete, freed_nbytes, scan
 from weightsmith.hub.connection import connect
-from weightsmith.hub.resolve import parse_hub_source
+from weightsmith.hub.resolve import HubSource, parse_hub_source
 from weightsmith.ops.cache_rows import Row, is_named, newest_ids, rows_of, targets_of
 from weightsmith.units import counted, format_size
 
@@ -97,7 +97,7 @@ def plan_clean_cache(
     if unknown and by == "used" and (older_than_s is not None or max_nbytes is not None):
         raise LastUsedUnknown(cache=found.root, reason=unknown)
     rows = rows_of(found, used_known=not unknown)
-    named = [parse_hub_source(source) for source in sources]
+    named = [_source_of(source, rows) for source in sources]
     for source in named:
         if not any(is_named(row, source) for row in rows):
             known = sorted({row.repo for row in rows if row.repo})
@@ -240,6 +240,16 @@ def _whole(rows: list[Row]) -> list[Row]:
         else row
         for row in rows
     ]
+
+
+def _source_of(source: str, rows: list[Row]) -> HubSource:
+    """What a person names: a repository as the table has it, datasets and spaces too, or as
+    anywhere.
+    """
+    repo, _, revision = source.partition("@")
+    if repo.casefold() in {row.repo.casefold() for row in rows if row.repo}:
+        return HubSource(source, (repo,), revision or None)
+    return parse_hub_source(source)
 
 
 def _unselected(row: Row, kinds: frozenset[str]) -> str:

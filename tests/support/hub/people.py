@@ -84,6 +84,6 @@ class ShellUser:
             if answers and unanswered.rstrip().endswith((b"as it is", b"[y/N]")):
                 os.write(ours, answers.pop(0).encode() + b"\n")
                 unanswered = b""
-        process.wait(10)
+        process.wait(60)
         os.close(ours)
         return screen.decode()
