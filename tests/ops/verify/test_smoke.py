@@ -314,6 +314,19 @@ def test_architecture_without_a_language_model_is_not_checked(
     assert weightsmith("verify", folder, "--smoke", "--strict").code == 1
 
 
+@pytest.mark.parametrize(
+    "architecture", ["BertModel", "RobertaForMaskedLM", "LlamaForSequenceClassification"]
+)
+def test_a_model_that_writes_nothing_is_not_checked(
+    architecture: str, models: Models, copy: Copy, weightsmith: Weightsmith
+) -> None:
+    folder = copy(models.tuned)
+    edit(folder / "config.json", architectures=[architecture])
+    said = weightsmith("verify", folder, "--smoke")
+    assert said.verdict("smoke") == "not checked"
+    assert f"{architecture} generates no text" in said.words
+
+
 def test_missing_tokenizer_fails_and_does_not_crash(
     models: Models, copy: Copy, weightsmith: Weightsmith
 ) -> None:

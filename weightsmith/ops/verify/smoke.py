@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +32,12 @@ _TIMES_THE_BASE: Final = 3.0
 """A fine-tune reads plain English about as well as its base; scrambled weights are far off."""
 _NOT_RUN: Final = (ArchitectureConverted, ArchitectureUnknown, ModelQuantised)
 """Why a model that may be sound cannot be tried."""
+_NO_GENERATORS: Final = (
+    *("Model", "Encoder", "ForMaskedLM", "ForPreTraining", "ForNextSentencePrediction"),
+    *("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"),
+    *("ForMultipleChoice", "ForImageClassification"),
+)
+"""How the names of architectures end that have no head to write with."""
 _BETTER: Final = 0.8
 """How much lower perplexity must be with q and k reordered, to say that they were not."""
 
@@ -70,6 +76,8 @@ def smoke(
         if subject.promise is not None:
             reason = "a delta is no model without its base: `base=BASE`"
             return None, (Check("smoke", "not checked", (reason,)),)
+        if silent := _writes_nothing(checkpoint.config):
+            return None, (Check("smoke", "not checked", (silent,)),)
         if where == "cpu" and not settings.low_cpu_mem:
             _require_memory(checkpoint)
         try:
@@ -81,6 +89,21 @@ def smoke(
             return None, (Check("smoke", "FAIL", (str(error), *error.context)),)
         limit = _limit(runner, did, settings, where, subject.base)
     return did, tuple(_judge(did, limit))
+
+
+def _writes_nothing(config: Mapping[str, object]) -> str:
+    """Why a model of this config generates no text, a sentence; empty where it may.
+
+    Transformers would make a generator of an encoder's weights all the same, and of its head random
+    numbers.
+    """
+    named = config.get("architectures")
+    names = [str(name) for name in named] if isinstance(named, list) else []
+    if not names or not all(name.endswith(_NO_GENERATORS) for name in names):
+        return ""
+    if any(name.endswith("LMHeadModel") for name in names):
+        return ""
+    return f"{', '.join(names)} generates no text"
 
 
 def _generate(
