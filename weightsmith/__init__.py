@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from weightsmith.ops.convert import convert, plan_convert
     from weightsmith.ops.diff import Difference, diff
     from weightsmith.ops.download import download, plan_download
+    from weightsmith.ops.extract_lora import ExtractedLora, extract_lora, plan_extract_lora
     from weightsmith.ops.fix_tokenizer import check_tokenizer, fix_tokenizer, plan_fix_tokenizer
     from weightsmith.ops.inspect import Inspection, inspect
     from weightsmith.ops.job import Job
@@ -55,6 +56,7 @@ __all__ = [
     "DamagedInput",
     "DamagedOutput",
     "Difference",
+    "ExtractedLora",
     "InTheWay",
     "Inspection",
     "Job",
@@ -80,6 +82,7 @@ __all__ = [
     "convert",
     "diff",
     "download",
+    "extract_lora",
     "fix_tokenizer",
     "inspect",
     "make_delta",
@@ -89,6 +92,7 @@ __all__ = [
     "plan_clean_cache",
     "plan_convert",
     "plan_download",
+    "plan_extract_lora",
     "plan_fix_tokenizer",
     "plan_make_delta",
     "plan_merge_lora",
@@ -110,6 +114,7 @@ _HOMES: Final = {
     "ops.convert": ("convert", "plan_convert"),
     "ops.diff": ("Difference", "diff"),
     "ops.download": ("download", "plan_download"),
+    "ops.extract_lora": ("ExtractedLora", "extract_lora", "plan_extract_lora"),
     "ops.fix_tokenizer": ("check_tokenizer", "fix_tokenizer", "plan_fix_tokenizer"),
     "ops.inspect": ("Inspection", "inspect"),
     "ops.job": ("Job",),

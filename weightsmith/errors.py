@@ -306,6 +306,22 @@ class PushRefused(UsageFault):
     hint = "see {page}, and run the same command again: the delta is not made anew"
 
 
+class RankTooLarge(UsageFault):
+    """A rank was asked for that factors of an adapter cannot have here."""
+
+    message = "a rank of {rank}: it is at least 1 and at most {most}"
+    hint = "leave it out, and each matrix gets the rank that its change has"
+
+
+class RankNotFound(UsageFault):
+    """An adapter was to be extracted with the rank that each change has, and some have none: every
+    weight moved by itself, as in a full fine-tune, or by less than can be told from rounding.
+    """
+
+    message = "{count} of {total} changed matrices did not change by a product of low rank"
+    hint = "say how much of their change to keep: `rank=32`"
+
+
 class NoCuda(UsageFault):
     """A CUDA device was asked for, and torch finds no CUDA device."""
 
@@ -1005,6 +1021,13 @@ class LabelsDoNotFit(Mismatch):
 
     message = "{tensor} of {adapter} has {count} labels, not {given}"
     hint = "name each of them once, in the order of the rows: `labels=A,B`"
+
+
+class NothingToExtract(Mismatch):
+    """No matrix of the target differs from the base's in a way that a LoRA adapter can hold."""
+
+    message = "there is nothing to extract: no matrix of {target} is one of {base} with a change"
+    hint = "weightsmith diff says what differs"
 
 
 class DtypeNotStorable(Mismatch):

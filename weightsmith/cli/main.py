@@ -51,6 +51,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "weightsmith.cli.merge_lora",
         "Merge adapters, LoRA and others, into their base, on files.",
     ),
+    "extract-lora": (
+        "weightsmith.cli.extract_lora",
+        "Extract a LoRA adapter: what a fine-tune changed in its base.",
+    ),
     "convert": (
         "weightsmith.cli.convert",
         "Write a model anew: safetensors, dtype, shards, Meta's files.",

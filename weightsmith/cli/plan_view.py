@@ -29,7 +29,7 @@ def show_plan(output: Output, job: Job, needs: Needs) -> None:
     rows = [_source_row(role, source) for role, source in job.bindings.inputs.items()]
     outputs = [tensor.output for tensor in plan.tensors]
     shards = f"safetensors, {counted(len(plan.shards), 'shard')}"
-    ours = "delta" if plan.verb == "make-delta" else "target"
+    ours = {"make-delta": "delta", "extract-lora": "adapter"}.get(plan.verb, "target")
     rows.append((ours, str(job.bindings.target), *_size(outputs), shards))
     if plan.makes_files:  # what lies in them is nobody's business until they are decoded
         rows = [

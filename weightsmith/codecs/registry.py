@@ -15,6 +15,7 @@ _CODECS: Final = {
     "join@1": "weightsmith.codecs.join:Join",
     "keystream-file@1": "weightsmith.codecs.keystream_file:KeystreamFile",
     "lora@1": "weightsmith.codecs.lora.codec:Lora",
+    "lora-factor@1": "weightsmith.codecs.low_rank.extract:LoraFactor",
     "low-rank@1": "weightsmith.codecs.low_rank.codec:LowRank",
     "regroup@1": "weightsmith.codecs.regroup:Regroup",
     "subtract@1": "weightsmith.codecs.add:Subtract",

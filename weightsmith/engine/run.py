@@ -98,8 +98,12 @@ class _Model(Making):
         return _manifest(self.plan, digests, output)
 
     def open(self, directory: Path) -> Checkpoint:
-        """As a model."""
-        return open_output(directory) if self.plan.makes_files else open_checkpoint(directory)
+        """As a model, or an adapter."""
+        if self.plan.makes_files:
+            return open_output(directory)
+        if self.plan.makes_adapter:
+            return open_checkpoint(directory, kind="adapter")
+        return open_checkpoint(directory)
 
     def expected(self, manifest: Manifest) -> Manifest:
         """All of it follows from the plan and the tensors' digests."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.checkpoint.layout import ADAPTER_WEIGHTS
 from weightsmith.codecs.base import Codec, Work
 from weightsmith.codecs.registry import codec
 from weightsmith.formats.safetensors_header import layout, parse_header
@@ -252,6 +253,11 @@ class Plan:
     def makes_files(self) -> bool:
         """Whether file rules make the output; what tensors are in it shows when it is decoded."""
         return any(isinstance(shard, FilePlan) for shard in self.shards)
+
+    @property
+    def makes_adapter(self) -> bool:
+        """Whether the output is an adapter, and no model."""
+        return any(shard.name in ADAPTER_WEIGHTS for shard in self.shards)
 
     @property
     def tensors(self) -> tuple[TensorPlan, ...]:

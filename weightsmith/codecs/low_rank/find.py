@@ -70,9 +70,15 @@ def find(
 
 
 def _fitted(pair: MatrixPair) -> Real | None:
-    """The right factor that base and target tell."""
-    start = begin(pair) if may_be_low_rank(pair) else None
-    if start is None or start.shape[1] > min(pair.rows, pair.columns) // 4:
+    """The right factor that base and target tell, if it is thin."""
+    found = fitted(pair) if may_be_low_rank(pair) else None
+    return found if found and found.rank <= min(pair.rows, pair.columns) // 4 else None
+
+
+def fitted(pair: MatrixPair) -> Real | None:
+    """The right factor of a change that has a rank."""
+    start = begin(pair)
+    if start is None:
         return None
     found = fit(pair, start)
     return Real(np.linalg.qr(found.right.astype(np.float64))[0], floor=found.floor)

@@ -53,7 +53,8 @@ def begin(pair: MatrixPair) -> Reals | None:
     """The right factor as a plain singular value decomposition of some rows has it, ``(columns,
     rank)``, of the rank that is above the noise; None where there is none, or no end to it.
     """
-    sample = next(own for at_least, own, *_ in _SAMPLES if pair.rows * pair.columns >= at_least)
+    numel = pair.rows * pair.columns
+    sample = next((own for at_least, own, *_ in _SAMPLES if numel >= at_least), _SAMPLES[-1][1])
     blocks = pair.blocks(min(2 * sample, pair.rows))
     read = [pair.read(*block).values() for block in blocks]
     change = np.concatenate([target - base for base, target in read]).astype(pair.real)

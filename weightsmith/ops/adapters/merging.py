@@ -14,7 +14,7 @@ from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.adapters.doubts import doubts, has_same_head
 from weightsmith.plan.adapters import Adapter, Merging, add, begin
 
-_TRANSPOSED: Final = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
+TRANSPOSED: Final = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 """Model types whose layers store their weight as (in, out).
 
 Peft goes by each layer's class, and leaves in the config what was right for the last one.
@@ -77,7 +77,7 @@ def _adapter_config(lora: Checkpoint, base: Checkpoint) -> AdapterConfig:
     config = parse_adapter_config(raw, file, lora.label)
     if "model_type" not in base.config or "auto_map" in base.config:  # layers of its own code
         return config
-    return replace(config, fan_in_fan_out=base.config["model_type"] in _TRANSPOSED)
+    return replace(config, fan_in_fan_out=base.config["model_type"] in TRANSPOSED)
 
 
 def _infos(checkpoint: Checkpoint) -> dict[str, TensorInfo]:

@@ -1,0 +1,167 @@
+"""``weightsmith extract-lora``."""
+
+import time
+from typing import Final
+
+import click
+
+from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.options import (
+    INPUTS,
+    OUTPUT,
+    SOURCE,
+    Command,
+    dry_run_option,
+    offline_option,
+    option,
+    output_option,
+    output_options,
+)
+from weightsmith.cli.output import Output
+from weightsmith.cli.plan_view import show_dry_run, show_plan
+from weightsmith.cli.run_options import LOW_CPU_MEM, OVERWRITE, RESTART, WORKERS
+from weightsmith.cli.sources import located
+from weightsmith.engine.options import Options
+from weightsmith.ops import extract_lora as ops
+from weightsmith.ops.job import needs as assess_needs
+from weightsmith.sources.locate import Located
+from weightsmith.units import format_duration, format_percent, format_size
+
+_SHOWN: Final = 5
+"""How many tensors are told by name, the largest error first."""
+
+
+class _Rank(click.ParamType[ops.Rank]):
+    """``auto``, or a number."""
+
+    name = "rank"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> ops.Rank:
+        if value == "auto":
+            return "auto"
+        try:
+            return int(str(value))
+        except ValueError:
+            return self.fail(f"{value} is neither a number nor auto", param, ctx)
+
+
+@click.command(
+    "extract-lora",
+    cls=Command,
+    examples=[
+        "weightsmith extract-lora --base ./llama-7b --target ./my-7b ./my-lora",
+        "weightsmith extract-lora --base ./llama-7b --target ./my-7b ./my-lora --rank 32",
+    ],
+    aliases={"base-model-path": "base", "target-model-path": "target"},
+    meant={"model": "target", "lora": "output", "adapter": "output"},
+    positional=("base", "target", "adapter"),
+    docs="docs/extract-lora.md",
+)
+@option("--base", group=INPUTS, type=SOURCE, required=True, help="The model it was made from.")
+@option("--target", group=INPUTS, type=SOURCE, required=True, help="The model it became.")
+@output_option("adapter")
+@option(
+    "--rank",
+    group=OUTPUT,
+    type=_Rank(),
+    metavar="N|auto",
+    default="auto",
+    show_default=True,
+    help="The rank that each change has; or the largest part of it that rank N holds.",
+)
+@LOW_CPU_MEM
+@WORKERS
+@OVERWRITE
+@RESTART
+@dry_run_option
+@offline_option
+@output_options
+@click.pass_obj
+def command(
+    output: Output,
+    base: str,
+    target: str,
+    adapter: str,
+    rank: ops.Rank,
+    low_cpu_mem: bool,
+    workers: int,
+    overwrite: bool,
+    restart: bool,
+    dry_run: bool,
+    offline: bool,
+) -> None:
+    """Extract a LoRA adapter: what a fine-tune changed in its base.
+
+    The adapter is one that peft loads. It is merged back as it is read, and what it leaves of the
+    change is told. What no adapter can hold is named.
+    """
+    started_s = time.monotonic()
+    options = Options(
+        workers=workers, low_cpu_mem=low_cpu_mem, overwrite=overwrite, restart=restart
+    )
+    ground, wanted = (located(output, each, offline=offline) for each in (base, target))
+    with output.progress() as progress:
+        job = ops.plan_extract_lora(
+            ground, wanted, adapter, rank=rank, options=options, progress=progress
+        )
+    fetched = [each for each in (ground, wanted) if isinstance(each, Located)]
+    needs = assess_needs(job, options, fetched)
+    show_plan(output, job, needs)
+    if dry_run:
+        show_dry_run(output, job, needs, {"ranks": dict(job.ranks)})
+        return
+    output.kept = "the same command begins again"
+    with output.progress() as progress:
+        made = job.run(options, progress)
+    _show(output, job, made, time.monotonic() - started_s)
+
+
+def _show(output: Output, job: ops.ExtractJob, made: ops.ExtractedLora, elapsed_s: float) -> None:
+    nbytes = sum(file.size for file in made.manifest.files.values())
+    left = made.left
+    _show_left(output, made)
+    said = (
+        "already done: every digest holds"
+        if made.already_done
+        else f"in {format_duration(elapsed_s)}"
+    )
+    lines = [
+        f"{styled('done', 'green')}  {made.target}",
+        f"      {format_size(nbytes)}, {said}",
+        f"      merged back, {format_percent(left.share)} of what changed has other bits",
+    ]
+    output.result(
+        {
+            "schema": "weightsmith.extract-lora/1",
+            "target": str(made.target),
+            "already_done": made.already_done,
+            "nbytes": nbytes,
+            "elapsed_s": round(elapsed_s, 3),
+            "fingerprint": made.manifest.fingerprint,
+            "ranks": dict(job.ranks),
+            "notes": list(job.plan.notes),
+            "left": left.to_document(),
+            "tensors": [each.to_document() for each in made.tensors],
+        },
+        human="\n".join(lines),
+        quiet=str(made.target),
+    )
+
+
+def _show_left(output: Output, made: ops.ExtractedLora) -> None:
+    """What merging the adapter back leaves, the largest errors first."""
+    output.line(heading("what the adapter leaves of each change"))
+    rows = [
+        (
+            each.name,
+            f"rank {each.rank}" if each.rank else "whole" if not each.left.changed else "left out",
+            f"{format_percent(each.error)} of the change",
+            f"{format_percent(each.left.share)} of the weights",
+        )
+        for each in made.tensors[:_SHOWN]
+    ]
+    output.line(table(rows, width=output.width))
+    if len(made.tensors) > _SHOWN:
+        output.line(f"and {len(made.tensors) - _SHOWN} more with less (--json lists all)")

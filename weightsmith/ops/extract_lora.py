@@ -1,0 +1,270 @@
+"""Extract a LoRA: the adapter that makes of a base what a fine-tune made of it."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from weightsmith.checkpoint.buffers import is_buffer
+from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
+from weightsmith.checkpoint.content import Content
+from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from weightsmith.checkpoint.renamed import named_like
+from weightsmith.checkpoint.tied import HEADS, tied_copies, ties_head
+from weightsmith.codecs.low_rank.extract import rank_of
+from weightsmith.codecs.low_rank.form import MAX_RANK
+from weightsmith.codecs.measure import Measure, combine
+from weightsmith.engine.derived import Derived
+from weightsmith.engine.options import Bindings, Options
+from weightsmith.engine.output import Outcome
+from weightsmith.engine.spans import Buffers
+from weightsmith.errors import BaseIsTarget, NothingToExtract, RankNotFound, RankTooLarge
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.ops.adapters.merging import TRANSPOSED
+from weightsmith.ops.diff_pairs import Comparison, measure_pairs
+from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
+from weightsmith.ops.merge_lora import plan_merge_lora
+from weightsmith.plan.extraction import adapter_config, candidates, settle
+from weightsmith.plan.model import Plan, ShardPlan, SidecarPlan
+from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.locate import label_of
+from weightsmith.sources.recognise import open_model
+
+Rank = int | Literal["auto"]
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an adapter leaves of one tensor's change, once it is merged into the base."""
+
+    name: str
+    rank: int
+    """Of its factors; 0 for what is stored whole or not at all."""
+    change: Measure
+    """How the target differs from the base."""
+    left: Measure
+    """How it differs from the base with the adapter."""
+
+    @property
+    def error(self) -> float:
+        """Size of what is left over the size of the change, as L2 norms."""
+        if not self.change.change_squares:
+            return 0.0
+        return math.sqrt(self.left.change_squares / self.change.change_squares)
+
+    def to_document(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {
+            "name": self.name,
+            "rank": self.rank,
+            "error": self.error,
+            "changed": self.change.to_document(),
+            "left": self.left.to_document(),
+        }
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ExtractedLora(Outcome):
+    """What extracting an adapter did; `target` is the adapter's directory."""
+
+    tensors: tuple[Left, ...]
+    """All that changed and that both models have, the largest error first."""
+
+    @property
+    def left(self) -> Measure:
+        """How target and base with the adapter differ, over all tensors that changed."""
+        return combine(each.left for each in self.tensors)
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractJob(Job):
+    """The planned extraction of an adapter."""
+
+    base: str | os.PathLike[str] = ""
+    changes: Mapping[str, Measure] = field(default_factory=dict)
+    """By name, how the target's tensors differ from the base's, where they do."""
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    """By name, of those that get factors."""
+
+    def run(self, options: Options | None = None, progress: Progress = SILENCE) -> ExtractedLora:
+        """Write the adapter, whole or not at all, and merge it back into nothing, to tell what it
+        leaves.
+
+        Raises: as `Job.run`.
+        """
+        options = options or Options()
+        outcome = carry_out(self, options, progress)
+        return ExtractedLora(
+            target=outcome.target,
+            manifest=outcome.manifest,
+            kept=outcome.kept,
+            already_done=outcome.already_done,
+            tensors=_left(self, options, progress),
+        )
+
+
+def plan_extract_lora(
+    base: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    adapter: str | os.PathLike[str],
+    *,
+    rank: Rank = "auto",
+    offline: bool = False,
+    options: Options | None = None,
+    progress: Progress = SILENCE,
+) -> ExtractJob:
+    """Decide what of a fine-tune goes into an adapter; reads both models, and little twice.
+
+    With `rank` ``auto`` each matrix gets the rank that its change has, and all must have one, but
+    for embedding and output layer, which may be stored whole; with a number, what has more, or no
+    end to it, is cut to its largest part of that rank.
+    Memory: a few spans of 2 MiB a worker.
+    Raises: NothingToExtract, RankNotFound, RankTooLarge; BaseIsTarget, TargetIsInput; what opening
+    the sources raises.
+    """
+    if rank != "auto" and not 1 <= rank <= MAX_RANK:
+        raise RankTooLarge(rank=rank, most=MAX_RANK)
+    inputs = {
+        "base": open_model(base, offline=offline, progress=progress),
+        "target": open_model(target, offline=offline, progress=progress),
+    }
+    wanted = inputs["target"]
+    ground = inputs["base"] = named_like(inputs["base"], wanted.tensors)
+    if ground.directory.samefile(wanted.directory):
+        raise BaseIsTarget(source=label_of(base))
+    path = target_apart(adapter, inputs)
+    ours, theirs = _infos(ground), _infos(wanted)
+    changes = _changes(ground, wanted, options or Options(), progress)
+    kinds, found = candidates(
+        ours,
+        theirs,
+        changes,
+        tied=_tied(wanted),
+        transposed=wanted.config.get("model_type") in TRANSPOSED,
+    )
+    progress.begin("looking for ranks", sum(theirs[name].nbytes for name in kinds))
+    ranks = {}
+    for name in kinds:
+        reads = partial(ground.read_into, name), partial(wanted.read_into, name)
+        ranks[name] = rank_of(ours[name], theirs[name], reads)
+        progress.advance(theirs[name].nbytes)
+    unclear = settle(found, kinds, ranks, ours, theirs, None if rank == "auto" else rank)
+    if unclear:
+        raise RankNotFound(count=len(unclear), total=len(kinds), context=unclear)
+    if not found.products:
+        raise NothingToExtract(
+            target=wanted.label,
+            base=ground.label,
+            context=[f"{name}: {why}" for name, why in found.left.items()],
+        )
+    repo, _, revision = ground.origin.partition("@")
+    config = adapter_config(
+        found, base=repo or ground.label, revision=revision, names=theirs, config=wanted.config
+    )
+    contents = {ADAPTER_CONFIG: Content(config)}
+    plan = Plan(
+        verb="extract-lora",
+        inputs=input_plans(inputs),
+        shards=(ShardPlan(ADAPTER_WEIGHTS[0], tuple(found.rules())),),
+        sidecars=(SidecarPlan(ADAPTER_CONFIG, "target", len(config), bytes_digest(config)),),
+        notes=tuple(found.notes()),
+    )
+    return ExtractJob(
+        plan,
+        Bindings(inputs, contents, path),
+        base=base,
+        changes=changes,
+        ranks={each.target.name: each.rank for each in found.products},
+    )
+
+
+def extract_lora(
+    base: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    adapter: str | os.PathLike[str],
+    *,
+    rank: Rank = "auto",
+    offline: bool = False,
+    options: Options | None = None,
+    progress: Progress = SILENCE,
+) -> ExtractedLora:
+    """Write the adapter that makes of a base what a fine-tune made of it to a new directory, whole
+    or not at all.
+
+    The arguments before `options` are those of `plan_extract_lora`.
+    Memory: the factors of one matrix a worker, and some blocks of rows; it does not depend on the
+    model.
+    Raises: as `plan_extract_lora` and `ExtractJob.run`.
+    """
+    job = plan_extract_lora(
+        base, target, adapter, rank=rank, offline=offline, options=options, progress=progress
+    )
+    return job.run(options, progress)
+
+
+def _changes(
+    base: Checkpoint, target: Checkpoint, options: Options, progress: Progress
+) -> dict[str, Measure]:
+    """By name, how tensors of the target differ from the base's, where they do; those of another
+    shape among them.
+    """
+    ours, theirs = _infos(base), _infos(target)
+    both = [name for name in theirs if name in ours]
+    alike = [name for name in both if ours[name].shape == theirs[name].shape]
+    found = _measured(
+        base, target, [(ours[name], theirs[name]) for name in alike], options, progress
+    )
+    return {n: found.get(n, Measure()) for n in both if n not in found or found[n].changed}
+
+
+def _measured(
+    a: Checkpoint,
+    b: Checkpoint,
+    pairs: list[tuple[TensorInfo, TensorInfo]],
+    options: Options,
+    progress: Progress,
+) -> dict[str, Measure]:
+    """How tensors of B differ from those of A, by name."""
+    comparisons = [Comparison(*pair) for pair in pairs]
+    progress.begin("comparing", sum(each.nbytes for each in comparisons))
+    buffers = [Buffers() for _ in range(options.threads)]
+    return measure_pairs(comparisons, a.read_into, b.read_into, buffers, progress.advance)
+
+
+def _left(job: ExtractJob, options: Options, progress: Progress) -> tuple[Left, ...]:
+    """What the finished adapter leaves of each change, merged into the base as it is read."""
+    adapter, target = job.bindings.target, job.bindings.inputs["target"]
+    nowhere = adapter.with_name(f".{adapter.name}.merged")  # where nothing is written
+    merged = plan_merge_lora(job.base, adapter, nowhere)
+    there = Derived(
+        label=f"{adapter} on {label_of(job.base)}",
+        directory=adapter,
+        rules=merged.plan.tensors,
+        inputs=merged.bindings.inputs,
+        sidecars={},
+    )
+    ours, theirs = _infos(there), _infos(target)
+    names = [n for n in job.changes if n in ours and ours[n].shape == theirs[n].shape]
+    pairs = [(ours[name], theirs[name]) for name in names]
+    found = _measured(there, target, pairs, options, progress)
+    left = [Left(n, job.ranks.get(n, 0), job.changes[n], found[n]) for n in names]
+    return tuple(sorted(left, key=lambda each: -each.error))
+
+
+def _tied(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Names of input embedding and output layer, as a model has them in memory, where both are one
+    matrix.
+    """
+    embeddings = [name for name in checkpoint.tensors if name.endswith(INPUT_EMBEDDINGS)]
+    copies = tied_copies(checkpoint, compare=True)
+    heads = [*copies] or [HEADS[0]] * ties_head(checkpoint)
+    return (*embeddings, *heads) if embeddings and heads else ()
+
+
+def _infos(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
+    """All tensors but buffers that no loader reads."""
+    infos = {name: tensor.info for name, tensor in checkpoint.tensors.items()}
+    return {name: info for name, info in infos.items() if not is_buffer(name, info.shape)}
