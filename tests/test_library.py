@@ -21,7 +21,7 @@ def test_every_public_name_is_explained_by_its_docstring() -> None:
 
 
 def test_every_function_that_writes_a_model_has_a_plan_that_runs() -> None:
-    for name in ("apply_delta", "convert", "make_delta", "merge_lora"):
+    for name in ("apply_delta", "convert", "extract_lora", "make_delta", "merge_lora"):
         plan = getattr(weightsmith, f"plan_{name}")
         returned = typing.get_type_hints(plan)["return"]
         assert issubclass(returned, weightsmith.Job)

@@ -62,6 +62,7 @@ ARITHMETIC = {
         *("elements", "float_values", "span_measure"),
         *("exact.cast_bits", "exact.grouping", "exact.planes", "exact.span"),
         *("low_rank.factors", "low_rank.find", "low_rank.integers", "low_rank.judge"),
+        "low_rank.largest_part",
         *("low_rank.matrix_pair", "low_rank.one_thread", "low_rank.range_finder"),
         *("low_rank.round_once", "low_rank.weighted_fit"),
     )

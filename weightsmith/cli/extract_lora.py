@@ -1,6 +1,7 @@
 """``weightsmith extract-lora``."""
 
 import time
+from functools import partial
 from typing import Final
 
 import click
@@ -19,7 +20,13 @@ from weightsmith.cli.options import (
 )
 from weightsmith.cli.output import Output
 from weightsmith.cli.plan_view import show_dry_run, show_plan
-from weightsmith.cli.run_options import LOW_CPU_MEM, OVERWRITE, RESTART, WORKERS
+from weightsmith.cli.run_options import (
+    LOW_CPU_MEM,
+    OVERWRITE,
+    RESTART,
+    WORKERS,
+    what_is_kept,
+)
 from weightsmith.cli.sources import located
 from weightsmith.engine.options import Options
 from weightsmith.ops import extract_lora as ops
@@ -103,16 +110,14 @@ def command(
     )
     ground, wanted = (located(output, each, offline=offline) for each in (base, target))
     with output.progress() as progress:
-        job = ops.plan_extract_lora(
-            ground, wanted, adapter, rank=rank, options=options, progress=progress
-        )
+        job = ops.plan_extract_lora(ground, wanted, adapter, rank=rank, progress=progress)
     fetched = [each for each in (ground, wanted) if isinstance(each, Located)]
     needs = assess_needs(job, options, fetched)
     show_plan(output, job, needs)
     if dry_run:
         show_dry_run(output, job, needs, {"ranks": dict(job.ranks)})
         return
-    output.kept = "the same command begins again"
+    output.kept = partial(what_is_kept, job)
     with output.progress() as progress:
         made = job.run(options, progress)
     _show(output, job, made, time.monotonic() - started_s)

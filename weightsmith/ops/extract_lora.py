@@ -113,7 +113,6 @@ def plan_extract_lora(
     *,
     rank: Rank = "auto",
     offline: bool = False,
-    options: Options | None = None,
     progress: Progress = SILENCE,
 ) -> ExtractJob:
     """Decide what of a fine-tune goes into an adapter; reads both models, and little twice.
@@ -137,7 +136,7 @@ def plan_extract_lora(
         raise BaseIsTarget(source=label_of(base))
     path = target_apart(adapter, inputs)
     ours, theirs = _infos(ground), _infos(wanted)
-    changes = _changes(ground, wanted, options or Options(), progress)
+    changes = _changes(ground, wanted, Options(), progress)
     kinds, found = candidates(
         ours,
         theirs,
@@ -199,9 +198,7 @@ def extract_lora(
     model.
     Raises: as `plan_extract_lora` and `ExtractJob.run`.
     """
-    job = plan_extract_lora(
-        base, target, adapter, rank=rank, offline=offline, options=options, progress=progress
-    )
+    job = plan_extract_lora(base, target, adapter, rank=rank, offline=offline, progress=progress)
     return job.run(options, progress)
 
 

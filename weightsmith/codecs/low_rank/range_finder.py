@@ -58,8 +58,10 @@ def begin(pair: MatrixPair) -> Reals | None:
     blocks = pair.blocks(min(2 * sample, pair.rows))
     read = [pair.read(*block).values() for block in blocks]
     change = np.concatenate([target - base for base, target in read]).astype(pair.real)
-    noise = np.mean([np.square(steps_of(target, pair.dtype)).mean() for _, target in read])
-    edge = np.sqrt(_ABOVE_NOISE * noise / 12) * (len(change) ** 0.5 + pair.columns**0.5)
+    noise = _noise(change, pair) + np.mean(
+        [np.square(steps_of(target, pair.dtype)).mean() / 12 for _, target in read]
+    )
+    edge = np.sqrt(_ABOVE_NOISE * noise) * (len(change) ** 0.5 + pair.columns**0.5)
     wanted = 16
     while True:
         count = min(wanted + _SPARE, *change.shape)
@@ -71,6 +73,13 @@ def begin(pair: MatrixPair) -> Reals | None:
             return None
         wanted *= 2
     return vectors[:, :rank] * np.sqrt(sizes[:rank]) if rank else None
+
+
+def _noise(change: Reals, pair: MatrixPair) -> float:
+    """What the product itself was off by, which was rounded too, as a mean of squares: nothing to
+    speak of beside the target's, but where it is large and the target has 32 bits.
+    """
+    return float(np.square(steps_of(change.astype(np.float64), pair.dtype)).mean()) / 3
 
 
 def _decomposed(matrix: Reals, count: int) -> tuple[Reals, Reals]:
