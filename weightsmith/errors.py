@@ -775,6 +775,37 @@ class NoTensors(DamagedInput):
     hint = "save the model again, with its whole state dict (FSDP and ZeRO keep parts of it)"
 
 
+class NoParameters(DamagedInput):
+    """All tensors of a model or an adapter are empty.
+
+    So DeepSpeed's ZeRO-3 leaves them in the state of each process, and in what is saved without
+    gathering: the values are in its partitions.
+    """
+
+    message = "{source} is damaged: {count} tensors, and not a single parameter in them"
+    hint = (
+        "so ZeRO-3 leaves it: the weights are in its partitions (zero_pp_rank_* files): give those"
+    )
+
+
+class IndexIncomplete(DamagedInput):
+    """The index leaves out tensors that its own shards hold, and without which the config describes
+    no whole model.
+    """
+
+    message = "{index} leaves out {count} tensor(s) that the model needs"
+    hint = "download the index again, or take it away: the files say themselves what they hold"
+
+
+class CopiesDiffer(DamagedInput):
+    """Two shards hold a tensor of one name with different contents, and some loaders take the one
+    that the index does not name.
+    """
+
+    message = "{count} tensor(s) that the model needs stand twice in {source}, and differ"
+    hint = "download all its shards again: one of them is of another version of the model"
+
+
 class StateEmpty(DamagedInput):
     """The tensors have names but no elements: the state of one process of a ZeRO-3 or FSDP run,
     whose weights are elsewhere, was saved as if it were the model.

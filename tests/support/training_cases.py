@@ -97,7 +97,7 @@ CASES: Final = (
     Case("ds_zero3_w3/ckpt", "ZeRO-3, three processes", FP32),
     Case("hf_trainer/ckpt", "Trainer, from above `checkpoint-4`"),
     Case("hf_trainer_ds3/ckpt", "Trainer with ZeRO-3", FP32),
-    Case("peft_zero3/ckpt", "PEFT with ZeRO-3, the empty adapter", reference="state-empty"),
+    Case("peft_zero3/ckpt", "PEFT with ZeRO-3, the empty adapter", reference="no-parameters"),
     Case("peft_zero3/ckpt/zero", "its states", FP32, oracle="oracle-zero.safetensors"),
     Case("lightning/ckpt/last.ckpt", "Lightning"),
     Case("lightning/ckpt", "two of them in a folder", reference="several-outputs"),

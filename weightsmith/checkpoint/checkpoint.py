@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 from weightsmith import fs
 from weightsmith.checkpoint.content import Content, inside
-from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.checkpoint.digest import SPAN_NBYTES, bytes_digest
 from weightsmith.checkpoint.lazy import LazyTensor
 from weightsmith.checkpoint.store import LocalStore, Store
 from weightsmith.checkpoint.strided import read_strided
@@ -99,6 +99,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
         sidecars: tuple[str, ...],
         notes: tuple[str, ...],
         large: Mapping[str, int] | None = None,
+        unlisted: Mapping[str, str] | None = None,
+        stale: Mapping[str, Tensor] | None = None,
         assumed: Iterable[str] = (),
     ) -> None:
         """Use `opening.open_checkpoint`."""
@@ -112,6 +114,10 @@ class Checkpoint(Mapping[str, LazyTensor]):
         """Names of the files beside the weights that belong to the model."""
         self.large = large or {}
         """What would be one of them and is too large to be taken unasked, with its size."""
+        self.unlisted = unlisted or {}
+        """By name, the files of tensors that the index does not list."""
+        self.stale = stale or {}
+        """Copies of its tensors in other files than the index names."""
         self.notes = notes
         """What was taken or left and why, sentences for the plan."""
         self.origin = ""
@@ -314,6 +320,25 @@ class Checkpoint(Mapping[str, LazyTensor]):
     def peek(self, file: str) -> fs.Readable:
         """A weight file for reading its header, without having all of it brought from afar."""
         return self._store.peek(file)
+
+    def is_copy(self, other: Tensor) -> bool:
+        """Whether a stale tensor equals that of its name, bit for bit; both are read."""
+        ours = self.tensors[other.info.name]
+        if ours.info != other.info:
+            return False
+        for start in range(0, ours.info.nbytes, SPAN_NBYTES):
+            blocks = []
+            for tensor in (ours, other):
+                blocks.append(bytearray(min(SPAN_NBYTES, ours.info.nbytes - start)))
+                if tensor.stored.strides is None:
+                    offset = tensor.stored.offset + start
+                    self.peek(tensor.file).read_into(offset, memoryview(blocks[-1]))
+                else:
+                    file = self._store.open(tensor.file)
+                    read_strided(file, tensor.stored, start, memoryview(blocks[-1]))
+            if blocks[0] != blocks[1]:
+                return False
+        return True
 
     def read_small(self, name: str) -> bytes:
         """A small tensor's bytes, without having its whole file brought from afar."""

@@ -40,7 +40,8 @@ def _open(source: Path, label: str | None, found: Found, store: Store | None = N
     files: list[WeightFile] = []
     holders: dict[str, Tensor] = {}
     twice: list[str] = []
-    unlisted = 0
+    unlisted: dict[str, str] = {}
+    stale: dict[str, Tensor] = {}
     notes: list[str] = []
     far = {name for name in found.weights if store.nbytes(name) and not name.endswith(SAFETENSORS)}
     for name in found.weights:
@@ -48,8 +49,12 @@ def _open(source: Path, label: str | None, found: Found, store: Store | None = N
         files.append(WeightFile(name, *store.identity(name), bytes_digest(identity)))
         for stored in tensors:
             tensor_name = stored.info.name
-            if found.index is not None and found.index.weight_map.get(tensor_name) != name:
-                unlisted += tensor_name not in found.index.weight_map
+            listed = found.index.weight_map.get(tensor_name) if found.index else name
+            if listed is None:
+                unlisted[tensor_name] = name
+                continue
+            if listed != name:
+                stale[tensor_name] = Tensor(stored, name)
                 continue
             if tensor_name in holders:
                 twice.append(f"{tensor_name}: {holders[tensor_name].file} and {name}")
@@ -62,7 +67,11 @@ def _open(source: Path, label: str | None, found: Found, store: Store | None = N
             index_path = source / str(found.index_name)
             raise TensorMissing(index=index_path, count=len(missing), context=missing)
     if unlisted:
-        notes.append(f"{unlisted} tensor(s) that the index does not list are left")
+        named = ", ".join(f"{name} in {file}" for name, file in unlisted.items())
+        notes.append(f"left, for {found.index_name} does not list them: {named}")
+    if stale:
+        named = ", ".join(f"{name} in {copy.file}" for name, copy in stale.items())
+        notes.append(f"left, for {found.index_name} lists them in other files: {named}")
     if found.left:
         notes.append("left: " + ", ".join(found.left))
     return Checkpoint(
@@ -74,6 +83,8 @@ def _open(source: Path, label: str | None, found: Found, store: Store | None = N
         sidecars=found.sidecars,
         notes=tuple(notes),
         large=found.large,
+        unlisted=unlisted,
+        stale=stale,
         assumed=far,
     )
 

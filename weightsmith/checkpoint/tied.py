@@ -12,6 +12,18 @@ HEADS: Final = (*OUTPUT_MATRICES, "lm_head.bias")
 """How architectures name what has one row a token at the output, as the input embedding has."""
 
 
+def ties_embeddings(config: Mapping[str, object]) -> bool | None:
+    """Whether a config ties the output layer to the input embedding; None where it does not say.
+
+    A config of several models says so at its top, or in the part that is about text.
+    """
+    for part in (config, config.get("text_config")):
+        said = part.get("tie_word_embeddings") if isinstance(part, Mapping) else None
+        if isinstance(said, bool):
+            return said
+    return None
+
+
 def ties_head(checkpoint: Checkpoint) -> bool:
     """Whether the output layer of a model that stores none is its input embedding.
 
@@ -21,7 +33,7 @@ def ties_head(checkpoint: Checkpoint) -> bool:
     architecture = str(names[0]) if isinstance(names, list) and names else "ForCausalLM"
     return (
         architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
-        and checkpoint.config.get("tie_word_embeddings") is not False
+        and ties_embeddings(checkpoint.config) is not False
         and not any(name.endswith(HEADS) for name in checkpoint.tensors)
     )
 
@@ -32,7 +44,7 @@ def tied_copies(checkpoint: Checkpoint, *, compare: bool) -> Mapping[str, str]:
     They lie in the same bytes of a torch file that names both; with `compare`, those that do not
     are read, and count where every byte is equal.
     """
-    if checkpoint.config.get("tie_word_embeddings") is False:
+    if ties_embeddings(checkpoint.config) is False:
         return {}
     tensors = checkpoint.tensors.items()
     return {
@@ -43,6 +55,13 @@ def tied_copies(checkpoint: Checkpoint, *, compare: bool) -> Mapping[str, str]:
         if kept.endswith(INPUT_EMBEDDINGS)
         and (copy.place == embedding.place or (compare and same_bytes(checkpoint, name, kept)))
     }
+
+
+def parted_heads(checkpoint: Checkpoint, copies: Mapping[str, str]) -> list[str]:
+    """Output matrices beside an input embedding that are none of its `copies`."""
+    has_embedding = any(name.endswith(INPUT_EMBEDDINGS) for name in checkpoint.tensors)
+    heads = [name for name in checkpoint.tensors if name.endswith(OUTPUT_MATRICES)]
+    return [name for name in heads if has_embedding and name not in copies]
 
 
 def without_copy(checkpoint: Checkpoint, other: Checkpoint) -> dict[str, TensorInfo]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.layout import PARAMS
-from weightsmith.checkpoint.tied import tied_copies
+from weightsmith.checkpoint.tied import parted_heads, tied_copies, ties_embeddings
 from weightsmith.engine import run as engine
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.errors import DtypeNotStorable
@@ -65,8 +65,9 @@ def plan_convert(
     )
     checkpoint, config, inputs = found.source, found.config, found.roles
     path = target_apart(target, inputs)
-    ties = config.get("tie_word_embeddings") is True  # else a loader would need them
-    copies = tied_copies(checkpoint, compare=False) if ties else {}
+    ties = ties_embeddings(config) is True  # else a loader would need them
+    copies = tied_copies(checkpoint, compare=True) if ties else {}
+    apart = parted_heads(checkpoint, copies) if ties else []
     tensors = found.tensors()
     dropped = [each.info.name for each in tensors if is_buffer(each.info.name, each.info.shape)]
     written = [t for t in tensors if t.info.name not in dropped and t.info.name not in copies]
@@ -84,6 +85,7 @@ def plan_convert(
         dropped=tuple(dropped),
         notes=(
             *(f"{name} is not written: the config ties it to {copies[name]}" for name in copies),
+            *(f"{name} is not the input embedding, though the config ties it" for name in apart),
             *casting.notes,
             *found.notes,
             *sidecars.notes,

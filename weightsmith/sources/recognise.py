@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightsmith import fs
+from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.discover import list_directory, no_weights
 from weightsmith.checkpoint.kind import Guess, guess_kind
@@ -21,6 +22,7 @@ from weightsmith.errors import (
     DamagedInput,
     DeltaInvalid,
     EncodedRelease,
+    NoParameters,
     NoWeights,
     SourceIsFile,
     SourceNotFound,
@@ -31,6 +33,7 @@ from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.file_release import FileRelease, find_file_release
+from weightsmith.sources.listed import require_listed
 from weightsmith.sources.locate import Located, label_of, locate, split_tag
 from weightsmith.sources.meta import open_meta
 from weightsmith.sources.names import with_own_names
@@ -263,9 +266,13 @@ def _chosen(found: Source, label: str, said: str) -> Source:
 def _sound(checkpoint: Checkpoint) -> Checkpoint:
     """The tensors under the model's own names.
 
-    Raises: NamesAmbiguous; StateEmpty, where half of the tensors or more have no elements.
+    Raises: NamesAmbiguous; NoParameters, and StateEmpty, where half of the tensors or more have no
+    elements; IndexIncomplete, CopiesDiffer.
     """
     empty = [name for name, tensor in checkpoint.tensors.items() if not tensor.info.numel]
+    buffers = [n for n, each in checkpoint.tensors.items() if is_buffer(n, each.info.shape)]
+    if empty and checkpoint.tensors.keys() <= {*empty, *buffers}:
+        raise NoParameters(source=checkpoint.label, count=len(empty))
     if empty and 2 * len(empty) >= len(checkpoint.tensors):
         raise StateEmpty(
             source=checkpoint.label,
@@ -273,6 +280,7 @@ def _sound(checkpoint: Checkpoint) -> Checkpoint:
             total=len(checkpoint.tensors),
             context=empty,
         )
+    require_listed(checkpoint)
     return with_own_names(checkpoint)
 
 

@@ -114,11 +114,38 @@ def test_a_shared_matrix_is_written_twice_where_the_config_does_not_tie_it(
     assert_same_bits(load(tmp_path / "out"), weights)
 
 
-def test_equal_matrices_that_are_stored_apart_are_both_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["bin", "safetensors"])
+@pytest.mark.parametrize(
+    "config",
+    [{"tie_word_embeddings": True}, {"text_config": {"tie_word_embeddings": True}}],
+    ids=["top", "text"],
+)
+def test_a_tied_head_with_equal_bytes_of_its_own_is_written_once_and_said_so(
+    config: dict[str, object], suffix: str, tmp_path: Path
+) -> None:
     embeddings = torch.randn(20, 8)
     weights = {"model.embed_tokens.weight": embeddings, "lm_head.weight": embeddings.clone()}
-    write_model(tmp_path / "in", weights, config={"tie_word_embeddings": True}, suffix="bin")
-    convert(tmp_path / "in", tmp_path / "out")
+    source = write_model(tmp_path / "in", weights, config=config, suffix=suffix)
+    notes = plan_convert(source, tmp_path / "out").plan.notes
+    assert notes == (
+        "lm_head.weight is not written: the config ties it to model.embed_tokens.weight",
+    )
+    convert(source, tmp_path / "out")
+    del weights["lm_head.weight"]
+    assert_same_bits(load(tmp_path / "out"), weights)
+
+
+def test_a_head_that_the_config_ties_and_that_is_another_is_kept_and_said_so(
+    tmp_path: Path,
+) -> None:
+    weights = {
+        "model.embed_tokens.weight": torch.randn(20, 8),
+        "lm_head.weight": torch.randn(20, 8),
+    }
+    source = write_model(tmp_path / "in", weights, config={"tie_word_embeddings": True})
+    notes = plan_convert(source, tmp_path / "out").plan.notes
+    assert notes == ("lm_head.weight is not the input embedding, though the config ties it",)
+    convert(source, tmp_path / "out")
     assert_same_bits(load(tmp_path / "out"), weights)
 
 

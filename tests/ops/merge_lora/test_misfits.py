@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.support.adapters import edit_config, load_model, make_adapter, make_llama, write_adapter
@@ -13,6 +14,7 @@ from weightsmith.errors import (
     AdapterEmpty,
     AdapterNotMergeable,
     NoAdapter,
+    NoParameters,
     NoWeights,
     PickleForbidden,
     TargetIsInput,
@@ -110,8 +112,6 @@ def test_a_bias_for_a_layer_without_one_is_named(tmp_path: Path, adapter: Path) 
 
 
 def test_a_base_of_bytes_is_named_and_why(base: Path, adapter: Path, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     name = f"{Q.removeprefix('base_model.model.')}.weight"
     weights = load(base) | {name: torch.zeros(48, 48, dtype=torch.uint8)}
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
@@ -135,6 +135,16 @@ def test_an_adapter_without_tensors_is_refused(base: Path, adapter: Path) -> Non
     torch.save({}, adapter / "adapter_model.bin")
     with pytest.raises(AdapterEmpty):
         merge_lora(base, [adapter], base.parent / "out")
+
+
+def test_an_adapter_that_zero_3_saved_empty_is_damaged_in_those_words(
+    base: Path, adapter: Path
+) -> None:
+    path = adapter / "adapter_model.safetensors"
+    save_file(dict.fromkeys(load(adapter), torch.empty(0)), path)
+    with pytest.raises(NoParameters, match="not a single parameter") as caught:
+        merge_lora(base, [adapter], base.parent / "out")
+    assert "ZeRO-3" in caught.value.hint_text
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])

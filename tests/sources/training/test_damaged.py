@@ -18,6 +18,7 @@ from weightsmith.errors import (
     CheckpointUnnamed,
     FileTooLarge,
     NoModelInside,
+    NoParameters,
     PartitionsInvalid,
     PartsDoNotFit,
     PickleForbidden,
@@ -341,8 +342,8 @@ def test_an_empty_state_under_a_models_name_is_no_model(ckpt: Callable[[str], Pa
     step = source / "global_step3" / "zero_pp_rank_0_mp_rank_00_model_states.pt"
     (source / "alone").mkdir()
     shutil.copy(step, source / "alone" / "pytorch_model.bin")
-    refused(source / "alone", StateEmpty, words="have no elements")
-    with pytest.raises(StateEmpty):
+    refused(source / "alone", NoParameters, words="not a single parameter")
+    with pytest.raises(NoParameters):
         inspect(source / "alone")
 
 
@@ -366,7 +367,7 @@ def test_one_shard_of_a_model_is_no_model(tmp_path: Path) -> None:
 
 def test_an_adapter_of_empty_tensors_is_no_adapter(ckpt: Callable[[str], Path]) -> None:
     source = ckpt("peft_zero3/ckpt")
-    with pytest.raises(StateEmpty, match="9 of the 9 tensors"):
+    with pytest.raises(NoParameters, match="9 tensors, and not a single parameter"):
         inspect(source)
 
 

@@ -57,7 +57,7 @@ def a_quarter_of_the_elements(folder: Path) -> Sequence[str]:
     return ARGS
 
 
-@FIT.add("A delta that ZeRO-3 saved without its elements", 6, "state-empty")
+@FIT.add("A delta that ZeRO-3 saved without its elements", 6, "no-parameters")
 def none_of_the_elements(folder: Path) -> Sequence[str]:
     write_base(folder)
     empty = {name: tensor[:0].reshape(-1) for name, tensor in weights(norm=0).items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from safetensors.torch import load_file
 
 from tests.support.bad_input.case import ARGS, WEIGHTS, Cases, weights, write_pair
 from tests.support.bad_input.sources import LFS_POINTER
@@ -18,6 +19,7 @@ from tests.support.folders import save
 SHARDS: Final = Cases("Weight files")
 INDEXES: Final = Cases("Indexes")
 BIN: Final = "pytorch_model.bin"
+EMBEDDINGS: Final = "model.embed_tokens.weight"
 SECOND: Final = "model-00002-of-00003.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 
@@ -204,6 +206,22 @@ def _with(folder: Path, **names: str) -> Sequence[str]:
     path = write_pair(folder, shards=3) / INDEX
     weight_map = json.loads(path.read_bytes())["weight_map"]
     path.write_text(json.dumps({"weight_map": weight_map | names}))
+    return ARGS
+
+
+@INDEXES.add("An index that leaves out what its shard holds", 6, "index-incomplete")
+def an_index_that_leaves_out(folder: Path) -> Sequence[str]:
+    path = write_pair(folder, shards=3) / INDEX
+    index = json.loads(path.read_bytes())
+    del index["weight_map"][EMBEDDINGS]
+    path.write_text(json.dumps(index))
+    return ARGS
+
+
+@INDEXES.add("Another version of a tensor in another shard", 6, "copies-differ")
+def a_stale_copy(folder: Path) -> Sequence[str]:
+    delta = write_pair(folder, shards=3)
+    save(delta / SECOND, {**load_file(delta / SECOND), EMBEDDINGS: torch.zeros(2, 2)})
     return ARGS
 
 

@@ -112,7 +112,7 @@ def a_step_that_is_gone(folder: Path) -> Sequence[str]:
     return ARGS
 
 
-@TRAINING.add("An empty state of ZeRO-3, renamed pytorch_model.bin", 6, "state-empty")
+@TRAINING.add("An empty state of ZeRO-3, renamed pytorch_model.bin", 6, "no-parameters")
 def an_empty_state(folder: Path) -> Sequence[str]:
     left = _left(folder, "ds_zero3_w3/ckpt")
     step = left / "global_step3" / "zero_pp_rank_0_mp_rank_00_model_states.pt"

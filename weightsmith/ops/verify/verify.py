@@ -11,7 +11,7 @@ from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
 from weightsmith.checkpoint.digest import fingerprint
 from weightsmith.checkpoint.renamed import named_like
-from weightsmith.checkpoint.tied import OUTPUT_MATRICES
+from weightsmith.checkpoint.tied import OUTPUT_MATRICES, ties_embeddings
 from weightsmith.engine.expected import require_inputs_of
 from weightsmith.engine.finished import damage
 from weightsmith.engine.options import Options
@@ -157,7 +157,7 @@ def _tied(checkpoint: Checkpoint, digests: Mapping[str, str]) -> list[Check]:
         next((name for name in digests if name.endswith(names)), None)
         for names in (OUTPUT_MATRICES, INPUT_EMBEDDINGS)
     )
-    if not head or not embedding or checkpoint.config.get("tie_word_embeddings") is not True:
+    if not head or not embedding or ties_embeddings(checkpoint.config) is not True:
         return []
     problem = f"{head} is not {embedding}, though the config ties them"
     fine = f"{head} is {embedding}, as the config says"
