@@ -48,7 +48,7 @@ HEAVY = {
     "torch": {"checkpoint", "codecs", "smoke"},
     "numpy": {"checkpoint", "codecs"},
     "transformers": {"repair", "smoke"},
-    "tokenizers": {"repair"},
+    "tokenizers": {"repair", "smoke"},
     "sentencepiece": {"repair"},
     "safetensors": {"checkpoint", "engine", "smoke"},
     "huggingface_hub": {"hub"},

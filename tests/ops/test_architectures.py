@@ -273,6 +273,10 @@ def test_a_difference_names_what_was_changed_and_nothing_else(family: str, tmp_p
     assert sum(each.different for each in found.kinds().values()) == len(two)
 
 
+OF_VERSION_5 = {"token-type-ids", "rope-parameters-only", "dtype-only"}
+"""What transformers 4 minds of a model that transformers 5 saved."""
+
+
 @pytest.mark.parametrize(
     "family, form",
     mostly_slow(FORMED, {("falcon", "bin shards"), ("gpt2", "whole"), ("mixtral", "shards")}),
@@ -283,7 +287,8 @@ def test_a_model_is_inspected_verified_and_lets_write(
     base = Path(shutil.copytree(tokenizer, tmp_path / "base"))
     save(base, family, form)
     found = inspect(base)
-    assert (found.kind, found.faults) == ("model", ())
+    assert found.kind == "model"
+    assert {fault for fault, _ in found.faults} <= OF_VERSION_5
     copies = VOCABULARY * 48 if family in TIED and "bin" in form else 0
     assert found.parameters == loaded(base).num_parameters() + copies
     assert verify(base).passed()

@@ -77,12 +77,12 @@ def old_folder(row: str, model: bytes) -> Files:
     return files if settings is None else {**files, "tokenizer_config.json": document(settings)}
 
 
-def mended(files: Files, **facts: int) -> Files:
+def mended(files: Files, **facts: Any) -> Files:
     """The files after their repair."""
     return dict(mend(diagnose(files, **facts)).after.files)
 
 
-def fault_ids(files: Files, **facts: int) -> list[str]:
+def fault_ids(files: Files, **facts: Any) -> list[str]:
     """The ids of all faults found, in order."""
     return [fault.id for fault in diagnose(files, **facts).faults]
 

@@ -26,10 +26,44 @@ Detector = Literal[
     "idle-sampling",
     "missing-model",
     "damaged-model",
-    "missing-json",
     "stale-json",
+    "class-tokenizers-backend",
+    "token-type-ids",
+    "llama-class-bytelevel",
+    "class-overrules-json",
+    "class-forced",
+    "leading-space-v5",
+    "padding-side",
+    "v5-save-beside-model",
+    "legacy-dropped",
+    "model-only-llama",
+    "model-only-mistral",
+    "bos-rule-lost",
+    "prefix-space-forces-slow",
+    "extra-tokens-list",
+    "extra-tokens-empty",
+    "stale-special-map",
+    "stale-added-tokens",
+    "template-only-in-file",
+    "template-twice",
+    "cleanup-spaces",
+    "eos-lacks-turn-end",
+    "auto-map-leftover",
+    "bert-case",
+    "prefix-space",
+    "mistral-regex",
+    "vocab-merges-stale",
+    "merges-pairs",
+    "vocab-files-only",
+    "rope-parameters-only",
+    "rope-nested",
+    "rope-twice",
+    "dtype-only",
 ]
 """What can look for a fault; `weightsmith.repair.detect` holds a function for each."""
+
+Severity = Literal["ids", "silent", "loud"]
+"""What comes of a fault: wrong ids without a word, something else without a word, or an error."""
 
 Verdict = Literal["fault", "report", "remark"]
 """What a finding is.
@@ -56,13 +90,25 @@ class KnownRepair:
     """What the repair changes, or why it cannot."""
     references: tuple[str, ...]
     """Where users met it."""
+    verdict: Verdict = "fault"
+    how: str = ""
+    """How a folder comes to it."""
+    readers: tuple[str, ...] = ()
+    """Who misreads the folder, and how: ``"transformers-4: adds BOS to every text; silently"``."""
+    severity: Severity = "loud"
+    example: str = ""
+    """What it looks like in a file, in a line."""
     file: str = ""
     """For detectors that look at one value: the JSON file it stands in,"""
     key: str = ""
     """its key there,"""
     right: tuple[str, ...] = ()
     """and the right spellings."""
-    verdict: Verdict = "fault"
+
+    @property
+    def misread_by(self) -> frozenset[str]:
+        """The readers that err, without what they do; empty where all do, or it is not known."""
+        return frozenset(each.partition(":")[0] for each in self.readers) - {"all"}
 
 
 @functools.cache
@@ -92,25 +138,25 @@ def load_repairs() -> tuple[KnownRepair, ...]:
 
 def render() -> str:
     """The page ``docs/repairs.md``."""
-    lines = [
-        "# Known faults and their repairs",
-        "",
-        f"<!-- {_GENERATED} -->",
-        "",
-        "`weightsmith fix-tokenizer` looks for these faults in a folder, shows what it",
-        "would change, and proves the result before a file is touched.",
-        "It never touches `tokenizer.model`, which says what the true ids are.",
-        "",
-    ]
-    for repair in load_repairs():
-        lines += [
-            f"## {repair.id}",
-            "",
-            f"{repair.title}.",
-            "",
-            f"- **Symptom**: {repair.symptom}",
-            f"- **Repair**: {repair.change}",
-            f"- **Met in**: {', '.join(repair.references)}",
-            "",
-        ]
+    folder = resources.files("weightsmith.catalogue") / "repairs"
+    introduction = (folder / "introduction.md").read_text("utf-8")
+    lines = ["# Known faults and their repairs", "", f"<!-- {_GENERATED} -->", "", introduction]
+    repairs = load_repairs()
+    lines += ["| fault | | who errs |", "| --- | --- | --- |"]
+    for each in repairs:
+        who = ", ".join(sorted(each.misread_by)) or "all"
+        lines.append(f"| [{each.id}](#{each.id}) | {each.verdict} | {who} |")
+    lines.append("")
+    for repair in repairs:
+        lines += [f"## {repair.id}", "", f"{repair.title}.", ""]
+        if repair.how:
+            lines.append(f"- **How it comes**: {repair.how}")
+        lines.append(f"- **Symptom**: {repair.symptom}")
+        lines += (f"- **Who errs**: {reader}" for reader in repair.readers)
+        if repair.verdict != "fault":
+            lines.append(f"- **Verdict**: {repair.verdict}")
+        lines += [f"- **Repair**: {repair.change}", f"- **Met in**: {', '.join(repair.references)}"]
+        if repair.example:
+            lines.append(f"- **Example**: {repair.example}")
+        lines.append("")
     return "\n".join(lines).rstrip() + "\n"

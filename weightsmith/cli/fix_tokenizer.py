@@ -2,17 +2,18 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, cast, get_args
 
 import click
 
-from weightsmith.catalogue.repairs import load_repairs
 from weightsmith.cli.checks_view import STYLES
-from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.faults_view import fault_document, show_faults
+from weightsmith.cli.layout import styled
 from weightsmith.cli.options import (
     OUTPUT,
+    REPAIR,
     SAFETY,
     Command,
     FilePath,
@@ -21,12 +22,11 @@ from weightsmith.cli.options import (
     output_options,
 )
 from weightsmith.cli.output import Output, command_line
-from weightsmith.errors import WeightsmithError
 from weightsmith.ops import fix_tokenizer as ops
 from weightsmith.ops.verify.report import Verdict
 from weightsmith.repair.detect import Diagnosis
-from weightsmith.repair.faults import Fault, format_object, parse_object
-from weightsmith.repair.folder import TOKENIZER_JSON
+from weightsmith.repair.faults import format_object, parse_object
+from weightsmith.repair.folder import MERGES, TOKENIZER_JSON, VOCAB, Reader
 from weightsmith.repair.proof import Proof
 from weightsmith.units import counted, format_size
 
@@ -58,24 +58,49 @@ _COLORS: Final = {"+": "green", "-": "red", "@": "cyan"}
     type=FilePath(path_type=Path),
     help="Leave DIR as it is; write repaired copies of the files beside its weights here.",
 )
+@option(
+    "--for",
+    "reader",
+    group=REPAIR,
+    type=click.Choice([*get_args(Reader), "all"]),
+    default="all",
+    metavar="READER",
+    help="For whom it is to be right: transformers-4, transformers-5, llama.cpp or all (default).",
+)
+@option(
+    "--exact-class",
+    group=REPAIR,
+    is_flag=True,
+    help="Name the class with which every reader gives the same ids, not Llama's own.",
+)
 @dry_run_option
 @output_options
 @click.pass_obj
 def command(
-    output: Output, folder: Path, check: bool, local_copy: Path | None, dry_run: bool
+    output: Output,
+    folder: Path,
+    check: bool,
+    local_copy: Path | None,
+    reader: str,
+    exact_class: bool,
+    dry_run: bool,
 ) -> int:
     """Repair tokenizer and config files, and prove the result.
 
-    Looks in DIR (default: here) for the known faults of LLaMA folders. What would be changed is
-    shown as a diff, and proved against sentencepiece before a file is touched; of every file that
-    changes, the old one is kept as .bak. tokenizer.model is never changed.
+    Looks in DIR (default: here) for known faults of tokenizer and config files, of any family. What
+    would be changed is shown as a diff, and proved against sentencepiece or tokenizers before a
+    file is touched; of every file that changes, the old one is kept as .bak. tokenizer.model is
+    never changed. What families publish so themselves is a remark, and left alone unless asked for
+    by --for or --exact-class.
     """
+    meant = None if reader == "all" else cast("Reader", reader)
     if check:
         output.plan_is_result = True
-        return _check(output, folder)
-    plan = ops.plan_fix_tokenizer(folder)
+        return _check(output, folder, meant, exact_class=exact_class)
+    plan = ops.plan_fix_tokenizer(folder, reader=meant, exact_class=exact_class)
     found = plan.diagnosis
-    _show_faults(output, [*found.faults, *found.remarks], plan.notes)
+    show_faults(output, found.faults, found.remarks, {})
+    _show_notes(output, found)
     _show_changes(output, plan.changes)
     if dry_run:
         _show_result(output, plan, folder, headline="dry run: nothing was written")
@@ -85,35 +110,38 @@ def command(
     headline += f" {counted(len(result.changes), 'file')}"
     if not result.changes:
         headline = "nothing to repair"
-    left = [fault for fault in plan.diagnosis.faults if fault.verdict != "fault"]
+    left = [fault for fault in found.faults if fault.verdict == "report"]
     if left:
         headline += f", {counted(len(left), 'fault')} only reported"
     _show_result(output, result, result.folder, headline=headline)
     return 0
 
 
-def _check(output: Output, folder: Path) -> int:
-    diagnosis = ops.check_tokenizer(folder)
-    _show_faults(output, [*diagnosis.faults, *diagnosis.remarks], diagnosis.notes)
-    count = counted(len(diagnosis.faults), "fault")
-    count += f", {counted(len(diagnosis.remarks), 'remark')}" * bool(diagnosis.remarks)
-    word = _verdict(diagnosis)
+def _check(output: Output, folder: Path, reader: Reader | None, *, exact_class: bool) -> int:
+    found = ops.check_tokenizer(folder, reader=reader, exact_class=exact_class)
+    shown = ops.show_examples(found)
+    show_faults(output, found.faults, found.remarks, shown)
+    _show_notes(output, found)
+    count = counted(len(found.faults), "fault")
+    count += f", {counted(len(found.remarks), 'remark')}" * bool(found.remarks)
+    word = _verdict(found)
     output.result(
         {
             "schema": SCHEMA,
             "folder": str(folder),
             "verdict": word,
-            "faults": [_fault_document(fault) for fault in diagnosis.faults],
-            "remarks": [_fault_document(fault) for fault in diagnosis.remarks],
-            "unchecked": list(diagnosis.unchecked),
-            "notes": list(diagnosis.notes),
+            "faults": [fault_document(fault, shown) for fault in found.faults],
+            "remarks": [fault_document(fault, shown) for fault in found.remarks],
+            "unchecked": list(found.unchecked),
+            "notes": list(found.notes),
         },
         human=f"{styled(word, STYLES[word])}  {folder}\n      {count}",
-        quiet=str(folder) if diagnosis.faults else "",
+        quiet=str(folder) if found.faults else "",
     )
-    if diagnosis.mendable and not diagnosis.incurable:
-        output.hint(command_line(["weightsmith", "fix-tokenizer", folder]))
-    return EXIT_FAULTS if diagnosis.faults else 0
+    if found.mendable and not found.incurable:
+        asked = [*(["--for", reader] if reader else []), *(["--exact-class"] * exact_class)]
+        output.hint(command_line(["weightsmith", "fix-tokenizer", folder, *asked]))
+    return EXIT_FAULTS if found.faults else 0
 
 
 def _verdict(diagnosis: Diagnosis) -> Verdict:
@@ -136,7 +164,7 @@ def _show_result(
         {
             "schema": SCHEMA,
             "folder": str(folder),
-            "faults": [_fault_document(fault) for fault in done.faults],
+            "faults": [fault_document(fault, {}) for fault in done.faults],
             "changed": [change.file for change in done.changes],
             "proofs": [
                 {"reader": p.reader, "probes": p.probes, "departures": list(p.departures)}
@@ -151,30 +179,22 @@ def _show_result(
 
 def _proof_line(proof: Proof) -> str:
     agreed = proof.probes - len(proof.departures)
-    line = f"{proof.reader} agrees with sentencepiece on {agreed} of {proof.probes} probes"
+    line = f"{proof.reader} agrees with {proof.truth} on {agreed} of {proof.probes} probes"
+    if proof.before:
+        line += f", before on {proof.probes - proof.before}"
     if not proof.departures:
         return line
+    if proof.truth != "sentencepiece":
+        return f"{line};\n        the others it cut wrongly before, too"
     return (
-        f"{line};\n        the others have text that starts with a space, which it cuts otherwise"
+        f"{line};\n        the others have text that starts with a space, which its class cuts"
+        " otherwise:\n        --exact-class names one that does not"
     )
 
 
-def _show_faults(output: Output, faults: Sequence[Fault], notes: Iterable[str]) -> None:
-    """Each fault under its file, with what is wrong there."""
-    known = {repair.id: repair for repair in load_repairs()}
-    for file in dict.fromkeys(fault.file for fault in faults):
-        output.plan(heading(file))
-        rows = [(each.id, _told(each)) for each in faults if each.file == file]
-        output.plan(table(rows, width=output.width, styles=("yellow",)))
-    for fault_id in dict.fromkeys(fault.id for fault in faults):
-        repair = known[fault_id]
-        output.detail(f"{fault_id}: {repair.symptom} ({', '.join(repair.references)})")
-    for note in notes:
+def _show_notes(output: Output, found: Diagnosis) -> None:
+    for note in found.notes:
         output.plan(f"note: {note}")
-
-
-def _told(fault: Fault) -> str:
-    return fault.evidence if fault.verdict == "fault" else f"{fault.verdict}: {fault.evidence}"
 
 
 def _show_changes(output: Output, changes: Iterable[ops.Change]) -> None:
@@ -190,34 +210,32 @@ def _diff(change: ops.Change) -> Iterator[str]:
     if change.after is None:
         yield f"--- {change.file}  deleted"
         return
-    if change.file == TOKENIZER_JSON:
-        model = json.loads(change.after)["model"]
-        size = f"{format_size(len(change.after))}, {len(model['merges'])} merges"
+    before, after = (_readable(raw, change.file) for raw in (change.before, change.after))
+    if change.file in {VOCAB, MERGES} or (change.file == TOKENIZER_JSON and before == after):
+        size = format_size(len(change.after))
         yield f"+++ {change.file}  {'built' if change.before is None else 'built anew'}, {size}"
         return
-    before = change.before
-    if before is not None:
-        before = format_object(parse_object(before, change.file))
+    if change.file == TOKENIZER_JSON and change.before is None:
+        merges = json.loads(change.after)["model"]["merges"]
+        size = f"{format_size(len(change.after))}, {len(merges)} merges"
+        yield f"+++ {change.file}  built, {size}"
+        return
     yield from difflib.unified_diff(
-        (before or b"").decode().splitlines(),
-        change.after.decode().splitlines(),
-        change.file if before is not None else "/dev/null",
+        before.splitlines(),
+        after.splitlines(),
+        change.file if change.before is not None else "/dev/null",
         change.file,
         n=1,
         lineterm="",
     )
 
 
-def _fault_document(fault: Fault) -> dict[str, Any]:
-    repair = next(each for each in load_repairs() if each.id == fault.id)
-    error: WeightsmithError | None = fault.error
-    return {
-        "id": fault.id,
-        "file": fault.file,
-        "evidence": fault.evidence,
-        "symptom": repair.symptom,
-        "repair": repair.change,
-        "references": list(repair.references),
-        "verdict": fault.verdict,
-        "curable": fault.verdict == "fault" and error is None,
-    }
+def _readable(raw: bytes | None, file: str) -> str:
+    """A file's text as it would be laid out anew; of ``tokenizer.json``, all but the vocabulary."""
+    if raw is None or file in {VOCAB, MERGES}:
+        return ""
+    document = parse_object(raw, file)
+    model = document.get("model")
+    if file == TOKENIZER_JSON and isinstance(model, dict):
+        document["model"] = {k: v for k, v in model.items() if k not in {"vocab", "merges"}}
+    return format_object(document).decode()

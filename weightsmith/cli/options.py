@@ -26,12 +26,13 @@ from weightsmith.units import parse_size
 INPUTS: Final = "Inputs"
 TENSORS: Final = "Which tensors"
 OUTPUT: Final = "Output"
+REPAIR: Final = "Repair"
 PUSH: Final = "Push to the hub"
 SMOKE: Final = "Smoke test"
 SPEED: Final = "Speed and memory"
 SAFETY: Final = "Safety"
 MESSAGES: Final = "Messages"
-GROUPS: Final = (INPUTS, TENSORS, OUTPUT, PUSH, SMOKE, SPEED, SAFETY, MESSAGES)
+GROUPS: Final = (INPUTS, TENSORS, OUTPUT, REPAIR, PUSH, SMOKE, SPEED, SAFETY, MESSAGES)
 """Headings of a command's options, in the order of its help."""
 NAMES_WIDTH: Final = 28
 """Columns that option names may take in help."""

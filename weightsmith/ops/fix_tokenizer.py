@@ -22,13 +22,29 @@ from weightsmith.errors import (
     TargetExists,
     TargetUnwritable,
     TokenizerInvalid,
+    TokenizerUnproved,
     WeightsmithError,
 )
 from weightsmith.repair.detect import Diagnosis, Repair, diagnose, mend
+from weightsmith.repair.examples import Example, examples
 from weightsmith.repair.faults import Fault
-from weightsmith.repair.folder import MODEL, READ, TOKENIZER_JSON
-from weightsmith.repair.proof import Proof, probes_for_readers, prove_reader
-from weightsmith.smoke.tokenizer import ask_transformers
+from weightsmith.repair.folder import (
+    CONFIG,
+    GENERATION,
+    MODEL,
+    READ,
+    TOKENIZER_JSON,
+    Folder,
+    Reader,
+)
+from weightsmith.repair.proof import (
+    Proof,
+    common_probes,
+    probes_for_readers,
+    prove_reader,
+    prove_unharmed,
+)
+from weightsmith.smoke.tokenizer import ask_tokenizers, ask_transformers
 
 LIMIT_NBYTES: Final = 64_000_000
 """Largest file that is read; the largest tokenizer.json of a published model has 34 MB."""
@@ -74,25 +90,42 @@ class TokenizerResult:
     notes: tuple[str, ...]
 
 
-def check_tokenizer(folder: str | os.PathLike[str]) -> Diagnosis:
+def check_tokenizer(
+    folder: str | os.PathLike[str], *, reader: Reader | None = None, exact_class: bool = False
+) -> Diagnosis:
     """Look for known faults in a folder's tokenizer and config files; nothing is written.
 
+    With a `reader`, only what that one misreads counts, also what families publish so. With
+    `exact_class`, Llama's class counts as a fault where transformers 5 reads it in its own way.
     Raises: SourceNotFound, NoTokenizer, SourceUnreadable; JsonInvalid.
     """
     path = Path(folder)
     files = _read(path)
     rows, notes = _embedding_rows(path)
-    diagnosis = diagnose(files, embedding_rows=rows)
+    diagnosis = diagnose(
+        files,
+        embedding_rows=rows,
+        names=os.listdir(path),  # noqa: PTH208  (names are all that is wanted)
+        reader=reader,
+        exact_class=exact_class,
+    )
     return replace(diagnosis, notes=(*diagnosis.notes, *notes))
 
 
-def plan_fix_tokenizer(folder: str | os.PathLike[str]) -> TokenizerPlan:
+def show_examples(diagnosis: Diagnosis) -> dict[str, Example]:
+    """A text for each fault that shows what comes of it, by the fault's id."""
+    return examples([*diagnosis.faults, *diagnosis.remarks], diagnosis.before, ask_tokenizers)
+
+
+def plan_fix_tokenizer(
+    folder: str | os.PathLike[str], *, reader: Reader | None = None, exact_class: bool = False
+) -> TokenizerPlan:
     """Decide what a repair changes, and prove `tokenizer.json` in memory; nothing is written.
 
     Raises: as `check_tokenizer`; NoTokenizer, TokenizerTruncated and other errors that say why a
     fault cannot be repaired; TokenizerUnproved.
     """
-    diagnosis = check_tokenizer(folder)
+    diagnosis = check_tokenizer(folder, reader=reader, exact_class=exact_class)
     repair = mend(diagnosis)
     before = diagnosis.before.files
     changes = tuple(Change(n, before.get(n), raw) for n, raw in repair.changed.items())
@@ -103,7 +136,11 @@ def plan_fix_tokenizer(folder: str | os.PathLike[str]) -> TokenizerPlan:
 
 
 def fix_tokenizer(
-    folder: str | os.PathLike[str], *, local_copy: str | os.PathLike[str] | None = None
+    folder: str | os.PathLike[str],
+    *,
+    local_copy: str | os.PathLike[str] | None = None,
+    reader: Reader | None = None,
+    exact_class: bool = False,
 ) -> TokenizerResult:
     """Repair a folder, or write repaired copies of its files beside the weights to `local_copy`.
 
@@ -112,7 +149,8 @@ def fix_tokenizer(
     last. Running it again finishes a run that was stopped, and changes nothing else.
     Raises: as `plan_fix_tokenizer` and `carry_out`.
     """
-    return carry_out(plan_fix_tokenizer(folder), local_copy=local_copy)
+    plan = plan_fix_tokenizer(folder, reader=reader, exact_class=exact_class)
+    return carry_out(plan, local_copy=local_copy)
 
 
 def carry_out(
@@ -127,28 +165,29 @@ def carry_out(
     target = Path(local_copy) if local_copy is not None else plan.folder
     _require_writable(plan, target)
     proofs = plan.proofs
+    asked = plan.diagnosis.before
     if local_copy is None and not plan.changes:
-        record_repair(plan.folder)  # of a run that was stopped before it came to that
+        record_repair(plan.folder, asked)  # of a run that was stopped before it came to that
         return TokenizerResult(target, plan.faults, plan.changes, proofs, plan.notes)
     place, name = (target, "repair") if local_copy is None else (target.parent, target.name)
     hint = _COPY_HINT if local_copy is None else _OTHER_COPY_HINT
     try:
         place.mkdir(parents=True, exist_ok=True)
         with workshop(place, name) as work:
-            if plan.changes and plan.repair.after.llama:
-                proofs = (*proofs, _proved_by_transformers(plan.repair, work))
+            proof = _proved_by_transformers(plan, work) if _rereads(plan) else None
+            proofs = (*proofs, proof) if proof else proofs
             if local_copy is not None:
                 _write_copy(plan, target, work)
             else:
                 _replace(plan, work)
         if local_copy is None:
-            record_repair(plan.folder)
+            record_repair(plan.folder, asked)
     except OSError as error:
         raise TargetUnwritable(where=target, reason=error.strerror, hint=hint) from error
     return TokenizerResult(target, plan.faults, plan.changes, proofs, plan.notes)
 
 
-def record_repair(folder: Path) -> None:
+def record_repair(folder: Path, asked: Folder) -> None:
     """Bring the manifest's digests up to date, if repairs are all that was done to the sidecars.
 
     What the files were is read from the ``.bak`` copies, so that this also finishes a repair which
@@ -166,7 +205,10 @@ def record_repair(folder: Path) -> None:
                 if raw is not None and bytes_digest(raw) == manifest.sidecars[name].digest:
                     published[name] = raw
     rows, _ = _embedding_rows(folder)
-    diagnosis = diagnose(published, embedding_rows=rows)
+    names, reader, exact = asked.names, asked.reader, asked.exact_class
+    diagnosis = diagnose(
+        published, embedding_rows=rows, names=names, reader=reader, exact_class=exact
+    )
     if not diagnosis.faults or diagnosis.incurable or mend(diagnosis).after.files != now:
         return
     entries = {n: manifests.Sidecar(len(raw), bytes_digest(raw)) for n, raw in now.items()}
@@ -210,11 +252,39 @@ def _embedding_rows(folder: Path) -> tuple[int | None, tuple[str, ...]]:
         return None, (f"the vocabulary's rows are taken from config.json: {error}",)
 
 
-def _proved_by_transformers(repair: Repair, work: Path) -> Proof:
-    """Raises: TokenizerUnproved."""
-    probes = probes_for_readers(repair.after)
-    answers = ask_transformers(repair.after.files, probes, work / "read")
-    return prove_reader(repair.after, probes, answers)
+def _rereads(plan: TokenizerPlan) -> bool:
+    """Whether the repair changes what a tokenizer is read from."""
+    return any(change.file not in {CONFIG, GENERATION} for change in plan.changes)
+
+
+def _proved_by_transformers(plan: TokenizerPlan, work: Path) -> Proof | None:
+    """Hold what transformers makes of the repaired files against sentencepiece, where that is the
+    truth, else against what tokenizers makes of ``tokenizer.json``; None where there is neither.
+
+    Raises: TokenizerUnproved.
+    """
+    before, after = plan.diagnosis.before, plan.repair.after
+    if after.llama:
+        probes = probes_for_readers(after)
+        answers = ask_transformers(after.files, probes, work / "after")
+        return prove_reader(after, probes, answers)
+    if TOKENIZER_JSON not in after.files:
+        return None
+    probes = common_probes(after)
+    own = [folder.parsed(TOKENIZER_JSON) for folder in (before, after)]
+    told = ask_tokenizers(own, probes)
+    right = told[1]
+    if isinstance(right, str):
+        raise TokenizerUnproved(reader="tokenizers", reason=right)
+    if told[0] != right and not any(fault.truth for fault in plan.faults):
+        reason = f"{TOKENIZER_JSON} would give other ids than before"
+        raise TokenizerUnproved(reader="tokenizers", reason=reason)
+    try:
+        then = ask_transformers(before.files, probes, work / "before")
+    except TokenizerUnproved:
+        then = None  # it could not be loaded: that may be what is mended
+    now = ask_transformers(after.files, probes, work / "after")
+    return prove_unharmed(probes, right, then, now)
 
 
 def _require_writable(plan: TokenizerPlan, target: Path) -> None:

@@ -56,9 +56,9 @@ def _may_mean(folder: Folder, role: str, said: list[object]) -> bool:
         return True
     if folder.llama:
         model = folder.llama
-        good = {model.bos_id} if role == "bos_token" else {model.eos_id, *folder.added}
+        good = [model.bos_id] if role == "bos_token" else [model.eos_id, *folder.added]
         return any(number in good for number in said)
-    if any(number in folder.added for number in said):
+    if any(_is_id(number) and number in folder.added for number in said):
         return True
     return role == "bos_token" and not folder.adds_bos
 

@@ -1,13 +1,21 @@
 """Find known faults in a folder's files, and mend them in memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from weightsmith.catalogue.repairs import Detector, KnownRepair, load_repairs
 from weightsmith.checkpoint.sidecars import VOCABULARY, matches
 from weightsmith.errors import NoTokenizer
-from weightsmith.repair import config, tokens
+from weightsmith.repair import (
+    config,
+    skew_class,
+    skew_config,
+    skew_json,
+    skew_llama,
+    skew_tokens,
+    tokens,
+)
 from weightsmith.repair import tokenizer_json as tokenizer
 from weightsmith.repair.faults import Edit, Fault
 from weightsmith.repair.folder import (
@@ -15,6 +23,7 @@ from weightsmith.repair.folder import (
     SETTINGS,
     TOKENIZER_JSON,
     Folder,
+    Reader,
     read_folder,
 )
 from weightsmith.repair.llama import difference_from_llama
@@ -37,6 +46,9 @@ def damaged_model(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
         yield Fault(known.id, MODEL, str(folder.model_error), error=folder.model_error)
 
 
+EXACT_CLASS: Final = "leading-space-v5"
+"""The remark that only another class answers."""
+
 DETECTORS: Final[Mapping[Detector, Look]] = {
     "misspelt": tokens.misspelt,
     "no-tokenizer-class": tokens.no_tokenizer_class,
@@ -55,12 +67,43 @@ DETECTORS: Final[Mapping[Detector, Look]] = {
     "idle-sampling": config.idle_sampling,
     "missing-model": missing_model,
     "damaged-model": damaged_model,
+    "class-tokenizers-backend": skew_class.class_tokenizers_backend,
+    "token-type-ids": skew_class.token_type_ids,
+    "llama-class-bytelevel": skew_class.llama_class_bytelevel,
+    "class-overrules-json": skew_class.class_overrules_json,
+    "class-forced": skew_class.class_forced,
+    "padding-side": skew_class.padding_side,
+    "legacy-dropped": skew_llama.legacy_dropped,
+    "prefix-space-forces-slow": skew_llama.prefix_space_forces_slow,
+    "extra-tokens-list": skew_tokens.extra_tokens_list,
+    "extra-tokens-empty": skew_tokens.extra_tokens_empty,
+    "stale-special-map": skew_tokens.stale_special_map,
+    "stale-added-tokens": skew_tokens.stale_added_tokens,
+    "template-only-in-file": skew_tokens.template_only_in_file,
+    "template-twice": skew_tokens.template_twice,
+    "cleanup-spaces": skew_tokens.cleanup_spaces,
+    "eos-lacks-turn-end": skew_tokens.eos_lacks_turn_end,
+    "auto-map-leftover": skew_tokens.auto_map_leftover,
+    "bert-case": skew_json.bert_case,
+    "prefix-space": skew_json.prefix_space,
+    "mistral-regex": skew_json.mistral_regex,
+    "vocab-merges-stale": skew_json.vocab_merges_stale,
+    "merges-pairs": skew_json.merges_pairs,
+    "vocab-files-only": skew_json.vocab_files_only,
+    "rope-parameters-only": skew_config.rope_parameters_only,
+    "rope-nested": skew_config.rope_nested,
+    "rope-twice": skew_config.rope_twice,
+    "dtype-only": skew_config.dtype_only,
 }
 """What looks at the files as they are."""
 
 JSON_DETECTORS: Final[Mapping[Detector, Look]] = {
-    "missing-json": tokenizer.missing_json,
+    "model-only-llama": skew_llama.model_only_llama,
+    "model-only-mistral": skew_llama.model_only_mistral,
+    "v5-save-beside-model": skew_llama.v5_save_beside_model,
+    "bos-rule-lost": skew_llama.bos_rule_lost,
     "stale-json": tokenizer.stale_json,
+    "leading-space-v5": skew_class.leading_space_v5,
 }
 """What looks at ``tokenizer.json`` once all settings that it depends on are mended."""
 
@@ -87,6 +130,12 @@ class Diagnosis:
         return tuple(fault for fault in self.faults if fault.verdict == "fault" and not fault.error)
 
     @property
+    def of_another_model(self) -> bool:
+        """Whether the tokenizer, or the ids that the configs name, are another model's."""
+        told = {fault.id for fault in self.faults if fault.verdict == "report"}
+        return bool(told & {"vocab-size-small", "token-ids-wrong"})
+
+    @property
     def incurable(self) -> tuple[Fault, ...]:
         """The faults beside which nothing can be repaired: there is no sound vocabulary."""
         return tuple(fault for fault in self.faults if fault.error)
@@ -106,22 +155,48 @@ class Repair:
     """That ``tokenizer.json`` agrees with ``tokenizer.model``; None where it was not built anew."""
 
 
-def diagnose(files: Mapping[str, bytes], *, embedding_rows: int | None = None) -> Diagnosis:
+def diagnose(
+    files: Mapping[str, bytes],
+    *,
+    embedding_rows: int | None = None,
+    names: Iterable[str] = (),
+    reader: Reader | None = None,
+    exact_class: bool = False,
+) -> Diagnosis:
     """Look for every known fault in a folder's files, given by name; only `READ` matter.
 
+    `names` are the folder's other files. With a `reader`, only what that one misreads counts, and
+    is mended even where families publish it so; with `exact_class`, Llama's class makes way for the
+    one that reads all of ``tokenizer.json``.
     Nothing is repaired that is not known to be broken: a tokenizer that is not LLaMA's, or whose
-    sentencepiece model follows other rules, is left alone, and its config is looked at only for
-    what no model may say.
+    sentencepiece model follows other rules, keeps its ids.
     Raises: JsonInvalid.
     """
-    before = read_folder(files, embedding_rows)
-    found = _look(before, DETECTORS)
-    found += _look(before.edited(_edits(found)), JSON_DETECTORS)
+    before = read_folder(files, embedding_rows, names)
+    before = replace(before, reader=reader, exact_class=exact_class)
+    found = _judged(_look(before, DETECTORS), before)
+    found += _judged(_look(before.edited(_edits(found)), JSON_DETECTORS), before)
     faults = tuple(fault for fault in found if fault.verdict != "remark")
     remarks = tuple(fault for fault in found if fault.verdict == "remark")
     unchecked = tuple(_unchecked(before))
     after = before.edited(_edits(faults))
     return Diagnosis(faults, unchecked, before, after, remarks, unchecked)
+
+
+def _judged(found: Iterable[Fault], folder: Folder) -> list[Fault]:
+    """The findings that count for whom the folder is to be right, each with its verdict."""
+    known = {repair.id: repair for repair in load_repairs()}
+    judged = []
+    for fault in found:
+        misread_by, meant = known[fault.id].misread_by, folder.reader
+        if meant and misread_by and meant not in misread_by:
+            continue
+        asked = meant in misread_by or (folder.exact_class and fault.id == EXACT_CLASS)
+        if fault.verdict == "remark" and fault.edits and asked:
+            judged.append(replace(fault, verdict="fault"))
+        else:
+            judged.append(fault)
+    return judged
 
 
 def mend(diagnosis: Diagnosis) -> Repair:
@@ -133,8 +208,8 @@ def mend(diagnosis: Diagnosis) -> Repair:
         if fault.error:
             raise fault.error
     after, proof = diagnosis.after, None
-    if after.llama and any(fault.file == TOKENIZER_JSON for fault in diagnosis.faults):
-        built = tokenizer.tokenizer_document(after, after.llama)
+    if after.sound and any(fault.rebuild for fault in diagnosis.mendable):
+        built = tokenizer.tokenizer_document(after, after.sound)
         after = after.with_document(TOKENIZER_JSON, built)
         proof = prove_tokenizer_json(after)
     changed = {

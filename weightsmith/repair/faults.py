@@ -19,9 +19,16 @@ class Edit:
     remove: tuple[str, ...] = ()
     delete: bool = False
     """The whole file goes."""
+    content: bytes | None = None
+    """All of a file that is no JSON object."""
+    within: str = ""
+    """The key of an object in the file to whose keys this applies."""
 
     def applied(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """The document with this edit made."""
+        if self.within:
+            inner = Edit(self.file, self.set, self.remove).applied(document[self.within])
+            return {**document, self.within: inner}
         after = {**document, **self.set}
         return {key: value for key, value in after.items() if key not in self.remove}
 
@@ -39,6 +46,12 @@ class Fault:
     error: WeightsmithError | None = None
     """Why nothing can be repaired here, where that is so: without it, no file can be trusted."""
     verdict: Verdict = "fault"
+    rebuild: bool = False
+    """``tokenizer.json`` is built anew from ``tokenizer.model``."""
+    read_as: Mapping[str, Any] | None = None
+    """``tokenizer.json`` as whoever errs takes it, to show what comes of that."""
+    truth: Mapping[str, Any] | None = None
+    """``tokenizer.json`` as it should be, where that is not what the folder's own says."""
 
 
 def parse_object(raw: bytes, file: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from weightsmith.errors import DamagedInput
 from weightsmith.formats.sentencepiece_model import (
@@ -23,7 +23,14 @@ SPECIAL_MAP: Final = "special_tokens_map.json"
 ADDED: Final = "added_tokens.json"
 TOKENIZER_JSON: Final = "tokenizer.json"
 MODEL: Final = "tokenizer.model"
-READ: Final = (CONFIG, GENERATION, SETTINGS, SPECIAL_MAP, ADDED, TOKENIZER_JSON, MODEL)
+TEMPLATE_FILE: Final = "chat_template.jinja"
+VOCAB: Final = "vocab.json"
+MERGES: Final = "merges.txt"
+TEKKEN: Final = "tekken.json"
+READ: Final = (
+    *(CONFIG, GENERATION, SETTINGS, SPECIAL_MAP, ADDED, TOKENIZER_JSON, MODEL),
+    *(TEMPLATE_FILE, VOCAB, MERGES, TEKKEN),
+)
 """All files that are looked at."""
 
 ROLES: Final = ("bos_token", "eos_token", "unk_token")
@@ -31,9 +38,14 @@ ROLES: Final = ("bos_token", "eos_token", "unk_token")
 
 TEMPLATE: Final = "chat_template"
 
+Reader = Literal["transformers-4", "transformers-5", "llama.cpp"]
+"""For whom a folder can be made right, where one's cure is another's poison."""
+
 _PAD_TEXTS: Final = ("[PAD]", "<pad>", "<PAD>")
 """What pad tokens are called by those who add one."""
 _LLAMA_CLASSES: Final = ("llamatokenizer", "llamatokenizerfast")
+_GENERIC_CLASSES: Final = ("pretrainedtokenizerfast", "tokenizersbackend")
+"""Those that read all of ``tokenizer.json`` and ask no other file."""
 _LLAMA_MODEL_TYPES: Final = ("llama", "llava", "mistral", "mixtral")
 """Whose vocabulary, where no tokenizer class is named, a sentencepiece model of LLaMA's kind is."""
 
@@ -61,6 +73,12 @@ class Folder:
     """``tokenizer.model``, why it cannot be read, or None where there is none of this kind."""
     embedding_rows: int | None
     """Rows of the input embeddings, where the weights are at hand."""
+    names: frozenset[str] = frozenset()
+    """All files of the folder, also those that are not read."""
+    exact_class: bool = False
+    """Whether Llama's class is to make way for the one that reads all of ``tokenizer.json``."""
+    reader: Reader | None = None
+    """For whom it is to be right, where not for all: ``"transformers-4"``."""
 
     def parsed(self, file: str) -> dict[str, Any]:
         """A JSON file's object; empty where there is no such file."""
@@ -72,6 +90,9 @@ class Folder:
         for edit in edits:
             if edit.delete:
                 folder = folder.without(edit.file)
+                continue
+            if edit.content is not None:
+                folder = replace(folder, files={**folder.files, edit.file: edit.content})
                 continue
             document = edit.applied(folder.parsed(edit.file))
             if edit.file not in folder.files or document != folder.documents[edit.file]:
@@ -119,14 +140,89 @@ class Folder:
         """Whether class or config claim a LLaMA tokenizer, in whatever spelling."""
         named = self.settings.get("tokenizer_class")
         if isinstance(named, str) and named:
-            return named.casefold() in _LLAMA_CLASSES
+            generic = named.casefold() in _GENERIC_CLASSES
+            return self._is_the_model_s if generic else named.casefold() in _LLAMA_CLASSES
         return self.config.get("model_type", "llama") in _LLAMA_MODEL_TYPES
+
+    @cached_property
+    def _is_the_model_s(self) -> bool:
+        """Whether ``tokenizer.json`` has exactly the pieces of ``tokenizer.model``."""
+        pieces = self.model.pieces if self.model else ()
+        return bool(pieces) and self.vocab == {piece.text: n for n, piece in enumerate(pieces)}
+
+    @cached_property
+    def vocab(self) -> dict[str, int]:
+        """Tokens of the model in ``tokenizer.json`` by text; empty where there are none."""
+        model = self.parsed(TOKENIZER_JSON).get("model")
+        vocab = model.get("vocab") if isinstance(model, dict) else None
+        if isinstance(vocab, dict):
+            return {text: number for text, number in vocab.items() if type(number) is int}
+        if isinstance(vocab, list):  # of a unigram model: pairs of text and score
+            pairs = [each for each in vocab if isinstance(each, list) and each]
+            return {str(each[0]): number for number, each in enumerate(pairs)}
+        return {}
+
+    @cached_property
+    def json_added(self) -> dict[str, int]:
+        """Added tokens in ``tokenizer.json`` by text."""
+        entries = _entries(self.parsed(TOKENIZER_JSON).get("added_tokens"))
+        pairs = ((token_text(entry), entry.get("id")) for entry in entries)
+        return {text: number for text, number in pairs if text and type(number) is int}
+
+    @property
+    def tokenizer_class(self) -> str | None:
+        """The class that the folder names, as transformers 5 calls it: without "Fast"."""
+        for source in (self.settings, self.config):
+            named = source.get("tokenizer_class")
+            if isinstance(named, str) and named:
+                generic = named.casefold() in _GENERIC_CLASSES
+                return named if generic else named.removesuffix("Fast")
+        return None
+
+    @property
+    def model_type(self) -> str | None:
+        """The architecture by the config."""
+        said = self.config.get("model_type")
+        return said if isinstance(said, str) else None
+
+    @property
+    def is_llama_class(self) -> bool:
+        """Whether the folder names Llama's class."""
+        return self.tokenizer_class == "LlamaTokenizer"
+
+    @cached_property
+    def added_is_stale(self) -> bool:
+        """Whether ``added_tokens.json`` contradicts ``tokenizer.json``, and nothing overrules it.
+
+        transformers 5 saves all tokens in ``tokenizer.json`` and leaves an older file beside it.
+        """
+        if self.model or TOKENIZER_JSON not in self.files or self._has_decoder:
+            return False
+        tokens = self.vocab | self.json_added
+        return any(tokens.get(text) != number for text, number in self.parsed(ADDED).items())
+
+    @property
+    def _has_decoder(self) -> bool:
+        return isinstance(self.settings.get("added_tokens_decoder"), dict)
 
     @cached_property
     def llama(self) -> SentencePieceModel | None:
         """The sentencepiece model, if it is the truth about a LLaMA tokenizer; else None."""
+        return self.sound if self.says_llama else None
+
+    @cached_property
+    def sound(self) -> SentencePieceModel | None:
+        """The sentencepiece model, if it is of LLaMA's kind, whoever says so."""
         model = self.model
-        return model if model and self.says_llama and not difference_from_llama(model) else None
+        return model if model and not difference_from_llama(model) else None
+
+    @property
+    def begins_with_bos(self) -> bool:
+        """Whether a text gets a BOS: as the settings say, else as ``tokenizer.json`` does it."""
+        said = self.settings.get("add_bos_token")
+        if said is not None:
+            return bool(said)
+        return self.adds_bos if TOKENIZER_JSON in self.files else True
 
     @property
     def rows(self) -> int | None:
@@ -149,7 +245,7 @@ class Folder:
         listed = self.special_map.get("additional_special_tokens")
         mentioned = [*self.special_map.values(), *(listed if isinstance(listed, list) else ())]
         special = {"[PAD]", *map(token_text, mentioned)}
-        for text, number in self.parsed(ADDED).items():
+        for text, number in () if self.added_is_stale else self.parsed(ADDED).items():
             _keep(found, number, {"content": text, "special": text in special})
         decoder = self.settings.get("added_tokens_decoder")
         for text, entry in decoder.items() if isinstance(decoder, dict) else ():
@@ -184,13 +280,7 @@ class Folder:
         """Ids of all tokens by text, whatever kind of tokenizer this is; empty if unknown."""
         if self.model:
             return self.vocabulary
-        model = self.parsed(TOKENIZER_JSON).get("model")
-        vocab = model.get("vocab") if isinstance(model, dict) else None
-        found: dict[str, int] = {}
-        if isinstance(vocab, dict):
-            found = {text: number for text, number in vocab.items() if type(number) is int}
-        elif isinstance(vocab, list):  # of a unigram model: pairs of text and score
-            found = {each[0]: n for n, each in enumerate(vocab) if isinstance(each, list) and each}
+        found = self.vocab
         return found | {token.text: token.id for token in self.added.values()} if found else {}
 
     @cached_property
@@ -211,9 +301,15 @@ class Folder:
         return bool(self.beyond_rows.keys() - {token.text for token in self.added.values()})
 
     @property
+    def template_file(self) -> str | None:
+        """The chat template in a file of its own."""
+        raw = self.files.get(TEMPLATE_FILE)
+        return None if raw is None else raw.decode("utf-8", errors="replace")
+
+    @property
     def adds_bos(self) -> bool:
         """Whether ``tokenizer.json`` begins every text with the BOS token."""
-        bos = token_text(self.settings.get("bos_token"))
+        bos = self.right_token("bos_token") or token_text(self.settings.get("bos_token"))
         rule = json.dumps(self.parsed(TOKENIZER_JSON).get("post_processor"))
         return bos is not None and json.dumps(bos) in rule
 
@@ -288,8 +384,12 @@ class Folder:
         return None if number is None else model.pieces[number].text
 
 
-def read_folder(files: Mapping[str, bytes], embedding_rows: int | None = None) -> Folder:
-    """Read file contents together.
+def read_folder(
+    files: Mapping[str, bytes],
+    embedding_rows: int | None = None,
+    names: Iterable[str] = (),
+) -> Folder:
+    """Read file contents together; `names` are files that are there and not among them.
 
     Raises: JsonInvalid.
     """
@@ -305,7 +405,7 @@ def read_folder(files: Mapping[str, bytes], embedding_rows: int | None = None) -
             model = parse_sentencepiece_model(raw)
         except DamagedInput as error:
             model = error
-    return Folder(files, documents, model, embedding_rows)
+    return Folder(files, documents, model, embedding_rows, frozenset((*names, *files)))
 
 
 def as_list(value: object) -> list[Any]:

@@ -1,5 +1,6 @@
 """Proof that a tokenizer cuts text as sentencepiece does: equal ids for a fixed set of probes."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,27 @@ SPACED: Final = (" the", "  two", " ", "    ", " \n", "\u2581a")
 """Texts that start with a space; transformers 5 puts no further space before these."""
 
 
+VARIED: Final = (
+    "I'VE don't SHE'S they'll WE'D it's",
+    "1 12 123 1234 12345 1234567 1e10 v2.0.1 2024-01-31",
+    "HTTPServer camelCase snake_case foo_bar is_not UPPER lower Title",
+    "word.\n\nNext\r\n\r\n\tThird;\n\n\n",
+    "a/b\\c a/\n//x http://a.b/c?d=e#f",
+    "{[(<'\"`~!@#$%^&*_+-=|;:,.?/>)]}",
+    "\t\ttabs \t and  spaces   \n    indented",
+    "Zażółć gęślą jaźń, ÀÉÎÕÜ e\u0301a\u0308 \u212b",
+    "मराठी বাংলা தமிழ் ไทยๆ ភាសាខ្មែរ",
+    "中文标点。日本語カタカナ 한국어 띄어쓰기",
+    "مرحبا بالعالم שלום עולם",
+    "x\u00a0y\u2003z\u3000w\u200bv",
+    "\u00bd \u00b2 \u2167 \u0663\u0664 \uff11\uff12",
+    "🙂🙂 👍🏽 🏳️\u200d🌈 ❤️!",
+    "Hello , world ! Don 't ( stop ) .",
+    "aAbBcC 1a2b3c ABC123def",
+)
+"""Texts in which split rules differ: capitals, digits, punctuation at line ends, marks, scripts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answers:
     """What a reader of a tokenizer folder made of the probes."""
@@ -55,7 +77,11 @@ class Proof:
     reader: str
     probes: int
     departures: tuple[str, ...] = ()
-    """Probes that the reader is known to cut in its own way, whatever the files say."""
+    """Probes that the reader cuts otherwise, and did before: its class does so."""
+    truth: str = "sentencepiece"
+    """What the reader agrees with."""
+    before: int | None = None
+    """How many probes it cut wrongly before the repair; None: it could not load the folder."""
 
 
 class Truth:
@@ -76,7 +102,7 @@ class Truth:
         longest_first = sorted(folder.special_tokens, key=lambda token: -len(token.text))
         self._split = re.compile(f"({'|'.join(map(_pattern, longest_first))})")
         ends = {role: folder.right_id(role) for role in ("bos_token", "eos_token")}
-        self._first = [ends["bos_token"]] if folder.settings.get("add_bos_token", True) else []
+        self._first = [ends["bos_token"]] if folder.begins_with_bos else []
         self._last = [ends["eos_token"]] if folder.settings.get("add_eos_token", False) else []
 
     def encode(self, text: str) -> list[int | None]:
@@ -124,9 +150,16 @@ def prove_tokenizer_json(folder: Folder) -> Proof:
 def disagreement(folder: Folder) -> str | None:
     """Where an existing ``tokenizer.json`` disagrees with sentencepiece, or None.
 
+    One that cuts by regular expressions is not tried: it may never come to an end, and LLaMA's kind
+    has none.
+
     Only everyday text counts: that which starts with a space, or follows a special token, is cut in
     several ways by published tokenizers that are in order.
     """
+    document = folder.parsed(TOKENIZER_JSON)
+    rules = [document.get("normalizer"), document.get("pre_tokenizer"), document.get("decoder")]
+    if '"Regex"' in json.dumps(rules):
+        return "it cuts text by regular expressions, which tokenizer.model does not"
     truth = Truth(folder)
     try:
         return _other_ids(truth, truth.everyday, _answers(_load(folder), truth.everyday))
@@ -144,8 +177,8 @@ def probes_for_readers(folder: Folder) -> list[str]:
 def prove_reader(folder: Folder, probes: Sequence[str], answers: Answers) -> Proof:
     """Hold what another reader of the folder made of `probes` against sentencepiece.
 
-    One departure is known, and no file can change it: transformers 5 puts no space before a stretch
-    of text that starts with one. Such answers are held against a tokenizer with exactly that rule.
+    One departure is known: with Llama's class, transformers 5 puts no space before a stretch of
+    text that starts with one. Such answers are held against a tokenizer with exactly that rule.
     Raises: TokenizerUnproved, with the first probe on which they differ otherwise.
     """
     from tokenizers import pre_tokenizers
@@ -167,6 +200,40 @@ def prove_reader(folder: Folder, probes: Sequence[str], answers: Answers) -> Pro
             reason = f"{probe!r} comes back as {text!r}"
             raise TokenizerUnproved(reader=answers.reader, reason=reason)
     return Proof(answers.reader, len(probes), tuple(departures))
+
+
+def common_probes(folder: Folder) -> list[str]:
+    """What to ask of any tokenizer: plain texts, spaces, and its special tokens within text."""
+    special = [token.text for token in folder.special_tokens if token.special][:8]
+    within = (
+        text
+        for token in special
+        for text in (token, f"A{token}", f"{token}USER: hi", f"a {token} b")
+    )
+    return [*PLAIN, *SPACED, *VARIED, *within]
+
+
+def prove_unharmed(
+    probes: Sequence[str], right: Answers, before: Answers | None, after: Answers
+) -> Proof:
+    """Hold what a reader made of `probes` before and after a repair against what is right.
+
+    Raises: TokenizerUnproved, with the first probe that was right before and is wrong now, or that
+    no longer comes back as the text it was.
+    """
+    good, now = _told_by(right), _told_by(after)
+    then = _told_by(before) if before else None
+    for number, told in enumerate(good):
+        if then is not None and now[number] != told and then[number] == told:
+            reason = _told(probes[number], now[number][0], told[0])
+            raise TokenizerUnproved(reader=after.reader, reason=reason)
+    departed = tuple(probes[n] for n, told in enumerate(good) if now[n][0] != told[0])
+    wrong = None if then is None else sum(a[0] != b[0] for a, b in zip(then, good, strict=True))
+    return Proof(after.reader, len(probes), departed, right.reader, wrong)
+
+
+def _told_by(answers: Answers) -> list[tuple[list[int], str]]:
+    return list(zip(answers.ids, answers.texts, strict=True))
 
 
 def _load(folder: Folder) -> "Tokenizer":

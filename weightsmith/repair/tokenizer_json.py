@@ -20,23 +20,25 @@ from weightsmith.repair.folder import (
     AddedToken,
     Folder,
 )
+from weightsmith.repair.pipeline import with_bos
 from weightsmith.repair.proof import disagreement
 from weightsmith.repair.tokens import added_entry
-
-
-def missing_json(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """A LLaMA tokenizer without ``tokenizer.json``."""
-    if folder.llama and TOKENIZER_JSON not in folder.files:
-        edits = tuple(plain_settings(folder))
-        yield Fault(known.id, TOKENIZER_JSON, "the file is missing", edits)
 
 
 def stale_json(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """A ``tokenizer.json`` that gives other ids than sentencepiece does."""
     if folder.llama and TOKENIZER_JSON in folder.files:
-        where = disagreement(folder)
+        where = disagreement(_with_its_bos(folder))
         if where:
-            yield Fault(known.id, TOKENIZER_JSON, where, tuple(plain_settings(folder)))
+            edits = tuple(plain_settings(folder))
+            yield Fault(known.id, TOKENIZER_JSON, where, edits, rebuild=True)
+
+
+def _with_its_bos(folder: Folder) -> Folder:
+    """The folder with the BOS that its settings promise: a rule that is lost is no other fault."""
+    if folder.begins_with_bos and not folder.adds_bos and folder.parsed(TOKENIZER_JSON):
+        return folder.edited([Edit(TOKENIZER_JSON, {"post_processor": with_bos(folder)})])
+    return folder
 
 
 def plain_settings(folder: Folder) -> Iterator[Edit]:
@@ -67,7 +69,7 @@ def tokenizer_document(folder: Folder, model: SentencePieceModel) -> dict[str, A
     """
     bos, eos = (folder.right_token(role) or "" for role in ("bos_token", "eos_token"))
     unknown = model.pieces[model.unk_id].text
-    first = [bos] if folder.settings.get("add_bos_token", True) else []
+    first = [bos] if folder.begins_with_bos else []
     last = [eos] if folder.settings.get("add_eos_token", False) else []
     return {
         "version": "1.0",

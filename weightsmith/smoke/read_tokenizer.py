@@ -1,7 +1,7 @@
-"""Run as a script: what transformers makes of texts with a folder's tokenizer, without torch.
+"""Run as a script: what a library makes of texts with a tokenizer, without torch.
 
-The texts come as JSON on stdin, the answer goes as one JSON line to stdout. Nothing of weightsmith
-is imported, so that any Python with transformers can run it.
+The question comes as JSON on stdin, the answer goes as one JSON line to stdout. Nothing of
+weightsmith is imported, so that any Python with the library can run it.
 """
 
 import json
@@ -16,8 +16,7 @@ _REFUSED = (
 
 
 def main() -> None:
-    """Answer for the folder that the first argument names; ``slow``: by the slow tokenizer."""
-    folder, *speed = sys.argv[1:]
+    """Answer for the folder that is named, or for each ``tokenizer.json`` that is given."""
     asked = json.load(sys.stdin)
     _end_by_itself(asked["limit_s"])
     # Without torch, as importing it takes seconds and a tokenizer needs none of it; without
@@ -25,22 +24,42 @@ def main() -> None:
     for package in ("torch", "kernels"):
         sys.modules[package] = None  # type: ignore[assignment]
     sys.addaudithook(_refuse)
-    import transformers  # after these are out of the way
+    told = _transformers(asked) if "folder" in asked else _tokenizers(asked)
+    sys.stdout.write("\n" + json.dumps(told) + "\n")
+
+
+def _transformers(asked: Any) -> list[Any]:
+    import transformers  # after torch is out of the way
 
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
-        folder, use_fast="slow" not in speed, trust_remote_code=False, local_files_only=True
+        asked["folder"],
+        use_fast=not asked["slow"],
+        trust_remote_code=False,
+        local_files_only=True,
     )
+    plain = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     ids = [tokenizer.encode(text) for text in asked["texts"]]
-    answer = {
-        "reader": f"transformers {transformers.__version__}",
-        "class": type(tokenizer).__name__,
-        "ids": ids,
-        "texts": [
-            tokenizer.decode(each, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            for each in ids
-        ],
-    }
-    sys.stdout.write("\n" + json.dumps(answer) + "\n")
+    texts = [tokenizer.decode(each, **plain) for each in ids]
+    return [{"reader": f"transformers {transformers.__version__}", "ids": ids, "texts": texts}]
+
+
+def _tokenizers(asked: Any) -> list[Any]:
+    """For each document; its error's words where it cannot be read."""
+    import tokenizers
+
+    told: list[Any] = []
+    for document in asked["documents"]:
+        try:
+            tokenizer = tokenizers.Tokenizer.from_str(document)
+        except Exception as error:  # noqa: BLE001  (tokenizers raises nothing narrower)
+            told.append(str(error))
+            continue
+        tokenizer.no_padding()  # which some files have baked in
+        tokenizer.no_truncation()
+        ids = [tokenizer.encode(text).ids for text in asked["texts"]]
+        texts = [tokenizer.decode(each) for each in ids]
+        told.append({"reader": "tokenizers", "ids": ids, "texts": texts})
+    return told
 
 
 def _end_by_itself(limit_s: int) -> None:

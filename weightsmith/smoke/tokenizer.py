@@ -15,7 +15,8 @@ from weightsmith.repair.proof import Answers
 from weightsmith.smoke.allowed import safe_settings
 
 _SCRIPT: Final = Path(__file__).with_name("read_tokenizer.py")
-_LIMIT_S: Final = 300
+LIMIT_S: Final = 120
+"""For one question, of processor time as well; the largest tokenizers take a few seconds."""
 _QUIET: Final = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -47,27 +48,45 @@ def ask_transformers(
     scratch.mkdir()
     for name, raw in _needed(files).items():
         (scratch / name).write_bytes(raw)
-    reader = "transformers"
-    command = [python, "-P", str(_SCRIPT), str(scratch), *(["slow"] if slow else [])]
+    asked = {"folder": str(scratch), "slow": slow, "texts": list(texts)}
+    (told,) = _ask("transformers", asked, python)
+    return Answers(told["reader"], told["ids"], told["texts"])
+
+
+def ask_tokenizers(
+    documents: Sequence[Mapping[str, Any]], texts: Sequence[str]
+) -> list[Answers | str]:
+    """What the library tokenizers makes of texts by each ``tokenizer.json``, or its error's words.
+
+    In a process of its own, which a time limit ends: a regular expression can go round for ever.
+    Raises: TokenizerUnproved.
+    """
+    asked = {"documents": [json.dumps(each) for each in documents], "texts": list(texts)}
+    told = _ask("tokenizers", asked, sys.executable)
+    return [e if isinstance(e, str) else Answers(e["reader"], e["ids"], e["texts"]) for e in told]
+
+
+def _ask(reader: str, asked: Mapping[str, Any], python: str) -> list[Any]:
+    """Raises: TokenizerUnproved."""
     try:
         done = subprocess.run(  # noqa: S603  (our own script)
-            command,
-            input=json.dumps({"texts": list(texts), "limit_s": _LIMIT_S}),
+            [python, "-P", str(_SCRIPT)],
+            input=json.dumps({**asked, "limit_s": LIMIT_S}),
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=_LIMIT_S,
+            timeout=LIMIT_S,
             check=False,
             env=os.environ | _QUIET,
         )
     except subprocess.TimeoutExpired as error:
-        reason = f"it gave no answer in {_LIMIT_S} s"
+        reason = f"it gave no answer in {LIMIT_S} s"
         raise TokenizerUnproved(reader=reader, reason=reason) from error
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"it ended with {done.returncode}"]
         raise TokenizerUnproved(reader=reader, reason=last[0])
-    answer = json.loads(done.stdout.splitlines()[-1])
-    return Answers(answer["reader"], answer["ids"], answer["texts"])
+    told: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 def _needed(files: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -144,6 +144,19 @@ def test_ids_of_early_conversions_are_told(
     assert "config.json was changed" in said.out  # and so say the digests
 
 
+def test_the_tokenizer_of_another_model_fails(
+    models: Models, copy: Copy, weightsmith: Weightsmith
+) -> None:
+    folder = copy(models.result)
+    forget(folder)
+    vocab = {f"t{number}": number for number in range(2000)}
+    (folder / "tokenizer.model").unlink()
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"type": "BPE", "vocab": vocab}}))
+    said = weightsmith("verify", folder)
+    assert (said.code, said.verdict("tokenizer")) == (1, "FAIL")
+    assert "[vocab-size-small]" in said.out
+
+
 def test_blank_special_tokens_are_told(
     models: Models, copy: Copy, weightsmith: Weightsmith
 ) -> None:

@@ -14,7 +14,7 @@ from weightsmith.engine.in_place import is_left
 from weightsmith.engine.staging import Staging
 from weightsmith.errors import WeightsmithError
 from weightsmith.ops.sidecars import read_for_diagnosis
-from weightsmith.ops.verify.report import Check, judged
+from weightsmith.ops.verify.report import Check, Verdict, judged
 from weightsmith.ops.verify.subject import Subject
 from weightsmith.repair.detect import diagnose
 
@@ -118,7 +118,9 @@ def _tokenizer(subject: Subject) -> Check:
     cures = [fault.error.hint_text for fault in found.faults if fault.error]
     hint = cures[0] if cures else _cure(subject)
     fine = "no known fault in tokenizer and config"
-    return judged("tokenizer", problems, fine, hint=hint, verdict="warn")
+    verdict: Verdict = "FAIL" if found.of_another_model else "warn"
+    hint = "" if found.of_another_model and not found.mendable else hint
+    return judged("tokenizer", problems, fine, hint=hint, verdict=verdict)
 
 
 def _cure(subject: Subject) -> str:

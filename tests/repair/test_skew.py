@@ -1,0 +1,286 @@
+"""Folders that versions of transformers read apart: found, mended and proved; good ones untouched.
+
+The cases, and what the original tokenizers make of texts, were made by others: `vectors/skew`.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+from tests.support.real_files import python_with_transformers
+from tests.support.tokenizer_folders import Files, ask_transformers, changed
+from weightsmith.catalogue.repairs import load_repairs
+from weightsmith.errors import TokenizerUnproved
+from weightsmith.ops.fix_tokenizer import check_tokenizer, fix_tokenizer
+from weightsmith.repair.detect import Diagnosis, diagnose, mend
+from weightsmith.repair.examples import examples
+from weightsmith.smoke import tokenizer as smoke
+
+SKEW = Path(__file__).parents[1] / "vectors" / "skew"
+ORACLES: dict[str, dict[str, Any]] = {
+    path.parent.name: json.loads(path.read_bytes()) for path in sorted(SKEW.glob("*/oracle.json"))
+}
+
+
+def folder_of(case: str) -> Path:
+    return next(
+        SKEW / case / name for name in ("broken", "folder") if (SKEW / case / name).is_dir()
+    )
+
+
+def files_of(case: str) -> Files:
+    return {path.name: path.read_bytes() for path in folder_of(case).iterdir()}
+
+
+def cases(*kinds: str) -> list[str]:
+    return [case for case, oracle in ORACLES.items() if oracle["kind"] in kinds]
+
+
+def fault_of(case: str) -> str:
+    """The fault that a case is of: its name, without a number."""
+    known = {repair.id for repair in load_repairs()}
+    return case if case in known else case.rpartition("-")[0]
+
+
+def ids(found: Diagnosis) -> tuple[set[str], set[str], set[str]]:
+    """The ids of faults, of reports and of remarks."""
+    faults = {fault.id for fault in found.faults if fault.verdict == "fault"}
+    reports = {fault.id for fault in found.faults if fault.verdict == "report"}
+    return faults, reports, {fault.id for fault in found.remarks}
+
+
+def misread(files: Files, oracle: dict[str, Any]) -> list[str]:
+    """Texts that tokenizers does not read as the original tokenizer did."""
+    tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode())
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    wrong = [text for text, right in oracle["ids"] if tokenizer.encode(text).ids != right]
+    back = [text for right, text in oracle.get("decoded", ()) if tokenizer.decode(right) != text]
+    return wrong + back
+
+
+@pytest.mark.parametrize("case", cases("good", "trap"))
+def test_a_good_folder_has_nothing_but_what_its_family_publishes(case: str) -> None:
+    found = diagnose(files_of(case))
+    faults, reports, remarks = ids(found)
+    assert (faults, reports) == (set(), set())
+    assert remarks <= set(ORACLES[case].get("remarks_allowed", ()))
+    assert mend(found).changed == {}
+
+
+@pytest.mark.parametrize("case", cases("repair"))
+def test_a_fault_is_found_mended_for_good_and_the_ids_are_those_of_the_original(case: str) -> None:
+    found = diagnose(files_of(case))
+    assert fault_of(case) in ids(found)[0]
+    after = dict(mend(found).after.files)
+    assert diagnose(after).faults == ()
+    oracle = ORACLES[case]
+    if "ids" in oracle:
+        assert misread(after, oracle) == []
+    config = json.loads(after.get("config.json", b"{}"))
+    for key, right in oracle.get("config_must_read", {}).items():
+        assert config.get("torch_dtype" if key == "dtype" else key) == right
+
+
+@pytest.mark.parametrize("case", cases("report-only"))
+def test_what_nothing_can_safely_be_written_for_is_reported(case: str) -> None:
+    found = diagnose(files_of(case))
+    assert fault_of(case) in ids(found)[1]
+    assert fault_of(case) not in {fault.id for fault in mend(found).faults}
+
+
+@pytest.mark.parametrize("case", cases("remark"))
+def test_what_families_publish_so_is_a_remark_and_left_alone(case: str) -> None:
+    found = diagnose(files_of(case))
+    faults, reports, remarks = ids(found)
+    assert (faults, reports) == (set(), set())
+    assert fault_of(case) in remarks
+    assert mend(found).changed == {}
+
+
+@pytest.fixture(scope="module")
+def mended_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every broken folder, repaired; those of remarks with the exact class."""
+    root = tmp_path_factory.mktemp("mended")
+    made = {}
+    for case in cases("repair", "remark"):
+        found = diagnose(files_of(case), exact_class=ORACLES[case]["kind"] == "remark")
+        made[case] = root / case
+        made[case].mkdir()
+        for name, raw in mend(found).after.files.items():
+            (made[case] / name).write_bytes(raw)
+    return made
+
+
+def wrong_by(folders: dict[str, Path], python: str) -> dict[str, int | str]:
+    """Texts that a transformers gives other ids than the original tokenizer."""
+    told = {case: ORACLES[case].get("ids", []) for case in folders}
+    asked = {folders[case]: [text for text, _ in rows] for case, rows in told.items() if rows}
+    answers = ask_transformers(asked, python=python)
+    wrong: dict[str, int | str] = {}
+    for case, rows in told.items():
+        answer = answers.get(folders[case])
+        if isinstance(answer, str):
+            wrong[case] = answer
+        elif answer is not None:
+            right = [ids for _, ids in rows]
+            wrong[case] = sum(a != b for a, b in zip(answer.ids, right, strict=True))
+    return wrong
+
+
+LLAMA_S_OWN = {"model-only-llama", "v5-save-beside-model"}
+"""What keeps Llama's class, with which transformers 5 cuts text that begins with a space
+otherwise.
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_transformers_5_reads_every_mended_folder_rightly(
+    mended_folders: dict[str, Path],
+) -> None:
+    told = wrong_by(mended_folders, sys.executable)
+    assert {case for case, wrong in told.items() if wrong} <= LLAMA_S_OWN
+
+
+@pytest.mark.real
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("version", ["4.46.3"])
+def test_transformers_4_reads_every_mended_folder_rightly(
+    mended_folders: dict[str, Path], version: str
+) -> None:
+    told = wrong_by(mended_folders, python_with_transformers(version))
+    assert {case: wrong for case, wrong in told.items() if wrong} == {}
+
+
+# --- for whom -------------------------------------------------------------------------------------
+
+
+def test_what_another_reader_errs_at_does_not_count() -> None:
+    files = files_of("dtype-only")
+    assert ids(diagnose(files, reader="transformers-4"))[0] == {"dtype-only"}
+    assert ids(diagnose(files, reader="transformers-5"))[0] == set()
+    assert ids(diagnose(files, reader="llama.cpp"))[0] == set()
+
+
+@pytest.mark.parametrize(
+    "case,reader", [("cleanup-spaces", "transformers-4"), ("padding-side", "transformers-5")]
+)
+def test_a_remark_is_mended_when_asked_for_its_reader(case: str, reader: Any) -> None:
+    found = diagnose(files_of(case), reader=reader)
+    assert fault_of(case) in ids(found)[0]
+    assert fault_of(case) not in ids(diagnose(dict(mend(found).after.files), reader=reader))[0]
+
+
+def unsaid_bos() -> Files:
+    """Llama 2 without a BOS rule in tokenizer.json, and without a word in the settings."""
+    files = changed(
+        files_of("good-llama2"), "tokenizer.json", lambda doc: doc.update(post_processor=None)
+    )
+    return changed(files, "tokenizer_config.json", lambda doc: doc.pop("add_bos_token"))
+
+
+def bytes_without_bos() -> Files:
+    """Llama's class above bytes, and no BOS rule."""
+    files = files_of("llama-class-bytelevel")
+    return changed(files, "tokenizer.json", lambda doc: doc.update(post_processor=None))
+
+
+@pytest.mark.parametrize(
+    "files,fault",
+    [(unsaid_bos(), "bos-rule-lost"), (bytes_without_bos(), "llama-class-bytelevel")],
+    ids=["spaces", "bytes"],
+)
+def test_where_one_s_cure_is_another_s_poison_it_is_a_question(files: Files, fault: str) -> None:
+    def unsaid(settings: dict[str, Any]) -> None:
+        settings.pop("add_bos_token", None)
+
+    files = changed(files, "tokenizer_config.json", unsaid)
+    found = diagnose(files)
+    asked = next(each for each in found.faults if each.id == fault)
+    assert asked.verdict == "report"
+    assert "add_bos_token" in asked.evidence
+    answers = []
+    for said in (True, False):
+
+        def say(settings: dict[str, Any], said: bool = said) -> None:
+            settings["add_bos_token"] = said
+
+        found = diagnose(changed(files, "tokenizer_config.json", say))
+        assert fault not in ids(found)[1]
+        after = dict(mend(found).after.files)
+        answers.append(Tokenizer.from_str(after["tokenizer.json"].decode()).encode("hi").ids)
+    assert answers[0][1:] == answers[1]
+    assert fault in ids(diagnose(files, reader="transformers-5"))[0]
+
+
+def test_the_exact_class_works_on_a_folder_without_faults(tmp_path: Path) -> None:
+    for name, raw in files_of("good-llama2").items():
+        (tmp_path / name).write_bytes(raw)
+    result = fix_tokenizer(tmp_path, exact_class=True)
+    assert [fault.id for fault in result.faults] == ["leading-space-v5"]
+    assert result.proofs[-1].departures == ()
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_bytes())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    found = check_tokenizer(tmp_path, exact_class=True)
+    assert (found.faults, found.remarks, found.unchecked) == ((), (), ())
+
+
+# --- proof ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in cases("repair", "report-only") if "class" in case or "bos" in case]
+)
+def test_a_silent_fault_is_shown_by_a_text_and_its_ids(case: str) -> None:
+    found = diagnose(files_of(case))
+    fault = next(each for each in found.faults if each.id == fault_of(case))
+    if fault.read_as is None:
+        assert fault.id == "class-tokenizers-backend"
+        return
+    example = examples([fault], found.before, smoke.ask_tokenizers)[fault.id]
+    assert example.ids != example.right
+    assert example.wrong <= example.texts
+
+
+def test_a_folder_with_a_report_gets_its_other_repairs(tmp_path: Path) -> None:
+    for name, raw in files_of("rope-twice").items():
+        (tmp_path / name).write_bytes(raw)
+    assert [fault.id for fault in fix_tokenizer(tmp_path).faults] == ["dtype-only"]
+    assert [fault.id for fault in check_tokenizer(tmp_path).faults] == ["rope-twice"]
+
+
+def test_a_repair_that_makes_a_text_wrong_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, raw in files_of("class-overrules-json").items():
+        (tmp_path / name).write_bytes(raw)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    real = smoke.ask_transformers
+
+    def spoiled(files: Files, texts: list[str], scratch: Path) -> object:
+        if scratch.name == "after":
+            files = changed(files, "tokenizer.json", lambda doc: doc.update(post_processor=None))
+        return real(files, texts, scratch)
+
+    monkeypatch.setattr("weightsmith.ops.fix_tokenizer.ask_transformers", spoiled)
+    with pytest.raises(TokenizerUnproved):
+        fix_tokenizer(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_tokenizer_that_never_ends_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = tmp_path / "endless.py"
+    endless.write_text("while True: pass\n")
+    monkeypatch.setattr(smoke, "_SCRIPT", endless)
+    monkeypatch.setattr(smoke, "LIMIT_S", 1)
+    with pytest.raises(TokenizerUnproved, match="no answer in 1 s"):
+        smoke.ask_tokenizers([{}], ["x"])
+    found = diagnose(files_of("class-overrules-json"))
+    assert examples(found.faults, found.before, smoke.ask_tokenizers) == {}

@@ -1,0 +1,84 @@
+"""Known faults of a folder as a person sees them, the worst first, and as a document."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from weightsmith.catalogue.repairs import KnownRepair, Severity, load_repairs
+from weightsmith.cli.layout import heading, table
+from weightsmith.cli.output import Output
+from weightsmith.repair.examples import Example
+from weightsmith.repair.faults import Fault
+
+_HEADINGS: Final[Mapping[Severity, str]] = {
+    "ids": "wrong ids, and nobody says so",
+    "silent": "wrong otherwise, and nobody says so",
+    "loud": "errors and warnings",
+}
+_REMARKS: Final = "as families publish it: left alone"
+_IDS: Final = 6
+"""How many ids of an example are shown."""
+
+
+def show_faults(
+    output: Output,
+    faults: Sequence[Fault],
+    remarks: Sequence[Fault],
+    examples: Mapping[str, Example],
+) -> None:
+    """Each fault with its file, what is there, who errs and how, and a text that shows it."""
+    known = _known()
+    groups = {
+        title: [each for each in faults if known[each.id].severity == severity]
+        for severity, title in _HEADINGS.items()
+    }
+    for title, group in ({**groups, _REMARKS: remarks}).items():
+        if not group:
+            continue
+        output.plan(heading(title))
+        rows = []
+        for fault in group:
+            word = f"{fault.verdict}: " if fault.verdict == "report" else ""
+            rows.append((fault.id, f"{fault.file}: {word}{fault.evidence}"))
+            if fault is next(each for each in group if each.id == fault.id):
+                rows += [("", line) for line in _more(known[fault.id], examples.get(fault.id))]
+        output.plan(table(rows, width=output.width, styles=("yellow",)))
+    for fault_id in dict.fromkeys(fault.id for fault in faults):
+        repair = known[fault_id]
+        output.detail(f"{fault_id}: {repair.symptom} ({', '.join(repair.references)})")
+
+
+def fault_document(fault: Fault, examples: Mapping[str, Example]) -> dict[str, Any]:
+    """A fault as JSON values."""
+    repair, example = _known()[fault.id], examples.get(fault.id)
+    return {
+        "id": fault.id,
+        "verdict": fault.verdict,
+        "severity": repair.severity,
+        "file": fault.file,
+        "evidence": fault.evidence,
+        "symptom": repair.symptom,
+        "readers": list(repair.readers),
+        "example": asdict(example) if example else None,
+        "repair": repair.change,
+        "references": list(repair.references),
+        "curable": fault.verdict == "fault" and fault.error is None,
+    }
+
+
+def _more(repair: KnownRepair, example: Example | None) -> Iterator[str]:
+    yield from repair.readers
+    if example:
+        said, right = (_listed(ids) for ids in (example.ids, example.right))
+        of = f"{example.wrong} of {example.texts} texts"
+        yield f"{example.text!r} gives {said} and should give {right} ({of})"
+
+
+def _listed(ids: Sequence[int]) -> str:
+    """The first ids of a list."""
+    more = ", ..." if len(ids) > _IDS else ""
+    return f"[{', '.join(map(str, ids[:_IDS]))}{more}]"
+
+
+def _known() -> dict[str, KnownRepair]:
+    return {repair.id: repair for repair in load_repairs()}

@@ -1,0 +1,56 @@
+"""One text for each fault that shows what comes of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from weightsmith.errors import TokenizerUnproved
+from weightsmith.repair.faults import Fault
+from weightsmith.repair.folder import TOKENIZER_JSON, Folder
+from weightsmith.repair.proof import Answers, common_probes
+
+Ask = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], list[Answers | str]]
+"""What tokenizers makes of texts by each ``tokenizer.json``, or its error's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text that gets other ids than it should."""
+
+    text: str
+    ids: tuple[int, ...]
+    right: tuple[int, ...]
+    wrong: int
+    """How many of the texts get other ids,"""
+    texts: int
+    """of so many."""
+
+
+def examples(faults: Sequence[Fault], folder: Folder, ask: Ask) -> dict[str, Example]:
+    """For each fault that has one, by its id: the shortest text that whoever errs gets wrong.
+
+    Nobody is asked who is not installed: what a reader would make of the files is made from what is
+    known of it.
+    """
+    told = [fault for fault in faults if fault.read_as is not None]
+    if not told:
+        return {}
+    probes = common_probes(folder)
+    own = folder.parsed(TOKENIZER_JSON)
+    documents = [doc for each in told for doc in (each.read_as or {}, each.truth or own)]
+    try:
+        answers = ask(documents, probes)
+    except TokenizerUnproved:
+        return {}  # a text that never ends: the faults are told without an example
+    shown = {}
+    for number, fault in enumerate(told):
+        wrong, right = answers[2 * number : 2 * number + 2]
+        if isinstance(wrong, str) or isinstance(right, str):
+            continue
+        rows = zip(probes, wrong.ids, right.ids, strict=True)
+        differing = sorted((row for row in rows if row[1] != row[2]), key=lambda row: len(row[2]))
+        if differing:
+            text, ids, good = differing[0]
+            count = len(differing)
+            shown[fault.id] = Example(text, tuple(ids), tuple(good), count, len(probes))
+    return shown

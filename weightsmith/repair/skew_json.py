@@ -1,0 +1,178 @@
+"""Detectors for ``tokenizer.json`` against the settings and the vocabularies beside it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from weightsmith.catalogue.repairs import KnownRepair
+from weightsmith.repair.faults import Edit, Fault
+from weightsmith.repair.folder import (
+    MERGES,
+    SETTINGS,
+    TEKKEN,
+    TOKENIZER_JSON,
+    VOCAB,
+    Folder,
+)
+from weightsmith.repair.pipeline import class_of, has_part, parts
+
+_TEKKEN_TYPES: Final = ("mistral", "mistral3", "ministral", "ministral3", "pixtral", "voxtral")
+_TEKKEN_ROWS: Final = range(130_000, 132_000)
+_TEKKEN_SPLIT: Final = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Where Mistral's Tekken tokenizers cut a text.
+
+Source: mistral-common 1.13.1, ``data/tekken_240911.json``.
+"""
+
+
+def bert_case(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """``do_lower_case`` that is not what ``tokenizer.json`` does, as the vocabulary shows."""
+    cls, document = class_of(folder), folder.parsed(TOKENIZER_JSON)
+    rules = [e for e in parts(document.get("normalizer")) if e.get("type") == "BertNormalizer"]
+    if cls is None or cls.kind != "words" or len(rules) != 1:
+        return
+    said, right = folder.settings.get("do_lower_case", True), rules[0].get("lowercase") is True
+    plain = [text for text in folder.vocab if not text.startswith("[")]
+    cased = any(text != text.lower() for text in plain)
+    if bool(said) == right:
+        return
+    wrong = {**document, "normalizer": {**rules[0], "lowercase": bool(said)}}
+    evidence = (
+        f"do_lower_case is {str(bool(said)).lower()}, {TOKENIZER_JSON} has it {str(right).lower()}"
+    )
+    if right and cased:
+        evidence += ", and the vocabulary has capitals: which is right, is not known"
+        yield Fault(known.id, SETTINGS, evidence, verdict="report", read_as=wrong)
+    else:
+        edit = Edit(SETTINGS, {"do_lower_case": right})
+        yield Fault(known.id, SETTINGS, evidence, (edit,), read_as=wrong)
+
+
+def prefix_space(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """``add_prefix_space`` that is not what ``tokenizer.json`` does: the setting wins."""
+    rule = folder.parsed(TOKENIZER_JSON).get("pre_tokenizer")
+    if not isinstance(rule, dict) or rule.get("type") != "ByteLevel" or folder.is_llama_class:
+        return
+    cls = class_of(folder)
+    usual = cls is not None and cls.prefix_space
+    said, right = folder.settings.get("add_prefix_space", usual), rule.get("add_prefix_space")
+    if isinstance(right, bool) and bool(said) != right:
+        wrong = {
+            **folder.parsed(TOKENIZER_JSON),
+            "pre_tokenizer": {**rule, "add_prefix_space": bool(said)},
+        }
+        evidence = _differs("add_prefix_space", bool(said))
+        edit = Edit(SETTINGS, {"add_prefix_space": right})
+        yield Fault(known.id, SETTINGS, evidence, (edit,), read_as=wrong)
+
+
+def mistral_regex(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """A ``tokenizer.json`` that cuts a text otherwise than Mistral's own file says."""
+    document = folder.parsed(TOKENIZER_JSON)
+    splits = [e for e in parts(document.get("pre_tokenizer")) if e.get("type") == "Split"]
+    if len(splits) != 1 or not has_part(document, "ByteLevel"):
+        return
+    said = splits[0].get("pattern")
+    found = said.get("Regex") if isinstance(said, dict) else None
+    told = folder.parsed(TEKKEN).get("config")
+    right = told.get("pattern") if isinstance(told, dict) else None
+    if isinstance(right, str) and found != right:
+        rule = _replaced(document.get("pre_tokenizer"), right)
+        truth = {**document, "pre_tokenizer": rule}
+        edit = Edit(TOKENIZER_JSON, {"pre_tokenizer": rule})
+        evidence = f"it does not cut a text by the rule of {TEKKEN}"
+        yield Fault(known.id, TOKENIZER_JSON, evidence, (edit,), read_as=document, truth=truth)
+    elif (
+        right is None
+        and folder.model_type in _TEKKEN_TYPES
+        and folder.rows in _TEKKEN_ROWS
+        and found != _TEKKEN_SPLIT
+    ):
+        evidence = (
+            f"it does not cut a text by Mistral's rule, and there is no {TEKKEN} to take it of"
+        )
+        yield Fault(known.id, TOKENIZER_JSON, evidence, verdict="report")
+
+
+def vocab_merges_stale(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """A ``vocab.json`` and ``merges.txt`` of another state than ``tokenizer.json``."""
+    model = folder.parsed(TOKENIZER_JSON).get("model")
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
+        return
+    if (
+        VOCAB not in folder.files
+        or MERGES not in folder.files
+        or not has_part(folder.parsed(TOKENIZER_JSON), "ByteLevel")
+    ):
+        return
+    theirs, ours = folder.parsed(VOCAB), folder.vocab
+    added = folder.json_added
+    stale = any(number != theirs.get(text, number) for text, number in ours.items())
+    stale |= bool((ours.keys() ^ theirs.keys()) - added.keys())
+    right = merge_texts(model)
+    raw = folder.files[MERGES].decode("utf-8", errors="replace")
+    said = [line for line in raw.splitlines() if line and not line.startswith("#version")]
+    if not stale and said == right:
+        return
+    which = " and ".join([VOCAB] * stale + [MERGES] * (said != right))
+    edits = []
+    if stale:
+        edits.append(Edit(VOCAB, ours, tuple(theirs.keys() - ours.keys())))
+    if said != right:
+        first = raw.splitlines()[:1]
+        head = first if first and first[0].startswith("#version") else ["#version: 0.2"]
+        edits.append(Edit(MERGES, content=("\n".join([*head, *right]) + "\n").encode()))
+    wrong = {
+        **folder.parsed(TOKENIZER_JSON),
+        "model": {**model, "vocab": theirs, "merges": said},
+    }
+    evidence = f"{which} {'are' if ' and ' in which else 'is'} not what {TOKENIZER_JSON} holds"
+    yield Fault(known.id, edits[0].file, evidence, tuple(edits), read_as=wrong)
+
+
+def merges_pairs(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """Merges as pairs, which the first versions of tokenizers cannot read."""
+    model = folder.parsed(TOKENIZER_JSON).get("model")
+    merges = model.get("merges") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or not isinstance(merges, list) or not merges:
+        return
+    if not all(isinstance(each, list) and len(each) == 2 for each in merges):
+        return
+    if any(" " in str(part) for each in merges for part in each):
+        return  # pairs can say what texts cannot
+    joined = {**model, "merges": [" ".join(map(str, each)) for each in merges]}
+    edit = Edit(TOKENIZER_JSON, {"model": joined})
+    evidence = "merges are pairs, which tokenizers before 0.20 does not read"
+    yield Fault(known.id, TOKENIZER_JSON, evidence, (edit,), verdict=known.verdict)
+
+
+def vocab_files_only(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """A ``vocab.json`` and ``merges.txt``, and no ``tokenizer.json``."""
+    if {VOCAB, MERGES} <= folder.files.keys() and TOKENIZER_JSON not in folder.files:
+        evidence = f"there is no {TOKENIZER_JSON}, only {VOCAB} and {MERGES}"
+        yield Fault(known.id, VOCAB, evidence, verdict=known.verdict)
+
+
+def merge_texts(model: dict[str, Any]) -> list[str]:
+    """The merges of a BPE model as ``merges.txt`` spells them."""
+    merges = model.get("merges")
+    listed = merges if isinstance(merges, list) else []
+    return [" ".join(map(str, e)) if isinstance(e, list) else str(e) for e in listed]
+
+
+def _differs(key: str, said: bool) -> str:
+    """That a setting is not what ``tokenizer.json`` does."""
+    return f"{key} is {str(said).lower()}, {TOKENIZER_JSON} has it {str(not said).lower()}"
+
+
+def _replaced(rule: Any, pattern: str) -> Any:
+    """A pre-tokenizer with another pattern in its one Split."""
+    raw = json.loads(json.dumps(rule))
+    for each in parts(raw):
+        if each.get("type") == "Split":
+            each["pattern"] = {"Regex": pattern}
+    return raw
