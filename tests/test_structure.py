@@ -60,7 +60,7 @@ ARITHMETIC = {
     f"weightsmith.codecs.{name}"
     for name in (
         *("elements", "float_values", "span_measure"),
-        *("exact.cast_bits", "exact.grouping", "exact.planes", "exact.span"),
+        *("exact.cast_bits", "exact.grouping", "exact.planes", "exact.span", "exact.coded"),
         *("low_rank.factors", "low_rank.find", "low_rank.integers", "low_rank.judge"),
         "low_rank.largest_part",
         *("low_rank.matrix_pair", "low_rank.one_thread", "low_rank.range_finder"),

@@ -329,6 +329,13 @@ class NoCuda(UsageFault):
     hint = "use `device=cpu`, or install a torch that was built for this machine's GPU"
 
 
+class KernelUnfit(UsageFault):
+    """The compiled part beside the package is of another version of weightsmith."""
+
+    message = "the compiled part has interface {found}, and this weightsmith asks for {wanted}"
+    hint = "install both anew: pip uninstall weightsmith, then pip install weightsmith"
+
+
 class PackageMissing(UsageFault):
     """Something was asked for that takes a package which is not installed."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Weightsmith
+from tests.support.exact_payloads import by_path
 from tests.support.folders import copied
 from weightsmith.cli.main import COMMANDS
 from weightsmith.version import __version__
@@ -264,3 +265,16 @@ def test_version(weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("WEIGHTSMITH_VERSION", "1")
     assert weightsmith("--version").out == f"weightsmith {__version__}\n"
     assert weightsmith(*BASE).out == "done  ./out\n"
+
+
+@pytest.mark.parametrize("line", ["--version -v", "-v --version", "-V --verbose"])
+def test_the_version_says_which_kernel_is_in_use(
+    weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    by_path("none", monkeypatch)
+    version, kernel, python = weightsmith(*line.split()).out.splitlines()
+    assert version == f"weightsmith {__version__}"
+    assert kernel.startswith("kernel  none: exact deltas are read by NumPy, slowly; a C compiler")
+    assert python.startswith("python  3.")
+    by_path("plain", monkeypatch)
+    assert weightsmith(*line.split()).out.splitlines()[1] == "kernel  compiled"

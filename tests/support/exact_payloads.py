@@ -4,17 +4,23 @@ import random
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
 from weightsmith.codecs.base import Range, Work
 from weightsmith.codecs.cast import elements_as_bytes
+from weightsmith.codecs.exact import kernel
 from weightsmith.codecs.exact.codec import (
+    MAGIC,
+    MAGIC_CODED,
     SpanMaker,
     base_elements,
+    is_coded,
     params_of,
     serves_as_base,
     table_of,
 )
+from weightsmith.codecs.exact.kernel import Kernel
 from weightsmith.codecs.registry import codec
 from weightsmith.formats.tensors import DTYPE_BITS, TensorInfo
 
@@ -42,6 +48,23 @@ def spans(info: TensorInfo) -> list[Range]:
     ]
 
 
+PATHS = ("none", "plain", "simd")
+"""How spans that are coded by class may be made and read: by the compiled part or without."""
+
+
+_FOUND = kernel.find()
+
+
+def by_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make and read payloads by this path, of those that this machine has, until the test ends."""
+    found = _FOUND
+    if name != "none":
+        if found is None or (name == "simd" and not found.simd):
+            pytest.skip("no compiled part here, or the processor has no AVX2")
+        found = Kernel(found.module, name == "simd")
+    monkeypatch.setattr(kernel, "find", lambda: None if name == "none" else found)
+
+
 def encode(base: Content | None, target: Content, *, check: bool = True) -> bytes:
     """The payload that stands for `target` in a delta."""
     made = []
@@ -54,10 +77,11 @@ def encode(base: Content | None, target: Content, *, check: bool = True) -> byte
         dtype = target.info.dtype if base is None else base.info.dtype
         elements = base_elements(known, dtype, target.info.dtype)
         block = memoryview(target.data)[span.start : span.stop]
-        maker = SpanMaker(elements, block, target.info.dtype)
+        maker = SpanMaker(elements, block, target.info.dtype, writer=kernel.find())
         assert not check or maker.restores(memoryview(maker.payload))
         made.append(maker.payload)
-    return table_of([len(each) for each in made]) + b"".join(made)
+    coded = any(map(is_coded, made))
+    return table_of([len(each) for each in made], MAGIC_CODED if coded else MAGIC) + b"".join(made)
 
 
 def decode(

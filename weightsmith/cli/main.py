@@ -5,6 +5,7 @@ is imported when that command is run.
 """
 
 import importlib
+import itertools
 import os
 import platform
 import signal
@@ -93,6 +94,7 @@ EXAMPLES: Final = (
     "weightsmith apply-delta --base ./llama-7b --delta ./vicuna-7b-delta-v1.1 --target ./vicuna-7b",
 )
 
+_VERBOSE: Final = "weightsmith.verbose"
 EXIT_BROKEN_PIPE: Final = 141
 """128 + SIGPIPE, as a shell reports a program that the signal ended."""
 EXIT_INTERRUPTED: Final = Interrupted.exit_code
@@ -102,6 +104,12 @@ class LazyGroup(click.Group):
     """The table `COMMANDS` as a click group; a command's module is imported by `get_command`."""
 
     context_class = Context
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether ``-v`` is among the options, for ``--version`` is heard before it."""
+        own = itertools.takewhile(lambda arg: arg.startswith("-"), args)
+        ctx.meta[_VERBOSE] = not {"-v", "--verbose"}.isdisjoint(own)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Names in the table's order, which is the order of the work."""
@@ -129,6 +137,19 @@ class LazyGroup(click.Group):
         click.Command.format_options(self, ctx, formatter)
 
 
+def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if not asked or context.resilient_parsing:
+        return
+    click.echo(f"weightsmith {__version__}")
+    if context.meta[_VERBOSE]:
+        from weightsmith.codecs.exact import kernel
+
+        said = "none: exact deltas are read by NumPy, slowly; a C compiler on installing makes one"
+        click.echo(f"kernel  {kernel.find() or said}")
+        click.echo(f"python  {platform.python_version()}, {platform.platform()}")
+    context.exit()
+
+
 @click.group(
     cls=LazyGroup,
     epilog="'weightsmith COMMAND -h' explains a command. Docs: docs/",
@@ -136,8 +157,23 @@ class LazyGroup(click.Group):
     subcommand_metavar="COMMAND [OPTIONS]",
     options_metavar="",
 )
-@click.version_option(
-    __version__, "-V", "--version", message="%(prog)s %(version)s", allow_from_autoenv=False
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    allow_from_autoenv=False,
+    callback=_show_version,
+    help="Show the version and exit; with -v, what it is made of too.",
+)
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    allow_from_autoenv=False,
+    help="With --version.",
 )
 def group() -> None:
     """Surgery on model weights: in flat memory, at the speed of copying, and safe to interrupt."""

@@ -92,6 +92,12 @@ from weightsmith.units import format_duration, format_percent, format_size
     help="What the base is on the hub; of a base from there, it is known.",
 )
 @option(
+    "--portable",
+    group=OUTPUT,
+    is_flag=True,
+    help="Larger and slower, but no reader needs the compiled part.",
+)
+@option(
     "--hub-repo-id",
     group=PUSH,
     metavar="ORG/NAME",
@@ -128,6 +134,7 @@ def command(
     codec: ops.CodecChoice,
     new_rows: NewRows,
     base_id: str,
+    portable: bool,
     hub_repo_id: str,
     public: bool,
     revision: str,
@@ -166,6 +173,7 @@ def command(
         new_rows=new_rows,
         base_id=base_id,
         all_sidecars=all_sidecars,
+        portable=portable,
     )
     needs = assess_needs(job, options, [each for each in sources if isinstance(each, Located)])
     show_plan(output, job, needs)

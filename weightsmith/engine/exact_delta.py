@@ -11,6 +11,7 @@ from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.layout import DELTA_INDEX
 from weightsmith.checkpoint.opening import open_checkpoint
+from weightsmith.codecs.exact import kernel
 from weightsmith.engine.exact_delta_file import EncodedFile, encode_file, header_of
 from weightsmith.engine.file_hashes import hash_file
 from weightsmith.engine.inputs import File as InputFile
@@ -177,7 +178,14 @@ class _ExactDelta(Making):
         file = fs.create(self.staging.output / shard.name)
         advance = self.progress.advance
         encoded = encode_file(
-            shard, inputs, file, seen, self.buffers, advance, drop_cache=drop_cache
+            shard,
+            inputs,
+            file,
+            seen,
+            self.buffers,
+            advance,
+            writer=kernel.find() if plan.delta.coded else None,
+            drop_cache=drop_cache,
         )
         if described is not None:
             encoded = replace(encoded, original=described.result())
@@ -221,6 +229,7 @@ class _ExactDelta(Making):
             tensors=tuple(restored[name] for name in target.tensors),
             files=originals,
             index=self._originals.index,
+            coded=any(file.coded for file in files),
         )
 
 

@@ -23,12 +23,15 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
 from weightsmith.codecs.cast import elements_as_bytes
 from weightsmith.codecs.exact.codec import (
+    MAGIC,
+    MAGIC_CODED,
     SpanMaker,
     base_elements,
     payload_limit,
     table_nbytes,
     table_of,
 )
+from weightsmith.codecs.exact.kernel import Kernel
 from weightsmith.codecs.low_rank.making import Prediction, is_worth_a_look, largest_start
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.spans import Advance, Buffers, span_range
@@ -53,6 +56,8 @@ class EncodedFile:
     """Of the base's tensors that were read whole, by name."""
     payloads: tuple[TensorInfo, ...]
     """What the file holds; nothing, if the base has it all."""
+    coded: bool = False
+    """Whether it holds spans that are coded by class."""
     original: TargetFile | None = None
     """The target's file that it stands for; None where tensors are restored and files are not."""
 
@@ -62,6 +67,7 @@ class EncodedFile:
             "tensors": [each.to_document() for each in self.tensors.values()],
             "base_digests": dict(self.base_digests),
             "payloads": [[each.name, each.nbytes] for each in self.payloads],
+            "coded": self.coded,
             "original": None if self.original is None else self.original.to_document(),
         }
 
@@ -77,6 +83,7 @@ class EncodedFile:
             tensors={each.info.name: each for each in tensors},
             base_digests=dict(document["base_digests"]),
             payloads=tuple(_payload(name, nbytes) for name, nbytes in document["payloads"]),
+            coded=bool(document["coded"]),
             original=None if original is None else TargetFile.from_document(original),
         )
 
@@ -89,16 +96,17 @@ def encode_file(
     buffers: Sequence[Buffers],
     advance: Advance,
     *,
+    writer: Kernel | None,
     drop_cache: bool,
 ) -> EncodedFile:
     """Write the delta of one of the target's files, each span read back and decoded.
 
     `seen` holds what was made so far, by digest, and is added to: of tensors that are the same, as
-    tied ones are, one is stored.
+    tied ones are, one is stored. `writer` codes spans by class; without one, none are.
     Memory: a span of base, target and payload a worker, and some ten times a span to make it.
     Raises: VerificationFailed, if a span does not decode to the target's.
     """
-    works = [_Work(plan, inputs) for plan in shard.tensors]
+    works = [_Work(plan, inputs, writer) for plan in shard.tensors]
     works.sort(key=lambda work: work.output.name.encode("utf-8"))  # as `layout` orders them
     tail = _Tail(file, _header_nbytes(shard), seen)
 
@@ -110,7 +118,7 @@ def encode_file(
                 return
             maker = work.make(number, own)
             with tail.turn(turn):
-                stored = tail.append(work, number, maker.payload, own)
+                stored = tail.append(work, number, maker, own)
             if not maker.restores(stored):
                 raise VerificationFailed(file=file.path, reason=f"tensor {work.output.name}")
             if drop_cache and number == work.span_count - 1:
@@ -135,6 +143,7 @@ def encode_file(
         tensors={work.output.name: work.made for work in works},
         base_digests=dict(each for work in works for each in work.base_digest()),
         payloads=tuple(tail.payloads),
+        coded=any(work.coded for work in works),
     )
 
 
@@ -188,7 +197,9 @@ class _Work:
 
     made: TargetTensor
 
-    def __init__(self, plan: TensorPlan, inputs: Mapping[str, Checkpoint]) -> None:
+    def __init__(
+        self, plan: TensorPlan, inputs: Mapping[str, Checkpoint], writer: Kernel | None
+    ) -> None:
         self.output = plan.output
         self.base = base_of(plan)
         self.span_count = span_count(plan.output.nbytes)
@@ -197,6 +208,9 @@ class _Work:
         self.start = 0
         """Where its payload begins in the file."""
         self.prediction: Prediction | None = None
+        self.coded = False
+        """Whether some of its spans are coded by class."""
+        self._writer = writer
         self._looked = threading.Event()
         self._base_digests = list(self.digests)
         self._inputs = inputs
@@ -230,7 +244,9 @@ class _Work:
     def start_bytes(self) -> bytes:
         """The payload before its spans, when all of these are made."""
         lengths = self.lengths[: self.span_count]
-        return self.prediction.start_of(lengths) if self.prediction else table_of(lengths)
+        if self.prediction:
+            return self.prediction.start_of(lengths)
+        return table_of(lengths, MAGIC_CODED if self.coded else MAGIC)
 
     def make(self, number: int, own: Buffers) -> SpanMaker:
         """Read a span of target and base, digest both, and make the payload."""
@@ -240,7 +256,8 @@ class _Work:
         self._inputs["target"].read_into(self.output.name, span.start, target)
         self.digests[number] = span_digest(target)
         if self.base is None:
-            return SpanMaker(base_elements(None, dtype, dtype), target, dtype)
+            known = base_elements(None, dtype, dtype)
+            return SpanMaker(known, target, dtype, writer=self._writer)
         part = elements_as_bytes(span, self.output, self.base)
         base = own.block(1, part.nbytes)
         self._inputs["base"].read_into(self.base.name, part.start, base)
@@ -249,9 +266,10 @@ class _Work:
         if self.may_have_factors:
             self._looked.wait()
         if self.prediction is None:
-            return SpanMaker(base_elements(base, self.base.dtype, dtype), target, dtype)
-        known, prefix = self.prediction.span(number, base)
-        return SpanMaker(known, target, dtype, prefix)
+            known, prefix = base_elements(base, self.base.dtype, dtype), b""
+        else:
+            known, prefix = self.prediction.span(number, base)
+        return SpanMaker(known, target, dtype, prefix, self._writer)
 
     def digest(self) -> str:
         """Of the target's tensor, when all its spans are made."""
@@ -298,8 +316,9 @@ class _Tail:
             self._stopped = True
             self._changed.notify_all()
 
-    def append(self, work: _Work, number: int, payload: bytes, own: Buffers) -> memoryview:
+    def append(self, work: _Work, number: int, maker: SpanMaker, own: Buffers) -> memoryview:
         """Write a span's payload and read it back; after the last, finish the tensor."""
+        payload = maker.payload
         if number == 0:
             work.start = self.at
             self.at += work.start_nbytes
@@ -309,6 +328,7 @@ class _Tail:
         self._file.start_writeback(self.at, len(payload))
         self.at += len(payload)
         work.lengths.append(len(payload))
+        work.coded |= maker.is_coded
         if number == len(work.digests) - 1:
             self._finish(work)
         return stored

@@ -6,6 +6,7 @@ from typing import Literal
 
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.renamed import named_like
+from weightsmith.codecs.exact import kernel
 from weightsmith.engine.exact_delta import encode
 from weightsmith.engine.manifest import Manifest
 from weightsmith.engine.options import Bindings, Options
@@ -84,6 +85,7 @@ def plan_make_delta(
     new_rows: NewRows = "zero",
     base_id: str = "",
     all_sidecars: bool = False,
+    portable: bool = False,
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> DeltaJob:
@@ -92,6 +94,8 @@ def plan_make_delta(
     ``exact`` restores the target bit for bit; ``add`` is FastChat's format, whose sums are rounded,
     and `new_rows` says what the base's missing vocabulary rows count as in it. `base_id` says what
     a base of this machine is on the hub, ``ORG/NAME@COMMIT``, for those who will apply the delta.
+    A `portable` exact delta is larger, and takes longer, but whoever applies it needs no compiled
+    part of weightsmith; without a compiled part here, it is so anyway.
     Raises: BaseIsTarget, TargetIsInput; DtypeNotStorable; for ``add`` TensorsDoNotFit,
     DtypeNotSummable; as `parse_hub_source` for `base_id`; what opening the sources raises.
     """
@@ -121,6 +125,9 @@ def plan_make_delta(
         if gone:
             notes.append(f"the target lacks {len(gone)} of the base's: {', '.join(gone)}")
         originals = originals_of(wanted)
+        about = replace(about, coded=not portable and kernel.find() is not None)
+        if not portable and not about.coded:
+            notes.append("no compiled part is installed: the delta will be larger, and take longer")
         if originals.index is not None:
             about = replace(about, index=bytes_digest(originals.index))
         if not originals.headers:
@@ -153,6 +160,7 @@ def make_delta(
     new_rows: NewRows = "zero",
     base_id: str = "",
     all_sidecars: bool = False,
+    portable: bool = False,
     offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
@@ -174,6 +182,7 @@ def make_delta(
         new_rows=new_rows,
         base_id=base_id,
         all_sidecars=all_sidecars,
+        portable=portable,
         offline=offline,
         progress=progress,
     )

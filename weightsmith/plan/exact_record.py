@@ -19,11 +19,11 @@ from weightsmith.plan.base_record import BaseRecord, count_of, digest_of, info_o
 from weightsmith.plan.model import InputTensor, TensorPlan
 
 FORM: Final = "exact-delta@1"
-FORM_WITH_FACTORS: Final = "exact-delta@2"
-"""Of a record with tensors that are predicted, of which those who know the first form alone do not
-know.
+SECOND_FORM: Final = "exact-delta@2"
+"""Of a record with tensors that are predicted, or spans that are coded by class: those who know the
+first form alone do not know of these.
 """
-FORMS: Final = frozenset({FORM, FORM_WITH_FACTORS})
+FORMS: Final = frozenset({FORM, SECOND_FORM})
 _READER: Final = "0.1.0"
 """The first weightsmith that reads the later form."""
 _VERSION: Final = re.compile(r"\d+(\.\d+){1,3}")
@@ -116,6 +116,8 @@ class DeltaRecord:
     """Empty where tensors are restored and files are not: the target's were torch files."""
     index: bytes | None
     """The target's index, where it had one and its files are restored."""
+    coded: bool = False
+    """Whether spans of payloads may be coded by class, as versions before `_READER` do not know."""
 
     @property
     def fingerprint(self) -> str:
@@ -168,8 +170,9 @@ class DeltaRecord:
 
     def to_document(self) -> dict[str, Any]:
         """The record as JSON values."""
+        second = bool(self.ranks) or self.coded
         return {
-            **({"form": FORM_WITH_FACTORS, "needs": _READER} if self.ranks else {"form": FORM}),
+            **({"form": SECOND_FORM, "needs": _READER} if second else {"form": FORM}),
             "base": self.base.to_document(),
             "target": {
                 "fingerprint": self.fingerprint,
@@ -195,6 +198,7 @@ class DeltaRecord:
                 tensors=tuple(map(TargetTensor.from_document, items(target["tensors"]))),
                 files=tuple(map(TargetFile.from_document, items(target["files"]))),
                 index=None if target["index"] is None else text(target["index"]).encode(),
+                coded=form == SECOND_FORM,
             )
             _require_consistent(record, target["fingerprint"])
         except (KeyError, TypeError, ValueError) as error:

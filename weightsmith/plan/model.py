@@ -194,6 +194,8 @@ class DeltaPlan:
     """Of an additive delta: what the base's missing vocabulary rows count as in it."""
     index: str = ""
     """Of an exact delta whose target has an index: the blake3 of that."""
+    coded: bool = False
+    """Of an exact delta: whether its spans may be coded by class."""
     record: Mapping[str, Any] | None = None
     """Of an additive delta that has been measured: what its manifest will say of it."""
 
@@ -203,7 +205,7 @@ class DeltaPlan:
             return {}
         if self.record is not None:
             return dict(self.record)
-        settings = {"new_rows": self.new_rows, "index": self.index}
+        settings = {"new_rows": self.new_rows, "index": self.index, "coded": self.coded}
         given = {key: value for key, value in settings.items() if value}
         return {"form": self.form, "base_id": self.base_id, **given}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support.exact_frozen import CASES, frozen
-from tests.support.exact_payloads import content, decode, encode, noise, stepped
+from tests.support.exact_payloads import by_path, content, decode, encode, noise, stepped
 from tests.support.exact_reader import BLOCK, SPAN, read_payload
 
 
@@ -16,7 +16,7 @@ def test_frozen_payloads_are_read_for_ever(name: str) -> None:
 
 def test_frozen_payloads_have_every_kind_of_span() -> None:
     kinds = {frozen(name)[3][12:13] for name in CASES}  # the first span's first byte
-    assert kinds == {b"", b"\1", b"\2", b"\3"}
+    assert kinds == {b"", b"\1", b"\2", b"\3", b"\4"}
 
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"cast"}))
@@ -34,7 +34,8 @@ def test_the_plain_reader_reads_what_is_written(dtype: str) -> None:
         assert read_payload(payload, base.data, dtype, 7992) == target
 
 
-def test_the_plain_reader_reads_several_blocks() -> None:
+def test_the_plain_reader_reads_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_path("none", monkeypatch)  # no other kind has blocks
     weights = np.random.default_rng(0).normal(0, 0.02, BLOCK + 9).astype("<f2").tobytes()
     target = stepped(weights, "F16")
     payload = encode(content("F16", weights), content("F16", target))

@@ -5,12 +5,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.exact_payloads import Content, content, decode, encode, noise, restored, stepped
+from tests.support.exact_payloads import (
+    PATHS,
+    Content,
+    by_path,
+    content,
+    decode,
+    encode,
+    noise,
+    restored,
+    stepped,
+)
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
 from weightsmith.codecs.base import Range
 from weightsmith.formats.tensors import DTYPE_BITS, TensorInfo
 
 CASTABLE = ("F16", "BF16", "F32")
+
+
+@pytest.fixture(autouse=True, params=PATHS)
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whatever the compiled part is here, if there is one."""
+    name: str = request.param
+    by_path(name, monkeypatch)
+    return name
 
 
 @pytest.mark.parametrize("dtype", DTYPE_BITS)

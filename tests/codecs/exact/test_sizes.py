@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from tests.bench.exact import few_changed, trained, xor_planes
-from tests.support.exact_payloads import encode
+from tests.support.exact_payloads import by_path, encode
 
 WEIGHTS = 1 << 20
 """One span; `tests.bench.exact` measures several, and works out the floors."""
 
 
-@pytest.mark.parametrize(
+FINE_TUNES = pytest.mark.parametrize(
     "dtype, change, floor",
     [
         (torch.float16, 0.05, 0.571),
@@ -19,9 +19,25 @@ WEIGHTS = 1 << 20
         (torch.bfloat16, 0.01, 0.240),
     ],
 )
-def test_a_fine_tune_is_near_its_entropy_and_smaller_than_by_xor(
-    dtype: torch.dtype, change: float, floor: float
+
+
+@FINE_TUNES
+def test_a_fine_tune_is_within_one_and_a_half_percent_of_its_entropy(
+    dtype: torch.dtype, change: float, floor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    by_path("plain", monkeypatch)
+    base, target = trained(dtype, change, weights=WEIGHTS)
+    size = len(encode(base, target))
+    assert size / target.info.nbytes < 1.015 * floor
+    by_path("none", monkeypatch)
+    assert size < len(encode(base, target))
+
+
+@FINE_TUNES
+def test_a_portable_fine_tune_is_near_its_entropy_and_smaller_than_by_xor(
+    dtype: torch.dtype, change: float, floor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_path("none", monkeypatch)
     base, target = trained(dtype, change, weights=WEIGHTS)
     size = len(encode(base, target))
     assert size / target.info.nbytes < 1.08 * floor

@@ -220,4 +220,4 @@ def test_the_safetensors_library_reads_a_deltas_files(tmp_path: Path) -> None:
     made = make_delta(base, target, tmp_path / "delta")
     found = load(tmp_path / "delta")
     assert found.keys() == made.manifest.tensors.keys()
-    assert all(bits(each)[:8] == b"exact@1\n" for each in found.values())
+    assert all(bits(each)[:6] == b"exact@" for each in found.values())

@@ -3,8 +3,8 @@
     payload := "exact@1" LF, u32 length of each span, the spans
 
 A payload is the U8 tensor that stands for a target tensor in a delta. A span is 2 MiB of the
-target's bytes; each can be decoded by itself. Numbers are little-endian. What a span holds:
-`exact_span`.
+target's bytes; each can be decoded by itself. Numbers are little-endian. What a span holds: `span`.
+With spans that are coded by class, which came later, it begins with "exact@2".
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
 from weightsmith.codecs.base import Codec, Range, ReadInput, Work
 from weightsmith.codecs.cast import elements_as_bytes
+from weightsmith.codecs.exact.kernel import Kernel
 from weightsmith.errors import DeltaInvalid, DeltaUnknown
 from weightsmith.formats.tensors import TensorInfo
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from weightsmith.codecs.elements import Bits
 
 MAGIC: Final = b"exact@1\n"
+MAGIC_CODED: Final = b"exact@2\n"
+"""Of a payload with spans that are coded by class."""
+CODED: Final = 4
+"""The kind of a span that is coded by class."""
 LENGTH_NBYTES: Final = 4
 _CASTABLE: Final = frozenset({"F16", "BF16", "F32"})
 
@@ -50,7 +55,7 @@ class Exact(Codec):
 
         Raises: DeltaUnknown, DeltaInvalid.
         """
-        lengths = read_lengths(work, read, MAGIC)
+        lengths = read_lengths(work, read, MAGIC, MAGIC_CODED)
         # One more than the span itself is what an incompressible one needs.
         limits = [SPAN_NBYTES + 1] * len(lengths)
         return place_spans(work.inputs[-1], table_nbytes(work.output), lengths, limits)
@@ -114,9 +119,17 @@ class Exact(Codec):
 class SpanMaker:
     """One span of a target in the making: its payload, and the proof that it decodes."""
 
-    def __init__(self, known: "Bits", target: memoryview, dtype: str, prefix: bytes = b"") -> None:
+    def __init__(
+        self,
+        known: "Bits",
+        target: memoryview,
+        dtype: str,
+        prefix: bytes = b"",
+        writer: Kernel | None = None,
+    ) -> None:
         """Make the payload; `known` is what the target's elements are coded against, as far as it
-        goes, and `prefix` what the payload begins with for the sake of it.
+        goes, and `prefix` what the payload begins with for the sake of it. Without a `writer`,
+        elements are not coded by class.
         """
         from weightsmith.codecs.elements import elements_of
         from weightsmith.codecs.exact.span import encode_span
@@ -125,7 +138,8 @@ class SpanMaker:
         self._known = known
         self._prefix = prefix
         self._target = self._elements.view(target)
-        coded, self._grouping = encode_span(known, self._target, self._elements)
+        coded, self._grouping = encode_span(known, self._target, self._elements, writer)
+        self.is_coded = is_coded(coded)
         self.payload = prefix + coded
 
     def restores(self, stored: memoryview) -> bool:
@@ -165,8 +179,9 @@ def _part(block: memoryview, whole: Range, wanted: Range) -> memoryview:
     return block[wanted.start - whole.start : wanted.stop - whole.start]
 
 
-def read_lengths(work: Work, read: ReadInput, magic: bytes) -> list[int]:
-    """The lengths of the spans, from a payload's table, which must begin with `magic`.
+def read_lengths(work: Work, read: ReadInput, magic: bytes, later: bytes = b"") -> list[int]:
+    """The lengths of the spans, from a payload's table, which must begin with `magic`, or that of a
+    later form, which is as long.
 
     Raises: DeltaUnknown, DeltaInvalid.
     """
@@ -174,7 +189,7 @@ def read_lengths(work: Work, read: ReadInput, magic: bytes) -> list[int]:
     start = table_nbytes(work.output, magic)
     table = bytearray(min(start, work.inputs[-1].nbytes))
     read(len(work.inputs) - 1, 0, memoryview(table))
-    if not table.startswith(magic):
+    if not table.startswith((magic, later or magic)):
         begin = bytes(table[: len(magic)]).decode("ascii", "replace").rstrip()
         if begin.startswith(magic.decode().partition("@")[0] + "@"):
             raise DeltaUnknown(what=name, found=begin)
@@ -233,6 +248,11 @@ def table_nbytes(target: TensorInfo, magic: bytes = MAGIC) -> int:
 def table_of(lengths: Sequence[int], magic: bytes = MAGIC) -> bytes:
     """A payload's table: its first bytes, and the length of each span."""
     return magic + b"".join(length.to_bytes(LENGTH_NBYTES, "little") for length in lengths)
+
+
+def is_coded(payload: bytes) -> bool:
+    """Whether a span's payload is coded by class."""
+    return payload[:1] == bytes([CODED])
 
 
 def params_of(target: TensorInfo) -> dict[str, str]:

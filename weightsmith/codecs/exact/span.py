@@ -4,6 +4,7 @@
           | 1, ceiling, planes of the stream
           | 2, ceiling, u32 changes, planes of gaps, planes of the changed numbers of the stream
           | 3, the target's bytes
+          | 4, and the elements in order, coded by class: see `kernel`
 
 The stream holds one number an element. Bit patterns are taken as integers, so that the difference
 of two floats of one sign is their distance in units in the last place. The number is target - base,
@@ -23,8 +24,10 @@ from typing import Any, Final
 import numpy as np
 
 from weightsmith.codecs.elements import Bits, Elements
-from weightsmith.codecs.exact import planes
+from weightsmith.codecs.exact import coded, kernel, planes
+from weightsmith.codecs.exact.codec import CODED
 from weightsmith.codecs.exact.grouping import Grouping, ceiling_of
+from weightsmith.codecs.exact.kernel import Kernel
 from weightsmith.codecs.exact.planes import Plane
 
 _PLANES, _SPARSE, _STORED = 1, 2, 3
@@ -32,6 +35,12 @@ _UNCHANGED: Final = {1: 0, 2: 0x80, 4: 0x80_80_80, 8: 0x80_80_80_80_80_80_80}
 """By width, what stands in the stream for an element that is the base's."""
 _NOWHERE: Final = np.uint32(0xFFFF_FFFF)
 """The place before the first."""
+_FEW: Final = 512
+"""Of so many elements one changed, or fewer, are better told by their gaps."""
+_TINY, _SMALL = 1024, 4096
+"""Elements, so few that tables cost more than they earn, or may."""
+_MUCH: Final = 50
+"""A share, of what is wasted on elements that other kinds of spans would have for less."""
 _GLANCE: Final = 1024
 """Elements that are compared first: most spans differ early, or nowhere."""
 
@@ -51,14 +60,35 @@ def _keep_freed_memory() -> None:
 _keep_freed_memory()
 
 
-def encode_span(base: Bits, target: Bits, elements: Elements) -> tuple[bytes, Grouping | None]:
+def encode_span(
+    base: Bits, target: Bits, elements: Elements, writer: Kernel | None = None
+) -> tuple[bytes, Grouping | None]:
     """The span's payload, the smallest of its kinds, and the order in which it is coded.
 
-    The base may be shorter than the target.
+    The base may be shorter than the target. Without a `writer`, elements are not coded by class.
     """
     padded = _padded(base, len(target))
     if same(padded[:_GLANCE], target[:_GLANCE]) and same(padded, target):
         return b"", None
+    if writer is None or elements.exponents is None or len(target) < _TINY:
+        return _encode_by_planes(base, padded, target, elements)
+    made = writer.encode(padded if len(base) else None, target, elements)
+    # What repeats, or is not touched at all, is the business of the other kinds.
+    if made.changes * _FEW < len(target):
+        return _encode_by_planes(base, padded, target, elements)
+    if len(target) < _SMALL or made.wasted * _MUCH > 8 * len(made.payload):
+        other, grouping = _encode_by_planes(base, padded, target, elements)
+        if len(other) < len(made.payload):
+            return other, grouping
+    if len(made.payload) > target.nbytes:
+        return bytes([_STORED]) + target.tobytes(), None
+    return made.payload, None
+
+
+def _encode_by_planes(
+    base: Bits, padded: Bits, target: Bits, elements: Elements
+) -> tuple[bytes, Grouping | None]:
+    """The smallest of the kinds 1 to 3, and the order in which it is coded."""
     grouping = _grouping(base, padded, elements)
     changes = 0
 
@@ -108,6 +138,14 @@ def decode_span(
         if len(content) != out.nbytes:
             raise ValueError("a span has another length than the target's")
         out[:] = elements.view(content)
+        return
+    if kind == CODED:
+        if elements.exponents is None:
+            raise ValueError("a span of elements that have no classes")
+        reader = kernel.find()
+        (coded if reader is None else reader).decode(
+            payload, padded if len(base) else None, out, elements
+        )
         return
     if kind not in {_PLANES, _SPARSE}:
         raise ValueError(f"a span of the unknown kind {kind}")

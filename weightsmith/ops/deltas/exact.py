@@ -1,5 +1,6 @@
 """Apply an exact delta: the target comes back bit for bit, its safetensors files byte for byte."""
 
+import math
 import os
 from collections.abc import Container, Sequence
 from itertools import accumulate
@@ -11,6 +12,7 @@ from weightsmith.checkpoint.content import Content
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_digest, tensor_digest
 from weightsmith.checkpoint.layout import DELTA_INDEX, INDEXES
 from weightsmith.checkpoint.renamed import named_like
+from weightsmith.codecs.exact import kernel
 from weightsmith.engine.derived import Proved
 from weightsmith.engine.expected import require_inputs, wrong_base
 from weightsmith.engine.manifest import NAME as MANIFEST
@@ -36,7 +38,10 @@ from weightsmith.plan.model import (
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.sources.locate import label_of
 from weightsmith.sources.recognise import ExactDelta, open_model
+from weightsmith.units import counted
 
+_SLOW_NBYTES_A_MINUTE: Final = 400_000_000
+"""What one core decodes without the compiled part; further workers hardly help."""
 _GLANCE_NBYTES: Final = 32 * SPAN_NBYTES
 """How much of the base is digested while planning: its smallest tensors, up to so many bytes."""
 _GLANCE_AFAR: Final = 8
@@ -61,6 +66,8 @@ def plan_restore(
     Raises: WrongBase; DeltaInvalid, DeltaUnknown; TargetIsInput, BaseIsDelta; what opening raises.
     """
     manifest, record, payloads = delta.manifest, delta.record, delta.checkpoint
+    if record.coded and kernel.find() is None:
+        payloads.notes = (*payloads.notes, _slow(record))
     ground = open_model(base)
     if ground.directory.samefile(payloads.directory):
         raise BaseIsDelta(source=label_of(base))
@@ -99,6 +106,13 @@ def plan_restore(
         notes=casting.notes,
     )
     return Job(plan, Bindings(inputs, sidecars.contents, path), faults=sidecars.faults)
+
+
+def _slow(record: DeltaRecord) -> str:
+    """What to expect where spans that are coded by class are read by NumPy."""
+    coded = (each for each in record.tensors if each.payload is not None)
+    minutes = math.ceil(sum(each.info.nbytes for each in coded) / _SLOW_NBYTES_A_MINUTE)
+    return f"no compiled part is installed: decoding takes about {counted(minutes, 'minute')}"
 
 
 def _wanted(info: TensorInfo, dtype: str, casting: Casting, base: Checkpoint) -> str:

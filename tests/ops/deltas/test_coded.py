@@ -1,0 +1,121 @@
+"""Deltas whose spans are coded by class: what they need, and what reads them without."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.delta_models import contents, write_pair
+from tests.support.exact_payloads import by_path
+from weightsmith.engine.options import Options
+from weightsmith.errors import DeltaUnknown
+from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
+from weightsmith.ops.make_delta import make_delta, plan_make_delta
+
+NAMES = ("base", "target")
+
+
+@pytest.fixture(scope="module", name="folder")
+def pair_and_delta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base and a target, and between them the delta that this machine's compiled part makes."""
+    folder = tmp_path_factory.mktemp("coded")
+    write_pair(folder)
+    made = make_delta(folder / "base", folder / "target", folder / "delta")
+    if form_of(folder / "delta")["form"] != "exact-delta@2":
+        pytest.skip("no compiled part here")
+    assert made.nbytes < made.target_nbytes
+    return folder
+
+
+def form_of(delta: Path) -> dict[str, object]:
+    record = json.loads((delta / "weightsmith.json").read_bytes())["delta"]
+    return {key: record[key] for key in ("form", "needs") if key in record}
+
+
+@pytest.mark.parametrize("path", ["plain", "simd"])
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_a_deltas_bytes_depend_on_no_path_and_no_workers(
+    folder: Path, tmp_path: Path, path: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_path(path, monkeypatch)
+    options = Options(workers=workers)
+    make_delta(folder / "base", folder / "target", tmp_path / "delta", options=options)
+    assert contents(tmp_path / "delta") == contents(folder / "delta")
+
+
+@pytest.mark.parametrize("path", ["plain", "simd", "none"])
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_every_path_restores_it(
+    folder: Path, tmp_path: Path, path: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_path(path, monkeypatch)
+    options = Options(workers=workers)
+    apply_delta(folder / "base", folder / "delta", target=tmp_path / "out", options=options)
+    assert contents(folder / "target").items() <= contents(tmp_path / "out").items()
+
+
+def test_a_portable_delta_has_the_first_form(folder: Path, tmp_path: Path) -> None:
+    made = make_delta(folder / "base", folder / "target", tmp_path / "delta", portable=True)
+    assert form_of(tmp_path / "delta") == {"form": "exact-delta@1"}
+    assert form_of(folder / "delta") == {"form": "exact-delta@2", "needs": "0.1.0"}
+    assert not made.already_done
+
+
+def test_without_a_compiled_part_a_delta_is_portable_and_says_so(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_delta(folder / "base", folder / "target", tmp_path / "portable", portable=True)
+    by_path("none", monkeypatch)
+    job = plan_make_delta(folder / "base", folder / "target", tmp_path / "delta")
+    assert any("no compiled part is installed" in note for note in job.plan.notes)
+    job.run(Options())
+    made, expected = contents(tmp_path / "delta"), contents(tmp_path / "portable")
+    assert made.pop("weightsmith.json") != expected.pop("weightsmith.json")  # it has the note
+    assert made == expected
+
+
+def test_how_long_it_takes_without_a_compiled_part_is_told_before(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = plan_apply_delta(folder / "base", folder / "delta", target=tmp_path / "out")
+    assert not job.bindings.inputs["delta"].notes
+    by_path("none", monkeypatch)
+    job = plan_apply_delta(folder / "base", folder / "delta", target=tmp_path / "out")
+    assert "decoding takes about 1 minute" in job.bindings.inputs["delta"].notes[0]
+
+
+def test_a_plan_says_whether_spans_are_coded(folder: Path, tmp_path: Path) -> None:
+    """Or a run that goes on elsewhere would mix files that no single run makes."""
+    plans = [
+        plan_make_delta(
+            folder / "base", folder / "target", tmp_path / "delta", portable=portable
+        ).plan
+        for portable in (False, True)
+    ]
+    assert plans[0].delta.coded
+    assert plans[1].delta == replace(plans[0].delta, coded=False)
+    assert plans[0].digest != plans[1].digest
+
+
+@pytest.mark.parametrize(
+    "needs, hint",
+    [
+        ("0.7.1", "pip install 'weightsmith>=0.7.1'"),
+        ("0.7; rm -r /", "pip install --upgrade weightsmith"),
+        (7, "pip install --upgrade weightsmith"),
+    ],
+)
+def test_a_refusal_names_the_version_to_install(
+    folder: Path, tmp_path: Path, needs: object, hint: str
+) -> None:
+    delta = tmp_path / "delta"
+    delta.mkdir()
+    for path in (folder / "delta").iterdir():
+        (delta / path.name).write_bytes(path.read_bytes())
+    manifest = json.loads((delta / "weightsmith.json").read_bytes())
+    manifest["delta"] |= {"form": "exact-delta@9", "needs": needs}
+    (delta / "weightsmith.json").write_text(json.dumps(manifest))
+    with pytest.raises(DeltaUnknown, match="exact-delta@9") as caught:
+        apply_delta(folder / "base", delta, target=tmp_path / "out")
+    assert hint in caught.value.hint_text
