@@ -107,10 +107,12 @@ def test_a_file_that_another_is_copying_to_its_place_is_not_taken_for_damaged(
     stop = threading.Event()
     transfer = fetch.Transfer(connection, LISTING, place, lambda _: None, notes.append, stop)
     found: list[download.Downloaded] = []
+
+    def bring() -> None:
+        found.append(download.download(resolved, progress))
+
     with fetch.turn(transfer, FILE):
-        second = threading.Thread(
-            target=lambda: found.append(download.download(resolved, progress))
-        )
+        second = threading.Thread(target=bring)
         second.start()
         second.join(0.2)
         assert second.is_alive()

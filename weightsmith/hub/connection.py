@@ -22,7 +22,7 @@ from weightsmith.version import __version__
 PUBLIC_ENDPOINTS: Final = ("https://huggingface.co", "https://hf.co")
 ANSWER_LIMIT_NBYTES: Final = 64_000_000
 """The most that an answer may come to, unpacked: 300,000 files are told in less."""
-PAGES: Final = 1000
+PAGES: Final = 200
 """The most pages that a list of files may have."""
 RETRIES: Final = 3
 """How often a listing is asked for again; a file is asked for more patiently."""

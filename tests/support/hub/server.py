@@ -197,7 +197,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _take(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        token = (self.headers["Authorization"] or "").removeprefix("Bearer ") or None
+        kind, _, secret = (self.headers["Authorization"] or "").partition(" ")
+        token = secret if kind == "Bearer" else None
         request = Request(self.command, path, self.headers["Range"], token, self._content())
         self.asked = request
         fault = self.hub.fault_for(request)
