@@ -34,6 +34,7 @@ FLOORS = {
     "formats": 2,
     "fs": 1,
     "errors": 0,
+    "patterns": 0,
     "progress": 0,
     "units": 0,
     "version": 0,

@@ -4,8 +4,7 @@ Source: peft 0.21 ``LoraConfig`` and its like, ``get_pattern_key``.
 """
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar, get_args
@@ -13,6 +12,7 @@ from typing import Final, TypeVar, get_args
 from weightsmith.errors import AdapterConfigInvalid, AdapterNotMergeable
 from weightsmith.formats.adapter_settings import KNOWN, PLAIN_INITS, WHY_NOT, AdapterKind
 from weightsmith.formats.strict_json import parse_json
+from weightsmith.patterns import Patterns, PatternUnusable
 
 Number = TypeVar("Number", int, float)
 
@@ -24,11 +24,13 @@ _LARGEST: Final = 10**9
 class AdapterConfig:
     """The settings that decide what an adapter's tensors do."""
 
+    file: Path
+    """Where they stand, for messages."""
     kind: AdapterKind
     rank: int
     alpha: float
-    rank_pattern: Mapping[str, int]
-    alpha_pattern: Mapping[str, float]
+    rank_pattern: Patterns[int]
+    alpha_pattern: Patterns[float]
     rslora: bool
     dora: bool
     fan_in_fan_out: bool
@@ -51,16 +53,25 @@ class AdapterConfig:
     """OFT: of how many terms of a series a rotation is made; 0 where it is exact."""
 
     def rank_of(self, module: str) -> int:
-        """The rank that the config gives to a module."""
-        return _by_pattern(self.rank_pattern, module, self.rank)
+        """The rank that the config gives to a module.
+
+        Raises: AdapterConfigInvalid, if that takes too long to find.
+        """
+        return self._found(self.rank_pattern, module, self.rank)
 
     def scale_of(self, module: str) -> float:
         """What a module's product of factors is multiplied with.
 
         Source: Hu et al. 2021, section 4.1; with rsLoRA Kalajdzievski 2023.
         """
-        alpha, rank = _by_pattern(self.alpha_pattern, module, self.alpha), self.rank_of(module)
+        alpha, rank = self._found(self.alpha_pattern, module, self.alpha), self.rank_of(module)
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
+
+    def _found(self, patterns: Patterns[Number], module: str, default: Number) -> Number:
+        try:
+            return patterns.value(module, default)
+        except PatternUnusable as error:
+            raise AdapterConfigInvalid(file=self.file, reason=error) from error
 
     def rows_of(self, module: str) -> tuple[int, ...] | None:
         """The rows that a module's trainable tokens replace; None where the config names none."""
@@ -88,17 +99,12 @@ def parse_adapter_config(raw: bytes, file: Path, adapter: str) -> AdapterConfig:
     sizes = {"ADALORA": "init_r", "VBLORA": "topk"}
     terms = config.get("num_cayley_neumann_terms") if config.get("use_cayley_neumann") else 0
     return AdapterConfig(
+        file=file,
         kind=kind,
         rank=_rank(config.get("r"), "r", file) if ranked else 1,
         alpha=_number(config.get(alpha), alpha, file) if scaled else 1,
-        rank_pattern={
-            key: _rank(value, f"rank_pattern of {key}", file)
-            for key, value in _pattern(patterns, "rank_pattern", file).items()
-        },
-        alpha_pattern={
-            key: _number(value, f"alpha_pattern of {key}", file)
-            for key, value in _pattern(patterns, "alpha_pattern", file).items()
-        },
+        rank_pattern=_pattern(patterns, "rank_pattern", file, _rank),
+        alpha_pattern=_pattern(patterns, "alpha_pattern", file, _number),
         rslora=_flag(config, "use_rslora", file),
         dora=_flag(config, "use_dora", file),
         fan_in_fan_out=_flag(config, "fan_in_fan_out", file),
@@ -145,25 +151,18 @@ def _require_plain(config: Mapping[str, object], kind: AdapterKind, adapter: str
         )
 
 
-def _by_pattern(patterns: Mapping[str, Number], module: str, default: Number) -> Number:
-    """The value of the first pattern that matches the end of a module's name."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
-
-
-def _pattern(config: Mapping[str, object], key: str, file: Path) -> dict[str, object]:
+def _pattern(
+    config: Mapping[str, object], key: str, file: Path, parse: Callable[[object, str, Path], Number]
+) -> Patterns[Number]:
+    """Raises: AdapterConfigInvalid."""
     patterns = config.get(key) or {}
     if not isinstance(patterns, dict):
         raise AdapterConfigInvalid(file=file, reason=f"{key} is not an object")
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            reason = f"{key} has {pattern!r}, which is no pattern: {error}"
-            raise AdapterConfigInvalid(file=file, reason=reason) from error
-    return patterns
+    values = {each: parse(value, f"{key} of {each}", file) for each, value in patterns.items()}
+    try:
+        return Patterns(values)
+    except PatternUnusable as error:
+        raise AdapterConfigInvalid(file=file, reason=f"{key} has {error}") from error
 
 
 def _rank(value: object, what: str, file: Path) -> int:

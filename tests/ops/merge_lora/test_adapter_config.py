@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from weightsmith.errors import AdapterConfigInvalid, AdapterNotMergeable, JsonInvalid
 from weightsmith.formats.adapter import AdapterConfig, parse_adapter_config
@@ -204,3 +206,73 @@ def test_what_is_no_object_or_no_json_is_said() -> None:
         parse_raw(b"[]")
     with pytest.raises(JsonInvalid):
         parse_raw(b"{")
+
+
+HOSTILE = (
+    r"([a-z_.0-9]+)+[!]",
+    r"(.*a){30}b",
+    "(" + "|".join(["[a-z]*"] * 40) + ")*[!]",
+    r"(a|a)" * 40 + "[!]",
+    ".*" * 100 + "[!]",
+    r"(?:(?:(?:x?){40}){40}){40}y",
+)
+
+
+@pytest.mark.parametrize("pattern", HOSTILE)
+def test_a_pattern_that_would_be_matched_for_ever_is_given_up(pattern: str) -> None:
+    """Or it is seen at once that it cannot match."""
+    config = parse(rank_pattern={pattern: 3}, alpha_pattern={pattern: 5})
+    module = "model.layers.0.self_attn.q_proj" + "a" * 100
+    try:
+        assert (config.rank_of(module), config.scale_of(module)) == (8, 2.0)
+    except AdapterConfigInvalid as error:
+        assert "takes too long to match" in str(error)  # noqa: PT017  (either is right)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["q(proj", "a" * 301, "(?i)q_proj", "a{99999999999}", "[", "*"],
+)
+def test_what_cannot_be_matched_is_no_pattern(pattern: str) -> None:
+    with pytest.raises(AdapterConfigInvalid, match="rank_pattern has"):
+        parse(rank_pattern={pattern: 3})
+
+
+PIECES = st.sampled_from(
+    [
+        *("model", "layers", r"\.", ".", "q_proj", "v_proj", "self_attn", "mlp", "0", "11", r"\d+"),
+        *("[0-9]+", "[01]", ".*", ".+", "(q|v)_proj", "(?:k|o)_proj", "(?=q)", "(?!v)", "^", "$"),
+        *(
+            r"\w+",
+            r"\b",
+            "{1,2}",
+            "{2}",
+            "?",
+            "{a}",
+            "{e<=1}",
+            "{",
+            "}",
+            "[^.]+",
+            "(?<=q)",
+            "_proj",
+        ),
+        *(r"(?P<x>q)_proj", "|", r"\{a}"),
+    ]
+)
+MODULES = (
+    *("model.layers.0.self_attn.q_proj", "model.layers.11.mlp.down_proj", "lm_head", "q_proj"),
+    *("layers.1.v_proj", "model{a}", "m{e<=1}q_proj", ""),
+)
+
+
+@given(st.lists(PIECES, max_size=6).map("".join))
+@settings(max_examples=500)
+def test_patterns_match_what_peft_would_match(pattern: str) -> None:
+    try:
+        expected = [bool(re.match(rf"(.*\.)?({pattern})$", name)) for name in MODULES]
+    except re.error:
+        with pytest.raises(AdapterConfigInvalid):
+            parse(rank_pattern={pattern: 3})
+        return
+    config = parse(rank_pattern={pattern: 3})
+    assert [config.rank_of(name) == 3 for name in MODULES] == expected
