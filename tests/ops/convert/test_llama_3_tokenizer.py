@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import regex  # type: ignore[import-untyped]
+import regex
 
 from tests.support.meta_layout import random_llama, write_meta
 from weightsmith.errors import TokenizerInvalid
