@@ -85,5 +85,7 @@ def test_work_already_in_staging_needs_no_room_a_second_time(
         folder.rename(tmp_path / "out")
         yield listed
 
-    monkeypatch.setattr(os, "scandir", list_and_publish)
-    assert needs(job, Options()).disk_nbytes == before.disk_nbytes
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", list_and_publish)
+        found = needs(job, Options())
+    assert found.disk_nbytes == before.disk_nbytes

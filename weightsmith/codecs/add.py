@@ -31,6 +31,7 @@ class Add(Codec):
     dtype: str
     new_rows: str = "none"
     exact: ClassVar[bool] = False
+    takes_any_range: ClassVar[bool] = True
     of: ClassVar[Callable[[Block, Block, Block, str], None]] = arithmetic.add
     """What is done to delta and base, in this order; `Subtract` does another thing."""
 

@@ -44,6 +44,8 @@ class Codec(ABC):
 
     exact: ClassVar[bool]
     """Whether the codec restores a target bit for bit; a test holds every codec to this claim."""
+    takes_any_range: ClassVar[bool] = False
+    """Whether it can be asked for any range of elements, and not only for what lies in a span."""
     scratch_spans: ClassVar[int] = 0
     """Spans of memory that a worker takes beside those that it reads and fills."""
     multiplies: ClassVar[bool] = False

@@ -16,6 +16,7 @@ class Cast(Codec):
 
     dtype: str
     exact: ClassVar[bool] = False
+    takes_any_range: ClassVar[bool] = True
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The input's name and shape in `dtype`.

@@ -13,6 +13,7 @@ class Copy(Codec):
     """One input, moved unchanged; any dtype. Needs neither torch nor NumPy."""
 
     exact: ClassVar[bool] = True
+    takes_any_range: ClassVar[bool] = True
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The input's own."""

@@ -59,6 +59,14 @@ class Derived(Checkpoint):
         self._works = {name: TensorWork(rule, inputs) for name, rule in self._rules.items()}
         self._inputs = inputs
         self._contents = sidecars
+        self._leaves: tuple[Checkpoint, ...] = tuple(
+            dict.fromkeys(
+                leaf
+                for each in inputs.values()
+                for leaf in (each._leaves if isinstance(each, Derived) else (each,))  # noqa: SLF001
+            )
+        )
+        """The checkpoints whose files are read in the end, however many rules lie between."""
         self._own = threading.local()
         self._recent: OrderedDict[str, None] = OrderedDict()
         self._noting = threading.Lock()
@@ -66,10 +74,10 @@ class Derived(Checkpoint):
             label=label,
             directory=directory,
             store=LocalStore(directory),
-            files=tuple(file for each in inputs.values() for file in each.files),
+            files=tuple(file for leaf in self._leaves for file in leaf.files),
             tensors={n: Tensor(StoredTensor(r.output, 0), "") for n, r in self._rules.items()},
             sidecars=tuple(sorted(sidecars)),
-            notes=(*(note for each in inputs.values() for note in each.notes), *notes),
+            notes=(*(note for leaf in self._leaves for note in leaf.notes), *notes),
         )
 
     @property
@@ -112,9 +120,13 @@ class Derived(Checkpoint):
             part = Range(max(whole.start, start), whole.stop)
             out = buffer[part.start - start : part.stop - start]
             self._works[name].make(part, self._buffers(), out)
-        self._note_use(name)
+        self.note_use(name)
 
-    def _note_use(self, name: str) -> None:
+    def work_of(self, name: str) -> TensorWork | None:
+        """What makes a tensor, for rules that are made of it."""
+        return self._works[name]
+
+    def note_use(self, name: str) -> None:
         """Keep the state of a tensor's rule, and let go of the one that was used least lately."""
         with self._noting:
             self._recent[name] = None
@@ -127,30 +139,43 @@ class Derived(Checkpoint):
     @property
     def sequential(self) -> bool:
         """As soon as one input is."""
-        return any(each.sequential for each in self._inputs.values())
+        return any(leaf.sequential for leaf in self._leaves)
 
     def files_of(self, name: str) -> frozenset[str]:
         """Names of the files that a tensor's bytes come from."""
-        inputs = self._rules[name].inputs
-        return frozenset().union(*(self._inputs[i.role].files_of(i.info.name) for i in inputs))
+        return frozenset().union(*(leaf.files_of(each) for leaf, each in self._origins(name)))
 
     def is_cached(self, name: str) -> bool:
         """Whether the page cache holds all that a tensor is made from."""
-        inputs = self._rules[name].inputs
-        return all(self._inputs[each.role].is_cached(each.info.name) for each in inputs)
+        return all(leaf.is_cached(each) for leaf, each in self._origins(name))
 
     def drop_cache(self, name: str) -> None:
         """Give the page cache of all that a tensor was made from back to the system."""
-        for each in self._rules[name].inputs:
-            self._inputs[each.role].drop_cache(each.info.name)
+        for leaf, each in self._origins(name):
+            leaf.drop_cache(each)
+
+    def _origins(self, name: str) -> list[tuple[Checkpoint, str]]:
+        """The tensors in files that a tensor is made from in the end."""
+        found: list[tuple[Checkpoint, str]] = []
+        left: list[tuple[Checkpoint, str]] = [(self, name)]
+        while left:
+            checkpoint, each = left.pop()
+            if isinstance(checkpoint, Derived):
+                left += [
+                    (checkpoint._inputs[source.role], source.info.name)  # noqa: SLF001
+                    for source in checkpoint._rules[each].inputs  # noqa: SLF001
+                ]
+            else:
+                found.append((checkpoint, each))
+        return found
 
     def changed_files(self) -> list[str]:
         """Paths of weight files of any input that are no longer what they were when opened."""
-        return [path for each in self._inputs.values() for path in each.changed_files()]
+        return [path for leaf in self._leaves for path in leaf.changed_files()]
 
     def touched_files(self) -> list[WeightFile]:
         """Weight files of any input of which only the time of change is another."""
-        return [file for each in self._inputs.values() for file in each.touched_files()]
+        return [file for leaf in self._leaves for file in leaf.touched_files()]
 
     def accept(self, file: WeightFile) -> None:
         """Take a weight file as it is now, in the input that it is one of."""
@@ -175,8 +200,7 @@ class Derived(Checkpoint):
 
     def _holders(self, file: str) -> list[Checkpoint]:
         """The inputs that have a file of this name."""
-        named = (each for each in self._inputs.values() if file in {f.name for f in each.files})
-        return list(named)
+        return [leaf for leaf in self._leaves if file in {f.name for f in leaf.files}]
 
     def _buffers(self) -> Buffers:
         own: Buffers | None = getattr(self._own, "buffers", None)
@@ -189,6 +213,9 @@ class Proved(Derived):
     """A derived checkpoint that is read once, every tensor held against the digest that its rule
     promises.
     """
+
+    def work_of(self, name: str) -> None:
+        """Nothing: who wants a tensor must read it here, where it is checked."""
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with bytes of a tensor; a span of which a part is asked for is made whole.

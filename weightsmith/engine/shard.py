@@ -2,13 +2,15 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count, span_digest, tensor_digest
 from weightsmith.codecs.base import Range, Work
+from weightsmith.codecs.copy import Copy
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.inputs import Countdown
 from weightsmith.engine.read_back import Follow, Piece
@@ -33,6 +35,8 @@ class TensorWork:
         self._lock = threading.Lock()
         self._fetched: Sequence[tuple[Checkpoint, str]] = ()
         self._prepared = False
+        self._below: _Below | Literal[False] | None = None
+        """What `below` found, once it has looked."""
         self._unfinished = len(self.digests)
 
     def spans(self) -> Iterator[tuple["TensorWork", int]]:
@@ -55,13 +59,53 @@ class TensorWork:
         checkpoint.read_into(name, start, buffer)
 
     def make(self, span: Range, own: Buffers, out: memoryview) -> None:
-        """Fill `out` with the bytes `span` of the output; what is read lies in other blocks."""
-        work = self.prepared()
-        ranges = self.codec.reads(work, span)
-        blocks = [own.block(i, source.nbytes) for i, source in enumerate(ranges, start=1)]
-        for i, source in enumerate(ranges):
-            self.read(i, source.start, blocks[i])
-        self.codec.apply(work, span, blocks, out)
+        """Fill `out` with the bytes `span` of the output; what is read lies in other blocks.
+
+        Where what it is made from is made by a rule too, and so on, the rules are followed down
+        first, and applied from the lowest up. So a chain of hundreds of deltas takes no more of
+        Python's stack than one, and two blocks of memory more.
+        """
+        steps: list[_Step] = []
+        work, wanted = self, span
+        while True:
+            below = work.below()
+            if below is not None and isinstance(work.codec, Copy):
+                work = below.work
+                continue
+            prepared = work.prepared()
+            ranges = work.codec.reads(prepared, wanted)
+            steps.append(
+                _Step(work, prepared, wanted, ranges, -1 if below is None else below.index)
+            )
+            if below is None:
+                break
+            below.checkpoint.note_use(below.name)
+            work, wanted = below.work, ranges[below.index]
+        made = memoryview(b"")
+        for height, step in enumerate(reversed(steps)):
+            is_top = height == len(steps) - 1
+            target = out if is_top else own.block(1 + height % 2, step.wanted.nbytes)
+            blocks = []
+            for i, source in enumerate(step.ranges):
+                block = made if i == step.below else own.block(3 + i, source.nbytes)
+                if i != step.below:
+                    step.work.read(i, source.start, block)
+                blocks.append(block)
+            step.work.codec.apply(step.prepared, step.wanted, blocks, target)
+            made = target
+
+    def below(self) -> "_Below | None":
+        """The first of its inputs that is made by a rule which can be asked for any range."""
+        if self._below is None:
+            found = (
+                _Below(index, checkpoint, name, work)
+                for index, (checkpoint, name) in enumerate(self._inputs)
+                if isinstance(checkpoint, MadeOfWorks)
+                and (work := checkpoint.work_of(name)) is not None
+                and work.codec.takes_any_range
+            )
+            self._below = next(found, False)
+        return self._below or None
 
     def finish_span(self, number: int, digest: bytes) -> bool:
         """Keep a span's digest; after the last one let go of the state, and return True."""
@@ -87,6 +131,41 @@ class TensorWork:
         """
         for checkpoint, name in self._inputs if everything else self._fetched:
             checkpoint.drop_cache(name)
+
+
+@runtime_checkable
+class MadeOfWorks(Protocol):
+    """A checkpoint whose tensors are made by rules as they are read."""
+
+    def work_of(self, name: str) -> TensorWork | None:
+        """What makes a tensor; None where it has to be read whole, to be checked."""
+        ...
+
+    def note_use(self, name: str) -> None:
+        """Hear that a tensor is being made."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """An input that is made by a rule."""
+
+    index: int
+    checkpoint: MadeOfWorks
+    name: str
+    work: TensorWork
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One rule in the making of a span, and the range that it has to make."""
+
+    work: TensorWork
+    prepared: Work
+    wanted: Range
+    ranges: Sequence[Range]
+    below: int
+    """The input that the step below makes; -1 where there is none."""
 
 
 def begin(shard: ShardPlan, directory: Path) -> fs.PositionedFile:

@@ -42,6 +42,7 @@ class Exact(Codec):
     dtype: str
     shape: str
     exact: ClassVar[bool] = True
+    takes_any_range: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 6  # measured on Linux
     shown: ClassVar[frozenset[str]] = frozenset()  # they describe the tensor, nobody chose them
 
