@@ -6,41 +6,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
 
 import weightsmith
+from tests.support.house import FLOORS, Import, imports_of, part_of, points_up
 from tests.support.paths import TESTS
 from weightsmith.cli.main import COMMANDS
 from weightsmith.errors import known_errors, reference_of
 
 PACKAGE = Path(weightsmith.__file__).parent
-
-FLOORS = {
-    "cli": 10,
-    "ops": 9,
-    "sources": 8,
-    "engine": 7,
-    "plan": 6,
-    "hub": 6,
-    "smoke": 6,
-    "codecs": 5,
-    "repair": 5,
-    "catalogue": 4,
-    "checkpoint": 3,
-    "formats": 2,
-    "fs": 1,
-    "errors": 0,
-    "patterns": 0,
-    "progress": 0,
-    "units": 0,
-    "version": 0,
-    "": 0,
-}
-"""Each part may import what lies on a lower floor, and itself; ``""`` is the package's face."""
 
 BESIDE = {"hub", "smoke"}
 """Parts beside the house, which only `ops` and `sources` may enter."""
@@ -71,61 +48,6 @@ ARITHMETIC = {
 """Modules of NumPy throughout: they import it at their top, and count as heavy themselves."""
 
 
-@dataclass(frozen=True)
-class Import:
-    where: str
-    """``weightsmith/plan/model.py:7``."""
-    part: str
-    """The part of the house that imports: ``plan``."""
-    module: str
-    """What it imports: ``weightsmith.formats.tensors``."""
-    deferred: bool
-    """Inside a function, or for type checkers only."""
-    typing_only: bool
-
-    def __str__(self) -> str:
-        return f"{self.where} imports {self.module}"
-
-
-def part_of(module: str) -> str:
-    """``weightsmith.plan.model`` -> ``plan``."""
-    return module.split(".")[1] if "." in module else ""
-
-
-def imports_of(path: Path) -> Iterator[Import]:
-    """All imports of one of our files, wherever they stand in it."""
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-    part = {"__init__": "", "__main__": "cli"}.get(parts[1], parts[1])
-
-    def walk(node: ast.AST, *, deferred: bool, typing_only: bool) -> Iterator[Import]:
-        where = f"{'/'.join(parts)}.py:{getattr(node, 'lineno', 0)}"
-        match node:
-            case ast.Import():
-                for alias in node.names:
-                    yield Import(where, part, alias.name, deferred, typing_only)
-            case ast.ImportFrom(module="weightsmith"):
-                for alias in node.names:
-                    name = f"weightsmith.{alias.name}"
-                    is_part = alias.name in FLOORS
-                    module = name if is_part else "weightsmith"
-                    yield Import(where, part, module, deferred, typing_only)
-            case ast.ImportFrom():
-                assert node.level == 0, f"{where}: relative import"
-                yield Import(where, part, node.module or "", deferred, typing_only)
-            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
-                for child in node.body:
-                    yield from walk(child, deferred=True, typing_only=True)
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
-                for inner in ast.iter_child_nodes(node):
-                    yield from walk(inner, deferred=True, typing_only=typing_only)
-            case _:
-                for inner in ast.iter_child_nodes(node):
-                    yield from walk(inner, deferred=deferred, typing_only=typing_only)
-
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    yield from walk(tree, deferred=False, typing_only=False)
-
-
 def modules_after(*args: str) -> set[str]:
     """What a command line has imported by its end, in a process of its own."""
     code = (
@@ -140,7 +62,7 @@ def modules_after(*args: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def imports() -> list[Import]:
-    found = [each for path in sorted(PACKAGE.rglob("*.py")) for each in imports_of(path)]
+    found = [each for path in sorted(PACKAGE.rglob("*.py")) for each in imports_of(path, PACKAGE)]
     assert len(found) > 100
     return found
 
@@ -150,16 +72,7 @@ def test_every_part_of_the_house_has_a_floor(imports: list[Import]) -> None:
 
 
 def test_imports_point_downwards(imports: list[Import]) -> None:
-    ours = [each for each in imports if each.module.split(".")[0] == "weightsmith"]
-    wrong = [
-        str(each)
-        for each in ours
-        if part_of(each.module) != each.part
-        and FLOORS[part_of(each.module)] >= FLOORS[each.part]
-        # The package's face tells type checkers what it hands out, and imports it on first use.
-        and not (each.part == "" and each.typing_only)
-    ]
-    assert not wrong
+    assert not [str(each) for each in imports if points_up(each)]
 
 
 def test_nobody_imports_cli(imports: list[Import]) -> None:
