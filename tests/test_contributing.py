@@ -49,7 +49,7 @@ def test_the_release_fits_into_the_catalogue() -> None:
     releases = parse_entries(Release, "release", blocks("toml")[0], "sheep.toml", faults)
     assert not faults
     assert not inconsistencies(load_bases(), [*load_releases(), *releases], load_prompts())
-    (row,) = run(f"row = {blocks('python')[0]}")["row"]
+    (row,) = run(f"row = {blocks('text')[0]}")["row"]
     (release,) = releases
     told = (release.base, release.dtype, release.new_rows, release.whole, release.tokenizer)
     assert (release.hub[0].id, *told) == row
@@ -67,14 +67,14 @@ def test_the_misspelling_is_found_and_mended(known: KnownRepair) -> None:
 
 def test_the_detector_finds_its_fault_and_nothing_else(known: KnownRepair) -> None:
     given = {"Folder": Folder, "KnownRepair": KnownRepair, "Fault": Fault, "Edit": Edit}
-    cache_off = run(blocks("python")[1], **given, Iterator=Iterator, CONFIG=CONFIG)["cache_off"]
+    cache_off = run(blocks("python")[0], **given, Iterator=Iterator, CONFIG=CONFIG)["cache_off"]
     (fault,) = found({"config.json": b'{"use_cache": false}'}, cache_off, known)
     assert fault.edits == (Edit(CONFIG, {"use_cache": True}),)
     assert not found({"config.json": b"{}"}, cache_off, known)
 
 
 def test_the_codec_scales() -> None:
-    scale: Codec = run(blocks("python")[2])["Scale"](factor="0.5")
+    scale: Codec = run(blocks("python")[1])["Scale"](factor="0.5")
     weights = np.arange(8, dtype="<f4")
     info = TensorInfo("w", "F32", (8,))
     work, out = Work((info,), scale.signature([info])), bytearray(16)
