@@ -871,6 +871,13 @@ class FilesNotAsPublished(DamagedInput):
     hint = "download them again"
 
 
+class QuantisationInvalid(DamagedInput):
+    """A quantised tensor lacks a part, or one has another shape, dtype or content than is due."""
+
+    message = "{name} is not as its quantiser leaves it: {reason}"
+    hint = "download it again; is the quantization_config the one that it was made with?"
+
+
 class PickleForbidden(DamagedInput):
     """A pickle asks for something outside the short list that tensors need. Nothing was run."""
 
@@ -1052,6 +1059,20 @@ class AdapterDoesNotFit(Mismatch):
 
     message = "the adapter {adapter} does not fit the base {base}: {count} problem(s)"
     hint = "is this the base that the adapter was trained on?"
+
+
+class QuantisationUnknown(Mismatch):
+    """The model is quantised in a way that is not known here, so that it cannot be undone."""
+
+    message = "{source} is quantised by {method}, which weightsmith cannot undo: {reason}"
+    hint = "merge onto the model that it was made from, or dequantize it with what made it"
+
+
+class NotQuantised(Mismatch):
+    """The weights of the model are floats already."""
+
+    message = "{source} is not quantised: there is nothing to dequantize"
+    hint = "leave out `dequantize=True`"
 
 
 class LabelsDoNotFit(Mismatch):

@@ -6,6 +6,7 @@ import click
 
 from weightsmith.cli.options import (
     INPUTS,
+    OUTPUT,
     SAFETY,
     SOURCE,
     TENSORS,
@@ -42,6 +43,12 @@ from weightsmith.sources.training.zero import Weights
     help="What floats of 16 bits and more become; all else is kept.",
 )
 @DTYPE_ALL
+@option(
+    "--dequantize",
+    group=OUTPUT,
+    is_flag=True,
+    help="Make floats of weights that a quantiser packed: bfloat16, or --dtype.",
+)
 @option(
     "--weights",
     group=INPUTS,
@@ -96,6 +103,7 @@ def command(
     target: str,
     dtype: ops.DTypeChoice,
     dtype_all: bool,
+    dequantize: bool,
     weights: Weights | None,
     sidecars_from: str | None,
     fill_from: str | None,
@@ -124,6 +132,7 @@ def command(
         target,
         dtype=dtype,
         dtype_all=dtype_all,
+        dequantize=dequantize,
         weights=weights,
         sidecars_from=sidecars,
         fill_from=fill,

@@ -20,6 +20,7 @@ from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.selection import Selection
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.dequantised import kept_metadata
 from weightsmith.sources.meta import find_tokenizer
 from weightsmith.sources.training.zero import Weights
 
@@ -32,6 +33,7 @@ def plan_convert(
     *,
     dtype: DTypeChoice = "keep",
     dtype_all: bool = False,
+    dequantize: bool = False,
     weights: Weights | None = None,
     sidecars_from: str | os.PathLike[str] | None = None,
     fill_from: str | os.PathLike[str] | None = None,
@@ -52,10 +54,12 @@ def plan_convert(
     Dtypes: floats of 16 bits and more take `dtype`, each value rounded once; integers, booleans
     and floats of 8 bits stay what they are, and so does what a quantiser keeps beside them. What
     the architecture keeps in float32 on purpose is cast with `dtype_all` only.
+    With `dequantize` the weights that a quantiser packed become floats: bfloat16, or `dtype`.
     Raises: TargetIsInput; DtypeNotStorable; what `open_inputs` raises.
     """
     found = open_inputs(
         source,
+        dequantize=DTYPES.get(dtype, "BF16") if dequantize else "",
         weights=weights,
         selection=Selection(tuple(rename), tuple(drop), tuple(keep)),
         fill_from=fill_from,
@@ -80,7 +84,7 @@ def plan_convert(
     plan = Plan(
         verb="convert",
         inputs=input_plans(inputs),
-        shards=lay_out(plans, max_shard_nbytes),
+        shards=lay_out(plans, max_shard_nbytes, {} if dequantize else kept_metadata(checkpoint)),
         sidecars=sidecars.plans,
         dropped=tuple(dropped),
         notes=(
@@ -101,6 +105,7 @@ def convert(
     *,
     dtype: DTypeChoice = "keep",
     dtype_all: bool = False,
+    dequantize: bool = False,
     weights: Weights | None = None,
     sidecars_from: str | os.PathLike[str] | None = None,
     fill_from: str | os.PathLike[str] | None = None,
@@ -124,6 +129,7 @@ def convert(
         target,
         dtype=dtype,
         dtype_all=dtype_all,
+        dequantize=dequantize,
         weights=weights,
         sidecars_from=sidecars_from,
         fill_from=fill_from,

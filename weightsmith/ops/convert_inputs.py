@@ -15,12 +15,13 @@ from weightsmith.checkpoint.shapes import told_by_shapes
 from weightsmith.checkpoint.sidecars import CARD, CONFIG, is_sidecar
 from weightsmith.checkpoint.store import LocalStore
 from weightsmith.checkpoint.tied import OUTPUT_MATRICES
-from weightsmith.errors import NoWeights
+from weightsmith.errors import NotQuantised, NoWeights
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.sidecars import Sidecars, choose_sidecars, publish_sidecars
 from weightsmith.plan.model import InputTensor
 from weightsmith.plan.selection import Selection
 from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.dequantised import dequantised, dequantised_note, quantisation_of
 from weightsmith.sources.locate import label_of, locate
 from weightsmith.sources.names import with_own_names
 from weightsmith.sources.recognise import TrainingOutput, open_model, recognise, require_model
@@ -81,19 +82,27 @@ def open_inputs(
     selection: Selection,
     fill_from: Path_ | None,
     sidecars_from: Path_ | None,
+    dequantize: str = "",
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> ConvertInputs:
     """Open all that a conversion reads, and decide which tensors it writes under which names.
 
-    Raises: NothingNamed, RenameInvalid, NamesAmbiguous; ShapesNotConfig; what opening a source
-    raises.
+    With `dequantize`, a format code, the source's quantised weights are floats of that dtype.
+    Raises: NothingNamed, RenameInvalid, NamesAmbiguous; ShapesNotConfig; NotQuantised and what
+    `quantisation_of` raises; what opening a source raises.
     """
     found = recognise(source, weights=weights, offline=offline, progress=progress)
     checkpoint = require_model(found)
     roles: dict[str, Checkpoint] = {}
     notes: list[str] = []
     sidecars, base = None, None
+    if dequantize:
+        quantised = quantisation_of(checkpoint)
+        if quantised is None:
+            raise NotQuantised(source=checkpoint.label)
+        checkpoint = dequantised(checkpoint, quantised, dequantize)
+        notes.append(dequantised_note(quantised, dequantize))
     if sidecars_from is not None:
         sidecars = _sidecars(locate(sidecars_from, offline=offline, progress=progress))
     if fill_from is not None:

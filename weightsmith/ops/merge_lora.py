@@ -11,7 +11,7 @@ from weightsmith.engine.options import Bindings, Options
 from weightsmith.errors import LabelsUnused, WeightsInvalid, WeightsNeedOnce
 from weightsmith.formats.tensors import DTYPES
 from weightsmith.ops.adapters.labels import head_settings
-from weightsmith.ops.adapters.merging import merged
+from weightsmith.ops.adapters.merging import merged, touched
 from weightsmith.ops.adapters.regrouped import regrouped
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.sidecars import merged_sidecars
@@ -20,6 +20,12 @@ from weightsmith.plan.casts import Casting, plan_casting
 from weightsmith.plan.model import Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.dequantised import (
+    dequantised,
+    dequantised_note,
+    kept_metadata,
+    quantisation_of,
+)
 from weightsmith.sources.recognise import open_lora, open_model
 
 Rounding = Literal["once", "peft"]
@@ -65,7 +71,20 @@ def plan_merge_lora(
     }
     inputs = {"base": ground, **adapters}
     path = target_apart(target, inputs)
-    merging, notes = merged(ground, adapters, weights, as_peft=rounding == "peft")
+    metadata = kept_metadata(ground)
+    as_peft = rounding == "peft"
+    if quantised := quantisation_of(ground):
+        code = DTYPES.get(dtype, "BF16")
+        floats = dequantised(ground, quantised, code)
+        merging, notes = merged(floats, adapters, weights, as_peft=as_peft)
+        if touched(merging, quantised.names):
+            ground, metadata = floats, {}
+            notes.insert(0, dequantised_note(quantised, code))
+        else:
+            merging, notes = merged(ground, adapters, weights, as_peft=as_peft)
+            notes.insert(0, f"no quantised weight is touched: the base stays {quantised}")
+    else:
+        merging, notes = merged(ground, adapters, weights, as_peft=as_peft)
     inputs = {"base": ground} | {
         role: regrouped(each, merging.grouped.get(role, {})) for role, each in adapters.items()
     }
@@ -85,7 +104,7 @@ def plan_merge_lora(
     plan = Plan(
         verb="merge-lora",
         inputs=input_plans(inputs),
-        shards=lay_out(tensors, max_shard_nbytes),
+        shards=lay_out(tensors, max_shard_nbytes, metadata),
         sidecars=sidecars.plans,
         dropped=merging.dropped,
         notes=(*how, *notes, *casting.notes, *sidecars.notes),

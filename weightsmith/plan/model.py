@@ -22,7 +22,7 @@ from weightsmith.plan.align import NewRows
 
 SCHEMA: Final = "weightsmith/plan@1"
 METADATA: Final = {"format": "pt"}
-"""The metadata of every shard; loaders before transformers 5 refuse a file without it."""
+"""The metadata of a shard, in any case; loaders before transformers 5 refuse a file without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,8 @@ class ShardPlan:
     tensors: tuple[TensorPlan, ...]
     published: Mapping[str, str] = field(default_factory=dict)
     """Hashes of the whole file that its release gives for it, hex by algorithm."""
+    metadata: Mapping[str, str] = field(default_factory=lambda: METADATA)
+    """What the file says beside its tensors."""
 
     @cached_property
     def header(self) -> bytes:
@@ -112,7 +114,7 @@ class ShardPlan:
 
     @cached_property
     def _layout(self) -> tuple[bytes, tuple[StoredTensor, ...]]:
-        return layout((tensor.output for tensor in self.tensors), METADATA)
+        return layout((tensor.output for tensor in self.tensors), self.metadata)
 
     @property
     def data_nbytes(self) -> int:
@@ -349,6 +351,8 @@ def _shard_document(shard: ShardPlan) -> dict[str, object]:
         "published": dict(shard.published),
         "kind": type(shard).__name__,
     }
+    if shard.metadata != METADATA:
+        document["metadata"] = dict(shard.metadata)
     if isinstance(shard, RestoredPlan):
         document["given"] = base64.b64encode(shard.given).decode("ascii")
     return document
@@ -356,10 +360,11 @@ def _shard_document(shard: ShardPlan) -> dict[str, object]:
 
 def _shard_plan(document: Mapping[str, Any]) -> ShardPlan:
     tensors = tuple(map(_tensor_plan, document["tensors"]))
-    common = document["name"], tensors, document["published"]
+    metadata = document.get("metadata", METADATA)
+    common = document["name"], tensors, document["published"], metadata
     match document["kind"]:
         case "RestoredPlan":
-            return RestoredPlan(*common, base64.b64decode(document["given"]))
+            return RestoredPlan(*common, given=base64.b64decode(document["given"]))
         case "FilePlan":
             return FilePlan(*common)
         case _:

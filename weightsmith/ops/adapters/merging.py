@@ -1,6 +1,6 @@
 """What is made of a base's tensors by one adapter or several."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -52,7 +52,7 @@ def merged(
                 adapter=lora.label,
                 base=base.label,
                 count=len(problems),
-                context=[*_quantised(base), *problems],
+                context=problems,
             )
         notes += [f"{role} {note}" for note in doubts(lora, config, base)]
     for name, kept in copies.items():
@@ -61,6 +61,15 @@ def merged(
         chain = merging.chains[kept]
         merging.chains.setdefault(name, replace(chain, output=replace(chain.output, name=name)))
     return merging, [*notes, *merging.notes]
+
+
+def touched(merging: Merging, names: Collection[str]) -> bool:
+    """Whether adapters change or replace any of these tensors."""
+    return any(
+        chain.steps or chain.start.role != "base"
+        for name, chain in merging.chains.items()
+        if name in names
+    )
 
 
 def _changes_vocabulary(lora: Checkpoint) -> bool:
@@ -82,10 +91,3 @@ def _adapter_config(lora: Checkpoint, base: Checkpoint) -> AdapterConfig:
 
 def _infos(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
     return {name: tensor.info for name, tensor in checkpoint.tensors.items()}
-
-
-def _quantised(base: Checkpoint) -> list[str]:
-    """Why nothing may fit, where the base is no model of floats."""
-    if "quantization_config" in base.config:
-        return ["the base is quantised: merge onto the model that it was made from"]
-    return []

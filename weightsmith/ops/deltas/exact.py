@@ -223,7 +223,7 @@ def _files(record: DeltaRecord, rules: Sequence[TensorPlan]) -> tuple[ShardPlan,
                 file.name,
                 tuple(tensor for tensor in tensors if tensor),
                 {"sha256": file.sha256},
-                file.header,
+                given=file.header,
             )
         )
     if by_name:
