@@ -46,8 +46,31 @@ class MergeCase:
 FUSED, SINGLE, VISION = "fused experts", "experts one by one", "names of vision models"
 LORA, HEADS, TIED = "LoRA", "heads", "tied and resized embeddings"
 KEYS, OTHER, SEVERAL = "keys of other writers", "other kinds", "several adapters"
+QUANTISED, PLAIN = "quantised base", "quantised base, other layers"
 ONCE = {"rounding": "once"}
 WEIGHTS = (0.7, -0.4, 0.25)
+
+_SCHEMES = {
+    "q_bnb_nf4": "bitsandbytes nf4",
+    "q_bnb_nf4_double": "bitsandbytes nf4, double",
+    "q_bnb_nf4_dora": "bitsandbytes nf4, DoRA",
+    "q_bnb_int8": "bitsandbytes int8",
+    "q_fp8_block128": "FP8, blocks of 128, some partial",
+    "q_fp8_block128_bf16scale_ue8m0": "FP8, scales in bf16",
+    "q_fp8_block32": "FP8, blocks of 32",
+    "q_ct_fp8_channel": "compressed-tensors FP8",
+    "q_ct_int4_pack": "compressed-tensors int4",
+    "q_gptq4": "GPTQ",
+    "q_gptq4_v2": "GPTQ, second format",
+    "q_gptq4_desc_act": "GPTQ, desc_act",
+    "q_awq": "AWQ",
+    "q_mxfp4_gpt_oss": "mxfp4, gpt-oss",
+    "q_torchao_int8": "torchao int8",
+}
+_PLAIN = (
+    *("q_bnb_nf4", "q_bnb_int8", "q_fp8_block128", "q_fp8_block128_bf16scale_ue8m0"),
+    *("q_ct_fp8_channel", "q_gptq4", "q_awq", "q_mxfp4_gpt_oss", "q_torchao_int8"),
+)
 
 CASES: Sequence[MergeCase] = (
     MergeCase(LORA, "adapter in bf16", "set_bf16_adapter"),
@@ -217,5 +240,17 @@ CASES: Sequence[MergeCase] = (
         settings={"weights": WEIGHTS},
     ),
     MergeCase(SEVERAL, "one, scaled", "multi_scaled_once", settings={"scale": 0.5}),
+    *(MergeCase(QUANTISED, family, vector) for vector, family in _SCHEMES.items()),
+    *(
+        MergeCase(
+            PLAIN,
+            _SCHEMES[vector],
+            vector,
+            why="what is quantised stays so, byte for byte",
+            loras=["adapter_plain"],
+            expected="expected_plain",
+        )
+        for vector in _PLAIN
+    ),
 )
 """In the order of the matrix."""

@@ -57,6 +57,8 @@ def _page(found: Inspection, output: Output) -> str:
         rows.append(("known as", found.release))
     if found.architecture:
         rows.append(("built as", found.architecture))
+    if found.quantised:
+        rows.append(("quantised", found.quantised))
     if found.tensors:
         parameters = f"{found.parameters:,} parameters".replace(",", " ")
         rows.append(("tensors", f"{found.tensors}, {parameters}, {dtypes}"))

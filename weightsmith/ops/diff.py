@@ -13,9 +13,10 @@ from weightsmith.checkpoint.renamed import named_like
 from weightsmith.codecs.measure import FLOATS, Measure, combine
 from weightsmith.engine.options import Options
 from weightsmith.engine.spans import Buffers
-from weightsmith.formats.tensors import TensorInfo
+from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, TensorInfo
 from weightsmith.ops.diff_pairs import Comparison, measure_pairs
 from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.dequantised import dequantised, quantisation_of
 from weightsmith.sources.recognise import open_model
 
 __all__ = ["STATUSES", "Difference", "Group", "Status", "TensorDifference", "diff", "grouped"]
@@ -162,10 +163,12 @@ def diff(
 ) -> Difference:
     """Compare all tensors of two sources, whatever files they lie in; sidecars are not compared.
 
+    A quantised model and one that is not are compared as floats.
     Memory: a few spans a worker. No torch.
-    Raises: as `open_model`.
+    Raises: QuantisationInvalid, QuantisationUnknown; as `open_model`.
     """
     before, after = (open_model(each, offline=offline, progress=progress) for each in (a, b))
+    before, after, said = _as_floats(before, after)
     before = named_like(before, after.tensors)
     ours, theirs = _infos(before), _infos(after)
     names = sorted(ours.keys() | theirs.keys(), key=name_order)
@@ -181,7 +184,25 @@ def diff(
         TensorDifference(name, place[name], ours.get(name), theirs.get(name), measures.get(name))
         for name in names
     )
-    return Difference(before.label, after.label, tensors, tuple(_notes(before, after, tensors)))
+    notes = (*said, *_notes(before, after, tensors))
+    return Difference(before.label, after.label, tensors, notes)
+
+
+def _as_floats(a: Checkpoint, b: Checkpoint) -> tuple[Checkpoint, Checkpoint, list[str]]:
+    """Of a quantised model and one that is not, the first as the floats that it stands for.
+
+    Raises: QuantisationInvalid, QuantisationUnknown.
+    """
+    sides = {"A": a, "B": b}
+    found = {side: quantised for side, c in sides.items() if (quantised := quantisation_of(c))}
+    if len(found) != 1:
+        return a, b, []
+    ((side, quantised),) = found.items()
+    other = b if side == "A" else a
+    dtype = other.common_dtype if other.common_dtype in SUMMABLE else "BF16"
+    floats = dequantised(sides[side], quantised, dtype)
+    note = f"{side} is quantised ({quantised}): compared as the {TORCH_NAMES[dtype]} it stands for"
+    return (floats, b, [note]) if side == "A" else (a, floats, [note])
 
 
 def grouped(

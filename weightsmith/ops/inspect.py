@@ -17,6 +17,7 @@ from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.sidecars import read_for_diagnosis
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.repair.detect import diagnose
+from weightsmith.sources.dequantised import quantisation_of
 from weightsmith.sources.file_release import FileRelease
 from weightsmith.sources.recognise import (
     Adapter,
@@ -63,6 +64,8 @@ class Inspection:
     release: str = ""
     """The catalogue's name for it, and why, where it is known."""
     architecture: str = ""
+    quantised: str = ""
+    """By which method, and what a number takes: ``gptq, 4 bit``."""
     tensors: int = 0
     parameters: int = 0
     nbytes: int = 0
@@ -158,6 +161,12 @@ def _inspect_checkpoint(checkpoint: Checkpoint, manifest: Manifest | None) -> In
         faults = tuple((fault.id, f"{fault.file}: {fault.evidence}") for fault in found)
     except WeightsmithError as error:
         faults = ((error.reference, str(error)),)
+    quantised = None
+    try:
+        quantised = quantisation_of(checkpoint)
+    except WeightsmithError as error:
+        faults = (*faults, (error.reference, str(error)))
+    weights = quantised.infos(t.info for t in checkpoint.tensors.values()) if quantised else None
     release, why = _release(checkpoint)
     return Inspection(
         source=checkpoint.label,
@@ -165,11 +174,12 @@ def _inspect_checkpoint(checkpoint: Checkpoint, manifest: Manifest | None) -> In
         reason="",
         release=f"{release.name} ({why})" if release else "",
         architecture=_architecture(checkpoint.config) or _by_shapes(checkpoint),
+        quantised=str(quantised or ""),
         tensors=len(checkpoint.tensors),
         parameters=sum(
-            t.info.numel
-            for name, t in checkpoint.tensors.items()
-            if not is_buffer(name, t.info.shape)
+            info.numel
+            for info in weights or (t.info for t in checkpoint.tensors.values())
+            if not is_buffer(info.name, info.shape)
         ),
         nbytes=checkpoint.nbytes,
         dtypes=_held(tensor.info for tensor in checkpoint.tensors.values()),

@@ -3,6 +3,8 @@
 import json
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.content import Content
+from weightsmith.checkpoint.sidecars import CONFIG
 from weightsmith.checkpoint.table import SAFETENSORS
 from weightsmith.engine.derived import Derived
 from weightsmith.formats.safetensors_header import read_header
@@ -29,11 +31,10 @@ def dequantised(checkpoint: Checkpoint, found: Quantised, dtype: str) -> Checkpo
     in, where that lies the other way round.
     """
     infos = [tensor.info for tensor in checkpoint.tensors.values()]
-    contents = {}
-    if "config.json" in checkpoint.sidecars:
-        contents["config.json"] = _plain_config(checkpoint)
-    for name in checkpoint.sidecars:
-        contents.setdefault(name, checkpoint.read_sidecar(name))
+    contents = {name: checkpoint.sidecar(name) for name in checkpoint.sidecars}
+    if CONFIG[0] in contents:
+        mode = contents[CONFIG[0]].mode
+        contents[CONFIG[0]] = Content(_plain_config(checkpoint), mode=mode)
     derived = Derived(
         label=checkpoint.label,
         directory=checkpoint.directory,

@@ -12,11 +12,12 @@ from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.in_place import is_left
 from weightsmith.engine.staging import Staging
-from weightsmith.errors import WeightsmithError
+from weightsmith.errors import QuantisationUnknown, WeightsmithError
 from weightsmith.ops.sidecars import read_for_diagnosis
 from weightsmith.ops.verify.report import Check, Verdict, judged
 from weightsmith.ops.verify.subject import Subject
 from weightsmith.repair.detect import diagnose
+from weightsmith.sources.dequantised import dequantised, quantisation_of
 
 _UNFINISHED: Final = (".incomplete", ".part", ".tmp", ".crdownload", ".aria2")
 """What downloads and writers that were stopped leave behind."""
@@ -43,10 +44,14 @@ def check_structure(subject: Subject) -> list[Check]:
     """Files, kind, names and shapes, tokenizer and config, leftovers."""
     checkpoint = subject.checkpoint
     count = len(checkpoint.files)
-    fine = f"{count} sound header{'s' if count > 1 else ''}, {len(checkpoint.tensors)} tensors"
+    quantisation, checkpoint = _quantisation(checkpoint)
+    fine = (
+        f"{count} sound header{'s' if count > 1 else ''}, {len(subject.checkpoint.tensors)} tensors"
+    )
     return [
         Check("files", "pass", (fine, *checkpoint.notes)),
         _kind(subject),
+        *quantisation,
         _shapes(checkpoint),
         _tokenizer(subject),
         _leftovers(subject),
@@ -63,6 +68,22 @@ def _kind(subject: Subject) -> Check:
     hint = f"check it with its base: weightsmith verify {subject.checkpoint.label} --base BASE"
     fine = "delta and base make a model" if subject.rules else "a model"
     return judged("kind", problems, f"{fine}: {kind.reason}", hint=hint)
+
+
+def _quantisation(checkpoint: Checkpoint) -> tuple[list[Check], Checkpoint]:
+    """Whether every quantised weight has its parts, and the model as floats, for what follows;
+    nothing of one that is not quantised.
+    """
+    try:
+        quantised = quantisation_of(checkpoint)
+    except QuantisationUnknown as unknown:
+        return [Check("quantised", "not checked", (str(unknown),))], checkpoint
+    except WeightsmithError as error:
+        return [Check("quantised", "FAIL", (str(error),), error.hint_text)], checkpoint
+    if quantised is None:
+        return [], checkpoint
+    fine = f"{quantised}: {len(quantised.weights)} weights, each with all its parts"
+    return [Check("quantised", "pass", (fine,))], dequantised(checkpoint, quantised, "BF16")
 
 
 def _shapes(checkpoint: Checkpoint) -> Check:

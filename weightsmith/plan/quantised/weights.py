@@ -58,6 +58,10 @@ class Quantised:
         """Names of the weights."""
         return frozenset(weight.name for weight in self.weights)
 
+    def infos(self, infos: Iterable[TensorInfo]) -> list[TensorInfo]:
+        """What the whole model has as floats, in bfloat16."""
+        return [plan.output for plan in self.plans(infos, "BF16", "")]
+
     def plans(self, infos: Iterable[TensorInfo], dtype: str, role: str) -> list[TensorPlan]:
         """The whole model as floats: every tensor of `infos`, in that order, and in place of a
         weight's first part the weight.
