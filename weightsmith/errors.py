@@ -971,6 +971,13 @@ class ModelNotRunnable(DamagedInput):
     hint = "weightsmith verify {source} (without `smoke`) checks what does not need it"
 
 
+class FactorsNotFinite(DamagedInput):
+    """An adapter that a delta was to be made with holds factors that are no numbers."""
+
+    message = "the adapter {adapter} is damaged: {reason}"
+    hint = "leave it out: a delta is made without it, too"
+
+
 class DeltaInvalid(DamagedInput):
     """Something in an exact delta is damaged: a tensor's payload, a sidecar, or the record."""
 

@@ -98,6 +98,12 @@ from weightsmith.units import format_duration, format_percent, format_size
     help="Larger and slower, but no reader needs the compiled part.",
 )
 @option(
+    "--adapter",
+    group=INPUTS,
+    type=SOURCE,
+    help="The LoRA that was merged into the base, if you still have it.",
+)
+@option(
     "--hub-repo-id",
     group=PUSH,
     metavar="ORG/NAME",
@@ -135,6 +141,7 @@ def command(
     new_rows: NewRows,
     base_id: str,
     portable: bool,
+    adapter: str | None,
     hub_repo_id: str,
     public: bool,
     revision: str,
@@ -165,6 +172,9 @@ def command(
         located(output, base, offline=offline, spool=spool),
         located(output, target, offline=offline, spool=spool),
     )
+    lora = None
+    if adapter is not None:
+        lora = located(output, adapter, kind="adapter", offline=offline, spool=spool)
     job = ops.plan_make_delta(
         base_source,
         target_source,
@@ -172,6 +182,7 @@ def command(
         codec=codec,
         new_rows=new_rows,
         base_id=base_id,
+        adapter=lora,
         all_sidecars=all_sidecars,
         portable=portable,
     )

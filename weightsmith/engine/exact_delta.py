@@ -185,6 +185,7 @@ class _ExactDelta(Making):
             self.buffers,
             advance,
             writer=kernel.find() if plan.delta.coded else None,
+            products=plan.delta.products,
             drop_cache=drop_cache,
         )
         if described is not None:

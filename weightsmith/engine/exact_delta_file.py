@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
@@ -32,14 +32,19 @@ from weightsmith.codecs.exact.codec import (
     table_of,
 )
 from weightsmith.codecs.exact.kernel import Kernel
+from weightsmith.codecs.lora.steps import parse_steps
+from weightsmith.codecs.low_rank.given import given_factors
 from weightsmith.codecs.low_rank.making import Prediction, is_worth_a_look, largest_start
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.spans import Advance, Buffers, span_range
-from weightsmith.errors import VerificationFailed
+from weightsmith.errors import FactorsNotFinite, VerificationFailed
 from weightsmith.formats.safetensors_header import layout
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.exact_record import TargetFile, TargetTensor
 from weightsmith.plan.model import ShardPlan, TensorPlan
+
+if TYPE_CHECKING:
+    from weightsmith.codecs.low_rank.find import Given
 
 METADATA: Final = {"format": "weightsmith-delta"}
 """No loader's; transformers refuses a file that names a format it does not know."""
@@ -97,6 +102,7 @@ def encode_file(
     advance: Advance,
     *,
     writer: Kernel | None,
+    products: Mapping[str, str],
     drop_cache: bool,
 ) -> EncodedFile:
     """Write the delta of one of the target's files, each span read back and decoded.
@@ -106,7 +112,7 @@ def encode_file(
     Memory: a span of base, target and payload a worker, and some ten times a span to make it.
     Raises: VerificationFailed, if a span does not decode to the target's.
     """
-    works = [_Work(plan, inputs, writer) for plan in shard.tensors]
+    works = [_Work(plan, inputs, writer, products) for plan in shard.tensors]
     works.sort(key=lambda work: work.output.name.encode("utf-8"))  # as `layout` orders them
     tail = _Tail(file, _header_nbytes(shard), seen)
 
@@ -198,7 +204,11 @@ class _Work:
     made: TargetTensor
 
     def __init__(
-        self, plan: TensorPlan, inputs: Mapping[str, Checkpoint], writer: Kernel | None
+        self,
+        plan: TensorPlan,
+        inputs: Mapping[str, Checkpoint],
+        writer: Kernel | None,
+        products: Mapping[str, str],
     ) -> None:
         self.output = plan.output
         self.base = base_of(plan)
@@ -212,6 +222,8 @@ class _Work:
         """Whether some of its spans are coded by class."""
         self._writer = writer
         self._looked = threading.Event()
+        self._factors = [each.info for each in plan.inputs if each.role == "adapter"]
+        self._steps = products.get(self.base.name, "") if self.base else ""
         self._base_digests = list(self.digests)
         self._inputs = inputs
 
@@ -232,9 +244,25 @@ class _Work:
             if self.base is not None:
                 sides = (("base", self.base), ("target", self.output))
                 reads = [partial(self._inputs[role].read_into, info.name) for role, info in sides]
-                self.prediction = Prediction.find(self.base, self.output, (reads[0], reads[1]))
+                self.prediction = Prediction.find(
+                    self.base, self.output, (reads[0], reads[1]), self._given()
+                )
         finally:
             self._looked.set()  # also after an error, which stops all
+
+    def _given(self) -> "list[Given]":
+        """The factors of the adapter that was given, where it has some for this tensor.
+
+        Raises: FactorsNotFinite.
+        """
+        if not self._factors:
+            return []
+        adapter = self._inputs["adapter"]
+        blocks = [memoryview(adapter.read_small(info.name)) for info in self._factors]
+        try:
+            return [given_factors(parse_steps(self._steps), self._factors, blocks)]
+        except ValueError as error:
+            raise FactorsNotFinite(adapter=adapter.label, reason=error) from error
 
     @property
     def start_nbytes(self) -> int:

@@ -198,6 +198,10 @@ class DeltaPlan:
     """Of an exact delta whose target has an index: the blake3 of that."""
     coded: bool = False
     """Of an exact delta: whether its spans may be coded by class."""
+    products: Mapping[str, str] = field(default_factory=dict)
+    """Of an exact delta, by name of the base's tensors: what an adapter that was given adds to
+    them, as `codecs.lora.steps` spells it.
+    """
     record: Mapping[str, Any] | None = None
     """Of an additive delta that has been measured: what its manifest will say of it."""
 
@@ -207,7 +211,12 @@ class DeltaPlan:
             return {}
         if self.record is not None:
             return dict(self.record)
-        settings = {"new_rows": self.new_rows, "index": self.index, "coded": self.coded}
+        settings = {
+            "new_rows": self.new_rows,
+            "index": self.index,
+            "coded": self.coded,
+            "products": dict(self.products),
+        }
         given = {key: value for key, value in settings.items() if value}
         return {"form": self.form, "base_id": self.base_id, **given}
 

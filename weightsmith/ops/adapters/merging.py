@@ -7,12 +7,15 @@ from typing import Final
 from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
 from weightsmith.checkpoint.layout import ADAPTER_CONFIG
 from weightsmith.checkpoint.tied import HEADS, tied_copies, ties_head
+from weightsmith.codecs.lora.steps import format_steps
+from weightsmith.codecs.low_rank.given import are_products
 from weightsmith.errors import AdapterDoesNotFit, AdapterEmpty
 from weightsmith.formats.adapter import AdapterConfig, parse_adapter_config
 from weightsmith.formats.adapter_parts import parse_part
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.adapters.doubts import doubts, has_same_head
 from weightsmith.plan.adapters import Adapter, Merging, add, begin
+from weightsmith.plan.model import InputTensor
 
 TRANSPOSED: Final = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 """Model types whose layers store their weight as (in, out).
@@ -70,6 +73,25 @@ def touched(merging: Merging, names: Collection[str]) -> bool:
         for name, chain in merging.chains.items()
         if name in names
     )
+
+
+def factors_of(
+    base: Checkpoint, adapter: Checkpoint
+) -> tuple[dict[str, tuple[InputTensor, ...]], dict[str, str]]:
+    """The factors of what an adapter adds to the base's tensors, and how that is made of them, by
+    the tensors' names; for those alone to which it does nothing but add products.
+
+    Raises: as `merged`.
+    """
+    merging, _ = merged(base, {"adapter": adapter}, [1.0], as_peft=False)
+    # With an embedding's product peft stores the embedding once more, which is the base's.
+    chains = {
+        name: chain
+        for name, chain in merging.chains.items()
+        if are_products(chain.steps, [each.info for each in chain.inputs])
+    }
+    factors = {name: chain.inputs for name, chain in chains.items()}
+    return factors, {name: format_steps(chain.steps) for name, chain in chains.items()}
 
 
 def _changes_vocabulary(lora: Checkpoint) -> bool:
