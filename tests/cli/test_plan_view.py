@@ -44,13 +44,15 @@ def test_a_rule_is_told_with_its_dtype(
 def test_faults_that_stay_are_listed_and_with_v_all_of_them(
     weightsmith: Weightsmith, base: str
 ) -> None:
-    short = weightsmith("convert", base, "out", "-n").err
+    short = weightsmith("convert", base, "out", "-n", "--no-repair").err
     assert "warning: 12 known faults of tokenizer and config files will stay\n" in short
     assert "  and 7 more (-v lists all)\n" in short
-    whole = weightsmith("convert", base, "out", "-n", "-v").err
+    whole = weightsmith("convert", base, "out", "-n", "-v", "--no-repair").err
     assert "more (-v" not in whole
     assert "  tokenizer.json: the file is missing\n" in whole
-    (warning,) = json.loads(weightsmith("convert", base, "out", "-n", "--json").out)["warnings"]
+    (warning,) = json.loads(weightsmith("convert", base, "out", "-n", "--json", "--no-repair").out)[
+        "warnings"
+    ]
     assert warning.count(": ") > 12
 
 
@@ -72,7 +74,7 @@ def test_what_lies_beside_the_weights_is_cut_and_with_v_whole(
 
 
 def test_the_last_line_is_a_command_that_mends_them(weightsmith: Weightsmith, base: str) -> None:
-    said = weightsmith("convert", base, "its copy")
+    said = weightsmith("convert", base, "its copy", "--no-repair")
     word, _, hint = said.err.splitlines()[-1].partition(": weightsmith ")
     assert word == "hint"
     assert weightsmith(*shlex.split(hint)).code == 0

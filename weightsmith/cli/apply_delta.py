@@ -7,7 +7,6 @@ import click
 
 from weightsmith.cli.options import (
     INPUTS,
-    OUTPUT,
     SAFETY,
     SOURCE,
     SPEED,
@@ -86,12 +85,6 @@ from weightsmith.ops.deltas.policy import NewRowsChoice
     help="Insist that the base is a model and the delta a delta, against appearances.",
 )
 @option(
-    "--no-repair",
-    group=OUTPUT,
-    is_flag=True,
-    help="Tokenizer and config files verbatim, even where a release's are known to be broken.",
-)
-@option(
     "--stream",
     group=SPEED,
     is_flag=True,
@@ -111,7 +104,6 @@ def command(
     new_rows: NewRowsChoice,
     whole: tuple[str, ...],
     force_kind: bool,
-    no_repair: bool,
     stream: bool,
     run: Run,
 ) -> int:
@@ -132,7 +124,7 @@ def command(
         new_rows=new_rows,
         whole=whole,
         force_kind=force_kind,
-        repair=not no_repair,
+        repair=run.repair,
         max_shard_nbytes=run.max_shard_nbytes if run.max_shard_given else None,
         all_sidecars=run.all_sidecars,
     )

@@ -140,6 +140,7 @@ def command(
         drop=drop,
         keep=keep,
         max_shard_nbytes=run.max_shard_nbytes,
+        repair=run.repair,
         all_sidecars=run.all_sidecars,
     )
     if check_source:

@@ -118,6 +118,7 @@ def command(
         dtype=dtype,
         dtype_all=dtype_all,
         max_shard_nbytes=run.max_shard_nbytes,
+        repair=run.repair,
         all_sidecars=run.all_sidecars,
     )
     return run.perform(output, job)

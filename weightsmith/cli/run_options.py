@@ -53,6 +53,8 @@ class Run:
     offline: bool
     all_sidecars: bool
     """Take the large ones too."""
+    repair: bool
+    """Mend known faults of tokenizer and config files."""
     started_s: float = field(default_factory=time.monotonic)
     to_fetch: list[Located] = field(default_factory=list)
     """Sources that the run would fetch first, if this were not a dry run."""
@@ -142,6 +144,7 @@ def run_options(function: F) -> F:
         smoke: bool,
         offline: bool,
         all_sidecars: bool,
+        no_repair: bool,
         **others: Any,
     ) -> Any:
         options = Options(
@@ -161,6 +164,7 @@ def run_options(function: F) -> F:
             smoke=smoke,
             offline=offline,
             all_sidecars=all_sidecars,
+            repair=not no_repair,
         )
         return function(*args, run=run, **others)
 
@@ -180,6 +184,12 @@ ALL_SIDECARS: Final = option(
     group=OUTPUT,
     is_flag=True,
     help="Take files beside the weights that are larger than 64 MB too.",
+)
+NO_REPAIR: Final = option(
+    "--no-repair",
+    group=OUTPUT,
+    is_flag=True,
+    help="Tokenizer and config files verbatim, even where they have faults that could be mended.",
 )
 LOW_CPU_MEM: Final = option(
     "--low-cpu-mem",
@@ -214,6 +224,7 @@ _OPTIONS: Final = (
         help="Largest output file.",
     ),
     ALL_SIDECARS,
+    NO_REPAIR,
     LOW_CPU_MEM,
     WORKERS,
     option(

@@ -132,7 +132,7 @@ def plan_apply_delta(
     sidecars = choose_sidecars(
         {"delta": inputs["delta"], "base": inputs["base"]},
         outputs,
-        repair=repair and decision.recognition.rules is not None,
+        repair=repair,
         all_sidecars=all_sidecars,
     )
     plan = Plan(

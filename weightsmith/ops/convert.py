@@ -41,6 +41,7 @@ def plan_convert(
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    repair: bool = True,
     all_sidecars: bool = False,
     offline: bool = False,
     progress: Progress = SILENCE,
@@ -50,7 +51,8 @@ def plan_convert(
     `weights` chooses among those that DeepSpeed's states hold. `drop` and `keep` are patterns of
     names that are left out, or alone taken; `rename` is ``OLD=NEW``, as `Selection` has it, for the
     names as they were. `fill_from` is a model whose tensors stand in for those that the source does
-    not have, `sidecars_from` one whose config and tokenizer are taken.
+    not have, `sidecars_from` one whose config and tokenizer are taken. With `repair`, known faults
+    of tokenizer and config files are mended.
     Dtypes: floats of 16 bits and more take `dtype`, each value rounded once; integers, booleans
     and floats of 8 bits stay what they are, and so does what a quantiser keeps beside them. What
     the architecture keeps in float32 on purpose is cast with `dtype_all` only.
@@ -80,7 +82,7 @@ def plan_convert(
     casting = plan_casting(config, infos, wanted, everything=dtype_all)
     plans = [_tensor_plan(each, casting) for each in written]
     outputs = [each.output for each in plans]
-    sidecars = found.sidecars(outputs, all_sidecars=all_sidecars)
+    sidecars = found.sidecars(outputs, repair=repair, all_sidecars=all_sidecars)
     plan = Plan(
         verb="convert",
         inputs=input_plans(inputs),
@@ -113,6 +115,7 @@ def convert(
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    repair: bool = True,
     all_sidecars: bool = False,
     offline: bool = False,
     options: Options | None = None,
@@ -137,6 +140,7 @@ def convert(
         drop=drop,
         keep=keep,
         max_shard_nbytes=max_shard_nbytes,
+        repair=repair,
         all_sidecars=all_sidecars,
         offline=offline,
         progress=progress,

@@ -64,15 +64,16 @@ class ConvertInputs:
             found += [InputTensor(FILL, info) for info in filled]
         return found
 
-    def sidecars(self, outputs: list[TensorInfo], *, all_sidecars: bool) -> Sidecars:
-        """The files to publish beside the weights.
+    def sidecars(self, outputs: list[TensorInfo], *, repair: bool, all_sidecars: bool) -> Sidecars:
+        """The files to publish beside the weights, with `repair` mended.
 
         Raises: JsonInvalid, SidecarEscapes, LfsPointer.
         """
         if SIDECARS not in self.roles:
-            return choose_sidecars(self.roles, outputs, repair=False, all_sidecars=all_sidecars)
+            return choose_sidecars(self.roles, outputs, repair=repair, all_sidecars=all_sidecars)
         names = [name for name in self.roles[SIDECARS].sidecars if name != CARD]
-        return publish_sidecars(self.roles, dict.fromkeys(names, SIDECARS), outputs)
+        origins = dict.fromkeys(names, SIDECARS)
+        return publish_sidecars(self.roles, origins, outputs, repair=repair)
 
 
 def open_inputs(

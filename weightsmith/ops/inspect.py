@@ -157,7 +157,8 @@ def _inspect_checkpoint(checkpoint: Checkpoint, manifest: Manifest | None) -> In
     notes = list(checkpoint.notes)
     try:
         files = read_for_diagnosis(checkpoint)
-        found = diagnose(files, embedding_rows=checkpoint.embedding_rows).faults
+        rows, names = checkpoint.embedding_rows, checkpoint.sidecars
+        found = diagnose(files, embedding_rows=rows, names=names).faults
         faults = tuple((fault.id, f"{fault.file}: {fault.evidence}") for fault in found)
     except WeightsmithError as error:
         faults = ((error.reference, str(error)),)

@@ -44,6 +44,7 @@ def plan_merge_lora(
     dtype: MergedDType = "base",
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    repair: bool = True,
     all_sidecars: bool = False,
     offline: bool = False,
     progress: Progress = SILENCE,
@@ -52,7 +53,8 @@ def plan_merge_lora(
 
     Adapters are applied in the order given, each to the result of the one before; with `weights`,
     one for each, or a `scale` for all of them, what they add is multiplied and summed in float32,
-    and rounded once. `labels` name those of a classifier that an adapter brings.
+    and rounded once. `labels` name those of a classifier that an adapter brings. With `repair`,
+    known faults of tokenizer and config files are mended.
     Dtypes: ``once`` computes in float32 and rounds at the end; ``peft`` gives the bits of loading
     the base in the result's dtype and calling ``merge_and_unload`` for one adapter after another.
     A named `dtype` leaves a quantiser's statistics as they are, and but for `dtype_all` what the
@@ -100,7 +102,9 @@ def plan_merge_lora(
         notes.append(which)
     elif labels:
         raise LabelsUnused(labels=", ".join(labels))
-    sidecars = merged_sidecars(ground, adapters, outputs, settings, all_sidecars=all_sidecars)
+    sidecars = merged_sidecars(
+        ground, adapters, outputs, settings, repair=repair, all_sidecars=all_sidecars
+    )
     plan = Plan(
         verb="merge-lora",
         inputs=input_plans(inputs),
@@ -108,6 +112,7 @@ def plan_merge_lora(
         sidecars=sidecars.plans,
         dropped=merging.dropped,
         notes=(*how, *notes, *casting.notes, *sidecars.notes),
+        repairs=sidecars.repairs,
     )
     return Job(plan, Bindings(inputs, sidecars.contents, path), faults=sidecars.faults)
 
@@ -124,6 +129,7 @@ def merge_lora(
     dtype: MergedDType = "base",
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    repair: bool = True,
     all_sidecars: bool = False,
     offline: bool = False,
     options: Options | None = None,
@@ -146,6 +152,7 @@ def merge_lora(
         dtype=dtype,
         dtype_all=dtype_all,
         max_shard_nbytes=max_shard_nbytes,
+        repair=repair,
         all_sidecars=all_sidecars,
         offline=offline,
         progress=progress,

@@ -85,13 +85,14 @@ def merged_sidecars(
     outputs: Sequence[TensorInfo],
     settings: Mapping[str, object],
     *,
+    repair: bool = False,
     all_sidecars: bool = False,
 ) -> Sidecars:
     """The base's files; of the last adapter that brings a vocabulary, its whole tokenizer instead,
     with the base's chat template where it brings none.
 
     The config is made to say how many tokens there are, where adapters changed that, and what
-    `settings` are.
+    `settings` are. With `repair`, known faults are mended, as `choose_sidecars` does.
     Raises: as `choose_sidecars`.
     """
     origins = dict.fromkeys(_offered(base, all_sidecars=all_sidecars), "base")
@@ -112,7 +113,7 @@ def merged_sidecars(
     if rows is not None and rows != base.embedding_rows:
         true["vocab_size"] = rows
     sources = {"base": base, **loras}
-    published = publish_sidecars(sources, origins, outputs, settings=true, made=made)
+    published = publish_sidecars(sources, origins, outputs, settings=true, made=made, repair=repair)
     return replace(published, notes=tuple(notes))
 
 
@@ -147,7 +148,7 @@ def publish_sidecars(
             changes[CONFIG[0]] = [f"{' and '.join(keys)} made to say what the files hold"]
     vocabularies = {name: b"" for name in contents if matches(name, VOCABULARY)}
     files = {**vocabularies, **read, **new}
-    mended, deleted, repairs, faults = _mended(files, outputs, repair=repair)
+    mended, deleted, repairs, faults = _mended(files, outputs, list(contents), repair=repair)
     for name, raw in mended.items():
         changes.setdefault(name, []).append("repaired" if name in contents else "made")
         new[name] = raw
@@ -259,11 +260,11 @@ def _common_mode(modes: Sequence[int]) -> int:
 
 
 def _mended(
-    files: dict[str, bytes], outputs: Sequence[TensorInfo], *, repair: bool
+    files: dict[str, bytes], outputs: Sequence[TensorInfo], names: Sequence[str], *, repair: bool
 ) -> tuple[dict[str, bytes], tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """New content by name, what goes, the ids of what is repaired, and the faults that stay."""
     try:
-        diagnosis = diagnose(files, embedding_rows=embedding_rows(outputs))
+        diagnosis = diagnose(files, embedding_rows=embedding_rows(outputs), names=names)
         mended = mend(diagnosis) if repair and diagnosis.faults else None
     except WeightsmithError as error:
         # Weights can be right beside sidecars that cannot be repaired; the user is told.

@@ -12,6 +12,7 @@ from tests.support import tiny
 from tests.support.folders import assert_same_bits, load, state, write_model
 from weightsmith.errors import DtypeNotStorable, EncodedRelease, NoWeights, TargetIsInput
 from weightsmith.ops.convert import convert, plan_convert
+from weightsmith.ops.fix_tokenizer import check_tokenizer
 
 MIXED = {
     "half": torch.arange(12, dtype=torch.float16).reshape(3, 4) / 7,
@@ -76,14 +77,23 @@ def test_files_that_hold_whole_storages_for_small_views_come_out_small(tmp_path:
     assert_same_bits(load(tmp_path / "out"), views)
 
 
-def test_a_folder_broken_the_decapoda_way_keeps_its_files_and_is_told_its_faults(
+def test_a_folder_broken_the_decapoda_way_is_mended(vectors: Path, tmp_path: Path) -> None:
+    source = vectors / "vicuna_v1_1" / "base"
+    job = plan_convert(source, tmp_path / "out")
+    assert "tokenizer-class-misspelt" in job.plan.repairs
+    assert job.faults == ()
+    convert(source, tmp_path / "out")
+    assert check_tokenizer(tmp_path / "out").faults == ()
+
+
+def test_without_repair_it_keeps_its_files_and_is_told_its_faults(
     vectors: Path, tmp_path: Path
 ) -> None:
     source = vectors / "vicuna_v1_1" / "base"
-    job = plan_convert(source, tmp_path / "out")
+    job = plan_convert(source, tmp_path / "out", repair=False)
     assert any("LLaMATokenizer" in fault for fault in job.faults)
     assert job.plan.dropped
-    convert(source, tmp_path / "out")
+    convert(source, tmp_path / "out", repair=False)
     for name in ("tokenizer_config.json", "tokenizer.model", "config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
 

@@ -191,11 +191,19 @@ def test_a_tokenizer_without_a_chat_template_leaves_the_bases(
         assert (tmp_path / "out" / where).read_text() == template
     # With a template of its own the adapter's tokenizer is whole.
     (adapter / "chat_template.jinja").write_text("the adapter's")
-    merge_lora(base, [adapter], tmp_path / "own")
+    merge_lora(base, [adapter], tmp_path / "own", repair=False)
     assert (tmp_path / "own" / "chat_template.jinja").read_text() == "the adapter's"
     assert "chat_template" not in json.loads(
         (tmp_path / "own" / "tokenizer_config.json").read_text()
     )
+
+
+def test_known_faults_of_its_files_are_mended(tmp_path: Path, base: Path, adapter: Path) -> None:
+    write_tokenizer(base, "base")
+    (base / "chat_template.jinja").write_text("{{ messages }}")
+    job = plan_merge_lora(base, [adapter], tmp_path / "out")
+    assert "template-only-in-file" in job.plan.repairs
+    assert plan_merge_lora(base, [adapter], tmp_path / "out", repair=False).plan.repairs == ()
 
 
 def test_all_else_is_the_bases_and_nothing_the_adapters(

@@ -240,6 +240,7 @@ def _faults(decoded: Derived) -> tuple[str, ...]:
         if name in decoded.tensors and decoded.tensors[name].info.nbytes <= _SMALL_NBYTES
     }
     try:
-        return tuple(f"{fault.file}: {fault.evidence}" for fault in diagnose(files).faults)
+        found = diagnose(files, names=decoded.tensors)
+        return tuple(f"{fault.file}: {fault.evidence}" for fault in found.faults)
     except WeightsmithError as error:
         return (str(error),)

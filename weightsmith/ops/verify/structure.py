@@ -130,7 +130,8 @@ def _tokenizer(subject: Subject) -> Check:
     checkpoint = subject.checkpoint
     try:
         files = read_for_diagnosis(checkpoint)
-        found = diagnose(files, embedding_rows=checkpoint.embedding_rows)
+        rows, names = checkpoint.embedding_rows, checkpoint.sidecars
+        found = diagnose(files, embedding_rows=rows, names=names)
     except WeightsmithError as error:
         return Check("tokenizer", "FAIL", (str(error),), error.hint_text)
     if not found.faults and found.unchecked:
