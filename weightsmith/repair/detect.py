@@ -27,7 +27,7 @@ from weightsmith.repair.folder import (
     read_folder,
 )
 from weightsmith.repair.llama import difference_from_llama
-from weightsmith.repair.proof import Proof, prove_tokenizer_json
+from weightsmith.repair.proof import Proof, is_installed, prove_tokenizer_json
 
 Look = Callable[[Folder, KnownRepair], Iterator[Fault]]
 
@@ -236,7 +236,13 @@ def _edits(faults: Iterable[Fault]) -> Iterator[Edit]:
 
 def _unchecked(folder: Folder) -> Iterator[str]:
     """Why nobody looked at the tokenizer, where nobody did."""
-    if folder.llama or folder.model_error:
+    if folder.model_error:
+        return
+    if folder.llama:
+        lacking = [name for name in ("sentencepiece", "tokenizers") if not is_installed(name)]
+        if lacking and TOKENIZER_JSON in folder.files:
+            needed = " and ".join(lacking)
+            yield f"{TOKENIZER_JSON} is not held against {MODEL}: that needs {needed}"
         return
     if folder.model and folder.says_llama:
         difference = difference_from_llama(folder.model)

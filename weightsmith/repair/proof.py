@@ -1,17 +1,20 @@
 """Proof that a tokenizer cuts text as sentencepiece does: equal ids for a fixed set of probes."""
 
+import importlib.util
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from weightsmith.errors import TokenizerInvalid, TokenizerUnproved
+from weightsmith.errors import PackageMissing, TokenizerInvalid, TokenizerUnproved
 from weightsmith.formats.sentencepiece_model import SPACE
 from weightsmith.repair.folder import MODEL, TOKENIZER_JSON, AddedToken, Folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+_WISH: Final = "the proof of a repaired tokenizer"
 
 PLAIN: Final = (
     "",
@@ -90,10 +93,12 @@ class Truth:
     def __init__(self, folder: Folder) -> None:
         """Of a folder whose sentencepiece model is the truth about it.
 
-        Raises: TokenizerInvalid, if sentencepiece itself refuses the model.
+        Raises: TokenizerInvalid, if sentencepiece itself refuses the model; PackageMissing.
         """
-        from sentencepiece import SentencePieceProcessor
-
+        try:
+            from sentencepiece import SentencePieceProcessor
+        except ImportError as error:
+            raise PackageMissing(wish=_WISH, package="sentencepiece") from error
         try:
             self._processor: Any = SentencePieceProcessor(model_proto=folder.files[MODEL])
         except RuntimeError as error:
@@ -133,6 +138,14 @@ class Truth:
             for text in (f"{token}USER: hi", f"a {token} b {token}{token}\nc", f"{token}  x")
         )
         return [*self.everyday, *SPACED, *after]
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package is there, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # somebody keeps it from being imported
+        return False
 
 
 def prove_tokenizer_json(folder: Folder) -> Proof:
@@ -237,8 +250,10 @@ def _told_by(answers: Answers) -> list[tuple[list[int], str]]:
 
 
 def _load(folder: Folder) -> "Tokenizer":
-    from tokenizers import Tokenizer
-
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise PackageMissing(wish=_WISH, package="tokenizers") from error
     try:
         return Tokenizer.from_str(folder.files[TOKENIZER_JSON].decode())
     except Exception as error:  # tokenizers raises nothing narrower

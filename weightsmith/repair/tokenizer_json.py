@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from weightsmith.catalogue.repairs import KnownRepair
+from weightsmith.errors import PackageMissing
 from weightsmith.formats.sentencepiece_model import SPACE, PieceType, SentencePieceModel
 from weightsmith.repair.faults import Edit, Fault
 from weightsmith.repair.folder import (
@@ -28,7 +29,10 @@ from weightsmith.repair.tokens import added_entry
 def stale_json(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """A ``tokenizer.json`` that gives other ids than sentencepiece does."""
     if folder.llama and TOKENIZER_JSON in folder.files:
-        where = disagreement(_with_its_bos(folder))
+        try:
+            where = disagreement(_with_its_bos(folder))
+        except PackageMissing:
+            return  # and the diagnosis says that nobody looked
         if where:
             edits = tuple(plain_settings(folder))
             yield Fault(known.id, TOKENIZER_JSON, where, edits, rebuild=True)
