@@ -1274,6 +1274,13 @@ class StagingBusy(InTheWay):
     hint = "wait for it, or choose another name for the output"
 
 
+class SystemRefuses(InTheWay):
+    """The operating system refuses something that the run needs, most often to write somewhere."""
+
+    message = "the system refuses {what}: {reason}"
+    hint = "check permissions and settings of that place, or name another one"
+
+
 class TargetUnwritable(InTheWay):
     """The directory that should hold the target cannot be written to, or the medium fails."""
 
@@ -1363,3 +1370,13 @@ class Interrupted(WeightsmithError):
     exit_code = 130
     message = "interrupted"
     hint = "to go on, run the same command again"
+
+
+class HungUp(WeightsmithError):
+    """The terminal or the connection that the run belonged to has gone (SIGHUP). Inputs are
+    untouched, finished work is kept.
+    """
+
+    exit_code = 129
+    message = "hung up"
+    hint = "to go on, run the same command again; with nohup in front it outlives its terminal"

@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that ``weightsmith --help`` answers at once; 
 is imported when that command is run.
 """
 
+import errno
 import importlib
 import itertools
 import os
@@ -20,10 +21,13 @@ from weightsmith.cli.options import Context, dashed, write_examples
 from weightsmith.cli.output import Output, command_line
 from weightsmith.cli.usage import usage_error
 from weightsmith.errors import (
+    DiskFull,
+    HungUp,
     InternalError,
     Interrupted,
     MemoryRanOut,
     PackageMissing,
+    SystemRefuses,
     WeightsmithError,
 )
 from weightsmith.version import __version__
@@ -211,11 +215,12 @@ def run(args: Sequence[str]) -> int:
             return _fail(output, usage_error(error, args))
         except WeightsmithError as error:
             return _fail(output, error)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             again = command_line(["weightsmith", *args])
             kept = _kept(output)
             way = "to go on" if kept else "to start over"
-            return _fail(output, Interrupted(context=kept, hint=f"{way}: {again}"))
+            kind = HungUp if isinstance(stopped, HangUp) else Interrupted
+            return _fail(output, kind(context=kept, hint=f"{way}: {again}"))
         except ImportError as error:
             if (missing := package_missing(error)) is None:
                 return _fail(output, _internal_error(error))
@@ -223,6 +228,8 @@ def run(args: Sequence[str]) -> int:
         except MemoryError as error:
             reason = str(error) or "an allocation failed"
             return _fail(output, MemoryRanOut(reason=reason, context=_kept(output)))
+        except OSError as error:
+            return _fail(output, _system_fault(error, output))
         except Exception as error:  # noqa: BLE001  the one place that may
             return _fail(output, _internal_error(error))
     except BrokenPipeError:
@@ -246,6 +253,19 @@ def package_missing(error: ImportError) -> PackageMissing | None:
     return PackageMissing(wish=_PACKAGES[package], package=package)
 
 
+def _system_fault(error: OSError, output: Output) -> WeightsmithError:
+    """What the system says where nothing nearer to it could tell what for."""
+    what = error.filename if error.filename is not None else "what was being written"
+    match error.errno:
+        case None:
+            return _internal_error(error)  # of a library's making
+        case errno.ENOMEM:
+            return MemoryRanOut(reason=error.strerror, context=_kept(output))
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return DiskFull(file=what, reason=error.strerror, context=_kept(output))
+    return SystemRefuses(what=what, reason=error.strerror, context=_kept(output))
+
+
 def _kept(output: Output) -> list[str]:
     """What a run that ends in the middle of its work leaves for the next."""
     return [*filter(None, [output.kept()])]
@@ -256,7 +276,12 @@ def _fail(output: Output, error: WeightsmithError) -> int:
         traceback.print_exception(error.__cause__)
     elif os.environ.get("WEIGHTSMITH_DEBUG"):
         traceback.print_exception(error)
-    output.error(error)
+    try:
+        output.error(error)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass  # a terminal that has gone, or a full disk: there is nobody left to tell
     return error.exit_code
 
 
@@ -272,14 +297,43 @@ def _internal_error(error: Exception) -> InternalError:
     return fault
 
 
+class HangUp(KeyboardInterrupt):
+    """The terminal has gone; what is at work ends as at an interrupt."""
+
+
+def _hang_up(*_: object) -> NoReturn:
+    raise HangUp
+
+
+def open_streams() -> None:
+    """Let standard streams that are closed (``<&-``, ``>&-``) be the null device.
+
+    Else the next file that is opened would get the number of one, and what a library prints would
+    land in a model.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
 def main() -> NoReturn:
     """Run this process's command line and end the process."""
+    open_streams()
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _hang_up)  # unless nohup has it ignored
     # What stops a job politely (a scheduler, a shutdown) is an interrupt like any other.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # The hub library would else tell the hub about this machine; it reads this when imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     code = _flushed(run(sys.argv[1:]))
-    if "torch" in sys.modules or code == EXIT_INTERRUPTED:
+    if "torch" in sys.modules or code in {EXIT_INTERRUPTED, HungUp.exit_code}:
         # Taking torch down costs a third of a second, and an interrupted run would wait for its
         # threads. All output is flushed and every file synced where it was written.
         os._exit(code)
@@ -291,7 +345,8 @@ def _flushed(code: int) -> int:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            code = EXIT_BROKEN_PIPE
+            broken = isinstance(error, BrokenPipeError)
+            code = EXIT_BROKEN_PIPE if broken else code or DiskFull.exit_code
     return code

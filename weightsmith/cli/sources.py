@@ -1,11 +1,11 @@
 """Reach a SOURCE for a command, telling the person what is found and fetched on the way."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import click
 
+from weightsmith import fs
 from weightsmith.cli.output import Output
 from weightsmith.sources.locate import Wanted, locate
 
@@ -33,4 +33,4 @@ def located(
 def passing_directory() -> Path:
     """A directory that is gone when the command ends."""
     context = click.get_current_context()
-    return Path(context.with_resource(tempfile.TemporaryDirectory(prefix="weightsmith-")))
+    return context.with_resource(fs.scratch_directory())

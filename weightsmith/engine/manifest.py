@@ -3,7 +3,7 @@ byte.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -105,6 +105,51 @@ def read_manifest(directory: Path) -> Manifest | None:
     return parse_manifest(raw, path)
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _are_facts(value: object) -> bool:
+    """Whether it is a map of names to sizes and digests."""
+    return _is_map(
+        value,
+        lambda entry: (
+            isinstance(entry, dict)
+            and all(_is_size(v) if key == "size" else _is_text(v) for key, v in entry.items())
+        ),
+    )
+
+
+def _are_inputs(value: object) -> bool:
+    def is_file(entry: object) -> bool:
+        return _are_facts({"": entry})
+
+    return _is_map(value, lambda files: isinstance(files, list) and all(map(is_file, files)))
+
+
+def _is_map(value: object, is_right: Callable[[object], bool]) -> bool:
+    return isinstance(value, dict) and all(is_right(each) for each in value.values())
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+_FORMS: Final[Mapping[str, Callable[[object], bool]]] = {
+    **dict.fromkeys(("verb", "plan", "fingerprint", "made_by", "release"), _is_text),
+    **dict.fromkeys(("files", "sidecars"), _are_facts),
+    **dict.fromkeys(("tensors", "origins"), lambda value: _is_map(value, _is_text)),
+    **dict.fromkeys(("dropped", "repairs"), _are_names),
+    "inputs": _are_inputs,
+    "delta": lambda value: isinstance(value, dict | None),
+}
+"""What each part of a manifest must be, whoever wrote it."""
+
+
 def parse_manifest(raw: bytes, path: Path) -> Manifest:
     """The manifest of these bytes; `path` is for messages.
 
@@ -113,8 +158,9 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
     document = parse_json(raw, path)
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise JsonInvalid(file=path, reason=f"its schema is not {SCHEMA}")
-    if not isinstance(document.get("delta"), dict | None):
-        raise JsonInvalid(file=path, reason="not a manifest: its record of a delta is no map")
+    for key, is_right in _FORMS.items():
+        if key in document and not is_right(document[key]):
+            raise JsonInvalid(file=path, reason=f"not a manifest: its {key} has another form")
     try:
         fields = dict(document)
         fields["files"] = {name: File(**each) for name, each in fields["files"].items()}

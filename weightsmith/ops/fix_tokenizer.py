@@ -173,7 +173,7 @@ def carry_out(
     hint = _COPY_HINT if local_copy is None else _OTHER_COPY_HINT
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with workshop(place, name) as work:
+        with fs.translated_write_errors(place), workshop(place, name) as work:
             proof = _proved_by_transformers(plan, work) if _rereads(plan) else None
             proofs = (*proofs, proof) if proof else proofs
             if local_copy is not None:

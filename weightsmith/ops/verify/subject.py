@@ -1,7 +1,6 @@
 """Open what is to be verified, with all that is known of it."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from weightsmith.sources.recognise import (
     require_model,
 )
 
-_NOWHERE: Final = Path(tempfile.gettempdir(), "weightsmith-nowhere")
+_NOWHERE: Final = Path(os.sep, "weightsmith-nowhere")
 """A plan names its target; nothing is ever made there."""
 
 
