@@ -1,4 +1,4 @@
-"""What surrounds a run may be closed, full, forbidden or gone: it has an exit code, no traceback."""
+"""What surrounds a run may be closed, full, forbidden or gone: it ends with a known exit code."""
 
 import json
 import os

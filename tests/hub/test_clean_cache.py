@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,136 @@ class TestWithoutASelector:
         assert plan_clean_cache(cache=tmp_path / "nowhere").rows == ()
         assert carry_out(plan_clean_cache(cache=tmp_path / "nowhere")).freed_nbytes == 0
 
-    def test_what_the_library_cannot_read_is_said_and_left_alone(self, tmp_path: Path) -> None:
+    def test_what_is_no_repository_is_said_and_left_alone(self, tmp_path: Path) -> None:
         maker = Maker(tmp_path / "hub")
-        maker.revision("org/broken", {"model.safetensors": maker.raw(500)})
-        (orphan,) = (maker.root / "models--org--broken" / "blobs").iterdir()
-        orphan.rename(orphan.with_name("elsewhere"))
+        maker.revision("org/model", {"model.safetensors": maker.raw(500)})
+        (maker.root / "notes").mkdir()
         plan = maker.plan()
         assert removed(plan) == []
-        assert "broken" in plan.cache.unreadable[0]
+        assert "notes" in plan.cache.unreadable[0]
+
+
+def lose_a_blob(repo: Path) -> None:
+    next((repo / "blobs").iterdir()).unlink()
+
+
+def name_no_revision(repo: Path) -> None:
+    (repo / "refs" / "main").write_text("0" * 40)
+
+
+def put_a_file_among_snapshots(repo: Path) -> None:
+    (repo / "snapshots" / "x").touch()
+
+
+def put_a_file_for_the_names(repo: Path) -> None:
+    shutil.rmtree(repo / "refs")
+    (repo / "refs").touch()
+
+
+def lose_snapshots(repo: Path) -> None:
+    shutil.rmtree(repo / "snapshots")
+
+
+def lose_what_is_in_snapshots(repo: Path) -> None:
+    for each in (repo / "snapshots").iterdir():
+        shutil.rmtree(each)
+
+
+def lose_snapshots_and_names(repo: Path) -> None:
+    for name in ("snapshots", "refs"):
+        shutil.rmtree(repo / name)
+
+
+BREAKS = (lose_a_blob, name_no_revision, put_a_file_among_snapshots, put_a_file_for_the_names)
+LEAVES = (lose_snapshots, lose_what_is_in_snapshots, lose_snapshots_and_names)
+
+
+class TestBroken:
+    """Repositories that the library's own scan gives up on."""
+
+    @pytest.fixture
+    def maker(self, tmp_path: Path) -> Maker:
+        """One that does not mind what it finds at the end."""
+        (tmp_path / "hub").mkdir()
+        return Maker(tmp_path / "hub")
+
+    @pytest.fixture
+    def repo(self, maker: Maker) -> Path:
+        maker.revision("org/sound", {"model.safetensors": maker.raw(300)}, ref="main")
+        files = {"model.safetensors": maker.raw(500), "config.json": b"{}"}
+        maker.revision("org/broken", files, ref="main")
+        return maker.root / "models--org--broken"
+
+    @pytest.mark.parametrize("how", BREAKS)
+    def test_one_goes_when_it_is_named_and_not_by_itself(
+        self, maker: Maker, repo: Path, how: Callable[[Path], None]
+    ) -> None:
+        how(repo)
+        plan = maker.plan()
+        assert removed(plan) == []
+        assert plan.cache.unreadable == ()
+        (row,) = [row for row in plan.rows if row.kind == "broken"]
+        assert (row.id, row.repo) == ("org/broken:broken", "org/broken")
+        assert row.reason == "the hub library cannot read it; name it, and it goes"
+        done = carry_out(maker.plan("org/broken"))
+        assert not repo.exists()
+        assert done.freed_nbytes == row.nbytes >= 2
+        assert [r.repo_id for r in done.plan.cache.revisions] == ["org/sound"]
+        assert scan_cache_dir(maker.root).warnings == []
+
+    @pytest.mark.parametrize("what", LEAVES)
+    def test_what_a_stopped_deletion_left_goes_by_itself(
+        self, maker: Maker, repo: Path, what: Callable[[Path], None]
+    ) -> None:
+        what(repo)
+        plan = maker.plan()
+        (row,) = plan.removed
+        assert (row.kind, row.repo, row.nbytes) == ("unreferenced", "org/broken", row.nbytes)
+        assert row.nbytes >= 502
+        assert carry_out(plan).freed_nbytes == row.nbytes
+        assert not repo.exists()
+
+    def test_one_that_somebody_is_just_writing_to_stays(self, maker: Maker, repo: Path) -> None:
+        shutil.rmtree(repo / "snapshots")
+        (repo / "blobs" / "x.incomplete").write_bytes(b"just now")
+        (row,) = [row for row in maker.plan("org/broken").rows if row.repo == "org/broken"]
+        assert (row.remove, row.reason) == (False, "kept: being downloaded")
+
+    def test_a_deletion_that_was_killed_at_any_call_can_be_finished(
+        self, maker: Maker, repo: Path
+    ) -> None:
+        """The library deletes; it may be stopped before each file and folder that it deletes."""
+        home = maker.root.rename(maker.root.with_name("before"))
+        for step in range(1, 30):
+            shutil.rmtree(maker.root, ignore_errors=True)
+            shutil.copytree(home, maker.root, symlinks=True)
+            pid = os.fork()
+            if pid == 0:
+                die_at_deletion(step)
+                carry_out(plan_clean_cache("org/broken", cache=maker.root))
+                os._exit(0)
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if repo.exists():
+                carry_out(maker.plan("org/broken"))
+            assert not repo.exists(), step
+            assert (maker.root / "models--org--sound").exists()
+            if status == 0:
+                break
+        assert 3 < step < 29
+
+
+def die_at_deletion(number: int) -> None:
+    """End this process when so many files and folders were deleted."""
+    left = iter(range(number - 1, -1, -1))
+    for name in ("unlink", "remove", "rmdir"):
+        delete = getattr(os, name)
+
+        def count(*args: Any, delete: Any = delete, **options: Any) -> None:
+            if next(left) == 0:
+                os._exit(9)
+            delete(*args, **options)
+
+        setattr(os, name, count)
 
 
 class TestSelectors:

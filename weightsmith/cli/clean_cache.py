@@ -33,6 +33,7 @@ KIND_NAMES: Final = {
     "duplicates": ".bin twins",
     "incomplete": "incomplete",
     "unreferenced": "unreferenced",
+    "broken": "broken",
 }
 
 

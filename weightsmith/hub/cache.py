@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import stat
 import time
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
@@ -16,6 +17,8 @@ from weightsmith.hub.voice import library_heard, unheard
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo, DeleteCacheStrategy, HFCacheInfo
 
+_KINDS: Final = {"models": "model", "datasets": "dataset", "spaces": "space", "kernels": "kernel"}
+"""How the directory of a repository begins, and what that is."""
 JUST_NOW_S: Final = 300.0
 """A blob without a link may be that of a download that is about to make the link."""
 
@@ -68,9 +71,11 @@ class CachedRevision:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A file that no revision has a use for."""
+    """A file that no revision has a use for, or the directory of a repository that the hub library
+    cannot read.
+    """
 
-    kind: Literal["incomplete", "unreferenced"]
+    kind: Literal["incomplete", "unreferenced", "broken"]
     path: Path
     bytes_at: Path
     nbytes: int
@@ -90,7 +95,7 @@ class Cache:
     revisions: tuple[CachedRevision, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
     unreadable: tuple[str, ...] = ()
-    """Directories that the hub library cannot make sense of, and why; they are left alone."""
+    """What else the hub library cannot make sense of, and why; it is left alone."""
 
     @property
     def nbytes(self) -> int:
@@ -118,11 +123,18 @@ def scan(root: Path) -> Cache:
         return Cache(root)
     info = scan_cache_dir(root)
     revisions = [revision for repo in info.repos for revision in _revisions(repo)]
+    broken = [*_broken(root, info)]
+    others = (
+        str(warning)
+        for warning in info.warnings
+        if not any(f"{each.path}" in str(warning) for each in broken)
+    )
+    leftovers = [*_leftovers(root, info), *broken]
     return Cache(
         root=root,
         revisions=tuple(sorted(revisions, key=lambda r: (r.repo_type, r.repo_id, r.commit))),
-        leftovers=tuple(sorted(_leftovers(root, info), key=lambda leftover: leftover.path)),
-        unreadable=tuple(sorted(str(warning) for warning in info.warnings)),
+        leftovers=tuple(sorted(leftovers, key=lambda leftover: leftover.path)),
+        unreadable=tuple(sorted(others)),
     )
 
 
@@ -186,7 +198,8 @@ def _delete_files(root: Path, links: AbstractSet[Path], leftovers: AbstractSet[L
     blobs = {file.blob for file in files if file.link in links} - linked - present
     stale = {leftover.path for leftover in cache.leftovers if not leftover.busy}
     in_repos = {leftover.path for leftover in leftovers if leftover.repo_id} & stale
-    delete_files(root, links=present, blobs=blobs | in_repos)
+    repos = {path for path in in_repos if path.is_dir()}
+    delete_files(root, links=present, blobs=blobs | (in_repos - repos), repos=repos)
     in_store = {leftover.path for leftover in leftovers if not leftover.repo_id} & stale
     store = _shared_store()
     for path in in_store:
@@ -250,6 +263,39 @@ def _leftovers(root: Path, info: "HFCacheInfo") -> Iterator[Leftover]:
         for path, nbytes in store.unreferenced_shared_blobs(root).items():
             if state := fs.file_state(path):
                 yield Leftover("unreferenced", path, path, nbytes, state.st_mtime)
+
+
+def _broken(root: Path, info: "HFCacheInfo") -> Iterator[Leftover]:
+    """Repositories that the library's scan gives up on, each as a whole.
+
+    One without any snapshot is what a deletion leaves that was stopped after it had begun: no
+    revision points at its blobs, and none can.
+    """
+    known = {repo.repo_path.name for repo in info.repos}
+    for path in sorted(root.iterdir()):
+        kind, _, name = path.name.partition("--")
+        if kind not in _KINDS or not name or path.name in known:
+            continue
+        if path.is_symlink() or not path.is_dir():
+            continue
+        states = {each: each.lstat() for each in path.rglob("*")}
+        files = {(s.st_dev, s.st_ino): s for s in states.values() if stat.S_ISREG(s.st_mode)}
+        blobs = (s.st_mtime for each, s in states.items() if each.parent == path / "blobs")
+        modified = max(blobs, default=0.0)
+        snapshots = path / "snapshots"
+        named = snapshots.is_dir() and any(each.is_dir() for each in snapshots.iterdir())
+        locks = root / ".locks" / path.name
+        yield Leftover(
+            kind="broken" if named else "unreferenced",
+            path=path,
+            bytes_at=path,
+            nbytes=sum(s.st_size for s in files.values()),
+            modified=modified,
+            repo_type=_KINDS[kind],
+            repo_id=name.replace("--", "/"),
+            busy=time.time() - modified < JUST_NOW_S
+            or any(_is_held(lock) for lock in locks.glob("*.lock")),
+        )
 
 
 def _is_held(lock: Path) -> bool:

@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import Any
 
 
-def delete_files(cache: Path, *, links: Iterable[Path] = (), blobs: Iterable[Path] = ()) -> None:
-    """Delete links of snapshots, then blobs; a shared blob's bytes go with the last link to it."""
+def delete_files(
+    cache: Path,
+    *,
+    links: Iterable[Path] = (),
+    blobs: Iterable[Path] = (),
+    repos: Iterable[Path] = (),
+) -> None:
+    """Delete links of snapshots, then blobs, and whole repositories; a shared blob's bytes go with
+    the last link to it.
+    """
     from huggingface_hub import DeleteCacheStrategy
 
     fields = {field.name for field in dataclasses.fields(DeleteCacheStrategy)}
@@ -18,6 +26,6 @@ def delete_files(cache: Path, *, links: Iterable[Path] = (), blobs: Iterable[Pat
         snapshots=frozenset(links),
         blobs=frozenset(blobs),
         refs=frozenset(),
-        repos=frozenset(),
+        repos=frozenset(repos),
         **shared,
     ).execute()

@@ -18,7 +18,7 @@ _NUMBERED: Final = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 class Row:
     """Something that can be deleted by itself, and whether it is to be."""
 
-    kind: Literal["revision", "duplicates", "incomplete", "unreferenced"]
+    kind: Literal["revision", "duplicates", "incomplete", "unreferenced", "broken"]
     repo: str
     """``org/name``; ``dataset/org/name`` and the like for what is no model; empty if shared."""
     revision: str

@@ -21,6 +21,7 @@ WHY: Final = {
     "duplicates": ".bin weights beside safetensors of the same revision",
     "incomplete": "an incomplete download",
     "unreferenced": "no revision points at it",
+    "broken": "the hub library cannot read it",
 }
 """Why rows of a kind go, where the kind alone says so."""
 _DAY_S: Final = 86_400.0
@@ -108,7 +109,7 @@ def plan_clean_cache(
     elif keep_last is not None:
         kinds = frozenset({"revision"})
     elif sources or older_than_s is not None or max_nbytes is not None:
-        kinds = LEFTOVERS | {"revision"}
+        kinds = LEFTOVERS | {"broken", "revision"}
     newest = newest_ids(rows, keep_last or 0)
     now = time.time()
 
@@ -256,6 +257,8 @@ def _unselected(row: Row, kinds: frozenset[str]) -> str:
     """Why a row of no selected kind stays."""
     if row.kind == "duplicates":
         return "goes by itself only with `duplicates=True`"
+    if kinds == LEFTOVERS and row.kind == "broken":
+        return "the hub library cannot read it; name it, and it goes"
     if kinds == LEFTOVERS:
         return "no option selects it"
     return f"`{'duplicates' if 'duplicates' in kinds else 'keep_last'}` does not select it"
