@@ -9,7 +9,6 @@ from weightsmith.cli.options import (
     INPUTS,
     SAFETY,
     SOURCE,
-    SPEED,
     Command,
     FilePath,
     dtype_option,
@@ -18,7 +17,7 @@ from weightsmith.cli.options import (
     output_options,
 )
 from weightsmith.cli.output import Output
-from weightsmith.cli.run_options import DTYPE_ALL, Run, run_options
+from weightsmith.cli.run_options import DTYPE_ALL, STREAM, Run, run_options
 from weightsmith.engine.staging import Staging
 from weightsmith.ops import apply_delta as ops
 from weightsmith.ops.deltas.policy import NewRowsChoice
@@ -84,12 +83,7 @@ from weightsmith.ops.deltas.policy import NewRowsChoice
     is_flag=True,
     help="Insist that the base is a model and the delta a delta, against appearances.",
 )
-@option(
-    "--stream",
-    group=SPEED,
-    is_flag=True,
-    help="From the hub: fetch each weight file when it is read, drop it when done with it.",
-)
+@STREAM
 @run_options
 @output_options
 @click.pass_obj

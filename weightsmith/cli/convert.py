@@ -1,5 +1,6 @@
 """``weightsmith convert``."""
 
+from pathlib import Path
 from typing import get_args
 
 import click
@@ -17,8 +18,10 @@ from weightsmith.cli.options import (
     output_options,
 )
 from weightsmith.cli.output import Output
-from weightsmith.cli.run_options import DTYPE_ALL, Run, run_options
+from weightsmith.cli.run_options import DTYPE_ALL, STREAM, Run, run_options
 from weightsmith.cli.sources import passing_directory
+from weightsmith.engine.staging import Staging
+from weightsmith.errors import OptionMeaningless
 from weightsmith.ops import convert as ops
 from weightsmith.sources.training.zero import Weights
 
@@ -94,6 +97,7 @@ from weightsmith.sources.training.zero import Weights
     is_flag=True,
     help="Hash the source's files first and hold them against the published hashes.",
 )
+@STREAM
 @run_options
 @output_options
 @click.pass_obj
@@ -111,6 +115,7 @@ def command(
     drop: tuple[str, ...],
     keep: tuple[str, ...],
     check_source: bool,
+    stream: bool,
     run: Run,
 ) -> int:
     """Write a model anew: safetensors, dtype, shards, Meta's files.
@@ -122,8 +127,12 @@ def command(
     FSDP, DCP, DeepSpeed, Lightning or Trainer wrote, by what it holds. Works in flat memory,
     verifies what it wrote, and gives DIR its name only when it is whole.
     """
-    here = run.located(output, source)
-    fill = run.located(output, fill_from) if fill_from is not None else None
+    if stream and check_source:
+        reason = "of a source that is streamed there are never all files here"
+        raise OptionMeaningless(options="`check_source`", reason=reason)
+    spool = Staging(Path(target).absolute()).inputs if stream else None
+    here = run.located(output, source, spool=spool)
+    fill = run.located(output, fill_from, spool=spool) if fill_from is not None else None
     sidecars = None
     if sidecars_from is not None:  # its weights are not needed: none is fetched
         sidecars = run.located(output, sidecars_from, spool=passing_directory())

@@ -1,5 +1,6 @@
 """``weightsmith merge-lora``."""
 
+from pathlib import Path
 from typing import get_args
 
 import click
@@ -15,7 +16,8 @@ from weightsmith.cli.options import (
     output_options,
 )
 from weightsmith.cli.output import Output
-from weightsmith.cli.run_options import DTYPE_ALL, Run, run_options
+from weightsmith.cli.run_options import DTYPE_ALL, STREAM, Run, run_options
+from weightsmith.engine.staging import Staging
 from weightsmith.ops import merge_lora as ops
 
 
@@ -86,6 +88,7 @@ from weightsmith.ops import merge_lora as ops
     help="What the result is stored in.",
 )
 @DTYPE_ALL
+@STREAM
 @run_options
 @output_options
 @click.pass_obj
@@ -100,6 +103,7 @@ def command(
     rounding: ops.Rounding,
     dtype: ops.MergedDType,
     dtype_all: bool,
+    stream: bool,
     run: Run,
 ) -> int:
     """Merge adapters, LoRA and others, into their base, on files.
@@ -107,8 +111,9 @@ def command(
     Works shard by shard in flat memory, without a model object, and verifies what it wrote. An
     adapter tensor that finds no place in the base is an error.
     """
+    spool = Staging(Path(target).absolute()).inputs if stream else None
     job = ops.plan_merge_lora(
-        run.located(output, base),
+        run.located(output, base, spool=spool),
         [run.located(output, lora, kind="adapter") for lora in loras],
         target,
         weights=weights,

@@ -204,6 +204,12 @@ WORKERS: Final = option(
     default=default_workers,
     help="Threads; default: one a core, four at most.",
 )
+STREAM: Final = option(
+    "--stream",
+    group=SPEED,
+    is_flag=True,
+    help="From the hub: fetch each weight file when it is read, drop it when done with it.",
+)
 OVERWRITE: Final = option(
     "--overwrite",
     group=SAFETY,

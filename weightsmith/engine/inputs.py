@@ -74,14 +74,20 @@ def require_unchanged(
         inputs[role].accept(file)
 
 
-def streamed_nbytes(shards: Sequence[ShardPlan], inputs: Mapping[str, Checkpoint]) -> int:
-    """The most disk that input files take at a time, each from its first tensor to its last."""
+def streamed_nbytes(
+    shards: Sequence[ShardPlan], inputs: Mapping[str, Checkpoint], *, but: Collection[str] = ()
+) -> int:
+    """The most disk that input files take at a time, each from its first tensor to its last; those
+    of the roles `but` are not counted.
+    """
     reads = [files_of(each, inputs) for shard in shards for each in shard.tensors]
     last = {file: number for number, files in enumerate(reads) for file in files}
     held: set[File] = set()
     most = 0
     for number, files in enumerate(reads):
         held |= files
-        most = max(most, sum(inputs[role].disk_nbytes(name) for role, name in held))
+        most = max(
+            most, sum(inputs[role].disk_nbytes(name) for role, name in held if role not in but)
+        )
         held = {file for file in held if last[file] > number}
     return most

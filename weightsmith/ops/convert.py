@@ -3,6 +3,8 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from weightsmith.checkpoint.buffers import is_buffer
@@ -10,6 +12,7 @@ from weightsmith.checkpoint.layout import PARAMS
 from weightsmith.checkpoint.tied import parted_heads, tied_copies, ties_embeddings
 from weightsmith.engine import run as engine
 from weightsmith.engine.options import Bindings, Options
+from weightsmith.engine.staging import Staging
 from weightsmith.errors import DtypeNotStorable
 from weightsmith.formats.tensors import DTYPES, TORCH_ONLY_BITS
 from weightsmith.ops.convert_inputs import SOURCE, open_inputs
@@ -21,6 +24,7 @@ from weightsmith.plan.selection import Selection
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.dequantised import kept_metadata
+from weightsmith.sources.locate import locate
 from weightsmith.sources.meta import find_tokenizer
 from weightsmith.sources.training.zero import Weights
 
@@ -43,6 +47,7 @@ def plan_convert(
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
     repair: bool = True,
     all_sidecars: bool = False,
+    stream: bool = False,
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> Job:
@@ -56,15 +61,18 @@ def plan_convert(
     Dtypes: floats of 16 bits and more take `dtype`, each value rounded once; integers, booleans
     and floats of 8 bits stay what they are, and so does what a quantiser keeps beside them. What
     the architecture keeps in float32 on purpose is cast with `dtype_all` only.
+    What is on the hub is fetched first, or, to `stream`, each weight file when the run reads it.
     With `dequantize` the weights that a quantiser packed become floats: bfloat16, or `dtype`.
     Raises: TargetIsInput; DtypeNotStorable; what `open_inputs` raises.
     """
+    spool = Staging(Path(target).absolute()).inputs if stream else None
+    reach = partial(locate, offline=offline, spool=spool, progress=progress)
     found = open_inputs(
-        source,
+        reach(source),
         dequantize=DTYPES.get(dtype, "BF16") if dequantize else "",
         weights=weights,
         selection=Selection(tuple(rename), tuple(drop), tuple(keep)),
-        fill_from=fill_from,
+        fill_from=None if fill_from is None else reach(fill_from),
         sidecars_from=sidecars_from,
         offline=offline,
         progress=progress,
@@ -117,6 +125,7 @@ def convert(
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
     repair: bool = True,
     all_sidecars: bool = False,
+    stream: bool = False,
     offline: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
@@ -142,6 +151,7 @@ def convert(
         max_shard_nbytes=max_shard_nbytes,
         repair=repair,
         all_sidecars=all_sidecars,
+        stream=stream,
         offline=offline,
         progress=progress,
     )

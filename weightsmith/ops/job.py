@@ -103,8 +103,11 @@ def needs(job: Job, options: Options, to_fetch: Iterable[Located] = ()) -> Needs
     kept = 0
     if staging.plan_digest() == job.plan.digest and not options.restart:
         kept = staging.output_nbytes()
-    stores = [each.store for each in to_fetch if each.store is not None]
-    streamed = 0 if stores else streamed_nbytes(job.plan.shards, job.bindings.inputs)
+    fetched = [each for each in to_fetch if each.store is not None]
+    stores = [each.store for each in fetched if each.store is not None]
+    inputs, origins = job.bindings.inputs, {each.origin for each in fetched}
+    whole = [role for role, checkpoint in inputs.items() if checkpoint.origin in origins]
+    streamed = streamed_nbytes(job.plan.shards, inputs, but=whole)
     return assess(
         job.plan,
         _standing(job.bindings.target.parent),

@@ -3,11 +3,13 @@
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from weightsmith.codecs.lora.steps import format_steps
 from weightsmith.engine import run as engine
 from weightsmith.engine.options import Bindings, Options
+from weightsmith.engine.staging import Staging
 from weightsmith.errors import LabelsUnused, WeightsInvalid, WeightsNeedOnce
 from weightsmith.formats.tensors import DTYPES
 from weightsmith.ops.adapters.labels import head_settings
@@ -26,6 +28,7 @@ from weightsmith.sources.dequantised import (
     kept_metadata,
     quantisation_of,
 )
+from weightsmith.sources.locate import locate
 from weightsmith.sources.recognise import open_lora, open_model
 
 Rounding = Literal["once", "peft"]
@@ -45,6 +48,7 @@ def plan_merge_lora(
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
     repair: bool = True,
+    stream: bool = False,
     all_sidecars: bool = False,
     offline: bool = False,
     progress: Progress = SILENCE,
@@ -57,6 +61,7 @@ def plan_merge_lora(
     known faults of tokenizer and config files are mended.
     Dtypes: ``once`` computes in float32 and rounds at the end; ``peft`` gives the bits of loading
     the base in the result's dtype and calling ``merge_and_unload`` for one adapter after another.
+    A base on the hub is fetched first, or, to `stream`, each weight file when the run reads it.
     A named `dtype` leaves a quantiser's statistics as they are, and but for `dtype_all` what the
     architecture keeps in float32 on purpose.
     Raises: AdapterDoesNotFit with every reason; AdapterNotMergeable, AdapterConfigInvalid,
@@ -64,7 +69,8 @@ def plan_merge_lora(
     """
     given = [loras] if isinstance(loras, str | os.PathLike) else loras
     weights, how = _weights(weights, scale, len(given), rounding)
-    ground = open_model(base, offline=offline, progress=progress)
+    spool = Staging(Path(target).absolute()).inputs if stream else None
+    ground = open_model(locate(base, offline=offline, spool=spool, progress=progress))
     adapters = {
         f"lora-{number}" if len(given) > 1 else "lora": open_lora(
             lora, offline=offline, progress=progress
@@ -130,6 +136,7 @@ def merge_lora(
     dtype_all: bool = False,
     max_shard_nbytes: int = MAX_SHARD_NBYTES,
     repair: bool = True,
+    stream: bool = False,
     all_sidecars: bool = False,
     offline: bool = False,
     options: Options | None = None,
@@ -153,6 +160,7 @@ def merge_lora(
         dtype_all=dtype_all,
         max_shard_nbytes=max_shard_nbytes,
         repair=repair,
+        stream=stream,
         all_sidecars=all_sidecars,
         offline=offline,
         progress=progress,
