@@ -1333,11 +1333,11 @@ class PushedWrong(DamagedOutput):
 
 
 class TokenizerUnproved(DamagedOutput):
-    """A repaired tokenizer does not cut text as its sentencepiece model does; no file was
-    changed.
+    """A repaired tokenizer does not cut text as its sentencepiece model or its tokenizer.json does;
+    no file was changed.
     """
 
-    message = "{reader} does not read the repaired tokenizer as sentencepiece reads it: {reason}"
+    message = "{reader} does not read the repaired tokenizer as it should: {reason}"
     hint = (
         "this is a case that weightsmith does not know; please report it with tokenizer_config.json"
     )

@@ -131,3 +131,72 @@ def test_a_folder_without_a_tokenizer_is_named(weightsmith: Weightsmith, tmp_pat
     said = weightsmith("fix-tokenizer", str(tmp_path), "--check")
     assert said.code == 3
     assert "[no-tokenizer]" in said.err
+
+
+def skewed(case: str, vectors: Path) -> Path:
+    return Path(shutil.copytree(vectors / "skew" / case / "broken", case))
+
+
+def test_a_report_begins_with_wrong_ids_and_shows_a_text_that_gets_them(
+    weightsmith: Weightsmith, tmp_path: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = skewed("bos-rule-lost", vectors)
+    said = weightsmith("fix-tokenizer", str(folder), "--check")
+    assert said.code == 1
+    places = [
+        said.out.index(text)
+        for text in (
+            "wrong ids, and nobody says so\n  bos-rule-lost",
+            "transformers-4: adds BOS to every text; silently",
+            "'' gives [1] and should give []",
+            "wrong otherwise, and nobody says so\n",
+            "as families publish it: left alone\n  merges-pairs",
+            "FAIL  bos-rule-lost\n      3 faults, 1 remark\n",
+        )
+    ]
+    assert places == sorted(places)
+    document = json.loads(weightsmith("fix-tokenizer", str(folder), "--check", "--json").out)
+    fault = next(each for each in document["faults"] if each["id"] == "bos-rule-lost")
+    assert (fault["verdict"], fault["severity"]) == ("fault", "ids")
+    assert fault["example"]["ids"] != fault["example"]["right"]
+    assert [each["id"] for each in document["remarks"]] == ["merges-pairs"]
+
+
+def test_for_whom_and_the_exact_class_are_asked_for(
+    weightsmith: Weightsmith, tmp_path: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = skewed("leading-space-v5", vectors)
+    assert weightsmith("fix-tokenizer", str(folder), "--check").code == 0
+    asked = weightsmith("fix-tokenizer", str(folder), "--check", "--exact-class")
+    assert asked.code == 1
+    assert asked.err == "hint: weightsmith fix-tokenizer leading-space-v5 --exact-class\n"
+    five = weightsmith("fix-tokenizer", str(folder), "--check", "--for", "transformers-5")
+    assert five.code == 1
+    assert weightsmith("fix-tokenizer", str(folder), "--check", "--for", "llama.cpp").code == 0
+    done = weightsmith("fix-tokenizer", str(folder), "--exact-class")
+    assert "agrees with sentencepiece on 38 of 38 probes" in done.out
+
+
+def test_a_tokenizer_that_nobody_looked_at_is_not_checked(
+    weightsmith: Weightsmith, tmp_path: Path, vectors: Path
+) -> None:
+    for name in ("tekken.json", "config.json"):
+        shutil.copy(vectors / "skew" / "mistral-regex" / "broken" / name, tmp_path)
+    said = weightsmith("fix-tokenizer", str(tmp_path), "--check")
+    assert said.code == 0
+    assert said.out.startswith("note: there is no tokenizer.json")
+    assert "\nnot checked  " in said.out
+    verdict = json.loads(weightsmith("fix-tokenizer", str(tmp_path), "--check", "--json").out)
+    assert verdict["verdict"] == "not checked"
+
+
+def test_a_folder_with_a_report_gets_its_other_repairs_and_still_fails(
+    weightsmith: Weightsmith, tmp_path: Path, vectors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = skewed("rope-twice", vectors)
+    said = weightsmith("fix-tokenizer", str(folder))
+    assert "1 fault repaired in 1 file, 1 fault only reported" in said.out
+    assert weightsmith("fix-tokenizer", str(folder), "--check").code == 1

@@ -284,3 +284,131 @@ def test_a_tokenizer_that_never_ends_is_ended(
         smoke.ask_tokenizers([{}], ["x"])
     found = diagnose(files_of("class-overrules-json"))
     assert examples(found.faults, found.before, smoke.ask_tokenizers) == {}
+
+
+# --- the kind, not the example --------------------------------------------------------------------
+
+SETTINGS, CONFIG, JSON = "tokenizer_config.json", "config.json", "tokenizer.json"
+REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+
+
+def with_values(files: Files, name: str, **values: Any) -> Files:
+    return changed(files, name, lambda document: document.update(values))
+
+
+def without(files: Files, *names: str) -> Files:
+    return {name: raw for name, raw in files.items() if name not in names}
+
+
+def test_llama_s_class_above_a_tokenizer_that_puts_no_space_first() -> None:
+    """As Yi is published."""
+    files = without(files_of("good-llama2"), "tokenizer.model")
+    files = with_values(files, JSON, normalizer=REPLACE)
+    assert "class-overrules-json" in ids(diagnose(files))[0]
+    assert ids(diagnose(with_values(files, SETTINGS, add_prefix_space=False)))[0] == {
+        "prefix-space-forces-slow"
+    }
+
+
+def test_gemma_s_class_above_a_tokenizer_that_puts_one() -> None:
+    normalizer = {
+        "type": "Sequence",
+        "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, REPLACE],
+    }
+    files = with_values(files_of("good-gemma"), JSON, normalizer=normalizer, pre_tokenizer=None)
+    assert ids(diagnose(files))[0] == {"class-overrules-json"}
+
+
+def test_a_space_that_a_class_leaves_out_of_its_sequence() -> None:
+    def spaced(document: dict[str, Any]) -> None:
+        document["pre_tokenizer"]["pretokenizers"][-1]["add_prefix_space"] = True
+
+    files = changed(files_of("trap-qwen-class-fits"), JSON, spaced)
+    assert ids(diagnose(files))[0] == {"class-overrules-json"}
+    assert diagnose(with_values(files, SETTINGS, add_prefix_space=True)).faults == ()
+
+
+def test_a_class_for_bytes_above_marked_spaces() -> None:
+    files = without(files_of("good-llama2"), "tokenizer.model")
+    files = with_values(files, SETTINGS, tokenizer_class="GPT2Tokenizer")
+    assert "class-overrules-json" in ids(diagnose(files))[0]
+
+
+def test_the_generic_class_needs_no_rule_of_llama_s_beside_tokenizer_model() -> None:
+    def generic(settings: dict[str, Any]) -> None:
+        for key in ("legacy", "add_bos_token", "add_eos_token"):
+            settings.pop(key, None)
+        settings |= {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_input_names": ["input_ids", "attention_mask"],
+        }
+
+    found = diagnose(changed(files_of("good-llama2"), SETTINGS, generic))
+    assert (found.faults, found.remarks) == ((), ())
+
+
+@pytest.mark.parametrize("end", ["<|call|>", "<turn_over>"])
+def test_a_turn_s_end_is_what_the_template_writes_after_the_content(end: str) -> None:
+    template = "{% for m in messages %}{{ '<|u|>' + m['content'] + '" + end + "\n' }}{% endfor %}"
+    files = with_values(files_of("good-llama3"), SETTINGS, chat_template=template)
+    files = changed(
+        files,
+        JSON,
+        lambda doc: doc["added_tokens"].append({"id": 607, "content": end, "special": True}),
+    )
+    assert "eos-lacks-turn-end" in ids(diagnose(files))[0]
+    base = with_values(files, "generation_config.json", do_sample=False)
+    assert "eos-lacks-turn-end" not in ids(diagnose(base))[0]
+
+
+def test_a_stretched_rotation_that_stands_in_the_new_name_only() -> None:
+    stretched = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 500000.0}
+    files = changed(
+        files_of("trap-rope-twice-agreeing"), CONFIG, lambda doc: doc.pop("rope_scaling")
+    )
+    files = with_values(files, CONFIG, rope_parameters=stretched)
+    found = diagnose(files)
+    assert ids(found)[0] == {"rope-parameters-only"}
+    config = json.loads(mend(found).after.files[CONFIG])
+    assert config["rope_scaling"] == {"rope_type": "yarn", "factor": 4.0}
+
+
+def test_the_text_part_of_a_model_of_several_modalities_is_mended_in_its_place() -> None:
+    inner = {"model_type": "llama", "dtype": "bfloat16", "rope_parameters": {"rope_theta": 7.0}}
+    config = {"model_type": "qwen2_vl", "dtype": "bfloat16", "text_config": inner}
+    after = json.loads(mend(diagnose({CONFIG: json.dumps(config).encode()})).after.files[CONFIG])
+    assert after["text_config"] == {**inner, "rope_theta": 7.0, "torch_dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
+def test_one_of_two_vocabularies_may_be_stale(name: str) -> None:
+    broken, good = files_of("vocab-merges-stale"), files_of("good-qwen2")
+    files = {**good, name: broken[name]}
+    if files[name] == good[name]:
+        pytest.skip("this one was not touched")
+    assert ids(diagnose(files))[0] == {"vocab-merges-stale"}
+    after = mend(diagnose(files)).after.files
+    assert diagnose(dict(after)).faults == ()
+
+
+@pytest.mark.parametrize(
+    "change", [{"version": "9.0"}, {"model": {"type": "Quantum"}}, {"model": 5}]
+)
+def test_a_tokenizer_json_of_a_newer_library_is_not_said_to_be_in_order(
+    change: dict[str, Any],
+) -> None:
+    found = diagnose(with_values(files_of("good-nemo"), JSON, **change))
+    assert "newer library" in found.unchecked[0]
+
+
+def test_hostile_names_of_code_are_only_names(tmp_path: Path) -> None:
+    named = {"AutoTokenizer": ["../../etc/passwd.X", "\x1b[2Jx.y", {"a": ["q.z", 5, None]}, ""]}
+    files = with_values(files_of("auto-map-leftover"), SETTINGS, auto_map=named)
+    after = json.loads(mend(diagnose(files)).after.files[SETTINGS])
+    assert "auto_map" not in after
+
+
+def test_code_that_is_there_is_meant() -> None:
+    files = files_of("auto-map-leftover")
+    names = ["modeling_x.py", "tokenization_x.py"]
+    assert diagnose(files, names=names).faults == ()

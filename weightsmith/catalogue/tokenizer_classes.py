@@ -18,8 +18,10 @@ class TokenizerClass:
     """How classes of these names cut text, whatever ``tokenizer.json`` says."""
 
     names: tuple[str, ...]
-    kind: Literal["bytes", "spaces", "words"]
-    """Pairs of bytes as GPT-2's, sentencepiece's marked spaces as LLaMA's, or BERT's words."""
+    kind: Literal["bytes", "spaces", "gemma", "words"]
+    """Pairs of bytes as GPT-2's; sentencepiece's marked spaces as LLaMA's, which puts one before a
+    text, or as Gemma's, which does not; or BERT's words.
+    """
     normalizer: str = ""
     """The type of the one normalizer; empty where there is none."""
     split: str = ""

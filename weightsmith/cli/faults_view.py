@@ -69,15 +69,19 @@ def fault_document(fault: Fault, examples: Mapping[str, Example]) -> dict[str, A
 def _more(repair: KnownRepair, example: Example | None) -> Iterator[str]:
     yield from repair.readers
     if example:
-        said, right = (_listed(ids) for ids in (example.ids, example.right))
+        pairs = zip(example.ids, example.right, strict=False)
+        shorter = min(len(example.ids), len(example.right))
+        at = next((n for n, (a, b) in enumerate(pairs) if a != b), shorter)
+        said, right = (_listed(ids, max(at - 1, 0)) for ids in (example.ids, example.right))
         of = f"{example.wrong} of {example.texts} texts"
         yield f"{example.text!r} gives {said} and should give {right} ({of})"
 
 
-def _listed(ids: Sequence[int]) -> str:
-    """The first ids of a list."""
-    more = ", ..." if len(ids) > _IDS else ""
-    return f"[{', '.join(map(str, ids[:_IDS]))}{more}]"
+def _listed(ids: Sequence[int], first: int) -> str:
+    """Some ids of a list, from the one before where it differs from another."""
+    shown = [*["..."] * (first > 0), *map(str, ids[first : first + _IDS])]
+    shown += ["..."] * (len(ids) > first + _IDS)
+    return f"[{', '.join(shown)}]"
 
 
 def _known() -> dict[str, KnownRepair]:

@@ -234,6 +234,17 @@ def _edits(faults: Iterable[Fault]) -> Iterator[Edit]:
             yield from fault.edits
 
 
+def _unknown_kind(folder: Folder) -> str:
+    """What of a ``tokenizer.json`` no library that we know wrote; empty where all is known."""
+    document = folder.parsed(TOKENIZER_JSON)
+    model = document.get("model")
+    kind = model.get("type", "BPE") if isinstance(model, dict) else None
+    if kind not in {"BPE", "WordPiece", "WordLevel", "Unigram"}:
+        return "no model" if kind is None else f"a model of type {kind}"
+    version = document.get("version", "1.0")
+    return "" if version == "1.0" else f"version {version}"
+
+
 def _unchecked(folder: Folder) -> Iterator[str]:
     """Why nobody looked at the tokenizer, where nobody did."""
     if folder.model_error:
@@ -244,6 +255,8 @@ def _unchecked(folder: Folder) -> Iterator[str]:
             needed = " and ".join(lacking)
             yield f"{TOKENIZER_JSON} is not held against {MODEL}: that needs {needed}"
         return
+    if TOKENIZER_JSON in folder.files and (kind := _unknown_kind(folder)):
+        yield f"{TOKENIZER_JSON} is of a kind that is not known here ({kind}): a newer library's?"
     if folder.model and folder.says_llama:
         difference = difference_from_llama(folder.model)
         yield f"{MODEL} is not of LLaMA's kind ({difference}): the tokenizer's files are left alone"

@@ -186,6 +186,11 @@ class Folder:
         return said if isinstance(said, str) else None
 
     @property
+    def is_generic(self) -> bool:
+        """Whether the folder names the class that asks ``tokenizer.json`` alone."""
+        return (self.tokenizer_class or "").casefold() in _GENERIC_CLASSES
+
+    @property
     def is_llama_class(self) -> bool:
         """Whether the folder names Llama's class."""
         return self.tokenizer_class == "LlamaTokenizer"
@@ -196,7 +201,7 @@ class Folder:
 
         transformers 5 saves all tokens in ``tokenizer.json`` and leaves an older file beside it.
         """
-        if self.model or TOKENIZER_JSON not in self.files or self._has_decoder:
+        if self.llama or TOKENIZER_JSON not in self.files or self._has_decoder:
             return False
         tokens = self.vocab | self.json_added
         return any(tokens.get(text) != number for text, number in self.parsed(ADDED).items())

@@ -110,6 +110,43 @@ def as_llama_class(document: Mapping[str, Any], folder: Folder) -> dict[str, Any
     return {**document, "normalizer": None, "pre_tokenizer": rule}
 
 
+def as_gemma_class(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``tokenizer.json`` as transformers 5 makes it with Gemma's class."""
+    rule = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    return {**document, "normalizer": rule, "pre_tokenizer": None}
+
+
+def begins_with_space(document: Mapping[str, Any]) -> bool:
+    """Whether a sentencepiece kind of ``tokenizer.json`` puts a space before a text."""
+    if any(each.get("type") == "Prepend" for each in parts(document.get("normalizer"))):
+        return True
+    return prepend_scheme(document) in {"always", "first"}
+
+
+def spaces_as_they_are(document: Mapping[str, Any]) -> bool:
+    """Whether such a ``tokenizer.json`` marks spaces, and puts none before a text."""
+    rules = parts(document.get("normalizer"))
+    marks = any(e.get("type") == "Replace" and e.get("content") == SPACE for e in rules)
+    marks |= prepend_scheme(document) is not None
+    return marks and not begins_with_space(document)
+
+
+def prepend_scheme(document: Mapping[str, Any]) -> str | None:
+    """Where Metaspace puts a space: always, first or never; None without one."""
+    rules = [e for e in parts(document.get("pre_tokenizer")) if e.get("type") == "Metaspace"]
+    said = rules[0].get("prepend_scheme", "always") if rules else None
+    return said if isinstance(said, str) else None
+
+
+def in_sequence_prefix(document: Mapping[str, Any]) -> bool | None:
+    """``add_prefix_space`` of a ByteLevel that is one of several; None where it stands alone."""
+    rule = document.get("pre_tokenizer")
+    if not isinstance(rule, dict) or rule.get("type") != "Sequence":
+        return None
+    said = [each for each in parts(rule) if each.get("type") == "ByteLevel"]
+    return bool(said[0].get("add_prefix_space", True)) if said and len(parts(rule)) > 1 else None
+
+
 def with_bos(folder: Folder) -> dict[str, Any] | None:
     """The post-processor of ``tokenizer.json`` with BOS before a text; None without a BOS token."""
     bos = folder.right_token("bos_token")

@@ -8,13 +8,17 @@ from weightsmith.repair.faults import Edit, Fault
 from weightsmith.repair.folder import CONFIG, SETTINGS, TOKENIZER_JSON, Folder
 from weightsmith.repair.pipeline import (
     as_bytes_class,
+    as_gemma_class,
     as_llama_class,
+    begins_with_space,
     class_of,
     effective_class,
     has_part,
+    in_sequence_prefix,
     is_forced,
     parts,
     pipeline,
+    spaces_as_they_are,
     with_bos,
 )
 
@@ -125,19 +129,28 @@ def padding_side(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def _overruled(folder: Folder) -> dict[str, Any] | None:
-    """``tokenizer.json`` as a class of pairs of bytes makes it, if that is another one.
+    """``tokenizer.json`` as the class makes it, if that is another one.
 
-    Only such classes are known well enough; where BERT's or sentencepiece's kind of class departs,
-    it does so in many published folders that are in order.
+    Only byte pairs, and sentencepiece's pairs under Llama's and Gemma's classes, are known well
+    enough; where BERT's or a unigram class departs, it does so in many published folders that are
+    in order.
     """
     cls, document = class_of(folder), folder.parsed(TOKENIZER_JSON)
     model = document.get("model")
-    if cls is None or cls.kind != "bytes" or not isinstance(model, dict):
+    if cls is None or not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
         return None
-    if model.get("type", "BPE") != "BPE" or not has_part(document, "ByteLevel"):
+    said = pipeline(document)
+    if cls.kind == "bytes":
+        wrong = as_bytes_class(document, cls, folder)
+        same_space = in_sequence_prefix(document) in {None, in_sequence_prefix(wrong)}
+        return None if pipeline(wrong) == said and same_space else wrong
+    if has_part(document, "ByteLevel") or not said.normalizers + said.steps:
         return None
-    wrong = as_bytes_class(document, cls, folder)
-    return None if pipeline(wrong) == pipeline(document) else wrong
+    if cls.kind == "gemma":
+        return as_gemma_class(document) if begins_with_space(document) else None
+    if cls.kind == "spaces" and folder.settings.get("add_prefix_space") is not False:
+        return as_llama_class(document, folder) if spaces_as_they_are(document) else None
+    return None
 
 
 def _is_decoder(folder: Folder) -> bool:

@@ -22,11 +22,13 @@ def rope_parameters_only(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     found = {}
     for key, place in _places(folder):
         rope = place.get(_PARAMETERS)
-        if _is_flat(rope) and _THETA in rope and _THETA not in place:
-            found[key] = _spelled_for_4(rope, place)
+        if _is_flat(rope) and _THETA in rope and not _differences(place):
+            found[key] = _lacking_for_4(rope, place)
+    found = {key: missing for key, missing in found.items() if missing}
     if found:
-        thetas = ", ".join(str(each[_THETA]) for each in found.values())
-        evidence = f"rope_theta ({thetas}) stands in rope_parameters only"
+        told = {key: value for missing in found.values() for key, value in missing.items()}
+        named = [f"{key} ({told[key]})" if key == _THETA else key for key in told]
+        evidence = f"{' and '.join(named)} in {_PARAMETERS} only"
         yield Fault(known.id, CONFIG, evidence, tuple(_edits(found)))
 
 
@@ -44,8 +46,9 @@ def rope_nested(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
         )
         if not _is_flat(full) or not _is_flat(sliding):
             continue
-        values = {**_spelled_for_4(full, place), _LOCAL: sliding.get(_THETA)}
-        missing = {name: value for name, value in values.items() if name not in place}
+        missing = _lacking_for_4(full, place)
+        if _LOCAL not in place:
+            missing[_LOCAL] = sliding.get(_THETA)
         if missing and None not in (full.get(_THETA), sliding.get(_THETA)):
             found[key] = missing
     if found:
@@ -56,29 +59,22 @@ def rope_nested(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 def rope_twice(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """Both spellings, and they differ: readers turn by one or the other."""
     for _, place in _places(folder):
-        rope = place.get(_PARAMETERS)
-        if not _is_flat(rope):
-            continue
-        differ = []
-        if _THETA in place and _THETA in rope and place[_THETA] != rope[_THETA]:
-            differ.append(f"{_THETA} is {place[_THETA]}, in {_PARAMETERS} {rope[_THETA]}")
-        if _SCALING in place and _scaling(place[_SCALING]) != _scaling(rope):
-            differ.append(f"{_SCALING} is not what {_PARAMETERS} says")
-        if differ:
+        if differ := _differences(place):
             evidence = f"{'; '.join(differ)}: delete the one that is not meant"
             yield Fault(known.id, CONFIG, evidence, verdict=known.verdict)
 
 
 def dtype_only(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """The dtype under its new name only."""
+    if not isinstance(folder.config.get("dtype"), str) or "torch_dtype" in folder.config:
+        return
     found = {
         key: {"torch_dtype": place["dtype"]}
         for key, place in _places(folder)
         if isinstance(place.get("dtype"), str) and "torch_dtype" not in place
     }
-    if found:
-        evidence = f"dtype is {folder.config.get('dtype')}, torch_dtype is missing"
-        yield Fault(known.id, CONFIG, evidence, tuple(_edits(found)))
+    evidence = f"dtype is {folder.config['dtype']}, torch_dtype is missing"
+    yield Fault(known.id, CONFIG, evidence, tuple(_edits(found)))
 
 
 def _places(folder: Folder) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -101,15 +97,27 @@ def _is_flat(rope: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(rope, dict) and not any(isinstance(each, dict) for each in rope.values())
 
 
-def _spelled_for_4(rope: Mapping[str, Any], place: Mapping[str, Any]) -> dict[str, Any]:
-    """What transformers 4 reads of ``rope_parameters``, but for what stands there already."""
+def _differences(place: Mapping[str, Any]) -> list[str]:
+    """Where two spellings of one rotation contradict each other."""
+    rope = place.get(_PARAMETERS)
+    if not _is_flat(rope):
+        return []
+    differ = []
+    if _THETA in place and _THETA in rope and place[_THETA] != rope[_THETA]:
+        differ.append(f"{_THETA} is {place[_THETA]}, in {_PARAMETERS} {rope[_THETA]}")
+    if _SCALING in place and _scaling(place[_SCALING]) != _scaling(rope):
+        differ.append(f"{_SCALING} is not what {_PARAMETERS} says")
+    return differ
+
+
+def _lacking_for_4(rope: Mapping[str, Any], place: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers 4 reads of a rotation under other names, and does not find there."""
     values: dict[str, Any] = {_THETA: rope.get(_THETA)}
-    scaling = {key: value for key, value in rope.items() if key not in {_THETA, _PARTIAL}}
     if rope.get("rope_type", "default") != "default":
-        values[_SCALING] = scaling
+        values[_SCALING] = {k: v for k, v in rope.items() if k not in {_THETA, _PARTIAL}}
     if _PARTIAL in rope:
         values[_PARTIAL] = rope[_PARTIAL]
-    return {key: value for key, value in values.items() if key not in place or key == _THETA}
+    return {key: value for key, value in values.items() if key not in place}
 
 
 def _scaling(value: object) -> dict[str, Any]:

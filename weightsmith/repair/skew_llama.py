@@ -10,6 +10,7 @@ from weightsmith.repair.pipeline import (
     effective_class,
     has_part,
     parts,
+    prepend_scheme,
     with_bos,
 )
 from weightsmith.repair.skew_class import BOS_QUESTION, generic_class
@@ -119,6 +120,4 @@ def _model_only(folder: Folder, known: KnownRepair, *, mistral: bool) -> Iterato
 def _scheme(folder: Folder) -> str | None:
     """Where Metaspace puts a space, in a ``tokenizer.json`` without a normalizer."""
     document = folder.parsed(TOKENIZER_JSON)
-    rules = [e for e in parts(document.get("pre_tokenizer")) if e.get("type") == "Metaspace"]
-    said = rules[0].get("prepend_scheme") if rules and not document.get("normalizer") else None
-    return said if isinstance(said, str) else None
+    return None if document.get("normalizer") else prepend_scheme(document)

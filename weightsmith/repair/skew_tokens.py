@@ -127,13 +127,21 @@ def eos_lacks_turn_end(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
         return
     if re.search(r"\beos_token\b", template):
         return
-    ends = [text for text in _TURN_ENDS if text in template and text in folder.tokens]
-    if len(ends) == 1 and folder.tokens[ends[0]] not in stops:
-        number = folder.tokens[ends[0]]
+    ends = [token.text for token in folder.special_tokens if _ends_content(token.text, template)]
+    ends = ends or [text for text in _TURN_ENDS if text in template and text in folder.tokens]
+    number = folder.tokens.get(ends[0]) if len(ends) == 1 else None
+    if number is not None and number not in stops:
         file = GENERATION if source is generation else CONFIG
         evidence = f"the chat template ends a turn with {ends[0]} ({number}), which stops nothing"
         edit = Edit(file, {"eos_token_id": [*stops, number]})
         yield Fault(known.id, file, evidence, (edit,))
+
+
+def _ends_content(text: str, template: str) -> bool:
+    """Whether a template writes this right after what somebody said."""
+    said = r"content(?:['\"]\])?(?:\s*\|\s*\w+)?"
+    joined = r"\s*(?:[+~]\s*['\"]|-?\}\})"
+    return re.search(rf"{said}{joined}(?:\s|\\n)*{re.escape(text)}", template) is not None
 
 
 def auto_map_leftover(folder: Folder, known: KnownRepair) -> Iterator[Fault]:

@@ -43,7 +43,7 @@ def no_tokenizer_class(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 def no_bos_rule(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """No ``add_bos_token``, and no ``tokenizer.json`` that would rule instead of it."""
-    if folder.llama and folder.settings.get("add_bos_token") is None:
+    if folder.llama and not folder.is_generic and folder.settings.get("add_bos_token") is None:
         if TOKENIZER_JSON in folder.files:
             return
         edit = Edit(SETTINGS, {"add_bos_token": True})
@@ -52,7 +52,7 @@ def no_bos_rule(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 def no_legacy_rule(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """No ``legacy``, unless ``tokenizer.json`` puts a space before the first piece of text only."""
-    if folder.llama and folder.settings.get("legacy") is None:
+    if folder.llama and not folder.is_generic and folder.settings.get("legacy") is None:
         rule = folder.parsed(TOKENIZER_JSON).get("pre_tokenizer")
         if isinstance(rule, dict) and rule.get("prepend_scheme") == "first":
             return
