@@ -795,6 +795,17 @@ class NoParameters(DamagedInput):
     )
 
 
+class NotFinite(DamagedInput):
+    """An adapter, or a delta that is added, holds NaN or infinity: what is made of it would be no
+    model.
+
+    What an exact delta restores may have any bits, and is not looked at.
+    """
+
+    message = "{count} tensor(s) of {source} hold values that are no numbers"
+    hint = "get a sound copy of it; `allow_nonfinite` takes it as it is"
+
+
 class IndexIncomplete(DamagedInput):
     """The index leaves out tensors that its own shards hold, and without which the config describes
     no whole model.

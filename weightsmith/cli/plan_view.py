@@ -153,6 +153,7 @@ def show_outcome(
             "files": list(manifest.files),
             "sidecars": list(manifest.sidecars),
             "dropped": list(manifest.dropped),
+            **({"doubts": list(outcome.doubts)} if outcome.doubts else {}),
             **({"sums": sums.to_document()} if sums else {}),
             **(smoked.to_document() if smoked else {}),
         },

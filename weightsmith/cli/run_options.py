@@ -145,6 +145,7 @@ def run_options(function: F) -> F:
         offline: bool,
         all_sidecars: bool,
         no_repair: bool,
+        allow_nonfinite: bool,
         **others: Any,
     ) -> Any:
         options = Options(
@@ -153,6 +154,7 @@ def run_options(function: F) -> F:
             verify=verify,
             overwrite=overwrite,
             restart=restart,
+            allow_nonfinite=allow_nonfinite,
         )
         context = click.get_current_context()
         source = context.get_parameter_source("max_shard_size")
@@ -243,6 +245,12 @@ _OPTIONS: Final = (
     ),
     OVERWRITE,
     RESTART,
+    option(
+        "--allow-nonfinite",
+        group=SAFETY,
+        is_flag=True,
+        help="Take an adapter or a delta that holds NaN or infinity.",
+    ),
     dry_run_option,
     offline_option,
     option(

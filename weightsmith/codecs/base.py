@@ -46,6 +46,8 @@ class Codec(ABC):
     """Whether the codec restores a target bit for bit; a test holds every codec to this claim."""
     takes_any_range: ClassVar[bool] = False
     """Whether it can be asked for any range of elements, and not only for what lies in a span."""
+    restores: ClassVar[bool] = False
+    """Whether it gives back what was coded, whose bits may be any, numbers or not."""
     scratch_spans: ClassVar[int] = 0
     """Spans of memory that a worker takes beside those that it reads and fills."""
     multiplies: ClassVar[bool] = False

@@ -22,6 +22,8 @@ class Bindings:
     """What to publish, by file name; the plan holds their digests."""
     target: Path
     """The directory to publish, absolute."""
+    finite: tuple[str, ...] = ()
+    """Roles of inputs whose values must be numbers, unless the options allow others."""
 
 
 def default_workers() -> int:
@@ -42,6 +44,8 @@ class Options:
     """Replace an existing target once the new one is whole."""
     restart: bool = False
     """Discard unfinished staging."""
+    allow_nonfinite: bool = False
+    """Take an adapter or a delta that holds values which are no numbers."""
 
     @property
     def threads(self) -> int:

@@ -5,7 +5,7 @@ done, and all of it is published at once.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any, Self, TypeVar
@@ -49,6 +49,8 @@ class Outcome:
     """Files that an earlier, interrupted run had finished."""
     already_done: bool
     """The target was there, finished by the same plan, and is sound."""
+    doubts: tuple[str, ...] = field(default=(), kw_only=True)
+    """What was made all the same, and a person should know: values that are no numbers."""
 
     def __repr__(self) -> str:
         """``Outcome(vicuna-7b-v1.1: 291 tensors in 3 files, fingerprint 0123abcd)``."""
@@ -83,6 +85,7 @@ class Making(ABC):
         self.progress = progress
         self.staging = Staging(bindings.target)
         in_order = any(each.sequential for each in bindings.inputs.values())
+        self.doubts: tuple[str, ...] = ()
         self.buffers = [Buffers() for _ in range(1 if in_order else options.threads)]
 
     @abstractmethod
@@ -156,7 +159,13 @@ class Making(ABC):
             if (finished := self._finished()) is None:
                 raise
             return self._already_done(finished)
-        return Outcome(self.bindings.target, manifest, kept=len(kept), already_done=False)
+        return Outcome(
+            self.bindings.target,
+            manifest,
+            kept=len(kept),
+            already_done=False,
+            doubts=self.doubts,
+        )
 
     def write_beside(self, index: Mapping[str, bytes]) -> None:
         """Make the sidecars and the index, its content by its name, durable in the output.

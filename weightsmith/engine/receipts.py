@@ -13,6 +13,7 @@ from typing import Any, Final
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.engine.finite import NonFinite
 from weightsmith.engine.inputs import File
 from weightsmith.engine.options import Bindings
 from weightsmith.engine.staging import Staging
@@ -49,6 +50,8 @@ class Receipt:
     """Tensor digests by name."""
     encoded: Mapping[str, Any] = field(default_factory=dict)
     """Of a delta's file, what the record will say of it (`encode_file.EncodedFile`)."""
+    nonfinite: NonFinite = field(default_factory=dict)
+    """The values in it that are no numbers."""
 
     def write(self, directory: Path) -> None:
         """Store it durably under the shard's name (two durable steps)."""

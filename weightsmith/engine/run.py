@@ -14,6 +14,7 @@ from weightsmith.engine.file_outputs import (
     manifest_of_files,
     open_output,
 )
+from weightsmith.engine.finite import FiniteWatch, NonFinite, require_finite, sentences
 from weightsmith.engine.inputs import Countdown, File, files_of
 from weightsmith.engine.manifest import Manifest, manifest_of
 from weightsmith.engine.options import Bindings, Options
@@ -49,12 +50,14 @@ def run_shard(
     countdown: Countdown,
     background: Background,
     progress: Progress,
+    watch: FiniteWatch,
 ) -> tuple[fs.PositionedFile, dict[str, str]]:
     """Write shard `number` into the directory `output`, not yet synced; pure and idempotent.
 
     Returns the open file and the digests of its tensors by name. What was written is checked: it
     is read back here, or hashed in the background where the release gives a hash of the file;
-    where the medium is to say what it holds, that is left until it is synced.
+    where the medium is to say what it holds, that is left until it is synced. `watch` sees what is
+    made, and may find values that are no numbers.
     Raises: VerificationFailed; WrongBase, DeltaInvalid.
     """
     shard, verify, advance = plan.shards[number], options.verify, progress.advance
@@ -67,6 +70,7 @@ def run_shard(
         buffers,
         advance,
         countdown,
+        look=watch.look,
         drop_cache=options.low_cpu_mem,
     )
     if shard.published and verify != "disk":
@@ -130,8 +134,9 @@ class _Model(Making):
                     self.staging.synced(shard.name, (self.staging.output / shard.name).lstat())
                     self._require_whole(shard, made)
                     receipts[shard.name] = kept[shard.name]
+                    self._require_finite(kept[shard.name].nonfinite)
                     continue
-                identity = made_from(shard, inputs)
+                identity, watch = made_from(shard, inputs), FiniteWatch()
                 file, made = run_shard(
                     plan,
                     self.bindings,
@@ -142,7 +147,9 @@ class _Model(Making):
                     countdown,
                     background,
                     self.progress,
+                    watch,
                 )
+                self._require_finite(watch.found)
                 background.sync(file, self.staging, drop_cache=True)
                 if options.verify == "disk":
                     # Only what is synced leaves the page cache to the last page, and on overlayfs
@@ -150,13 +157,28 @@ class _Model(Making):
                     background.wait()
                     self._require_whole(shard, made)
                 receipt = Receipt(
-                    plan.digest, shard.name, shard.nbytes, machine(plan), identity, made
+                    plan.digest,
+                    shard.name,
+                    shard.nbytes,
+                    machine(plan),
+                    identity,
+                    made,
+                    nonfinite=watch.found,
                 )
                 receipts[shard.name] = receipt
                 self.require_unchanged(receipts)
                 background.leave(receipt, self.staging.receipts)
             background.wait()
+        found = {name: each for made in receipts.values() for name, each in made.nonfinite.items()}
+        self.doubts = tuple(sentences(found, inputs))
+        for doubt in self.doubts:
+            self.progress.note(doubt)
         return {name: each for made in receipts.values() for name, each in made.digests.items()}
+
+    def _require_finite(self, found: NonFinite) -> None:
+        """Raises: NotFinite."""
+        if not self.options.allow_nonfinite:
+            require_finite(found, self.bindings.finite, self.bindings.inputs)
 
     def _require_whole(self, shard: ShardPlan, digests: Mapping[str, str]) -> None:
         """Hold a file that is whole and synced against its release's hashes, or its tensors'

@@ -11,6 +11,7 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count, span_digest, tensor_digest
 from weightsmith.codecs.base import Range, Work
 from weightsmith.codecs.copy import Copy
+from weightsmith.codecs.nonfinite import count_nonfinite
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.inputs import Countdown
 from weightsmith.engine.read_back import Follow, Piece
@@ -19,6 +20,9 @@ from weightsmith.errors import DamagedInput, VerificationFailed
 from weightsmith.formats.safetensors_header import read_header
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.model import FilePlan, ShardPlan, TensorPlan
+
+Look = Callable[["TensorWork", Range, memoryview], None]
+"""Sees a span of a tensor that was just made."""
 
 
 class TensorWork:
@@ -107,6 +111,16 @@ class TensorWork:
             self._below = next(found, False)
         return self._below or None
 
+    def nonfinite(self, span: Range) -> Iterator[tuple[str, int, int]]:
+        """By the role of each input, how many NaNs and infinities are in what a span is made of,
+        which is read again.
+        """
+        ranges = self.codec.reads(self.prepared(), span)
+        for i, (source, each) in enumerate(zip(ranges, self.tensor.inputs, strict=True)):
+            block = memoryview(bytearray(source.nbytes))
+            self.read(i, source.start, block)
+            yield each.role, *count_nonfinite(block, each.info.dtype)
+
     def finish_span(self, number: int, digest: bytes) -> bool:
         """Keep a span's digest; after the last one let go of the state, and return True."""
         with self._lock:
@@ -188,10 +202,12 @@ def fill(
     countdown: Countdown,
     follow: Follow,
     *,
+    look: Look,
     drop_cache: bool,
 ) -> dict[str, str]:
     """Write a shard's data, one worker a set of buffers; returns tensor digests by name.
 
+    `look` sees each span before it is written.
     Memory: one span of output and what it is made from, a worker.
     """
     works = [TensorWork(tensor, inputs) for tensor in shard.tensors]
@@ -202,6 +218,7 @@ def fill(
             span = span_range(number, work.output.nbytes)
             out = own.block(0, span.nbytes)
             work.make(span, own, out)
+            look(work, span, out)
             offset = shard.places[work.output.name].offset + span.start
             file.write_from(offset, out)
             file.start_writeback(offset, span.nbytes)

@@ -145,7 +145,7 @@ def plan_apply_delta(
         repairs=sidecars.repairs,
         release=decision.recognition.release.id if decision.recognition.release else "",
     )
-    bindings = Bindings(inputs, sidecars.contents, path)
+    bindings = Bindings(inputs, sidecars.contents, path, finite=("delta",))
     return Job(plan, bindings, decision.recognition.release, sidecars.faults)
 
 

@@ -102,6 +102,7 @@ class ExtractJob(Job):
             manifest=outcome.manifest,
             kept=outcome.kept,
             already_done=outcome.already_done,
+            doubts=outcome.doubts,
             tensors=_left(self, options, progress),
         )
 

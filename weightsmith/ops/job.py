@@ -9,6 +9,7 @@ from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.engine import run as engine
 from weightsmith.engine.file_hashes import hash_files
+from weightsmith.engine.finite import require_finite_inputs
 from weightsmith.engine.inputs import streamed_nbytes
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.spans import Buffers
@@ -44,6 +45,8 @@ class Job:
     """What was found when the inputs' files were held against published hashes, as sentences."""
     known: tuple[KnownFile, ...] = ()
     """Input files to be held against published hashes before anything is written."""
+    looked_through: tuple[str, ...] = ()
+    """Roles of small inputs whose values are all looked at before anything is written."""
 
     def finished_count(self) -> int:
         """How many files of the output an earlier run of this plan has finished and left."""
@@ -150,11 +153,14 @@ def require_room(found: Needs) -> None:
 def carry_out(job: Job, options: Options, progress: Progress = SILENCE) -> engine.Outcome:
     """Run a job whose needs are met.
 
-    Raises: DiskTooSmall, MemoryTooSmall, BaseFilesWrong, before anything is written; and as
-    `engine.run.run`.
+    Raises: DiskTooSmall, MemoryTooSmall, BaseFilesWrong, NotFinite, before anything is written; and
+    as `engine.run.run`.
     """
     require_room(needs(job, options))
     _require_known(job, options, progress)
+    if not options.allow_nonfinite:
+        buffers = [Buffers() for _ in range(options.threads)]
+        require_finite_inputs(job.bindings.inputs, job.looked_through, buffers, progress)
     return engine.run(job.plan, job.bindings, options, progress)
 
 

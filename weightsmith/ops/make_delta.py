@@ -74,6 +74,7 @@ class DeltaJob(Job):
             low_rank=_low_rank(outcome.manifest),
             kept=outcome.kept,
             already_done=outcome.already_done,
+            doubts=outcome.doubts,
         )
 
 

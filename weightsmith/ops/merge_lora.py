@@ -120,7 +120,8 @@ def plan_merge_lora(
         notes=(*how, *notes, *casting.notes, *sidecars.notes),
         repairs=sidecars.repairs,
     )
-    return Job(plan, Bindings(inputs, sidecars.contents, path), faults=sidecars.faults)
+    bindings = Bindings(inputs, sidecars.contents, path)
+    return Job(plan, bindings, faults=sidecars.faults, looked_through=tuple(adapters))
 
 
 def merge_lora(

@@ -166,3 +166,12 @@ def a_hostile_tensor_name(folder: Path) -> Sequence[str]:
     hostile = {"\x1b[2J\x1b]0;owned\x07\nerror: forged\u202e": torch.zeros(2)}
     write_model(folder / "delta", weights(norm=0) | hostile, config=config())
     return ARGS
+
+
+@FIT.add("A delta with NaN and infinity in it", 6, "not-finite", shows_late=True)
+def a_delta_without_numbers(folder: Path) -> Sequence[str]:
+    write_base(folder)
+    spoilt = weights(norm=0)
+    spoilt["lm_head.weight"][0, :3] = torch.tensor([float("nan"), float("inf"), float("-inf")])
+    write_model(folder / "delta", spoilt, config=config())
+    return ARGS

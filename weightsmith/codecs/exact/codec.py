@@ -43,6 +43,7 @@ class Exact(Codec):
     shape: str
     exact: ClassVar[bool] = True
     takes_any_range: ClassVar[bool] = True
+    restores: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 6  # measured on Linux
     shown: ClassVar[frozenset[str]] = frozenset()  # they describe the tensor, nobody chose them
 

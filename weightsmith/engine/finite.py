@@ -1,0 +1,118 @@
+"""Values that are no numbers: found in what a run makes, and traced to the input that has them."""
+
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from weightsmith.checkpoint.buffers import is_buffer
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.codecs.base import Range
+from weightsmith.codecs.nonfinite import count_nonfinite
+from weightsmith.engine.shard import TensorWork
+from weightsmith.engine.spans import Buffers, map_spans
+from weightsmith.errors import NotFinite
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.progress import Progress
+
+NonFinite = Mapping[str, Mapping[str, Sequence[int]]]
+"""By tensor and by the role of the input that has them: how many NaNs, how many infinities."""
+RESULT: Final = ""
+"""In place of a role: values that were numbers in every input."""
+
+
+class FiniteWatch:
+    """Looks at every span that is made, from any thread."""
+
+    def __init__(self) -> None:
+        """Nothing is found yet."""
+        self._lock = threading.Lock()
+        self._found: dict[str, dict[str, list[int]]] = {}
+
+    @property
+    def found(self) -> NonFinite:
+        """What there is so far."""
+        return self._found
+
+    def look(self, work: TensorWork, span: Range, out: memoryview) -> None:
+        """Count what is no number in a span just made, and in what it was made of.
+
+        What an exact delta restores may have any bits, and buffers are nobody's weights.
+        """
+        output = work.output
+        if work.codec.restores or is_buffer(output.name, output.shape):
+            return
+        made = count_nonfinite(out, output.dtype)
+        if not any(made):
+            return
+        told = [each for each in work.nonfinite(span) if any(each[1:])]
+        with self._lock:
+            held = self._found.setdefault(output.name, {})
+            for role, nans, infinities in told or [(RESULT, *made)]:
+                before = held.get(role, [0, 0])
+                held[role] = [before[0] + nans, before[1] + infinities]
+
+
+def require_finite(
+    found: NonFinite, roles: Collection[str], inputs: Mapping[str, Checkpoint]
+) -> None:
+    """Refuse what these inputs may not have.
+
+    Raises: NotFinite.
+    """
+    for role in roles:
+        if lines := [f"{n} holds {_told(held[role])}" for n, held in found.items() if role in held]:
+            raise NotFinite(source=inputs[role].label, count=len(lines), context=lines)
+
+
+def require_finite_inputs(
+    inputs: Mapping[str, Checkpoint],
+    roles: Iterable[str],
+    buffers: Sequence[Buffers],
+    progress: Progress,
+) -> None:
+    """Read all of these inputs, and refuse what is no number.
+
+    Raises: NotFinite.
+    """
+    for role in roles:
+        found: dict[str, dict[str, list[int]]] = {}
+        checkpoint, lock = inputs[role], threading.Lock()
+        progress.begin(f"looking through {checkpoint.label}", checkpoint.nbytes)
+
+        def look(
+            info: TensorInfo,
+            span: Range,
+            own: Buffers,
+            *,
+            role: str = role,
+            checkpoint: Checkpoint = checkpoint,
+            found: dict[str, dict[str, list[int]]] = found,
+            lock: threading.Lock = lock,
+        ) -> None:
+            block = own.block(0, span.nbytes)
+            checkpoint.read_into(info.name, span.start, block)
+            counts = count_nonfinite(block, info.dtype)
+            progress.advance(span.nbytes)
+            if any(counts):
+                with lock:
+                    before = found.setdefault(info.name, {}).get(role, [0, 0])
+                    found[info.name][role] = [a + b for a, b in zip(before, counts, strict=True)]
+
+        map_spans([tensor.info for tensor in checkpoint.tensors.values()], buffers, look)
+        require_finite(found, [role], inputs)
+
+
+def sentences(found: NonFinite, inputs: Mapping[str, Checkpoint]) -> Iterator[str]:
+    """What a person should know of it, a sentence an input."""
+    for role in sorted({role for held in found.values() for role in held}):
+        named = ", ".join(f"{n} ({_told(h[role])})" for n, h in sorted(found.items()) if role in h)
+        if role == RESULT:
+            yield f"values grew too large for their dtype: {named}"
+        else:
+            yield f"{role} {inputs[role].label} holds values that are no numbers: {named}"
+
+
+def _told(counts: Sequence[int]) -> str:
+    """``3 NaN and 1 infinite``."""
+    words = zip(counts, ("NaN", "infinite"), strict=True)
+    return " and ".join(f"{count} {word}" for count, word in words if count)
