@@ -48,7 +48,7 @@ def spans(info: TensorInfo) -> list[Range]:
     ]
 
 
-PATHS = ("none", "plain", "simd")
+PATHS = ("none", "plain", "avx2", "avx512")
 """How spans that are coded by class may be made and read: by the compiled part or without."""
 
 
@@ -59,9 +59,10 @@ def by_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make and read payloads by this path, of those that this machine has, until the test ends."""
     found = _FOUND
     if name != "none":
-        if found is None or (name == "simd" and not found.simd):
-            pytest.skip("no compiled part here, or the processor has no AVX2")
-        found = Kernel(found.module, name == "simd")
+        simd = PATHS.index(name) - 1
+        if found is None or simd > found.simd:
+            pytest.skip("no compiled part here, or the processor has no such vectors")
+        found = Kernel(found.module, simd)
     monkeypatch.setattr(kernel, "find", lambda: None if name == "none" else found)
 
 

@@ -33,7 +33,7 @@ def form_of(delta: Path) -> dict[str, object]:
     return {key: record[key] for key in ("form", "needs") if key in record}
 
 
-@pytest.mark.parametrize("path", ["plain", "simd"])
+@pytest.mark.parametrize("path", ["plain", "avx2"])
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_a_deltas_bytes_depend_on_no_path_and_no_workers(
     folder: Path, tmp_path: Path, path: str, workers: int, monkeypatch: pytest.MonkeyPatch
@@ -44,7 +44,7 @@ def test_a_deltas_bytes_depend_on_no_path_and_no_workers(
     assert contents(tmp_path / "delta") == contents(folder / "delta")
 
 
-@pytest.mark.parametrize("path", ["plain", "simd", "none"])
+@pytest.mark.parametrize("path", ["plain", "avx2", "avx512", "none"])
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_every_path_restores_it(
     folder: Path, tmp_path: Path, path: str, workers: int, monkeypatch: pytest.MonkeyPatch

@@ -4,7 +4,7 @@ INTERFACE: int
 SIMD: int
 
 def encode(
-    base: Buffer | None, target: Buffer, width: int, shift: int, mask: int, simd: bool, /
+    base: Buffer | None, target: Buffer, width: int, shift: int, mask: int, simd: int, /
 ) -> tuple[bytes, int, int]: ...
 def decode(
     payload: Buffer,
@@ -13,6 +13,6 @@ def decode(
     width: int,
     shift: int,
     mask: int,
-    simd: bool,
+    simd: int,
     /,
 ) -> None: ...

@@ -3,8 +3,8 @@
    An element is a symbol, whose frequencies depend on the class that its base is in, and bits that
    are stored as they are. Symbols go through an interleaved range coder (rANS): 64 lanes take the
    elements in turn, each with a state of 32 bits, and all draw on one stream of 16-bit words. The
-   lanes of a group of neighbours do not wait for each other, so AVX2 takes 8 at a time; the plain
-   code, for all other machines, reads and writes the same bytes.
+   lanes of a group of neighbours do not wait for each other, so AVX2 takes 8 at a time, and AVX-512
+   16; the plain code, for all other machines, reads and writes the same bytes.
 
    Nothing here trusts a payload. Sums, shifts, counts and lengths are checked as the head is read;
    classes and slots are masked; words and exceptions are held against their end. No memory is asked
@@ -42,8 +42,13 @@
 #define AVX2
 #else
 #define AVX2 __attribute__((target("avx2,bmi,bmi2,popcnt")))
+#define WITH_AVX512
+#define AVX512 __attribute__((target("avx2,bmi,bmi2,popcnt,avx512f,avx512bw,avx512dq,avx512vl")))
 #endif
 #endif
+
+/* Which code is used. What encodes goes no further than AVX2. */
+enum { PLAIN, BY_8, BY_16 };
 
 typedef uint8_t u8;
 typedef uint16_t u16;
@@ -64,7 +69,7 @@ enum {
     FEW_LANES = 8,
     FIXED = 10, /* bytes of a head before the frequencies */
     STATE = 4,  /* bytes of a state */
-    AHEAD = 16  /* bytes that may be read past those that are taken */
+    AHEAD = 32  /* bytes that may be read past those that are taken */
 };
 
 /* How elements lie in memory: bytes of one, and its exponent. */
@@ -571,6 +576,133 @@ AVX2 INLINE int decode_group_avx2(const Head *head, Decoder *decoder, Source *so
 
 #endif
 
+#ifdef WITH_AVX512
+
+/* The same of 16 lanes. */
+typedef struct {
+    __m512i raw, origin, ceiling, mask, last, top, low_bytes, low_shift, low_mask;
+    __m128i shift, zero, places;
+    int low_quarters[4]; /* bytes to the low bits of lanes 0, 4, 8 and 12 */
+} WideVectors;
+
+AVX512 INLINE WideVectors wide_vectors(const Head *head)
+{
+    WideVectors all;
+    i32 raw[16] = {0}, origin[16] = {0}, shift[16];
+    u8 bytes[64];
+    const int low = head->low;
+    for (int c = 0; c < CLASSES; c++) {
+        raw[c] = head->classes[c].raw;
+        origin[c] = c < head->values ? -128 : (i32)head->classes[c].origin;
+    }
+    for (int j = 0; j < 16; j++) {
+        const int bit = (j & 3) * low + ((j & ~3) * low & 7);
+        all.low_quarters[j / 4] = (j & ~3) * low >> 3;
+        shift[j] = bit & 7;
+        for (int k = 0; k < 4; k++)
+            bytes[4 * j + k] = (u8)((bit >> 3) + k);
+    }
+    all.raw = _mm512_loadu_si512(raw);
+    all.origin = _mm512_loadu_si512(origin);
+    all.low_shift = _mm512_loadu_si512(shift);
+    all.low_bytes = _mm512_loadu_si512(bytes);
+    all.low_mask = _mm512_set1_epi32((1 << low) - 1);
+    all.ceiling = _mm512_set1_epi32(head->ceiling);
+    all.mask = _mm512_set1_epi32(head->form.mask);
+    all.last = _mm512_set1_epi32(head->values - 1);
+    all.top = _mm512_set1_epi32((i32)top_bit(head));
+    all.shift = _mm_cvtsi32_si128(head->form.shift);
+    all.zero = _mm_cvtsi32_si128(head->zero);
+    all.places = _mm_cvtsi32_si128(low + head->zero);
+    return all;
+}
+
+AVX512 INLINE __m512i load16(const u8 *at, const int width)
+{
+    if (width == 1)
+        return _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)at));
+    if (width == 2)
+        return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)at));
+    return _mm512_loadu_si512(at);
+}
+
+AVX512 INLINE void store16(u8 *at, __m512i numbers, const int width)
+{
+    if (width == 1)
+        _mm_storeu_si128((void *)at, _mm512_cvtepi32_epi8(numbers));
+    else if (width == 2)
+        _mm256_storeu_si256((void *)at, _mm512_cvtepi32_epi16(numbers));
+    else
+        _mm512_storeu_si512(at, numbers);
+}
+
+AVX512 INLINE __m512i lows16(const u8 *low, const WideVectors *all)
+{
+    const int *at = all->low_quarters;
+    __m512i lows = _mm512_castsi128_si512(_mm_loadu_si128((const void *)low));
+    lows = _mm512_inserti32x4(lows, _mm_loadu_si128((const void *)(low + at[1])), 1);
+    lows = _mm512_inserti32x4(lows, _mm_loadu_si128((const void *)(low + at[2])), 2);
+    lows = _mm512_inserti32x4(lows, _mm_loadu_si128((const void *)(low + at[3])), 3);
+    lows = _mm512_srlv_epi32(_mm512_shuffle_epi8(lows, all->low_bytes), all->low_shift);
+    return _mm512_sll_epi32(_mm512_and_si512(lows, all->low_mask), all->zero);
+}
+
+AVX512 INLINE int decode_group_avx512(const Head *head, Decoder *decoder, Source *source,
+                                      const WideVectors *all, const u8 *base, u8 *target,
+                                      const int width)
+{
+    const __m512i twelve = _mm512_set1_epi32(4095), none = _mm512_setzero_si512();
+    const u8 *words = source->words, *low = source->low;
+    for (int i = 0; i < LANES; i += 16) {
+        const __m512i known = load16(base + width * i, width);
+        __m512i class, raw, x, slot, symbol, bits, word, value;
+        __mmask16 is_value, need;
+        u32 escaped;
+        class = _mm512_and_si512(_mm512_srl_epi32(known, all->shift), all->mask);
+        class = _mm512_min_epi32(_mm512_set1_epi32(7), _mm512_sub_epi32(all->ceiling, class));
+        class = _mm512_max_epi32(none, class);
+        raw = _mm512_permutexvar_epi32(class, all->raw);
+        is_value = _mm512_cmpgt_epi32_mask(class, all->last);
+        x = _mm512_loadu_si512(decoder->states + i);
+        slot = _mm512_or_si512(_mm512_slli_epi32(class, BITS),
+                               _mm512_and_si512(x, _mm512_set1_epi32(SLOTS - 1)));
+        slot = _mm512_i32gather_epi32(slot, decoder->table.packed, 4);
+        symbol = _mm512_srli_epi32(slot, 24);
+        x = _mm512_mullo_epi32(_mm512_and_si512(slot, twelve), _mm512_srli_epi32(x, BITS));
+        x = _mm512_add_epi32(x, _mm512_and_si512(_mm512_srli_epi32(slot, 12), twelve));
+        bits = _mm512_andnot_si512(_mm512_sllv_epi32(_mm512_set1_epi32(-1), raw), x);
+        x = _mm512_srlv_epi32(x, raw);
+        need = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(LOWEST));
+        word = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)words));
+        word = _mm512_maskz_expand_epi32(need, word);
+        words += 2 * _mm_popcnt_u32(need);
+        x = _mm512_mask_or_epi32(x, need, _mm512_slli_epi32(x, 16), word);
+        _mm512_storeu_si512(decoder->states + i, x);
+        value = _mm512_mask_and_epi32(symbol, is_value, symbol, _mm512_set1_epi32(127));
+        value = _mm512_add_epi32(value, _mm512_permutexvar_epi32(class, all->origin));
+        value = _mm512_add_epi32(_mm512_sllv_epi32(value, raw), bits);
+        value = _mm512_sll_epi32(value, all->places);
+        if (head->low) {
+            value = _mm512_add_epi32(value, lows16(low, all));
+            low += 2 * head->low;
+        }
+        value = _mm512_add_epi32(value, _mm512_mask_and_epi32(known, is_value, known, all->top));
+        value = _mm512_mask_add_epi32(
+            value, _mm512_mask_cmplt_epu32_mask(is_value, symbol, _mm512_set1_epi32(128)), value,
+            all->top);
+        store16(target + width * i, value, width);
+        escaped = _mm512_cmpeq_epi32_mask(symbol, none);
+        for (int j = i; UNLIKELY(escaped); escaped >>= 1, j++)
+            if (escaped & 1 && take_exception(source, base + width * j, target + width * j, width))
+                return -1;
+    }
+    source->words = words;
+    source->low = low;
+    return 0;
+}
+
+#endif
+
 /* Decode groups one after the other, while there are words enough for whatever one may need.
    `step` is 0 for a base that is ZEROS, and 1 else. Returns how many were decoded. */
 typedef size_t Run(const Head *, Decoder *, Source *, const u8 *base, size_t step, u8 *target,
@@ -596,10 +728,10 @@ INLINE ptrdiff_t most_words(const Head *head) { return 2 * head->lanes + AHEAD; 
         }                                                                                          \
         return done;                                                                               \
     }
-#define PLAIN(lanes, width) decode_group(head, decoder, source, base, target, lanes, width)
-RUN(, run1, , PLAIN, 1)
-RUN(, run2, , PLAIN, 2)
-RUN(, run4, , PLAIN, 4)
+#define ANY(lanes, width) decode_group(head, decoder, source, base, target, lanes, width)
+RUN(, run1, , ANY, 1)
+RUN(, run2, , ANY, 2)
+RUN(, run4, , ANY, 4)
 #ifdef WITH_AVX2
 #define EIGHT(lanes, width)                                                                        \
     decode_group_avx2(head, decoder, source, &all, base, target, lanes, width)
@@ -607,9 +739,25 @@ RUN(AVX2, run1_avx2, const Vectors all = vectors(head), EIGHT, 1)
 RUN(AVX2, run2_avx2, const Vectors all = vectors(head), EIGHT, 2)
 RUN(AVX2, run4_avx2, const Vectors all = vectors(head), EIGHT, 4)
 #endif
+#ifdef WITH_AVX512
+#define SIXTEEN(lanes, width)                                                                      \
+    ((lanes) == LANES                                                                              \
+         ? decode_group_avx512(head, decoder, source, &wide, base, target, width)                  \
+         : decode_group_avx2(head, decoder, source, &all, base, target, FEW_LANES, width))
+#define BOTH                                                                                       \
+    const Vectors all = vectors(head);                                                             \
+    const WideVectors wide = wide_vectors(head)
+RUN(AVX512, run1_avx512, BOTH, SIXTEEN, 1)
+RUN(AVX512, run2_avx512, BOTH, SIXTEEN, 2)
+RUN(AVX512, run4_avx512, BOTH, SIXTEEN, 4)
+#endif
 
 static Run *run_for(int width, int simd)
 {
+#ifdef WITH_AVX512
+    if (simd == BY_16)
+        return width == 1 ? run1_avx512 : width == 2 ? run2_avx512 : run4_avx512;
+#endif
 #ifdef WITH_AVX2
     if (simd)
         return width == 1 ? run1_avx2 : width == 2 ? run2_avx2 : run4_avx2;
@@ -1381,19 +1529,26 @@ static void assemble(const Span *span, u8 *out)
     }
 }
 
-static int has_avx2(void)
+/* The widest that processor and system have. */
+static int widest(void)
 {
 #if !defined(WITH_AVX2)
-    return 0;
+    return PLAIN;
 #elif defined(_MSC_VER)
     int leaf[4];
     __cpuid(leaf, 1); /* OSXSAVE and AVX, and that the system saves these registers */
     if ((leaf[2] >> 27 & 3) != 3 || (_xgetbv(0) & 6) != 6)
-        return 0;
+        return PLAIN;
     __cpuidex(leaf, 7, 0);
-    return leaf[1] >> 5 & 1;
+    return leaf[1] >> 5 & 1 ? BY_8 : PLAIN;
 #else
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("bmi2") ||
+        !__builtin_cpu_supports("popcnt"))
+        return PLAIN;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return BY_16;
+    return BY_8;
 #endif
 }
 
@@ -1401,7 +1556,7 @@ static int has_avx2(void)
 
 #ifndef KERNEL_ALONE
 
-#define INTERFACE 1 /* what `coded.py` asks for */
+#define INTERFACE 2 /* what `coded.py` asks for */
 
 /* Of a call from Python. */
 typedef struct {
@@ -1441,7 +1596,7 @@ static PyObject *py_encode(PyObject *self, PyObject *args)
     PyObject *made = NULL, *base;
     Span sizes;
     (void)self;
-    if (!PyArg_ParseTuple(args, "Oy*iiip", &base, &call.elements, &call.form.width,
+    if (!PyArg_ParseTuple(args, "Oy*iiii", &base, &call.elements, &call.form.width,
                           &call.form.shift, &call.form.mask, &call.simd))
         return NULL;
     if (base != Py_None && PyObject_GetBuffer(base, &call.base, PyBUF_SIMPLE))
@@ -1449,7 +1604,7 @@ static PyObject *py_encode(PyObject *self, PyObject *args)
     if (!fits(&call))
         goto done;
     const size_t count = (size_t)(call.elements.len / call.form.width);
-    call.simd = call.simd && has_avx2();
+    call.simd = call.simd < widest() ? call.simd : widest();
     span = PyMem_Malloc(lay_out(&sizes, count, call.form.width));
     if (!span) {
         PyErr_NoMemory();
@@ -1477,14 +1632,14 @@ static PyObject *py_decode(PyObject *self, PyObject *args)
     PyObject *base, *result = NULL;
     const char *wrong;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*Ow*iiip", &call.payload, &base, &call.elements, &call.form.width,
+    if (!PyArg_ParseTuple(args, "y*Ow*iiii", &call.payload, &base, &call.elements, &call.form.width,
                           &call.form.shift, &call.form.mask, &call.simd))
         return NULL;
     if (base != Py_None && PyObject_GetBuffer(base, &call.base, PyBUF_SIMPLE))
         goto done;
     if (!fits(&call))
         goto done;
-    call.simd = call.simd && has_avx2();
+    call.simd = call.simd < widest() ? call.simd : widest();
     decoder = PyMem_Malloc(sizeof *decoder);
     if (!decoder) {
         PyErr_NoMemory();
@@ -1517,7 +1672,7 @@ static int fill_module(PyObject *module)
 #endif
     if (PyModule_AddIntConstant(module, "INTERFACE", INTERFACE))
         return -1;
-    return PyModule_AddIntConstant(module, "SIMD", has_avx2());
+    return PyModule_AddIntConstant(module, "SIMD", widest());
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, fill_module}, {0, NULL}};

@@ -14,7 +14,7 @@ from weightsmith.errors import KernelUnfit
 if TYPE_CHECKING:
     from weightsmith.codecs.elements import Bits, Elements
 
-_INTERFACE: Final = 1
+_INTERFACE: Final = 2
 """Of `kernel.c`, whose number must be the same: it may be left from another version."""
 
 
@@ -34,8 +34,8 @@ class Kernel:
     """The compiled part, by one of its paths; all of them make the same bytes."""
 
     module: ModuleType
-    simd: bool
-    """Whether AVX2 is made use of."""
+    simd: int
+    """By how much at a time: 0 one, 1 eight (AVX2), 2 sixteen (AVX-512)."""
 
     def encode(self, base: "Bits | None", target: "Bits", elements: "Elements") -> Coded:
         """A span; the base has as many elements, or is None."""
@@ -51,7 +51,7 @@ class Kernel:
         self.module.decode(payload, base, out, *_form(elements), self.simd)
 
     def __str__(self) -> str:
-        return "compiled, with AVX2" if self.simd else "compiled"
+        return ("compiled", "compiled, with AVX2", "compiled, with AVX-512")[self.simd]
 
 
 @cache
@@ -66,7 +66,7 @@ def find() -> Kernel | None:
         return None
     if _kernel.INTERFACE != _INTERFACE:
         raise KernelUnfit(found=_kernel.INTERFACE, wanted=_INTERFACE)
-    return Kernel(_kernel, bool(_kernel.SIMD))
+    return Kernel(_kernel, _kernel.SIMD)
 
 
 def _form(elements: "Elements") -> tuple[int, int, int]:

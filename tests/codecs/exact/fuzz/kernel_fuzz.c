@@ -40,9 +40,9 @@ static int decodes(const u8 *payload, size_t nbytes, const u8 *base, u8 *target,
     static Decoder decoder;
     const size_t target_nbytes = count * (size_t)form.width;
     u8 *other = copy_of(target, target_nbytes);
-    const char *wrong = decode(payload, nbytes, base, target, count, form, 0, &decoder);
-    if (has_avx2()) {
-        const char *too = decode(payload, nbytes, base, other, count, form, 1, &decoder);
+    const char *wrong = decode(payload, nbytes, base, target, count, form, PLAIN, &decoder);
+    for (int simd = PLAIN + 1; simd <= widest(); simd++) {
+        const char *too = decode(payload, nbytes, base, other, count, form, simd, &decoder);
         if (!wrong != !too)
             fail("the paths do not agree whether this is a payload");
         if (!wrong && memcmp(target, other, target_nbytes))
@@ -62,15 +62,15 @@ static void round_trip(const u8 *base, const u8 *elements, size_t count, Form fo
     if (!span)
         abort();
     lay_out(span, count, form.width);
-    encode(span, base, target, count, form, 0);
+    encode(span, base, target, count, form, PLAIN);
     made = span->nbytes;
     payload = malloc(made);
     again = malloc(made);
     if (!payload || !again)
         abort();
     assemble(span, payload);
-    if (has_avx2()) {
-        encode(span, base, target, count, form, 1);
+    if (widest() > PLAIN) {
+        encode(span, base, target, count, form, BY_8);
         if (span->nbytes != made)
             fail("the paths encode to other lengths");
         assemble(span, again);
@@ -184,7 +184,7 @@ static void made_up(u64 *seed)
         if (!span)
             abort();
         lay_out(span, count, form.width);
-        encode(span, with_base ? base : NULL, target, count, form, 0);
+        encode(span, with_base ? base : NULL, target, count, form, PLAIN);
         assemble(span, target);
         at = (size_t)(target - input) + span->nbytes;
         free(span);
