@@ -111,7 +111,7 @@ def test_pushed_and_applied_from_the_hub_it_is_the_target_byte_for_byte(
 def test_what_may_be_copied_to_a_disk_is_not_all_pushed(hub: Hub, me: Client) -> None:
     target = place(me) / "target"
     (target / "1_Pooling").mkdir()
-    stays = ("notes.txt", "modules.json", "1_Pooling/config.json")
+    stays = ("notes.txt", "modules.json", "spm.model", "1_Pooling/config.json")
     for name in stays:
         (target / name).write_bytes(b"who knows")
     done = me.command(*PUSH, "--yes")

@@ -8,7 +8,7 @@ from typing import Final
 from weightsmith.checkpoint.layout import ADAPTER_CONFIG, MANIFEST
 
 CONFIG: Final = ("config.json", "generation_config.json")
-VOCABULARY: Final = (
+_WELL_KNOWN: Final = (
     "tokenizer.model",
     "tokenizer.json",
     "vocab.json",
@@ -19,11 +19,8 @@ VOCABULARY: Final = (
     "tokenizer.model.v*",
     "tekken.json",
     "*.tiktoken",
-    "spm.model",
-    "*.spm",
-    "vocab.bpe",
-    "bpe.codes",
 )
+VOCABULARY: Final = (*_WELL_KNOWN, "spm.model", "*.spm", "vocab.bpe", "bpe.codes")
 """Files that hold the vocabulary itself."""
 CHAT_TEMPLATES: Final = ("chat_template.json", "chat_template.jinja")
 TOKENIZER_SETTINGS: Final = (
@@ -47,7 +44,7 @@ OTHERS: Final = (
     "NOTICE*",
 )
 TOKENIZER: Final = (*VOCABULARY, *TOKENIZER_SETTINGS)
-PUBLISHABLE: Final = (*CONFIG, *TOKENIZER, *OTHERS)
+PUBLISHABLE: Final = (*CONFIG, *_WELL_KNOWN, *TOKENIZER_SETTINGS, *OTHERS)
 """What goes to the hub with a delta: files whose purpose is known. What else belongs to a model may
 be copied to a disk, but who knows what is in it.
 """
