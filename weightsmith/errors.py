@@ -1114,6 +1114,13 @@ class DtypeNotStorable(Mismatch):
     hint = "save it in another dtype first: tensor.to(torch.complex64)"
 
 
+class LinkNotDelta(Mismatch):
+    """A chain ``A+D1+D2`` names something behind its first link that is no delta."""
+
+    message = "{link} in {chain} is no delta, it is {kind}: {reason}"
+    hint = "behind the first +, name deltas; a LoRA adapter is merged first: weightsmith merge-lora"
+
+
 class BaseFilesWrong(Mismatch):
     """The base's files are not, byte for byte, those that a release of whole files was made from.
 

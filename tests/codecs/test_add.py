@@ -18,7 +18,8 @@ from weightsmith.codecs.base import Range
 from weightsmith.codecs.cast import elements_as_bytes
 from weightsmith.errors import DtypeNotSummable
 from weightsmith.formats.tensors import DTYPE_BITS, TensorInfo
-from weightsmith.ops.apply_delta import apply_delta, promoted
+from weightsmith.ops.apply_delta import apply_delta
+from weightsmith.sources.sums import promoted
 
 SPANS = [1, 7, 64, 1000]
 

@@ -9,16 +9,8 @@ from weightsmith.checkpoint.layout import KINDS, layout_of
 from weightsmith.errors import EncodedRelease, NoWeights, WeightsmithError
 from weightsmith.ops.make_delta import make_delta
 from weightsmith.sources.file_release import FileRelease
-from weightsmith.sources.recognise import (
-    Adapter,
-    AdditiveDelta,
-    ExactDelta,
-    Meta,
-    Model,
-    open_lora,
-    open_model,
-    recognise,
-)
+from weightsmith.sources.kinds import Adapter, AdditiveDelta, ExactDelta, Meta, Model
+from weightsmith.sources.recognise import open_lora, open_model, recognise
 
 FILES = {
     "exact-delta": ["delta.safetensors.index.json", "delta-00001-of-00001.safetensors"],

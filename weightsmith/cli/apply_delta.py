@@ -20,7 +20,9 @@ from weightsmith.cli.output import Output
 from weightsmith.cli.run_options import DTYPE_ALL, STREAM, Run, run_options
 from weightsmith.engine.staging import Staging
 from weightsmith.ops import apply_delta as ops
-from weightsmith.ops.deltas.policy import NewRowsChoice
+from weightsmith.sources.policy import NewRowsChoice
+from weightsmith.sources.recognise import recognise
+from weightsmith.sources.sums import DTypeChoice
 
 
 @click.command(
@@ -39,11 +41,24 @@ from weightsmith.ops.deltas.policy import NewRowsChoice
         "path-tuned": "target",
         "low-cpu-memory-conversion": "low-cpu-mem",
     },
-    positional=("base", "delta", "target"),
+    positional=("base", "deltas", "target"),
     docs="docs/apply-delta.md",
 )
-@option("--base", group=INPUTS, type=SOURCE, help="The model the delta was made from.")
-@option("--delta", group=INPUTS, type=SOURCE, required=True, help="What was published.")
+@option(
+    "--base",
+    group=INPUTS,
+    type=SOURCE,
+    help="The model the delta was made from; may be left out where delta or catalogue say.",
+)
+@option(
+    "--delta",
+    "deltas",
+    group=INPUTS,
+    type=SOURCE,
+    multiple=True,
+    required=True,
+    help="What was published; repeatable, each on the result of the one before.",
+)
 @option(
     "--key",
     group=INPUTS,
@@ -58,7 +73,7 @@ from weightsmith.ops.deltas.policy import NewRowsChoice
     help="FilePath to make; default: the delta's name without its -delta word.",
 )
 @dtype_option(
-    get_args(ops.DTypeChoice),
+    get_args(DTypeChoice),
     default="delta",
     help="Arithmetic and result: as the delta (default) or base was stored, or a named dtype.",
 )
@@ -90,10 +105,10 @@ from weightsmith.ops.deltas.policy import NewRowsChoice
 def command(
     output: Output,
     base: str | None,
-    delta: str,
+    deltas: tuple[str, ...],
     key: str | None,
     target: str | None,
-    dtype: ops.DTypeChoice,
+    dtype: DTypeChoice,
     dtype_all: bool,
     new_rows: NewRowsChoice,
     whole: tuple[str, ...],
@@ -106,11 +121,15 @@ def command(
     Works shard by shard in flat memory, verifies what it wrote, and gives the target its name only
     when it is whole. Run the same command again to continue after an interruption.
     """
-    path = Path(target) if target is not None else ops.target_name(delta)
+    path = Path(target) if target is not None else ops.target_name(deltas[-1])
     spool = Staging(path.absolute()).inputs if stream else None
+    located = [run.located(output, delta, spool=spool) for delta in deltas]
+    if base is None and key is None:
+        base = ops.known_base(recognise(located[0]))
+        output.line(f"the base is {base}, by what is known of {deltas[0]}")
     job = ops.plan_apply_delta(
         run.located(output, base, spool=spool) if base is not None else None,
-        run.located(output, delta, spool=spool),
+        located,
         key=key,
         target=path,
         dtype=dtype,

@@ -42,6 +42,10 @@ A SOURCE is where a model is. In this order:
   a directory    ./llama-7b
   an alias       llama-7b, one of the catalogue's (docs/catalogue.md)
   a hub id       lmsys/vicuna-7b-delta-v1.1, or with a revision, ...@main
+  an address     https://huggingface.co/org/name/tree/main, hf://models/org/name
+
+and any of them with deltas behind it, A+D1+D2: the model that applying them
+would give, read without being written. A directory of that very name wins.
 
 What is on the hub is fetched into the hub's cache first, every file checked.
 

@@ -59,11 +59,11 @@ class Derived(Checkpoint):
         self._works = {name: TensorWork(rule, inputs) for name, rule in self._rules.items()}
         self._inputs = inputs
         self._contents = sidecars
-        self._leaves: tuple[Checkpoint, ...] = tuple(
+        self.leaves: tuple[Checkpoint, ...] = tuple(
             dict.fromkeys(
                 leaf
                 for each in inputs.values()
-                for leaf in (each._leaves if isinstance(each, Derived) else (each,))  # noqa: SLF001
+                for leaf in (each.leaves if isinstance(each, Derived) else (each,))
             )
         )
         """The checkpoints whose files are read in the end, however many rules lie between."""
@@ -74,11 +74,16 @@ class Derived(Checkpoint):
             label=label,
             directory=directory,
             store=LocalStore(directory),
-            files=tuple(file for leaf in self._leaves for file in leaf.files),
+            files=tuple(file for leaf in self.leaves for file in leaf.files),
             tensors={n: Tensor(StoredTensor(r.output, 0), "") for n, r in self._rules.items()},
             sidecars=tuple(sorted(sidecars)),
-            notes=(*(note for leaf in self._leaves for note in leaf.notes), *notes),
+            notes=(*(note for leaf in self.leaves for note in leaf.notes), *notes),
         )
+
+    @property
+    def plans(self) -> tuple[TensorPlan, ...]:
+        """The rules, in the order of the tensors."""
+        return tuple(self._rules.values())
 
     @property
     def rules(self) -> str:
@@ -139,7 +144,7 @@ class Derived(Checkpoint):
     @property
     def sequential(self) -> bool:
         """As soon as one input is."""
-        return any(leaf.sequential for leaf in self._leaves)
+        return any(leaf.sequential for leaf in self.leaves)
 
     def files_of(self, name: str) -> frozenset[str]:
         """Names of the files that a tensor's bytes come from."""
@@ -171,11 +176,11 @@ class Derived(Checkpoint):
 
     def changed_files(self) -> list[str]:
         """Paths of weight files of any input that are no longer what they were when opened."""
-        return [path for leaf in self._leaves for path in leaf.changed_files()]
+        return [path for leaf in self.leaves for path in leaf.changed_files()]
 
     def touched_files(self) -> list[WeightFile]:
         """Weight files of any input of which only the time of change is another."""
-        return [file for leaf in self._leaves for file in leaf.touched_files()]
+        return [file for leaf in self.leaves for file in leaf.touched_files()]
 
     def accept(self, file: WeightFile) -> None:
         """Take a weight file as it is now, in the input that it is one of."""
@@ -200,7 +205,7 @@ class Derived(Checkpoint):
 
     def _holders(self, file: str) -> list[Checkpoint]:
         """The inputs that have a file of this name."""
-        return [leaf for leaf in self._leaves if file in {f.name for f in leaf.files}]
+        return [leaf for leaf in self.leaves if file in {f.name for f in leaf.files}]
 
     def _buffers(self) -> Buffers:
         own: Buffers | None = getattr(self._own, "buffers", None)

@@ -162,6 +162,12 @@ def parse_hub_source(text: str, *, revision: str | None = None) -> HubSource:
     return HubSource(text, homes, revision, base.alias)
 
 
+def is_hub_source(text: str) -> bool:
+    """Whether `text` can be ``org/name``, with a revision or without."""
+    repo_id, at, revision = text.partition("@")
+    return bool(_REPO_ID.fullmatch(repo_id)) and (not at or bool(_REVISION.fullmatch(revision)))
+
+
 def is_repo_id(text: str) -> bool:
     """Whether `text` is ``org/name``, without a revision."""
     return bool(_REPO_ID.fullmatch(text))

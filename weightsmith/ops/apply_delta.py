@@ -5,48 +5,39 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from weightsmith.checkpoint.renamed import named_like
+from weightsmith.catalogue.match import releases_named
+from weightsmith.catalogue.schema import Release
 from weightsmith.engine import run as engine
-from weightsmith.engine.manifest import own_sidecars
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.staging import Staging
 from weightsmith.errors import (
-    BaseIsDelta,
-    DtypeNotSummable,
     NoBase,
     NoTargetName,
     OptionMeaningless,
 )
-from weightsmith.formats.tensors import DTYPES, SUMMABLE, dtype_bits
-from weightsmith.ops.deltas.exact import plan_restore, require_base
+from weightsmith.ops.deltas.exact import plan_restore
 from weightsmith.ops.deltas.files import plan_decode
-from weightsmith.ops.deltas.policy import Decision, NewRowsChoice, decide, require_kinds
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.sidecars import choose_sidecars
-from weightsmith.plan.align import Pair, Policy
-from weightsmith.plan.casts import Casting, plan_casting
-from weightsmith.plan.model import InputTensor, Plan, TensorPlan
+from weightsmith.plan.model import Plan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.file_release import FileRelease
-from weightsmith.sources.locate import label_of, locate
-from weightsmith.sources.recognise import (
-    AdditiveDelta,
-    ExactDelta,
-    Model,
-    recognise,
-    require_model,
-)
+from weightsmith.sources.kinds import AdditiveDelta, ExactDelta, Source
+from weightsmith.sources.links import PLUS
+from weightsmith.sources.locate import LocatedChain, label_of, locate
+from weightsmith.sources.policy import NewRowsChoice
+from weightsmith.sources.recognise import recognise
+from weightsmith.sources.sums import DTypeChoice, plan_sum
 
-DTypeChoice = Literal["delta", "base", "float16", "bfloat16", "float32"]
 _DELTA_WORD: Final = re.compile(r"[-_.](?:w?diff|delta|xor|enc)(?=[-_.]|$)", re.IGNORECASE)
 
 
 def plan_apply_delta(
     base: str | os.PathLike[str] | None,
-    delta: str | os.PathLike[str],
+    delta: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     key: str | os.PathLike[str] | None = None,
     target: str | os.PathLike[str] | None = None,
@@ -75,16 +66,25 @@ def plan_apply_delta(
     `max_shard_nbytes`: 5 GB if none are given; of an exact delta, the target's own files.
     What is on the hub is fetched first, or, to `stream`, each weight file when the run reads it;
     `offline` takes what the hub's cache holds. `progress` hears of it.
+    Several deltas are applied one after the other, in one pass. Without a `base` the last one's
+    record, or else the catalogue, must say what it is.
     A release of whole files is decoded: XOR with those of `base`, or encrypted, with `key` alone.
     Raises: the Mismatch errors, each with every reason; NoTargetName, TargetIsInput, BaseIsDelta;
     what opening the sources raises.
     """
+    *before, delta = [delta] if isinstance(delta, str | os.PathLike) else delta
     path = target if target is not None else target_name(label_of(delta))
     spool = Staging(Path(path).absolute()).inputs if stream else None
     reach = partial(locate, offline=offline, spool=spool, progress=progress)
     base = reach(base) if base is not None else None
     delta = reach(delta)
     source = recognise(delta)
+    if base is None and key is None:
+        first = recognise(reach(before[0])) if before else source
+        base = reach(known_base(first))
+    if before and base is not None:
+        links = (base, *map(reach, before))
+        base = LocatedChain(links, PLUS.join(map(label_of, links)))
     if isinstance(source, FileRelease):
         reason = "the release is decoded file by file, byte by byte"
         _require_plain(reason, dtype=dtype, new_rows=new_rows, whole=whole)
@@ -104,30 +104,18 @@ def plan_apply_delta(
             dtype_all=dtype_all,
             max_shard_nbytes=max_shard_nbytes,
         )
-    ground = recognise(base)
-    inputs = {"base": require_model(ground), "delta": require_model(source)}
-    if inputs["base"].directory.samefile(inputs["delta"].directory):
-        raise BaseIsDelta(source=label_of(base))
+    summing = plan_sum(
+        recognise(base),
+        source,
+        dtype=dtype,
+        dtype_all=dtype_all,
+        new_rows=new_rows,
+        whole=whole,
+        force_kind=force_kind,
+    )
+    inputs, decision, casting = summing.inputs, summing.decision, summing.casting
     path = target_apart(path, inputs)
-    inputs["base"] = named_like(inputs["base"], inputs["delta"].tensors)
-    if not force_kind:
-        require_kinds(ground, source)
-    record = None
-    if isinstance(source, Model | AdditiveDelta) and source.fault is not None:
-        raise source.fault  # it may hold the record of a delta, by which the base is known
-    if isinstance(source, AdditiveDelta) and source.manifest is not None and source.record:
-        record = source.record
-        inputs["delta"].take_sidecars(own_sidecars(source.manifest, inputs["delta"].sidecars))
-    if record is not None and new_rows == "auto" and record.new_rows != "none":
-        new_rows = record.new_rows
-    decision = decide(inputs["base"], inputs["delta"], new_rows=new_rows, whole=whole)
-    deltas = [each.delta for each in decision.pairing.pairs]
-    config = inputs["delta"].config or inputs["base"].config
-    casting = plan_casting(config, deltas, DTYPES.get(dtype, ""), everything=dtype_all)
-    tensors = _tensor_plans(decision, dtype, casting, inputs["base"].common_dtype)
-    if record is not None and dtype == "delta" and new_rows in {"auto", record.new_rows}:
-        require_base(record.base, {tensor.output.name for tensor in tensors}, inputs["base"])
-        tensors = [record.expected(tensor) for tensor in tensors]
+    tensors = summing.rules
     outputs = [tensor.output for tensor in tensors]
     sidecars = choose_sidecars(
         {"delta": inputs["delta"], "base": inputs["base"]},
@@ -151,7 +139,7 @@ def plan_apply_delta(
 
 def apply_delta(
     base: str | os.PathLike[str] | None,
-    delta: str | os.PathLike[str],
+    delta: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     key: str | os.PathLike[str] | None = None,
     target: str | os.PathLike[str] | None = None,
@@ -194,6 +182,32 @@ def apply_delta(
     return job.run(options, progress)
 
 
+def known_base(delta: Source) -> str:
+    """What a delta was made from: by its record, or by the catalogue's word on a release of that
+    very name.
+
+    Raises: NoBase, if neither says.
+    """
+    named = ""
+    match delta:
+        case ExactDelta():
+            named = delta.record.base.id
+        case AdditiveDelta():
+            named = delta.record.base.id if delta.record is not None else ""
+            if not named:
+                named = next((release.base for release, _ in _released(delta)), "")
+        case FileRelease() if delta.release is not None and delta.encoding == "xor-file":
+            named = delta.release.base
+    if not named:
+        raise NoBase(delta=delta.label)
+    return named
+
+
+def _released(delta: AdditiveDelta) -> list[tuple[Release, str]]:
+    """The catalogue's releases of this delta's name: its hub id's, or its directory's."""
+    return releases_named(delta.checkpoint.known_as)
+
+
 def target_name(delta: str) -> Path:
     """``lmsys/vicuna-7b-delta-v1.1`` -> ``vicuna-7b-v1.1``.
 
@@ -206,13 +220,6 @@ def target_name(delta: str) -> Path:
     return Path(stripped)
 
 
-def promoted(*dtypes: str) -> str:
-    """The smallest float dtype that holds every value of all of these."""
-    widest = max(dtypes, key=dtype_bits)
-    same_width = {dtype for dtype in dtypes if dtype_bits(dtype) == dtype_bits(widest)}
-    return widest if len(same_width) == 1 else "F32"
-
-
 def _require_plain(reason: str, **options: object) -> None:
     """Refuse what only a sum of tensors could heed.
 
@@ -222,49 +229,3 @@ def _require_plain(reason: str, **options: object) -> None:
     given = [f"`{n}`" for n, said in options.items() if said != usual[n]]
     if given:
         raise OptionMeaningless(options=", ".join(given), reason=reason)
-
-
-def _tensor_plans(
-    decision: Decision, dtype: DTypeChoice, casting: Casting, base_dtype: str
-) -> list[TensorPlan]:
-    """The rules for all tensors.
-
-    Raises: DtypeNotSummable, with every one that is not.
-    """
-    plans: list[TensorPlan] = []
-    refused: list[DtypeNotSummable] = []
-    for each in decision.pairing.pairs:
-        try:
-            plans.append(_tensor_plan(each, dtype, casting, decision.policy, base_dtype))
-        except DtypeNotSummable as error:
-            refused.append(error)
-    if refused:
-        first, *others = refused
-        raise DtypeNotSummable(
-            **first.values,
-            context=[str(each) for each in others],
-            hint="take models that are not quantised; what the delta stores whole: `whole=PATTERN`",
-        )
-    return plans
-
-
-def _tensor_plan(
-    pair: Pair, dtype: DTypeChoice, casting: Casting, policy: Policy, base_dtype: str
-) -> TensorPlan:
-    """The rule for one tensor; `base_dtype` is what most of the base is stored in."""
-    delta, base = pair.delta, pair.base
-    ours = base.dtype if base is not None else base_dtype
-    if delta.dtype not in SUMMABLE:
-        compute = out = delta.dtype
-    elif dtype in {"delta", "base"}:
-        compute = out = delta.dtype if dtype == "delta" else ours
-    else:
-        out = casting.dtype_of(delta)
-        compute = promoted(ours, delta.dtype, out)
-    added = InputTensor("delta", delta)
-    if base is None:
-        return TensorPlan.cast_or_copy(added, out)
-    params = {"compute": compute, "dtype": out}
-    if pair.grows:
-        params["new_rows"] = policy.new_rows
-    return TensorPlan.make("add@1", params, (InputTensor("base", base), added))

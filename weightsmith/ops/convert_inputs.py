@@ -22,9 +22,10 @@ from weightsmith.plan.model import InputTensor
 from weightsmith.plan.selection import Selection
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.dequantised import dequantised, dequantised_note, quantisation_of
+from weightsmith.sources.kinds import TrainingOutput, require_model
 from weightsmith.sources.locate import label_of, locate
 from weightsmith.sources.names import with_own_names
-from weightsmith.sources.recognise import TrainingOutput, open_model, recognise, require_model
+from weightsmith.sources.recognise import open_model, recognise
 from weightsmith.sources.training.by_config import check_by_config
 from weightsmith.sources.training.zero import Weights
 

@@ -19,15 +19,16 @@ from weightsmith.progress import SILENCE, Progress
 from weightsmith.repair.detect import diagnose
 from weightsmith.sources.dequantised import quantisation_of
 from weightsmith.sources.file_release import FileRelease
-from weightsmith.sources.recognise import (
+from weightsmith.sources.kinds import (
     Adapter,
     AdditiveDelta,
+    Chain,
     ExactDelta,
     Meta,
     Model,
     TrainingOutput,
-    recognise,
 )
+from weightsmith.sources.recognise import recognise
 from weightsmith.sources.training.layout import KIND_WORDS as FORM_WORDS
 from weightsmith.units import format_percent
 
@@ -115,6 +116,9 @@ def inspect(
             seen = _inspect_checkpoint(found.checkpoint, None)
             reason = f"{FORM_WORDS[found.form]}: {found.why}"
             return replace(seen, kind="training-output", reason=reason)
+        case Chain() as found:
+            seen = _inspect_checkpoint(found.checkpoint, None)
+            return replace(seen, kind="model", reason=found.why)
         case Model() | AdditiveDelta() as found:
             if found.fault is not None:
                 raise found.fault

@@ -10,10 +10,11 @@ from weightsmith.hub.select import Wanted
 from weightsmith.hub.store import HubStore
 from weightsmith.hub.voice import Note
 from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.links import split
 from weightsmith.sources.plan_download import plan_download
 from weightsmith.units import format_size
 
-__all__ = ["Located", "Wanted", "label_of", "locate", "split_tag"]
+__all__ = ["Located", "LocatedChain", "Wanted", "label_of", "locate", "split_tag"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,19 @@ class Located(os.PathLike[str]):
         return str(self.folder)
 
 
+@dataclass(frozen=True, slots=True)
+class LocatedChain(os.PathLike[str]):
+    """A model and deltas, each of them located."""
+
+    links: tuple[str | os.PathLike[str], ...]
+    label: str
+    """The chain as the user wrote it."""
+
+    def __fspath__(self) -> str:
+        """The last link's folder, whose files beside the weights are the chain's."""
+        return os.fspath(self.links[-1])
+
+
 def locate(
     source: str | os.PathLike[str],
     *,
@@ -44,20 +58,30 @@ def locate(
     note: Note | None = None,
     progress: Progress = SILENCE,
 ) -> str | os.PathLike[str]:
-    """A SOURCE as a path: a directory as it is, what is on the hub after fetching it.
+    """A SOURCE as a path: a directory as it is, what is on the hub after fetching it; of a chain,
+    each of its links.
 
     With `spool`, weight files that are not in the hub's cache are not fetched now: each is brought
     into a directory in there when it is first read, and dropped when it is read no more.
     What is found on the way goes to `note`, by default that of `progress`.
     Raises: SourceUnknown, and what `plan_download` and `download` raise.
     """
-    if isinstance(source, Located) or not isinstance(source, str) or not source:
+    if not isinstance(source, str) or not source:
         return source
+    note = progress.note if note is None else note
     here = os.path.lexists(source) or split_tag(source)[1]
+    links = split(source)
+    if len(links) > 1 and not here:
+        located = [
+            locate(link, offline=offline, spool=spool, note=note, progress=progress)
+            for link in links
+        ]
+        return LocatedChain(tuple(located), source)
+    if len(links) > 1:
+        note(f"{source} is taken for the directory of that name, not for a chain")
     named = parse_source(source) if not here else None
     if not isinstance(named, HubSource):
         return source
-    note = progress.note if note is None else note
     note(f"looking for {source}")
     found = plan_download(source, kind=kind, offline=offline, room=spool is None, note=note)
     origin = f"{found.listing.repo_id}@{found.listing.commit}"
@@ -86,4 +110,4 @@ def split_tag(source: str | os.PathLike[str]) -> tuple[Path, str]:
 
 def label_of(source: str | os.PathLike[str]) -> str:
     """A source as the user wrote it."""
-    return source.label if isinstance(source, Located) else os.fspath(source)
+    return source.label if isinstance(source, Located | LocatedChain) else os.fspath(source)

@@ -5,13 +5,12 @@ large is read. Each manifest and each header is read once, here.
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from weightsmith import fs
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.discover import list_directory, no_weights
+from weightsmith.checkpoint.discover import list_directory
 from weightsmith.checkpoint.kind import Guess, guess_kind
 from weightsmith.checkpoint.layout import LayoutKind, layout_of
 from weightsmith.checkpoint.opening import open_checkpoint
@@ -21,7 +20,6 @@ from weightsmith.engine.manifest import Manifest, read_manifest
 from weightsmith.errors import (
     DamagedInput,
     DeltaInvalid,
-    EncodedRelease,
     NoParameters,
     NoWeights,
     SourceIsFile,
@@ -32,9 +30,22 @@ from weightsmith.errors import (
 from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.chain import link
 from weightsmith.sources.file_release import FileRelease, find_file_release
+from weightsmith.sources.kinds import (
+    Adapter,
+    AdditiveDelta,
+    Chain,
+    ExactDelta,
+    Meta,
+    Model,
+    Source,
+    TrainingOutput,
+    require_model,
+)
+from weightsmith.sources.links import PLUS
 from weightsmith.sources.listed import require_listed
-from weightsmith.sources.locate import Located, label_of, locate, split_tag
+from weightsmith.sources.locate import Located, LocatedChain, label_of, locate, split_tag
 from weightsmith.sources.meta import open_meta
 from weightsmith.sources.names import with_own_names
 from weightsmith.sources.training.by_config import check_by_config
@@ -46,100 +57,8 @@ from weightsmith.sources.training.layout import (
     numbered,
     single_file,
 )
-from weightsmith.sources.training.layout import Kind as Form
 from weightsmith.sources.training.opening import open_training, refuse_choice
 from weightsmith.sources.training.zero import Weights
-
-
-class _Opened:
-    """What all opened sources share."""
-
-    __slots__ = ()
-    checkpoint: Checkpoint
-
-    @property
-    def label(self) -> str:
-        """The source as the user wrote it."""
-        return self.checkpoint.label
-
-
-@dataclass(frozen=True, slots=True)
-class Model(_Opened):
-    """Weights in Hugging Face's layout, whole as far as can be told."""
-
-    checkpoint: Checkpoint
-    guess: Guess
-    """``model`` or ``unknown``, and by which tensors."""
-    manifest: Manifest | None = None
-    """The record of how it was made, of an output of ours."""
-    fault: WeightsmithError | None = None
-    """Why there is no manifest though there is a file of its name."""
-
-    @property
-    def why(self) -> str:
-        """What it was taken for this by, as a clause."""
-        return self.guess.reason
-
-
-@dataclass(frozen=True, slots=True)
-class AdditiveDelta(_Opened):
-    """Weights to be added to a base's."""
-
-    checkpoint: Checkpoint
-    guess: Guess
-    manifest: Manifest | None = None
-    record: AddRecord | None = None
-    """What weightsmith wrote of a delta that it made; None for anybody else's."""
-    fault: WeightsmithError | None = None
-
-    @property
-    def why(self) -> str:
-        """What it was taken for this by, as a clause."""
-        return self.guess.reason
-
-
-@dataclass(frozen=True, slots=True)
-class ExactDelta(_Opened):
-    """A target coded against its base, bit for bit."""
-
-    checkpoint: Checkpoint
-    """The tensors of bytes that it stores."""
-    manifest: Manifest
-    record: DeltaRecord
-
-    @property
-    def why(self) -> str:
-        """What it was taken for this by, as a clause."""
-        return f"it holds what to change in its base, {self.record.base}"
-
-
-@dataclass(frozen=True, slots=True)
-class Meta(_Opened):
-    """A model in Meta's own layout, read as Hugging Face's."""
-
-    checkpoint: Checkpoint
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter(_Opened):
-    """A LoRA adapter, whose config is one of its sidecars."""
-
-    checkpoint: Checkpoint
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingOutput(_Opened):
-    """What a training run left: parts of a model to be put together, or a file by itself."""
-
-    checkpoint: Checkpoint
-    form: Form
-    """How the run kept it."""
-    why: str
-
-
-Source = Model | AdditiveDelta | ExactDelta | Meta | Adapter | TrainingOutput | FileRelease
 
 
 def recognise(
@@ -161,6 +80,8 @@ def recognise(
     it raises: SourceFault for what is missing, DamagedInput for what is broken.
     """
     source = locate(source, offline=offline, progress=progress)
+    if isinstance(source, LocatedChain):
+        return _chained(source, weights)
     if not isinstance(source, Located):
         path, tag = split_tag(source)
         if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises where a name is too long)
@@ -216,21 +137,6 @@ def open_model(
     return require_model(recognise(source, weights=weights, offline=offline, progress=progress))
 
 
-def require_model(source: Source) -> Checkpoint:
-    """What was recognised, as a model; raises as `open_model`."""
-    match source:
-        case FileRelease():
-            way = f"weightsmith apply-delta --key FILE --delta {source.label}"
-            if source.encoding == "xor-file":
-                way = f"weightsmith apply-delta --base BASE --delta {source.label}"
-            hint = f"decode it first: {way}"
-            raise EncodedRelease(source=source.label, reason=source.why, hint=hint)
-        case Model() | AdditiveDelta() | Meta() | TrainingOutput() if source.checkpoint.files:
-            return source.checkpoint
-        case _:
-            raise no_weights(source.checkpoint.directory)
-
-
 def open_lora(
     source: str | os.PathLike[str], *, offline: bool = False, progress: Progress = SILENCE
 ) -> Checkpoint:
@@ -241,6 +147,20 @@ def open_lora(
     source = locate(source, kind="adapter", offline=offline, progress=progress)
     _directory(source, Path(source))
     return _opened(source, "adapter")
+
+
+def _chained(source: LocatedChain, weights: Weights | None) -> Chain:
+    """Each delta put onto what the links before it give; only the last one's digests are checked
+    as it is read, for they hold no others than right ones.
+
+    Raises: as `chain.link`.
+    """
+    first, *deltas = source.links
+    checkpoint = require_model(recognise(first, weights=weights))
+    for number, delta in enumerate(deltas, start=1):
+        label = PLUS.join(map(label_of, source.links[: number + 1]))
+        checkpoint = link(checkpoint, recognise(delta), label, last=number == len(deltas))
+    return Chain(checkpoint, tuple(label_of(each) for each in source.links))
 
 
 def _trained(

@@ -89,7 +89,7 @@ def test_a_wrong_base_is_refused_where_a_delta_of_2023_could_not_know(
     tensors[name][0, 0] += 0.5
     torch.save(tensors, path)
     for glance in (2**26, 0):
-        monkeypatch.setattr("weightsmith.ops.deltas.exact._GLANCE_NBYTES", glance)
+        monkeypatch.setattr("weightsmith.sources.exact._GLANCE_NBYTES", glance)
         with pytest.raises(WrongBase) as caught:
             apply_delta(base, tmp_path / "delta", target=tmp_path / "out")
         assert isinstance(caught.value, Mismatch)

@@ -20,8 +20,9 @@ from tests.support.folders import CONFIG, assert_same_bits, load, write_model
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.options import Options
 from weightsmith.errors import DeltaInvalid, WeightsmithError, WrongBase
-from weightsmith.ops.apply_delta import DTypeChoice, apply_delta, plan_apply_delta
+from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
 from weightsmith.ops.make_delta import make_delta
+from weightsmith.sources.sums import DTypeChoice
 
 DTYPES: dict[DTypeChoice, torch.dtype] = {
     "float16": torch.float16,
@@ -127,7 +128,7 @@ def refused(base: Path, delta: Path, dtype: DTypeChoice) -> WeightsmithError:
 def test_one_changed_bit_of_the_base_is_found_and_its_tensor_named(
     pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, dtype: DTypeChoice
 ) -> None:
-    monkeypatch.setattr("weightsmith.ops.deltas.exact._GLANCE_NBYTES", 0)  # as with large tensors
+    monkeypatch.setattr("weightsmith.sources.exact._GLANCE_NBYTES", 0)  # as with large tensors
     tensors = base_tensors()
     tensors[UP].view(torch.int16)[1099, 999] ^= 1
     write_model(pair[0], tensors, shards=2)

@@ -80,7 +80,7 @@ def test_one_changed_bit_of_the_base_is_found_and_its_tensor_named(
     pair: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, large: bool
 ) -> None:
     if large:  # nothing is looked at before the run
-        monkeypatch.setattr("weightsmith.ops.deltas.exact._GLANCE_NBYTES", 0)
+        monkeypatch.setattr("weightsmith.sources.exact._GLANCE_NBYTES", 0)
     tensors = base_tensors()
     tensors["model.layers.0.up.weight"].view(torch.int16)[700, 3] ^= 1
     write_model(pair[0], tensors, shards=2)
@@ -122,7 +122,7 @@ def test_the_hint_names_the_base_where_the_delta_does(
     assert "meta/llama@0123abc" in error.hint_text
     flip(next(base.glob("*.safetensors")), -1)
     for glance in (2**26, 0):  # before the run, and in it
-        monkeypatch.setattr("weightsmith.ops.deltas.exact._GLANCE_NBYTES", glance)
+        monkeypatch.setattr("weightsmith.sources.exact._GLANCE_NBYTES", glance)
         error = refused(base, tmp_path / "delta", **options)
         assert isinstance(error, WrongBase)
         assert error.hint_text == "it was made from meta/llama@0123abc"

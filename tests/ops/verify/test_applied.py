@@ -177,7 +177,7 @@ def test_wrong_base_that_planning_overlooks_is_found_by_what_comes_out(
     weightsmith: Weightsmith,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("weightsmith.ops.deltas.exact._GLANCE_NBYTES", 0)  # as with large tensors
+    monkeypatch.setattr("weightsmith.sources.exact._GLANCE_NBYTES", 0)  # as with large tensors
     name = "model.layers.0.mlp.gate_proj.weight"
     other = with_another_number(copy(models.base), name)
     said = weightsmith("verify", exact, "--base", other)

@@ -12,12 +12,8 @@ from tests.support.training_cases import LEFT, differences
 from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.errors import CheckpointUnnamed, PrecisionMissing, SeveralOutputs, SourceIsFile
 from weightsmith.ops.inspect import inspect
-from weightsmith.sources.recognise import (
-    Model,
-    TrainingOutput,
-    open_model,
-    recognise,
-)
+from weightsmith.sources.kinds import Model, TrainingOutput
+from weightsmith.sources.recognise import open_model, recognise
 
 
 @pytest.fixture

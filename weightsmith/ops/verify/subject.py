@@ -17,15 +17,9 @@ from weightsmith.formats.tensors import StoredTensor
 from weightsmith.ops.apply_delta import plan_apply_delta
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.plan.model import TensorPlan
+from weightsmith.sources.kinds import AdditiveDelta, Chain, ExactDelta, Model, require_model
 from weightsmith.sources.locate import label_of, locate
-from weightsmith.sources.recognise import (
-    AdditiveDelta,
-    ExactDelta,
-    Model,
-    open_model,
-    recognise,
-    require_model,
-)
+from weightsmith.sources.recognise import open_model, recognise
 
 _NOWHERE: Final = Path(os.sep, "weightsmith-nowhere")
 """A plan names its target; nothing is ever made there."""
@@ -71,6 +65,12 @@ def open_subject(
         case Model() | AdditiveDelta():
             checkpoint, kind = found.checkpoint, found.guess
             manifest, fault = found.manifest, str(found.fault or "")
+        case Chain():
+            model = require_model(found)
+            if not isinstance(model, Derived):
+                raise TypeError(model)
+            parts = {f"link {number}": leaf for number, leaf in enumerate(model.leaves)}
+            return Subject(model, parts, guess_kind(model), rules=model.plans)
         case _:
             checkpoint = require_model(found)
             kind, manifest, fault = guess_kind(checkpoint), None, ""

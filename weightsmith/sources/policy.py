@@ -18,7 +18,7 @@ from weightsmith.errors import (
     TensorsDoNotFit,
 )
 from weightsmith.plan.align import Pairing, Policy, pair, sizes_apart
-from weightsmith.sources.recognise import AdditiveDelta, Meta, Model, Source
+from weightsmith.sources.kinds import AdditiveDelta, Meta, Model, Source
 
 NewRowsChoice = Literal["auto", "zero", "mean"]
 _NAMED: Final = 4

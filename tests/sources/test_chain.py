@@ -1,0 +1,192 @@
+"""A model and deltas in one word are the model that applying them would write."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import weightsmith
+from tests.support.folders import copied
+from weightsmith.errors import LinkNotDelta, NoBase, RowsUndecided, WrongBase
+from weightsmith.sources.kinds import Chain
+from weightsmith.sources.links import split
+from weightsmith.sources.recognise import recognise
+
+Weights = dict[str, Tensor]
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def write(folder: Path, weights: Weights) -> Path:
+    folder.mkdir(parents=True)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({"model_type": "x", "step": folder.name}))
+    return folder
+
+
+def first(rng: random.Random) -> Weights:
+    torch.manual_seed(rng.randrange(2**31))
+    weights = {f"w{i}": (torch.randn(70, 40) * 0.02).to(rng.choice(DTYPES)) for i in range(5)}
+    return {**weights, "norm.weight": torch.ones(40), "ids": torch.arange(9)}
+
+
+def changed(weights: Weights, rng: random.Random) -> Weights:
+    """The next step: each tensor the same, a little changed, all changed, other, grown or gone."""
+    after: Weights = {}
+    for name, tensor in weights.items():
+        match rng.choice(["same", "same", "sparse", "all", "low-rank", "raw", "grown", "gone"]):
+            case "sparse" if tensor.is_floating_point():
+                new = tensor.clone()
+                new.view(-1)[rng.randrange(new.numel())] += 1
+                after[name] = new
+            case "all" if tensor.is_floating_point():
+                noise = torch.randn(tensor.shape) * 0.001
+                after[name] = (tensor.float() + noise).to(tensor.dtype)
+            case "low-rank" if tensor.ndim == 2:
+                product = torch.randn(tensor.shape[0], 2) @ torch.randn(2, tensor.shape[1]) * 0.01
+                after[name] = (tensor.float() + product).to(tensor.dtype)
+            case "raw":
+                after[name] = torch.randn(3, 7).to(torch.bfloat16)
+            case "grown" if tensor.ndim == 2:
+                rows = torch.randn(4, tensor.shape[1]).to(tensor.dtype)
+                after[name] = torch.cat([tensor, rows])
+            case "gone" if name != "norm.weight":
+                continue
+            case _:
+                after[name] = tensor
+    return {**after, f"new{rng.randrange(99)}": torch.randn(8)}
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[list[Path], str]]:
+    """Models of a random run by its seed, and the chain that gives the last one."""
+
+    def make(seed: int) -> tuple[list[Path], str]:
+        folder, rng = tmp_path_factory.mktemp(f"run{seed}"), random.Random(seed)
+        weights = first(rng)
+        models = [write(folder / "m0", weights)]
+        for number in range(1, 5):
+            weights = changed(weights, rng)
+            models.append(write(folder / f"m{number}", weights))
+            weightsmith.make_delta(models[-2], models[-1], folder / f"d{number}")
+        links = [models[0], *(folder / f"d{number}" for number in range(1, 5))]
+        return models, "+".join(map(str, links))
+
+    return make
+
+
+Steps = Callable[[int], tuple[list[Path], str]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_chain_is_the_model_in_every_command(seed: int, steps: Steps, tmp_path: Path) -> None:
+    models, chain = steps(seed)
+    assert weightsmith.diff(chain, models[-1]).equal
+    assert weightsmith.diff(chain.rpartition("+")[0], models[-2]).equal
+    report = weightsmith.verify(chain)
+    assert report.passed()
+    assert {check.name: check.verdict for check in report.checks}["digests"] == "pass"
+    written = weightsmith.convert(chain, tmp_path / "written").target
+    assert weightsmith.diff(written, models[-1]).equal
+    assert json.loads((written / "config.json").read_text())["step"] == "m4"
+    weightsmith.make_delta(models[0], chain, tmp_path / "folded")
+    weightsmith.apply_delta(models[0], tmp_path / "folded", target=tmp_path / "unfolded")
+    assert weightsmith.diff(tmp_path / "unfolded", models[-1]).equal
+    applied = weightsmith.apply_delta(models[0], chain.split("+")[1:], target=tmp_path / "applied")
+    raw = (models[-1] / "model.safetensors").read_bytes()
+    assert (applied.target / "model.safetensors").read_bytes() == raw
+    with weightsmith.open_checkpoint(chain) as opened:
+        for name, tensor in opened.iter_tensors():
+            stored = weightsmith.open_checkpoint(models[-1])[name].torch()
+            assert torch.equal(tensor, stored)
+
+
+def test_a_link_that_was_made_for_another_base_is_named(steps: Steps) -> None:
+    models, chain = steps(0)
+    base, one, two, *_ = chain.split("+")
+    for wrong in (f"{base}+{two}", f"{models[2]}+{one}", f"{base}+{one}+{one}"):
+        with pytest.raises(WrongBase) as caught:
+            weightsmith.diff(wrong, models[-1])
+        assert caught.value.exit_code == 7
+        assert wrong.rpartition("+")[0] in str(caught.value)
+
+
+def test_what_is_no_delta_is_no_link(steps: Steps) -> None:
+    models, _ = steps(0)
+    with pytest.raises(LinkNotDelta, match="it is a model") as caught:
+        weightsmith.diff(f"{models[0]}+{models[1]}", models[1])
+    assert caught.value.exit_code == 7
+
+
+def test_hundreds_of_links_are_no_deeper_than_one(tmp_path: Path) -> None:
+    weights = {"w": torch.zeros(64, 32, dtype=torch.bfloat16)}
+    steps = [write(tmp_path / "m0", weights)]
+    links = [str(steps[0])]
+    for number in range(1, 6):
+        weights = {"w": weights["w"].clone()}
+        weights["w"][number] = number % 2  # there and back again
+        steps.append(write(tmp_path / f"m{number}", weights))
+        weightsmith.make_delta(steps[-2], steps[-1], tmp_path / f"d{number}")
+        weightsmith.make_delta(steps[-1], steps[-2], tmp_path / f"u{number}")
+        links.append(str(tmp_path / f"d{number}"))
+    up, down = links[1:], [str(tmp_path / f"u{number}") for number in range(5, 0, -1)]
+    chain = "+".join([links[0], *(up + down) * 50, *up])
+    assert chain.count("+") == 505
+    assert weightsmith.diff(chain, steps[-1]).equal
+
+
+def test_an_additive_delta_is_a_link_too(vectors: Path, tmp_path: Path) -> None:
+    vicuna = vectors / "vicuna_v1_1"
+    applied = weightsmith.apply_delta(vicuna / "base", vicuna / "delta", target=tmp_path / "v")
+    chain = f"{vicuna / 'base'}+{vicuna / 'delta'}"
+    assert weightsmith.diff(chain, applied.target).equal
+    folder = vectors / "vicuna_v0"
+    with pytest.raises(RowsUndecided):
+        weightsmith.diff(f"{folder / 'base'}+{folder / 'delta'}", applied.target)
+
+
+class TestNames:
+    def test_a_directory_of_that_name_wins(
+        self, vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        copied(vectors / "vicuna_v1_1" / "base", tmp_path / "a")
+        copied(vectors / "vicuna_v1_1" / "delta", tmp_path / "b")
+        copied(vectors / "vicuna_v1_1" / "base", tmp_path / "a+b")
+        monkeypatch.chdir(tmp_path)
+        assert not isinstance(recognise("a+b"), Chain)
+        assert isinstance(recognise("./a+./b"), Chain)
+
+    @pytest.mark.parametrize(
+        "text, links",
+        [
+            ("a", ["a"]),
+            ("a+b", ["a", "b"]),
+            ("c+d", ["c+d"]),
+            ("c+d+b", ["c+d", "b"]),
+            ("a+c+d", ["a", "c+d"]),
+            ("llama-7b+lmsys/vicuna-7b-delta-v1.1", ["llama-7b", "lmsys/vicuna-7b-delta-v1.1"]),
+            ("org/a@main+org/b", ["org/a@main", "org/b"]),
+            ("org/a@v1.0+build", ["org/a@v1.0+build"]),
+            ("nowhere+b", ["nowhere+b"]),
+            ("a+", ["a+"]),
+        ],
+    )
+    def test_names_that_hold_a_plus_sign_stay_whole(
+        self, text: str, links: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("a", "b", "c+d"):
+            (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path)
+        assert split(text) == links
+
+
+def test_without_a_base_the_delta_says_what_it_is(vectors: Path, tmp_path: Path) -> None:
+    folder = copied(vectors / "vicuna_v1_1", tmp_path / "v")
+    target = weightsmith.apply_delta(folder / "base", folder / "delta", target=tmp_path / "t")
+    weightsmith.make_delta(folder / "base", target.target, tmp_path / "d")
+    with pytest.raises(NoBase):
+        weightsmith.plan_apply_delta(None, tmp_path / "d", target=tmp_path / "x")

@@ -1,0 +1,138 @@
+"""An exact delta on its base: the rules that restore its target, and the target as it is read."""
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final
+
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.content import Content
+from weightsmith.checkpoint.digest import SPAN_NBYTES, span_digest, tensor_digest
+from weightsmith.checkpoint.layout import DELTA_INDEX
+from weightsmith.checkpoint.renamed import named_like
+from weightsmith.engine.derived import Derived, Proved
+from weightsmith.engine.expected import require_inputs, wrong_base
+from weightsmith.engine.manifest import Manifest, own_sidecars
+from weightsmith.engine.spans import Buffers
+from weightsmith.errors import DeltaInvalid
+from weightsmith.plan.base_record import BaseRecord, BaseTensor
+from weightsmith.plan.model import InputTensor, TensorPlan
+from weightsmith.sources.kinds import ExactDelta
+
+_GLANCE_NBYTES: Final = 32 * SPAN_NBYTES
+"""How much of the base is digested while planning: its smallest tensors, up to so many bytes."""
+_GLANCE_AFAR: Final = 8
+"""How many of them, where the base's files would have to be fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restoring:
+    """What it takes to restore a target."""
+
+    base: Checkpoint
+    """Under the names that the delta knows it by."""
+    payloads: Checkpoint
+    rules: tuple[TensorPlan, ...]
+    sidecars: Mapping[str, Content]
+    """The target's own, which travel with the delta."""
+
+    def model(self, label: str = "", *, proved: bool = True) -> Derived:
+        """The target, restored as it is read; `proved`: and held against its digests."""
+        kind = Proved if proved else Derived
+        restored = kind(
+            label=label or f"{self.payloads.label} on {self.base.label}",
+            directory=self.payloads.directory,
+            rules=self.rules,
+            inputs={"base": self.base, "delta": self.payloads},
+            sidecars=self.sidecars,
+        )
+        origins = [each.origin for each in (self.payloads, self.base) if each.origin]
+        restored.origin = " on ".join(origins)
+        return restored
+
+
+def restore(base: Checkpoint, delta: ExactDelta) -> Restoring:
+    """The rules that restore a delta's target from `base`, of which a little is digested.
+
+    Raises: WrongBase; DeltaInvalid, DeltaUnknown.
+    """
+    manifest, record, payloads = delta.manifest, delta.record, delta.checkpoint
+    base = named_like(base, [each.info.name for each in record.base.tensors])
+    require_base(record.base, {tensor.base for tensor in record.tensors}, base)
+    rules = tuple(record.rules({n: each.info for n, each in payloads.tensors.items()}))
+    payloads.take_sidecars(own_sidecars(manifest, (*payloads.sidecars, *payloads.large)))
+    return Restoring(base, payloads, rules, _sidecars(manifest, payloads))
+
+
+def require_base(record: BaseRecord, needed: Container[str | None], base: Checkpoint) -> None:
+    """Compare names, dtypes and shapes of what is `needed` of the base, and digest a little.
+
+    From here on the base knows which one is wanted.
+    Raises: WrongBase.
+    """
+    base.wanted = record.id
+    known = {each.info.name: each for each in record.tensors if each.info.name in needed}
+    problems = []
+    for name, each in known.items():
+        there = base.tensors.get(name)
+        if there is None:
+            problems.append(f"{name} is missing")
+        elif there.info != each.info:
+            problems.append(f"{name} is {there.info}, not {each.info}")
+    # What a delta promises of its target needs no reading: of a chain of hundreds, each link would
+    # else be read through all those before it.
+    promised = _promised(base)
+    problems += [
+        name for name, each in known.items() if promised.get(name, each.digest) != each.digest
+    ]
+    unknown = [each for name, each in known.items() if name not in promised]
+    smallest = sorted(unknown, key=lambda each: each.info.nbytes)
+    far = bool(unknown) and any(base.disk_nbytes(file.name) for file in base.files)
+    if far and not problems:
+        problems = [each.info.name for each in _glance_afar(smallest) if _differs(each, base)]
+    if problems:
+        raise wrong_base(base, problems)
+    if unknown and not far:
+        glance = [InputTensor("base", each.info, each.digest) for each in _glance(smallest)]
+        require_inputs(glance, {"base": base}, [Buffers()])
+
+
+def _promised(base: Checkpoint) -> dict[str, str]:
+    """The digests that the tensors of a chain must have, by name, where its last link says them."""
+    rules = base.plans if isinstance(base, Derived) else ()
+    return {rule.output.name: rule.digest for rule in rules if rule.digest}
+
+
+def _glance(smallest: Sequence[BaseTensor]) -> list[BaseTensor]:
+    """The first that are not too large together."""
+    ends = accumulate(each.info.nbytes for each in smallest)
+    return [each for each, end in zip(smallest, ends, strict=True) if end <= _GLANCE_NBYTES]
+
+
+def _glance_afar(smallest: Sequence[BaseTensor]) -> list[BaseTensor]:
+    """A few that fit into a span, each of which is a request to the hub."""
+    return [each for each in smallest if 0 < each.info.nbytes <= SPAN_NBYTES][:_GLANCE_AFAR]
+
+
+def _differs(tensor: BaseTensor, base: Checkpoint) -> bool:
+    """Whether a tensor of one span is another in the base."""
+    digest = span_digest(base.read_small(tensor.info.name))
+    return tensor_digest(tensor.info, [digest]) != tensor.digest
+
+
+def _sidecars(manifest: Manifest, delta: Checkpoint) -> dict[str, Content]:
+    """The target's sidecars, which travel with the delta.
+
+    Raises: DeltaInvalid, if one is not as it was published.
+    """
+    contents: dict[str, Content] = {}
+    there = {*delta.sidecars, *delta.large}
+    for name, sidecar in sorted(manifest.sidecars.items()):
+        if name == DELTA_INDEX:
+            continue
+        if name not in there:
+            raise DeltaInvalid(name=name, reason="it is missing")
+        contents[name] = delta.sidecar(name)
+        if contents[name].digest != sidecar.digest:
+            raise DeltaInvalid(name=name, reason="it was changed")
+    return contents

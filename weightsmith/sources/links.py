@@ -1,0 +1,47 @@
+"""The name of a chain, ``A+D1+D2``, taken apart into those of its links."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from weightsmith.catalogue.load import alias
+from weightsmith.hub.resolve import is_hub_source
+
+PLUS: Final = "+"
+"""What stands between the links."""
+_LONGEST_PATH: Final = 4096
+
+
+def split(text: str) -> list[str]:
+    """``A+D1+D2`` as its links; a name that holds a plus sign itself stays whole.
+
+    Each link is the longest piece from where the last one ends that is there as a file or folder,
+    else the shortest that can be an alias of the catalogue or a hub id. One link is no chain.
+    """
+    words = text.split(PLUS)
+    links: list[str] = []
+    start = 0
+    while start < len(words):
+        pieces = list(_pieces(words[start:]))
+        there = next((piece for piece in reversed(pieces) if os.path.lexists(piece)), None)
+        piece = there or next(filter(_could_be_far, pieces), None)
+        if not piece:
+            return [text]
+        links.append(piece)
+        start += piece.count(PLUS) + 1
+    return links
+
+
+def _pieces(words: Sequence[str]) -> Iterator[str]:
+    """The first word, the first two, ..., as far as a path can be long."""
+    piece = words[0]
+    for word in words[1:]:
+        yield piece
+        piece = f"{piece}{PLUS}{word}"
+        if len(piece) > _LONGEST_PATH:
+            return
+    yield piece
+
+
+def _could_be_far(text: str) -> bool:
+    return alias(text.partition("@")[0]) is not None or is_hub_source(text)
