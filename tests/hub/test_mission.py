@@ -144,3 +144,10 @@ def test_an_unknown_alias_offers_the_nearest(person: Person) -> None:
     code, _, err = person.run("apply-delta", "--base", "lama-7b", "--delta", DELTA)
     assert code == 3
     assert "llama-7b" in err
+
+
+def test_the_base_need_not_be_named(person: Person) -> None:
+    code, _, err = person.run("apply-delta", "--delta", DELTA)
+    assert code == 0, err
+    assert f"the base is llama-7b, by what is known of {DELTA}" in err
+    assert (person.place / "vicuna-7b-v1.1" / "weightsmith.json").is_file()

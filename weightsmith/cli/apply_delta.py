@@ -123,12 +123,13 @@ def command(
     """
     path = Path(target) if target is not None else ops.target_name(deltas[-1])
     spool = Staging(path.absolute()).inputs if stream else None
+    ground = run.located(output, base, spool=spool) if base is not None else None
     located = [run.located(output, delta, spool=spool) for delta in deltas]
-    if base is None and key is None:
-        base = ops.known_base(recognise(located[0]))
-        output.line(f"the base is {base}, by what is known of {deltas[0]}")
+    if ground is None and key is None and (known := ops.known_base(recognise(located[0]))):
+        output.line(f"the base is {known}, by what is known of {deltas[0]}")
+        ground = run.located(output, known, spool=spool)
     job = ops.plan_apply_delta(
-        run.located(output, base, spool=spool) if base is not None else None,
+        ground,
         located,
         key=key,
         target=path,

@@ -81,7 +81,8 @@ def plan_apply_delta(
     source = recognise(delta)
     if base is None and key is None:
         first = recognise(reach(before[0])) if before else source
-        base = reach(known_base(first))
+        known = known_base(first)
+        base = reach(known) if known else None
     if before and base is not None:
         links = (base, *map(reach, before))
         base = LocatedChain(links, PLUS.join(map(label_of, links)))
@@ -184,7 +185,7 @@ def apply_delta(
 
 def known_base(delta: Source) -> str:
     """What a delta was made from: by its record, or by the catalogue's word on a release of that
-    very name.
+    very name; empty for an encrypted release, which wants a key and no base.
 
     Raises: NoBase, if neither says.
     """
@@ -196,7 +197,9 @@ def known_base(delta: Source) -> str:
             named = delta.record.base.id if delta.record is not None else ""
             if not named:
                 named = next((release.base for release, _ in _released(delta)), "")
-        case FileRelease() if delta.release is not None and delta.encoding == "xor-file":
+        case FileRelease() if delta.encoding == "keystream-file":
+            return ""
+        case FileRelease() if delta.release is not None:
             named = delta.release.base
     if not named:
         raise NoBase(delta=delta.label)
