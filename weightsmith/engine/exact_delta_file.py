@@ -142,7 +142,8 @@ def encode_file(
 
         return encode_or_stop_all
 
-    run_tasks(_tasks(works, len(buffers)), [worker(own) for own in buffers])
+    with _limited(works):
+        run_tasks(_tasks(works, len(buffers)), [worker(own) for own in buffers])
     file.reserve(tail.at)
     file.write_from(0, memoryview(header_of(shard, tail.payloads)))
     return EncodedFile(
@@ -172,6 +173,15 @@ def _header_nbytes(shard: ShardPlan) -> int:
 
 def _payload(name: str, nbytes: int) -> TensorInfo:
     return TensorInfo(name, "U8", (nbytes,))
+
+
+def _limited(works: Sequence["_Work"]) -> contextlib.AbstractContextManager[None]:
+    """BLAS with one thread, where workers are going to look for factors."""
+    if not any(work.may_have_factors for work in works):
+        return contextlib.nullcontext()
+    from weightsmith.codecs.low_rank.one_thread import one_thread
+
+    return one_thread()
 
 
 _Task = tuple[int | None, "_Work", int]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import numpy as np  # noqa: F401  (whose BLAS is to be there when it is limited)
 from threadpoolctl import threadpool_limits
 
 _LOCK: Final = threading.Lock()
@@ -18,7 +19,8 @@ def one_thread() -> Iterator[None]:
 
     Several workers call it at once, and its threads would wait for each other: on a busy machine a
     system of 144 equations took 300 times as long. And the number of threads would tell in the last
-    bits of what is found.
+    bits of what is found. Whoever asks often asks once around it all: to start and stop threads
+    takes longer than what is done between.
     """
     global _users, _limits  # noqa: PLW0603  (the limit is the process's, and so are these)
     with _LOCK:

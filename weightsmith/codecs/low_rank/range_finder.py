@@ -10,7 +10,12 @@ import numpy as np
 
 from weightsmith.codecs.low_rank.matrix_pair import MatrixPair, Reals, steps_of
 
-_SAMPLES: Final = ((1 << 25, 320, 64, 768), (5 << 19, 144, 48, 384), (1 << 16, 48, 24, 160))
+_SAMPLES: Final = (
+    (1 << 25, 320, 64, 768),
+    (1 << 23, 144, 48, 384),
+    (1 << 21, 96, 32, 256),
+    (1 << 16, 48, 24, 160),
+)
 """Elements that a matrix has at least, and what of it is looked at then: rows, others that are to
 be explained by them, columns. More could find factors of more rank, but would take more than a
 twentieth of the time that encoding the matrix takes.
@@ -36,14 +41,15 @@ def may_be_low_rank(pair: MatrixPair) -> bool:
     blocks = pair.blocks(min(own + others, pair.rows))
     read = [pair.read(*block, thinned).values() for block in blocks]
     change = np.concatenate([target - base for base, target in read])
-    noise = np.concatenate([steps_of(target, pair.dtype) for _, target in read]) ** 2 / 12
     asked = np.arange(len(change)) % ((own + others) // others) == 0
-    size, noise_there = np.square(change[asked]).sum(), noise[asked].sum()
+    target_there = np.concatenate([target for _, target in read])[asked]
+    noise_there = np.square(steps_of(target_there, pair.dtype)).sum() / 12
+    size = np.square(change[asked]).sum()
     if size < _ABOVE_NOISE * noise_there:
         return False
     known, unknown = change[~asked].astype(pair.real), change[asked].astype(pair.real)
     squares, mixed = known @ known.T, known @ unknown.T
-    ridge = max(float(noise[~asked].mean()) * known.shape[1], 1e-10 * squares.trace() / len(known))
+    ridge = max(noise_there / len(unknown), 1e-10 * squares.trace() / len(known))
     squares[np.diag_indices(len(known))] += ridge
     explained = (mixed * np.linalg.solve(squares, mixed)).sum()
     return bool(size - explained - noise_there < _EXPLAINED * (size - noise_there))
@@ -55,7 +61,7 @@ def begin(pair: MatrixPair) -> Reals | None:
     """
     numel = pair.rows * pair.columns
     sample = next((own for at_least, own, *_ in _SAMPLES if numel >= at_least), _SAMPLES[-1][1])
-    blocks = pair.blocks(min(2 * sample, pair.rows))
+    blocks = pair.blocks(min(3 * sample, pair.rows))
     read = [pair.read(*block).values() for block in blocks]
     change = np.concatenate([target - base for base, target in read]).astype(pair.real)
     noise = _noise(change, pair) + np.mean(
