@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.low_rank_matrices import Changed, decode, digest_of_factors, encode, merged
+from weightsmith.codecs.low_rank.making import Prediction
 from weightsmith.codecs.low_rank.matrix_pair import MatrixPair
 from weightsmith.codecs.low_rank.range_finder import begin, may_be_low_rank
 from weightsmith.codecs.low_rank.round_once import round_once, values_of
@@ -76,8 +79,8 @@ def test_a_change_of_a_few_weights_has_no_factors() -> None:
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
 def test_a_product_that_was_rounded_before_it_was_added_is_told_apart(dtype: str) -> None:
     changed = merged((512, 1024), 4, dtype, size=0.05, product_rounded=True)
-    for given in (False, True):
-        prediction = changed.predicted(given=given)
+    for known in (False, True):
+        prediction = changed.predicted(given=known)
         assert prediction.factors.head.product_rounded
     assert share(changed, given=True) < 0.04
     once = merged((512, 1024), 4, dtype, size=0.05)
@@ -156,3 +159,33 @@ def test_the_same_factors_are_found_whatever_the_number_of_threads(threads: int)
         check=True,
     )
     assert done.stdout.strip() == digest_of_factors()
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    dtype=st.sampled_from(["F16", "BF16", "F32"]),
+    wild=st.sampled_from([0.0, 0.001, 0.3, 1.0]),
+    still=st.sampled_from([0.0, 0.5, 0.99]),
+    size=st.sampled_from([1e-6, 0.02, 1e6]),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_bits_are_coded_with_factors_or_without(
+    seed: int, dtype: str, wild: float, still: float, size: float
+) -> None:
+    """Whatever lies beside a product: any patterns, rows that stayed, changes of any size."""
+    changed = merged((256, 257), 3, dtype, size=size, seed=seed)
+    rng = np.random.default_rng(seed)
+    base, target = (
+        np.frombuffer(data, "<u4" if dtype == "F32" else "<u2").copy()
+        for data in (changed.base_data, changed.target_data)
+    )
+    for side in (base, target):
+        anywhere = rng.random(side.size) < wild
+        side[anywhere] = rng.integers(0, 1 << 8 * side.itemsize, anywhere.sum())
+    rows = np.repeat(rng.random(256) < still, 257)
+    target[rows] = base[rows]
+    odd = replace(changed, base_data=base.tobytes(), target_data=target.tobytes())
+    factors = odd.find()
+    if factors is not None:
+        prediction = Prediction(odd.base, odd.target, factors)
+        assert decode(odd, encode(odd, prediction), prediction.rank) == odd.target_data

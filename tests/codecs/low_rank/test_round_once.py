@@ -37,6 +37,7 @@ def test_any_32_bit_float_has_its_value() -> None:
     numbers = patterns.view("<f4")
     expected = np.where(np.isfinite(numbers), numbers, 0).astype(np.float64) + 0.0
     assert (values_of(patterns, "F32").view("<u8") == expected.view("<u8")).all()
+    assert (values_of(patterns.reshape(100, -1), "F32").reshape(-1) == expected).all()
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])

@@ -45,6 +45,4 @@ def largest_part(pair: MatrixPair, rank: int) -> Values:
 
 def change_of(pair: MatrixPair, first: int, stop: int) -> Values:
     """What these rows changed by."""
-    base, target = pair.read(first, stop).values()
-    change: Values = target - base
-    return change
+    return pair.read(first, stop).changes()[0]

@@ -14,6 +14,7 @@ from weightsmith.codecs.low_rank.round_once import FORMATS, Values, values_of
 ReadSide = Callable[[int, memoryview], None]
 """``read(start, buffer)`` fills `buffer` with a tensor's bytes from byte `start`."""
 Reals = npt.NDArray[np.floating[Any]]
+_LARGEST: Final = 1e12
 _BLOCK: Final = 1 << 18
 """Elements that are read at a time."""
 
@@ -31,21 +32,20 @@ class Rows:
         """Weights on either side."""
         return self.target.size
 
-    def values(self) -> tuple[Values, Values]:
-        """Base and target as numbers, zero where either is not finite: so nothing is known to have
-        changed there.
-        """
-        return self.at(slice(None))
+    def changes(self, places: Any = slice(None)) -> tuple[Values, Values]:
+        """What the base changed by, and the target, all of both or at some places, counted through
+        the rows; zero where either is not finite: so nothing is known to have changed there.
 
-    def at(self, places: Any) -> tuple[Values, Values]:
-        """The same of some places, counted through the rows; these as one run of numbers."""
+        No change is larger than what can be squared and summed as a float32.
+        """
         whole = isinstance(places, slice)
         sides = [side if whole else side.reshape(-1)[places] for side in (self.base, self.target)]
         base, target = (values_of(*each) for each in zip(sides, self.dtypes, strict=True))
         special = _special(sides[0], self.dtypes[0]) | _special(sides[1], self.dtypes[1])
         if special.any():
             base[special] = target[special] = 0
-        return base, target
+        change = np.subtract(target, base, out=base)
+        return np.clip(change, -_LARGEST, _LARGEST, out=change), target
 
 
 class MatrixPair:

@@ -39,8 +39,8 @@ def may_be_low_rank(pair: MatrixPair) -> bool:
     own, others, width = sample
     thinned = slice(None, None, max(pair.columns // width, 1))
     blocks = pair.blocks(min(own + others, pair.rows))
-    read = [pair.read(*block, thinned).values() for block in blocks]
-    change = np.concatenate([target - base for base, target in read])
+    read = [pair.read(*block, thinned).changes() for block in blocks]
+    change = np.concatenate([each for each, _ in read])
     asked = np.arange(len(change)) % ((own + others) // others) == 0
     target_there = np.concatenate([target for _, target in read])[asked]
     noise_there = np.square(steps_of(target_there, pair.dtype)).sum() / 12
@@ -62,8 +62,10 @@ def begin(pair: MatrixPair) -> Reals | None:
     numel = pair.rows * pair.columns
     sample = next((own for at_least, own, *_ in _SAMPLES if numel >= at_least), _SAMPLES[-1][1])
     blocks = pair.blocks(min(3 * sample, pair.rows))
-    read = [pair.read(*block).values() for block in blocks]
-    change = np.concatenate([target - base for base, target in read]).astype(pair.real)
+    read = [pair.read(*block).changes() for block in blocks]
+    change = np.concatenate([each for each, _ in read]).astype(pair.real)
+    if not change.any():
+        return None
     noise = _noise(change, pair) + np.mean(
         [np.square(steps_of(target, pair.dtype)).mean() / 12 for _, target in read]
     )
@@ -106,6 +108,7 @@ def _decomposed(matrix: Reals, count: int) -> tuple[Reals, Reals]:
 def _orthonormal(columns: Reals) -> Reals:
     """Columns that span what these do, of length one and at right angles."""
     squares, turn = np.linalg.eigh(columns.T @ columns)
-    least = squares[-1] * np.finfo(columns.dtype).eps * len(squares)
+    kind = np.finfo(columns.dtype)
+    least = max(squares[-1] * kind.eps * len(squares), kind.tiny)
     spanned: Reals = columns @ (turn / np.sqrt(np.maximum(squares, least)))
     return spanned

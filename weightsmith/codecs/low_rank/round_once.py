@@ -86,7 +86,7 @@ def _values(elements: Bits, form: Format) -> Values:
     wide = magnitude << np.uint64(_FRACTION - form.fraction)
     wide += np.uint64((_BIAS - form.bias) << _FRACTION)
     values = wide.view(np.float64)
-    small = np.flatnonzero(magnitude < np.uint64(1 << form.fraction))
+    small = magnitude < np.uint64(1 << form.fraction)
     values[small] = magnitude[small].astype(np.float64) * form.unit
     values[magnitude >= np.uint64(form.infinity)] = 0
     np.negative(values, out=values, where=pattern > np.uint64(form.magnitude))

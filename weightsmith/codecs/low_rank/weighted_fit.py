@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightsmith.codecs.low_rank.matrix_pair import MatrixPair, Reals, Rows, steps_of
-from weightsmith.codecs.low_rank.round_once import FORMATS, round_once
+from weightsmith.codecs.low_rank.round_once import FORMATS, round_once, values_of
 
 _PER_UNKNOWN: Final = 8
 """Weights that are looked at for each unknown of a row."""
@@ -84,7 +84,7 @@ def fit(pair: MatrixPair, right: Reals) -> Fit:
     by_column = Systems(small.columns, small.rows, small, pair.columns)
     held_out = [pair.read(*block) for block in pair.blocks(_HELD_OUT)]
     usual = float(
-        np.median(np.concatenate([steps_of(each.values()[1], pair.dtype) for each in held_out]))
+        np.median(np.concatenate([steps_of(each.changes()[1], pair.dtype) for each in held_out]))
     )
     left = by_row.solve(right, np.zeros((count, rank), pair.real), usual * 0.5 ** _FLOORS[0])
     hits: list[float] = []
@@ -127,11 +127,11 @@ def small_of(pair: MatrixPair, rows: Rows, per_row: int, first: int) -> Small:
     limits = np.partition(thinned, rank, axis=1)[:, rank, np.newaxis]
     places = np.flatnonzero(magnitudes <= limits)
     row, column = np.divmod(places, pair.columns)
-    base, target = rows.at(places)
+    change, target = rows.changes(places)
     return Small(
         (row + first).astype(np.int32),
         column.astype(np.int32),
-        (target - base).astype(pair.real),
+        change.astype(pair.real),
         steps_of(target, pair.dtype).astype(pair.real),
     )
 
@@ -215,6 +215,6 @@ def _hits(
         left = systems.solve(right, np.zeros((len(rows.base), right.shape[1]), pair.real), floor)
         left = systems.solve(right, left, floor)
         total = left.astype(np.float64) @ right.T.astype(np.float64)
-        total += rows.values()[0]
+        total += values_of(rows.base, pair.base_dtype)
         found += int(np.count_nonzero(round_once(total, pair.dtype) == rows.target))
     return found / sum(each.numel for each in held_out)
