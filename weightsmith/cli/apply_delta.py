@@ -70,7 +70,7 @@ from weightsmith.sources.sums import DTypeChoice
     "--target",
     "target",
     required=False,
-    help="FilePath to make; default: the delta's name without its -delta word.",
+    help="Directory to make; default: the delta's name without its -delta word.",
 )
 @dtype_option(
     get_args(DTypeChoice),

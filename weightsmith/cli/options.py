@@ -196,7 +196,7 @@ def option(*names: str, group: str, **attrs: Any) -> Callable[[F], F]:
 
 def output_option(*names: str, **attrs: Any) -> Callable[[F], F]:
     """The directory that a command makes: ``-o``, ``--output``, and `names` of its own."""
-    attrs = {"required": True, "help": "FilePath to make.", **attrs}
+    attrs = {"required": True, "help": "Directory to make.", **attrs}
     return option("-o", "--output", *names, group=OUTPUT, type=FILE_PATH, metavar="DIR", **attrs)
 
 
