@@ -1,15 +1,18 @@
 """``weightsmith inspect``."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from weightsmith.cli.checks_view import tokenizer_faults
-from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.layout import heading, one_line_rows, styled, table
 from weightsmith.cli.options import SOURCE, Command, offline_option, output_options
-from weightsmith.cli.output import Output
+from weightsmith.cli.output import Output, error_document
 from weightsmith.cli.sources import located, passing_directory
-from weightsmith.ops.inspect import KIND_WORDS, Inspection, inspect
+from weightsmith.errors import WeightsmithError
+from weightsmith.ops.inspect import KIND_WORDS, Inspection, held_by, inspect
 from weightsmith.units import counted, format_size
 
 
@@ -19,19 +22,57 @@ from weightsmith.units import counted, format_size
     examples=[
         "weightsmith inspect ./llama-7b",
         "weightsmith inspect ./vicuna-7b-delta-v1.1 --json",
+        "weightsmith inspect ./my-models",
     ],
     docs="docs/inspect.md",
 )
-@click.argument("source", type=SOURCE)
+@click.argument("sources", type=SOURCE, nargs=-1, required=True, metavar="SOURCE...")
 @offline_option
 @output_options
 @click.pass_obj
-def command(output: Output, source: str, offline: bool) -> None:
+def command(output: Output, sources: tuple[str, ...], offline: bool) -> int:
     """Say what a directory holds, and what is wrong with it.
 
     Model, delta, adapter or release, its tensors and its faults. Reads headers, sidecars and a few
-    norm weights; runs nothing.
+    norm weights; runs nothing. Of several SOURCES, or of a directory of models, a line each.
     """
+    each = [inner for source in sources for inner in held_by(source)]
+    if len(each) > 1:
+        return _inspect_all(output, each, offline=offline)
+    _inspect_one(output, each[0], offline=offline)
+    return 0
+
+
+def _inspect_all(output: Output, sources: Sequence[str], *, offline: bool) -> int:
+    """A line each; the exit code is that of the first source that cannot be read."""
+    rows: list[tuple[str, ...]] = []
+    documents: list[dict[str, Any]] = []
+    code = 0
+    for source in sources:
+        try:
+            found = inspect(located(output, source, offline=offline, spool=passing_directory()))
+        except WeightsmithError as error:
+            code = code or error.exit_code
+            rows.append((source, "?", "", "", f"{error} [{error.reference}]"))
+            documents.append(error_document(error, ()) | {"source": source})
+            continue
+        dtypes = " ".join(dtype for dtype, _ in found.dtypes[:2])
+        about = found.release or found.reason if found.kind == "delta" else found.architecture
+        rows.append((source, found.kind, format_size(found.nbytes), dtypes, about))
+        documents.append({"schema": "weightsmith.inspect/1", **found.to_document()})
+    human = one_line_rows(
+        [("source", "is", "size", "dtypes", ""), *rows],
+        width=output.width,
+        shrink=(4, 0),
+        styles=("bold",),
+        right=(2,),
+    )
+    document = {"schema": "weightsmith.inspect-all/1", "sources": documents}
+    output.result(document, human=human, quiet="\n".join(kind for _, kind, *_ in rows))
+    return code
+
+
+def _inspect_one(output: Output, source: str, *, offline: bool) -> None:
     found = inspect(located(output, source, offline=offline, spool=passing_directory()))
     output.result(
         {"schema": "weightsmith.inspect/1", **found.to_document()},

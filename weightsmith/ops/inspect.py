@@ -4,15 +4,18 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from weightsmith.catalogue.match import releases_named, shows_signs
 from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.discover import list_directory
+from weightsmith.checkpoint.layout import layout_of
 from weightsmith.checkpoint.shapes import told_by_shapes
 from weightsmith.engine.manifest import Manifest
-from weightsmith.errors import WeightsmithError
+from weightsmith.errors import SourceFault, WeightsmithError
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.sidecars import read_for_diagnosis
 from weightsmith.progress import SILENCE, Progress
@@ -30,6 +33,7 @@ from weightsmith.sources.kinds import (
 )
 from weightsmith.sources.recognise import recognise
 from weightsmith.sources.training.layout import KIND_WORDS as FORM_WORDS
+from weightsmith.sources.training.layout import find_training, numbered
 from weightsmith.units import format_percent
 
 SourceKind = Literal[
@@ -124,6 +128,33 @@ def inspect(
                 raise found.fault
             seen = _inspect_checkpoint(found.checkpoint, found.manifest)
             return replace(seen, kind=found.guess.kind, reason=found.why)
+
+
+def held_by(source: str) -> list[str]:
+    """A SOURCE itself; of a directory that is none but holds some, those, by name."""
+    path = Path(source)
+    if not os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises where a name is too long)
+        return [source]
+    files, folders = list_directory(path)
+    if layout_of(files) is not None or _is_training(path):
+        return [source]
+    inner = [path / folder for folder in folders if _holds_a_source(path / folder)]
+    return [str(each) for each in inner] if len(inner) > 1 else [source]
+
+
+def _is_training(path: Path) -> bool:
+    """Whether training left it, or steps of a run that stand for one model."""
+    try:
+        return (find_training(path, str(path)) or numbered(path, str(path))) is not None
+    except WeightsmithError:
+        return True  # whoever opens it says what is wrong
+
+
+def _holds_a_source(folder: Path) -> bool:
+    try:
+        return layout_of(list_directory(folder)[0]) is not None
+    except SourceFault:
+        return False
 
 
 def _inspect_delta(found: ExactDelta) -> Inspection:
