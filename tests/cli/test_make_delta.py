@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.command_line import Weightsmith
 from tests.support.delta_models import contents, write_pair
+from tests.support.folders import copied
 
 
 @pytest.fixture
@@ -107,3 +108,30 @@ def test_a_dry_run_writes_nothing(weightsmith: Weightsmith, pair: None) -> None:
     assert "\n  delta " in said.out  # the plan is a dry run's result
     assert weightsmith(*MAKE, "--dry-run", "-q").out == f"{Path('delta').absolute()}\n"
     assert not Path("delta").exists()
+
+
+def test_many_fine_tunes_of_one_base_are_made_in_one_line(
+    tmp_path: Path, weightsmith: Weightsmith
+) -> None:
+    base, target = write_pair(tmp_path)
+    copied(target, tmp_path / "other")
+    line = ["make-delta", "--base", str(base), "--target", str(target)]
+    line += ["--target", str(tmp_path / "other"), "--delta", str(tmp_path / "deltas")]
+    said = weightsmith(*line)
+    assert said.code == 0, said.err
+    assert "2 fine-tunes: " in said.out
+    assert contents(tmp_path / "deltas" / "target").keys()
+    again = json.loads(weightsmith(*line, "--json").out)
+    assert [each["already_done"] for each in again["deltas"]] == [True, True]
+    restored = str(tmp_path / "restored")
+    assert weightsmith("apply-delta", str(base), str(tmp_path / "deltas/other"), restored).code == 0
+
+
+def test_two_targets_of_one_name_are_refused(tmp_path: Path, weightsmith: Weightsmith) -> None:
+    base, target = write_pair(tmp_path)
+    twin = copied(target, tmp_path / "elsewhere" / target.name)
+    line = ["make-delta", "--base", str(base), "--target", str(target), "--target", str(twin)]
+    said = weightsmith(*line, "--delta", str(tmp_path / "deltas"))
+    assert said.code == 2
+    assert f"have one name, {target.name}" in said.err
+    assert not (tmp_path / "deltas").exists()

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.make_deltas import make_all
 from weightsmith.cli.options import (
     INPUTS,
     OUTPUT,
@@ -34,6 +36,7 @@ from weightsmith.cli.run_options import (
 )
 from weightsmith.cli.sources import located, passing_directory
 from weightsmith.engine.options import Options
+from weightsmith.errors import CommandLineInvalid
 from weightsmith.ops import make_delta as ops
 from weightsmith.ops.deltas.additive import Loss
 from weightsmith.ops.job import needs as assess_needs
@@ -54,6 +57,7 @@ from weightsmith.units import format_duration, format_percent, format_size
     examples=[
         "weightsmith make-delta --base ./llama-7b --target ./my-7b --delta ./my-7b-delta",
         "weightsmith make-delta --base ./llama-7b --target ./my-7b --delta ./d --codec add",
+        "weightsmith make-delta --base ./llama-7b --target ./a-7b --target ./b-7b --delta ./deltas",
         "weightsmith make-delta --base org/7b --target ./my-7b --delta ./d --hub-repo-id me/d",
     ],
     aliases={
@@ -62,11 +66,19 @@ from weightsmith.units import format_duration, format_percent, format_size
         "delta-path": "delta",
     },
     meant={"model": "target", "target-model": "target", "base-model": "base"},
-    positional=("base", "target", "delta"),
+    positional=("base", "targets", "delta"),
     docs="docs/make-delta.md",
 )
 @option("--base", group=INPUTS, type=SOURCE, required=True, help="The model it was made from.")
-@option("--target", group=INPUTS, type=SOURCE, required=True, help="The model it became.")
+@option(
+    "--target",
+    "targets",
+    group=INPUTS,
+    type=SOURCE,
+    multiple=True,
+    required=True,
+    help="The model it became; of several, each gets a directory of its name in DIR.",
+)
 @output_option("--delta", "delta")
 @option(
     "--codec",
@@ -135,7 +147,7 @@ from weightsmith.units import format_duration, format_percent, format_size
 def command(
     output: Output,
     base: str,
-    target: str,
+    targets: tuple[str, ...],
     delta: str,
     codec: ops.CodecChoice,
     new_rows: NewRows,
@@ -167,6 +179,20 @@ def command(
     options = Options(
         workers=workers, low_cpu_mem=low_cpu_mem, overwrite=overwrite, restart=restart
     )
+    if len(targets) > 1:
+        _require_one(hub_repo_id=hub_repo_id, adapter=adapter, dry_run=dry_run)
+        make = partial(
+            ops.make_delta,
+            codec=codec,
+            new_rows=new_rows,
+            base_id=base_id,
+            all_sidecars=all_sidecars,
+            portable=portable,
+            options=options,
+        )
+        make_all(output, make, base, targets, Path(delta), offline=offline)
+        return
+    (target,) = targets
     spool = passing_directory() if dry_run else None  # a dry run fetches no weights
     sources = base_source, target_source = (
         located(output, base, offline=offline, spool=spool),
@@ -201,6 +227,14 @@ def command(
     elapsed_s = time.monotonic() - started_s
     pushed = run_push(output, to_push, made, yes=yes) if to_push is not None else None
     _show(output, made, pushed, elapsed_s, planned)
+
+
+def _require_one(**given: object) -> None:
+    """Raises: CommandLineInvalid, for what means one delta where several are to be made."""
+    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if named:
+        reason = f"{', '.join(named)} is for one --target, and several are given"
+        raise CommandLineInvalid(reason=reason, hint="make them one by one")
 
 
 def _show(
