@@ -32,7 +32,7 @@ test: $(READY) ## Run the tests, in a minute and a half on two cores
 	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow and not real'
 
 test-slow: $(READY) ## Run the tests that take longer
-	$(BIN)/python -m pytest -m 'slow and not real'
+	$(BIN)/python -m pytest -n auto --dist loadfile -m 'slow and not real'
 
 test-real: $(READY) ## Run the tests with real tokenizers, which packages carry
 	$(BIN)/python -m pytest -m real

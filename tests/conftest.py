@@ -55,6 +55,13 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(refuse_far_connections)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a slow test take its time, on a busy machine too."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
+
+
 def _trust_the_machine(fd: Any) -> None:
     """A sync that does not wait: what it guards against, a power cut, comes in no test. Processes
     of their own do wait.

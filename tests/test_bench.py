@@ -306,7 +306,7 @@ def test_each_rival_is_met_in_a_contest_of_its_own(others: int, tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_quick_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "tests.bench.bench", "--quick"]
     arguments = ["--dir", str(tmp_path / "work"), "--json", str(tmp_path / "figures.json")]

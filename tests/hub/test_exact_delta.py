@@ -134,7 +134,7 @@ def test_a_base_of_this_machine_takes_a_streamed_delta(person: Person, pair: Pat
 def test_an_interrupted_stream_goes_on(person: Person, pair: Path, dtype: list[str]) -> None:
     line = [*LINE, "--stream", "--max-shard-size", "2MB", *dtype]
     ended = person.start(*line, script=ENDS)
-    ended.communicate(timeout=120)
+    ended.communicate(timeout=240)
     assert ended.returncode == 9
     code, out, err = person.run(*line)
     assert code == 0, err

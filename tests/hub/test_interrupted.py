@@ -79,7 +79,7 @@ def test_an_interrupt_ends_it_at_once_and_keeps_what_came(hub: Hub, client: Clie
     process = client.start(client.task("download", "org/model"))
     client.await_bytes(SHARDS[LAST], 2_000_000)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(240) == 130
     assert scan_warnings(client) == []
     hub.forget_requests()
     assert files_in(client.download("org/model")["folder"]) == MODEL
@@ -94,7 +94,7 @@ def test_two_at_once_fetch_every_file_once(hub: Hub, client: Client, links: str)
     tasks = [client.task("download", "org/model") for _ in range(2)]
     tasks[1]["out"] += ".other"
     processes = [client.start(task) for task in tasks]
-    assert [process.wait(60) for process in processes] == [0, 0]
+    assert [process.wait(240) for process in processes] == [0, 0]
     outcome = client.download("org/model")
     assert files_in(outcome["folder"]) == MODEL
     assert all(len(hub.ranges(name)) == 1 for name in SHARDS)

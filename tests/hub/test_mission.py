@@ -93,7 +93,7 @@ def test_streaming_keeps_no_input_and_gives_the_same_model(person: Person, vecto
 
 def test_an_interrupted_stream_goes_on(person: Person, vectors: Path) -> None:
     ended = person.start(*LINE, "--stream", "--max-shard-size", "30kB", script=ENDS)
-    ended.communicate(timeout=120)
+    ended.communicate(timeout=240)
     assert ended.returncode == 9
     code, _, err = person.run(*LINE, "--stream", "--max-shard-size", "30kB")
     assert code == 0, err

@@ -571,9 +571,9 @@ def test_interrupted_it_keeps_the_delta_and_sends_the_rest(hub: Hub, me: Client)
 
     hub.before_answer = hold_second
     process = person.start(*PUSH, "--yes", stderr=subprocess.PIPE)
-    assert silence.held.wait(60)
+    assert silence.held.wait(240)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "uploading delta-00002-of-00002.safetensors, 1." in said
     assert "is finished, and stays" in said
@@ -591,9 +591,9 @@ def test_small_files_that_the_hub_leaves_waiting_do_not_hold_up_an_interrupt(
     person.env["HF_TOKEN"] = ME
     silence = hub.fail("PUT /upload/*", hold_at=0)
     process = person.start(*PUSH, "--yes", stderr=subprocess.PIPE)
-    assert silence.held.wait(60)
+    assert silence.held.wait(240)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert process.returncode == 130
     assert there(hub) == {}
 

@@ -180,7 +180,7 @@ def python_with_transformers_4() -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("slow", [False, True], ids=["fast", "slow"])
 def test_transformers_4_reads_every_repaired_folder_as_sentencepiece_does(
     repaired: dict[str, tuple[Path, Folder]], python_with_transformers_4: str, slow: bool

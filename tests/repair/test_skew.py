@@ -139,7 +139,7 @@ otherwise.
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_transformers_5_reads_every_mended_folder_rightly(
     mended_folders: dict[str, Path],
 ) -> None:
@@ -148,7 +148,7 @@ def test_transformers_5_reads_every_mended_folder_rightly(
 
 
 @pytest.mark.real
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("version", ["4.46.3"])
 def test_transformers_4_reads_every_mended_folder_rightly(
     mended_folders: dict[str, Path], version: str

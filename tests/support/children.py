@@ -24,7 +24,7 @@ from tests.support.paths import ROOT, VECTORS
 KILLED: Final = 9
 """Exit status of a child that was told to die."""
 NOBODY: Final = 65534
-_HANGS_AFTER_S: Final = 60
+_HANGS_AFTER_S: Final = 240
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ class Client:
     def _end(self, task: dict[str, Any], whole_env: dict[str, str] | None = None) -> None:
         """Do a task to its end, in a process forked for it if that can be."""
         if self.server is None:
-            self.start(task, whole_env=whole_env).wait(60)
+            self.start(task, whole_env=whole_env).wait(240)
         else:
             self._fork({**task, "whole_env": whole_env})
             self.join()
@@ -104,7 +104,7 @@ class Client:
         """Wait until so much of a large file of `org/model` is here, where no more of it comes."""
         blobs = self.cache / "models--org--model" / "blobs"
         partial = blobs / f"{hashlib.sha256(raw).hexdigest()}.incomplete"
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while not partial.exists() or partial.stat().st_size < nbytes:
             assert time.monotonic() < end, f"{partial} does not come"
             time.sleep(0.002)

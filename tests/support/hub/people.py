@@ -74,7 +74,7 @@ class ShellUser:
         process = self.start(*args, stdin=theirs, stdout=theirs, stderr=theirs)
         os.close(theirs)
         screen = unanswered = b""
-        while select.select([ours], [], [], 60)[0]:
+        while select.select([ours], [], [], 240)[0]:
             try:
                 piece = os.read(ours, 4096)
             except OSError:  # the other end has gone
@@ -84,6 +84,6 @@ class ShellUser:
             if answers and unanswered.rstrip().endswith((b"as it is", b"[y/N]")):
                 os.write(ours, answers.pop(0).encode() + b"\n")
                 unanswered = b""
-        process.wait(60)
+        process.wait(240)
         os.close(ours)
         return screen.decode()

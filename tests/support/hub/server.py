@@ -453,7 +453,7 @@ class _Server(ThreadingHTTPServer):
             last.sendall(b"\r\n")
             assert last.recv(1) == b""
         with self.change:
-            assert self.change.wait_for(lambda: not self.guests, 30), "somebody has not gone"
+            assert self.change.wait_for(lambda: not self.guests, 120), "somebody has not gone"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that leave in the middle are what these tests are about."""
