@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
     from weightsmith.ops.clean_cache import clean_cache, plan_clean_cache
+    from weightsmith.ops.combine import combine, plan_combine
     from weightsmith.ops.convert import convert, plan_convert
     from weightsmith.ops.diff import Difference, diff
     from weightsmith.ops.download import download, plan_download
@@ -79,6 +80,7 @@ __all__ = [
     "apply_delta",
     "check_tokenizer",
     "clean_cache",
+    "combine",
     "convert",
     "diff",
     "download",
@@ -90,6 +92,7 @@ __all__ = [
     "open_checkpoint",
     "plan_apply_delta",
     "plan_clean_cache",
+    "plan_combine",
     "plan_convert",
     "plan_download",
     "plan_extract_lora",
@@ -111,6 +114,7 @@ _HOMES: Final = {
     ),
     "ops.apply_delta": ("apply_delta", "plan_apply_delta"),
     "ops.clean_cache": ("clean_cache", "plan_clean_cache"),
+    "ops.combine": ("combine", "plan_combine"),
     "ops.convert": ("convert", "plan_convert"),
     "ops.diff": ("Difference", "diff"),
     "ops.download": ("download", "plan_download"),

@@ -221,6 +221,13 @@ class NothingNamed(UsageFault):
     hint = "see how they are named: weightsmith diff {source} {source} --json"
 
 
+class ExpressionInvalid(UsageFault):
+    """What models are to be combined by cannot be read as a sum."""
+
+    message = "{expression} cannot be read {where}: {reason}"
+    hint = "write it as '0.5*A + 0.5*B' or 'A + 0.7*(B - C)', with spaces around + and -"
+
+
 class RenameInvalid(UsageFault):
     """What tensors are to be renamed by does not say from what to what."""
 
@@ -1025,6 +1032,13 @@ class TrainingMixed(Mismatch):
 
     message = "{source} mixes files of several runs or steps: {reason}"
     hint = "keep the files of one save in a directory of their own"
+
+
+class ModelsDoNotCombine(Mismatch):
+    """Models that are to be summed differ in names, shapes or dtypes, or are quantised."""
+
+    message = "{count} tensor(s) do not fit into one sum"
+    hint = "take checkpoints of one model; another dtype: weightsmith convert SOURCE DIR --dtype"
 
 
 class NamesAmbiguous(Mismatch):

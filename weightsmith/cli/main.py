@@ -64,6 +64,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "weightsmith.cli.convert",
         "Write a model anew: safetensors, dtype, shards, Meta's files.",
     ),
+    "combine": (
+        "weightsmith.cli.combine",
+        "Sum models: averages of checkpoints, task arithmetic.",
+    ),
     "fix-tokenizer": (
         "weightsmith.cli.fix_tokenizer",
         "Repair tokenizer and config files, and prove the result.",

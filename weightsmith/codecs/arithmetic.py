@@ -5,7 +5,7 @@ NumPy does wide floats and integers; it has no bfloat16 and is slow at float16, 
 those two. Both round to nearest even, subnormals included, as torch does.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -103,6 +103,33 @@ def add(left: Block, right: Block, out: Block, compute: str) -> None:
 def subtract(left: Block, right: Block, out: Block, compute: str) -> None:
     """``out = left - right``, as `add`; `out` may be `right`, and may not be `left`."""
     _combine(_subtract, left, right, out, compute)
+
+
+def weighted_sum(
+    factors: Sequence[float], blocks: Sequence[Block], out: Block, compute: str
+) -> None:
+    """``out = factor * block + ...``, from the first to the last: products and sums in `compute`,
+    F32 or F64, and cast to the dtype of `out` in the end.
+    """
+    import numpy as np
+
+    numbers = [np.dtype(_KINDS[compute]).type(factor) for factor in factors]
+    arrays, target = [block.array() for block in blocks], out.array()
+    with np.errstate(all="ignore"):
+        for piece in _pieces(target, _PIECE):
+            total = target[piece] if out.dtype == compute else _empty(target[piece], compute)
+            for count, (number, array, block) in enumerate(
+                zip(numbers, arrays, blocks, strict=True)
+            ):
+                value = _as(array[piece], block.dtype, compute)
+                if count == 0:
+                    np.multiply(value, number, out=total)
+                else:
+                    product = value if block.dtype != compute else _empty(value, compute)
+                    np.multiply(value, number, out=product)
+                    np.add(total, product, out=total)
+            if out.dtype != compute:
+                _cast(total, compute, target[piece], out.dtype)
 
 
 def _combine(

@@ -20,6 +20,7 @@ _CODECS: Final = {
     "exact@1": "weightsmith.codecs.exact.codec:Exact",
     "join@1": "weightsmith.codecs.join:Join",
     "keystream-file@1": "weightsmith.codecs.keystream_file:KeystreamFile",
+    "linear@1": "weightsmith.codecs.linear:Linear",
     "lora@1": "weightsmith.codecs.lora.codec:Lora",
     "lora-factor@1": "weightsmith.codecs.low_rank.extract:LoraFactor",
     "low-rank@1": "weightsmith.codecs.low_rank.codec:LowRank",

@@ -1,0 +1,62 @@
+"""``weightsmith combine``."""
+
+from typing import get_args
+
+import click
+
+from weightsmith.cli.options import Command, dtype_option, output_option, output_options
+from weightsmith.cli.output import Output
+from weightsmith.cli.run_options import DTYPE_ALL, Run, run_options
+from weightsmith.ops import combine as ops
+from weightsmith.plan.expression import parse_expression
+
+
+@click.command(
+    "combine",
+    cls=Command,
+    examples=[
+        'weightsmith combine "0.5*./step-900 + 0.3*./step-800 + 0.2*./step-700" ./average',
+        'weightsmith combine "./llama-7b + 0.7*(./math-7b - ./llama-7b)" ./task',
+    ],
+    positional=("target",),
+    docs="docs/combine.md",
+)
+@click.argument("expression")
+@output_option("--target", "target")
+@dtype_option(
+    get_args(ops.CombinedDType),
+    default="keep",
+    show_default=True,
+    help="What the sums are rounded to; keep: the models' own dtype.",
+)
+@DTYPE_ALL
+@run_options
+@output_options
+@click.pass_obj
+def command(
+    output: Output,
+    expression: str,
+    target: str,
+    dtype: ops.CombinedDType,
+    dtype_all: bool,
+    run: Run,
+) -> int:
+    """Sum models: averages of checkpoints, task arithmetic.
+
+    EXPRESSION is a sum of SOURCEs, each with a number and * before it or not; + and - stand between
+    spaces, and parentheses may be used. Names, shapes and dtypes must fit. Sums are taken in
+    float32 and rounded once; config and tokenizer are the first model's.
+    """
+    terms = [
+        (term.factor, run.located(output, term.source)) for term in parse_expression(expression)
+    ]
+    job = ops.plan_combine(
+        terms,
+        target,
+        dtype=dtype,
+        dtype_all=dtype_all,
+        max_shard_nbytes=run.max_shard_nbytes,
+        repair=run.repair,
+        all_sidecars=run.all_sidecars,
+    )
+    return run.perform(output, job)

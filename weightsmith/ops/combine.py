@@ -1,0 +1,189 @@
+"""Sum models: ``0.5*A + 0.5*B``, ``A + 0.7*(B - C)``."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Literal
+
+from weightsmith.checkpoint.buffers import is_buffer
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.renamed import named_like
+from weightsmith.checkpoint.tied import tied_copies, ties_embeddings
+from weightsmith.engine import run as engine
+from weightsmith.engine.options import Bindings, Options
+from weightsmith.errors import ModelsDoNotCombine
+from weightsmith.formats.tensors import DTYPES, SUMMABLE, TensorInfo
+from weightsmith.ops.job import Job, input_plans, target_apart
+from weightsmith.ops.sidecars import choose_sidecars
+from weightsmith.plan.casts import plan_casting
+from weightsmith.plan.expression import parse_expression
+from weightsmith.plan.model import InputTensor, Plan, TensorPlan
+from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
+from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.recognise import open_model
+
+CombinedDType = Literal["keep", "float16", "bfloat16", "float32"]
+Terms = str | Sequence[tuple[float, str | os.PathLike[str]]]
+"""An expression, or factors and sources."""
+
+_EVEN: Final = 1e-6
+"""How far from one the factors of an average may be for what binary numbers are."""
+
+
+def plan_combine(
+    terms: Terms,
+    target: str | os.PathLike[str],
+    *,
+    dtype: CombinedDType = "keep",
+    dtype_all: bool = False,
+    max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    repair: bool = True,
+    all_sidecars: bool = False,
+    offline: bool = False,
+    progress: Progress = SILENCE,
+) -> Job:
+    """Decide how to write a sum of models, reading headers and sidecars.
+
+    `terms` is an expression, as `parse_expression` reads it, or pairs of factor and source. Config
+    and tokenizer are the first model's, and so are tensors of integers.
+    Dtypes: products and sums in float32, rounded once into the models' own dtype, or into `dtype`
+    as `plan_convert` has it.
+    Raises: ExpressionInvalid; ModelsDoNotCombine; TargetIsInput; what opening a source raises.
+    """
+    factors, models = _opened(terms, offline=offline, progress=progress)
+    path = target_apart(target, models)
+    first = next(iter(models.values()))
+    tied = {role: _tied(model) for role, model in models.items()}
+    infos = {role: _infos(model, tied[role]) for role, model in models.items()}
+    problems = list(_misfits(models, infos))
+    if problems:
+        raise ModelsDoNotCombine(count=len(problems), context=problems)
+    own = next(iter(infos.values()))
+    wanted = DTYPES.get(dtype, "")
+    casting = plan_casting(first.config, list(own.values()), wanted, everything=dtype_all)
+    plans = []
+    for name, info in own.items():
+        parts = [InputTensor(role, infos[role][name]) for role in models]
+        if info.dtype in SUMMABLE:
+            settings = {
+                "factors": " ".join(map(repr, factors)),
+                "dtype": casting.dtype_of(info),
+            }
+            plans.append(TensorPlan.make("linear@1", settings, parts))
+        else:
+            plans.append(TensorPlan.make("copy@1", {}, parts[:1]))
+    sidecars = choose_sidecars(
+        models, [each.output for each in plans], repair=repair, all_sidecars=all_sidecars
+    )
+    plan = Plan(
+        verb="combine",
+        inputs=input_plans(models),
+        shards=lay_out(plans, max_shard_nbytes),
+        sidecars=sidecars.plans,
+        dropped=tuple(n for n, t in first.tensors.items() if is_buffer(n, t.info.shape)),
+        notes=(
+            *_said(factors, models, own),
+            *(f"{name} is not written: the config ties it" for name in next(iter(tied.values()))),
+            *casting.notes,
+            *sidecars.notes,
+        ),
+        repairs=sidecars.repairs,
+    )
+    return Job(plan, Bindings(models, sidecars.contents, path), faults=sidecars.faults)
+
+
+def combine(
+    terms: Terms,
+    target: str | os.PathLike[str],
+    *,
+    dtype: CombinedDType = "keep",
+    dtype_all: bool = False,
+    max_shard_nbytes: int = MAX_SHARD_NBYTES,
+    repair: bool = True,
+    all_sidecars: bool = False,
+    offline: bool = False,
+    options: Options | None = None,
+    progress: Progress = SILENCE,
+) -> engine.Outcome:
+    """Write a sum of models to the directory `target`, whole or not at all.
+
+    The arguments before `options` are those of `plan_combine`.
+    Memory: a few spans of 2 MiB a model and worker; it does not depend on the models.
+    Raises: as `plan_combine` and `Job.run`.
+    """
+    job = plan_combine(
+        terms,
+        target,
+        dtype=dtype,
+        dtype_all=dtype_all,
+        max_shard_nbytes=max_shard_nbytes,
+        repair=repair,
+        all_sidecars=all_sidecars,
+        offline=offline,
+        progress=progress,
+    )
+    return job.run(options, progress)
+
+
+def _opened(
+    terms: Terms, *, offline: bool, progress: Progress
+) -> tuple[list[float], dict[str, Checkpoint]]:
+    """The factors, and the models by role, under the first one's names.
+
+    Raises: ExpressionInvalid; as `open_model`.
+    """
+    if isinstance(terms, str):
+        terms = [(term.factor, term.source) for term in parse_expression(terms)]
+    factors = [factor for factor, _ in terms]
+    models: dict[str, Checkpoint] = {}
+    for number, (_, source) in enumerate(terms, start=1):
+        model = open_model(source, offline=offline, progress=progress)
+        if models:
+            model = named_like(model, models["model-1"].tensors)
+        models[f"model-{number}"] = model
+    return factors, models
+
+
+def _tied(model: Checkpoint) -> Mapping[str, str]:
+    """Output matrices that are the input embedding once more, where the config says so."""
+    return tied_copies(model, compare=True) if ties_embeddings(model.config) is True else {}
+
+
+def _infos(model: Checkpoint, tied: Mapping[str, str]) -> dict[str, TensorInfo]:
+    """The tensors that count."""
+    return {
+        name: tensor.info
+        for name, tensor in model.tensors.items()
+        if name not in tied and not is_buffer(name, tensor.info.shape)
+    }
+
+
+def _misfits(
+    models: Mapping[str, Checkpoint], infos: Mapping[str, Mapping[str, TensorInfo]]
+) -> Iterator[str]:
+    """Why they are no summands, sentences."""
+    for model in models.values():
+        if "quantization_config" in model.config:
+            yield f"{model.label} is quantised: sums of packed weights mean nothing"
+    (first, own), *others = infos.items()
+    for role, theirs in others:
+        a, b = models[first].label, models[role].label
+        yield from (f"{name} is in {a} and not in {b}" for name in own if name not in theirs)
+        yield from (f"{name} is in {b} and not in {a}" for name in theirs if name not in own)
+        for name in own.keys() & theirs.keys():
+            if (own[name].dtype, own[name].shape) != (theirs[name].dtype, theirs[name].shape):
+                yield f"{name} is {own[name]} in {a} and {theirs[name]} in {b}"
+
+
+def _said(
+    factors: Sequence[float], models: Mapping[str, Checkpoint], own: Mapping[str, TensorInfo]
+) -> Iterator[str]:
+    """The sum as it was understood, and what in it is not a sum."""
+    terms = (f"{factor:g} x {m.label}" for factor, m in zip(factors, models.values(), strict=True))
+    yield " + ".join(terms)
+    total = sum(factors)
+    if abs(total - 1) > _EVEN:
+        yield f"the factors sum to {total:g}, not to 1: the weights change in size"
+    integers = [name for name, info in own.items() if info.dtype not in SUMMABLE]
+    if integers:
+        label = next(iter(models.values())).label
+        yield f"{len(integers)} tensor(s) hold no floats and are those of {label}"
