@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.bench import bench, build, models, peers, report
+from tests.bench import bench, build, models, peers, report, trained
 from tests.bench.contest import Contest, hold, spread
 from tests.bench.measure import Command, CommandFailed, Measurement, run
 from tests.bench.report import Goal
@@ -224,6 +224,11 @@ def test_weightsmith_makes_of_each_input_what_the_benchmark_expects(
     merge_lora(built("base-safetensors"), [built("adapter")], target=tmp_path / "merged")
     assert not models.differing(tmp_path / "merged", SMALL, "merged")
     assert models.differing(tmp_path / "merged", SMALL, "base")
+    merge_lora(built("experts"), [built("experts-adapter")], target=tmp_path / "mixture")
+    assert not trained.differing(tmp_path / "mixture", SMALL, "experts")
+    assert trained.differing(built("experts"), SMALL, "experts")
+    convert(built("base-fp8"), tmp_path / "floats", dequantize=True)
+    assert not trained.differing(tmp_path / "floats", SMALL, "fp8")
     apply_delta(built("base-bin"), built("delta-xor"), target=tmp_path / "out" / "target")
     setup(tmp_path).check_files(built("delta-bin"))()
     (tmp_path / "out" / "target" / "config.json").unlink()

@@ -4,7 +4,8 @@
 
 The kinds are ``SIDE-safetensors`` and ``SIDE-bin``, checkpoints in two shards; ``delta-xor``, the
 files of ``delta-bin`` XORed with those of ``base-bin``; ``base-meta``, the base in Meta's own
-layout; ``adapter``, a LoRA of rank 16 on all linear layers, as peft saves it.
+layout; ``adapter``, a LoRA of rank 16 on all linear layers, as peft saves it; ``experts``, a
+mixture of experts of that size, and ``experts-adapter`` for all of them; ``base-fp8``, one in FP8.
 """
 
 import json
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.bench import models
+from tests.bench import models, trained
 from tests.bench.models import Side, Size
 
 SIDES: Final[tuple[Side, ...]] = ("base", "delta", "target")
@@ -34,7 +35,8 @@ def missing(work: Path, size: Size, kinds: Iterable[str]) -> list[str]:
 
 def nbytes(size: Size, kind: str) -> int:
     """About what an input takes on disk."""
-    return size.nbytes // 100 if kind == "adapter" else size.nbytes
+    share = {"adapter": 100, "experts-adapter": 20, "base-fp8": 2}
+    return size.nbytes // share.get(kind, 1)
 
 
 def build(work: Path, size: Size, kinds: Iterable[str]) -> None:
@@ -54,6 +56,9 @@ def build(work: Path, size: Size, kinds: Iterable[str]) -> None:
         "delta-xor": lambda folder: _write_xor(work, size, folder),
         "base-meta": lambda folder: _write_meta(size, folder, tokenizer),
         "adapter": lambda folder: _write_adapter(size, folder),
+        "experts": lambda folder: trained.write_experts(size, folder),
+        "experts-adapter": lambda folder: trained.write_expert_adapter(size, folder),
+        "base-fp8": lambda folder: trained.write_fp8(size, folder),
     }
     for kind in derived.keys() & set(todo):
         with _whole([models.folder(work, size, kind)]) as folders:

@@ -47,11 +47,13 @@ SIZES: Final = {
         Size("full", hidden=4096, intermediate=11008, layers=8, heads=32, vocab=32000),
         Size("quarter", hidden=4096, intermediate=11008, layers=2, heads=32, vocab=8000),
         Size("third", hidden=2048, intermediate=5632, layers=13, heads=16, vocab=448),
+        Size("eighth", hidden=4096, intermediate=11008, layers=6, heads=32, vocab=8000),
         Size("smoke", hidden=512, intermediate=1536, layers=2, heads=8, vocab=448),
     )
 }
 """``full``: 3.8 GB, a quarter of LLaMA-7B. ``quarter``: a quarter of that, to see memory stay.
-``third``: 1.3 GB, with all tokens that the tokenizer here has, which Meta's layout wants."""
+``third``: 1.3 GB, with all tokens that the tokenizer here has, which Meta's layout wants.
+``eighth``: 2.6 GB, and 1.3 GB of it in FP8."""
 
 _BLOCK: Final = {
     "self_attn.q_proj": ("hidden", "hidden"),
@@ -94,9 +96,9 @@ def tensor(name: str, shape: tuple[int, ...], side: Side) -> "torch.Tensor":
     """One weight, float16; base weights as after training, deltas forty times smaller."""
     match side:
         case "base":
-            return _normal(f"base {name}", shape, 0.02, 1.0 if len(shape) == 1 else 0.0).half()
+            return normal(f"base {name}", shape, 0.02, 1.0 if len(shape) == 1 else 0.0).half()
         case "delta":
-            return _normal(f"delta {name}", shape, 0.0005).half()
+            return normal(f"delta {name}", shape, 0.0005).half()
         case "target":
             return tensor(name, shape, "base") + tensor(name, shape, "delta")
         case "merged":
@@ -110,11 +112,12 @@ def tensor(name: str, shape: tuple[int, ...], side: Side) -> "torch.Tensor":
 def factors(name: str, shape: tuple[int, ...]) -> "tuple[torch.Tensor, torch.Tensor]":
     """``lora_A`` and ``lora_B`` of an adapted weight, float32."""
     rows, columns = shape
-    a = _normal(f"lora_A {name}", (RANK, columns), columns**-0.5)
-    return a, _normal(f"lora_B {name}", (rows, RANK), 0.01)
+    a = normal(f"lora_A {name}", (RANK, columns), columns**-0.5)
+    return a, normal(f"lora_B {name}", (rows, RANK), 0.01)
 
 
-def _normal(seed: str, shape: tuple[int, ...], spread: float, centre: float = 0) -> "torch.Tensor":
+def normal(seed: str, shape: tuple[int, ...], spread: float, centre: float = 0) -> "torch.Tensor":
+    """Numbers in float32 that follow from the seed."""
     import torch
 
     generator = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
@@ -123,7 +126,7 @@ def _normal(seed: str, shape: tuple[int, ...], spread: float, centre: float = 0)
 
 def differing(made: Path, size: Size, side: Side) -> list[str]:
     """Names, out of a sample, whose tensor in `made` is not that of `side`; safetensors."""
-    readers, shapes = _open_all(made), tensor_shapes(size)
+    readers, shapes = open_all(made), tensor_shapes(size)
     sample = ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"]
     sample += [name for name in shapes if name.endswith(("q_proj.weight", "down_proj.weight"))][::3]
     return [
@@ -133,7 +136,7 @@ def differing(made: Path, size: Size, side: Side) -> list[str]:
     ]
 
 
-def _open_all(made: Path) -> "dict[str, Callable[[str], torch.Tensor]]":
+def open_all(made: Path) -> "dict[str, Callable[[str], torch.Tensor]]":
     """For each tensor, what reads it by name from the file that holds it."""
     from safetensors import safe_open
 

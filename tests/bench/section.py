@@ -89,6 +89,20 @@ class Setup:
 
         return check
 
+    def check_trained(self, size: str, kind: str) -> Callable[[], None]:
+        """Whether ``out/target`` holds what `tests.bench.trained` says that it should.
+
+        Raises: WrongResult, when called.
+        """
+        program = [sys.executable, "-m", "tests.bench.trained", "check"]
+        argv = [*program, self.size(size).name, kind, str(self.out / "target")]
+
+        def check() -> None:
+            if subprocess.run(argv, check=False).returncode:
+                raise WrongResult(f"{self.out / 'target'} is not as it should be")
+
+        return check
+
     def check_files(self, expected: Path) -> Callable[[], None]:
         """Whether ``out/target`` holds the files of `expected`, byte for byte.
 
