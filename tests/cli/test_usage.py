@@ -61,7 +61,7 @@ def test_mistakes_are_told_with_the_way_out(
         ("aply-delta --base x", "no such command: aply-delta", "apply-delta --base x"),
         ("apply --base x", "no such command: apply", "apply-delta --base x"),
         ("merge x", "no such command: merge", "merge-lora x"),
-        ("ls", "no such command: ls", "clean-cache"),
+        ("ls", "no such command: ls", "clean-cache --list"),
         ("prune", "no such command: prune", "clean-cache"),
         ("rm org/name", "no such command: rm", "clean-cache org/name"),
         ("sample --bsae x", "no such option: --bsae", "sample --base x"),

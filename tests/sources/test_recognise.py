@@ -82,6 +82,18 @@ def test_an_adapter_asked_for_is_opened_beside_a_model(vectors: Path, tmp_path: 
     assert all("lora_" in name for name in open_lora(folder).tensors)
 
 
+def test_the_one_weight_file_of_a_folder_stands_for_it(vectors: Path, tmp_path: Path) -> None:
+    folder = write_base(tmp_path)
+    (weights,) = folder.glob("*.safetensors")
+    found = recognise(weights)
+    assert isinstance(found, Model)
+    assert found.label == str(weights)
+    assert "config.json" in found.checkpoint.sidecars
+    adapter = vectors / "lora" / "plain_fp16" / "adapter" / "adapter_model.safetensors"
+    assert isinstance(recognise(adapter), Adapter)
+    assert all("lora_" in name for name in open_lora(adapter).tensors)
+
+
 def test_damage_in_a_norm_does_not_keep_a_model_from_being_opened(tmp_path: Path) -> None:
     folder = write_base(tmp_path)
     (folder / "config.json").write_text("{")

@@ -19,8 +19,8 @@ _MEANT: Final = {
     "fix": "fix-tokenizer",
     "get": "download",
     "info": "inspect",
-    "list": "clean-cache",
-    "ls": "clean-cache",
+    "list": "clean-cache --list",
+    "ls": "clean-cache --list",
     "make": "make-delta",
     "merge": "merge-lora",
     "prune": "clean-cache",
@@ -78,7 +78,10 @@ def _corrected(args: Sequence[str], wrong: str, meant: str) -> str:
     words = ["weightsmith"]
     for word in args:
         name, equals, value = word.partition("=")
-        words.append(meant + equals + value if name == wrong else word)
+        if name != wrong:
+            words.append(word)
+        else:
+            words += [meant + equals + value] if equals else meant.split()
     return shlex.join(words)
 
 

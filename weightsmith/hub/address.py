@@ -8,12 +8,12 @@ from weightsmith.errors import AddressNotModel
 
 _HOSTS: Final = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 _PAGES: Final = {
-    "blob": "a file of it",
-    "resolve": "a file of it",
-    "raw": "a file of it",
-    "commits": "its history",
-    "discussions": "its discussions and pull requests",
-    "settings": "its settings",
+    "blob": "a file in a repository",
+    "resolve": "a file in a repository",
+    "raw": "a file in a repository",
+    "commits": "a repository's history",
+    "discussions": "a discussion or a pull request",
+    "settings": "a repository's settings",
 }
 """What the word after ``org/name`` in an address makes of the page."""
 _OTHERS: Final = {
@@ -65,5 +65,5 @@ def _named(address: str, words: list[str]) -> str:
     if page[0] == "discussions" and page[1:2]:
         hint = f"a pull request's files: {repo_id}@refs/pr/{page[1]}"
         raise AddressNotModel(address=address, what=f"of {_PAGES['discussions']}", hint=hint)
-    what = _PAGES.get(page[0], "something in it")
+    what = _PAGES.get(page[0], "something in a repository")
     raise AddressNotModel(address=address, what=f"of {what}", hint=f"the model itself: {repo_id}")

@@ -85,6 +85,9 @@ def recognise(
     if not isinstance(source, Located):
         path, tag = split_tag(source)
         if os.path.isfile(path):  # noqa: PTH113  (Path.is_file raises where a name is too long)
+            if (home := _home(path)) is not None:
+                said = f"read with what lies beside it in {home}"
+                return _chosen(recognise(home, weights=weights), label_of(source), said)
             if path.suffix in SINGLE and not is_one_of_several(path.name):
                 return _trained(single_file(path, label_of(source)), source, weights)
             raise SourceIsFile(source=path, directory=path.parent)
@@ -145,8 +148,19 @@ def open_lora(
     Raises: SourceNotFound, SourceUnreadable, NoAdapter, AdapterNotMergeable; DamagedInput.
     """
     source = locate(source, kind="adapter", offline=offline, progress=progress)
+    if not isinstance(source, Located):
+        source = _home(Path(source)) or source
     _directory(source, Path(source))
     return _opened(source, "adapter")
+
+
+def _home(file: Path) -> Path | None:
+    """The directory of a model or an adapter of which `file` is the one weight file."""
+    if not os.path.isfile(file):  # noqa: PTH113  (Path.is_file raises where a name is too long)
+        return None
+    layout = layout_of(list_directory(file.parent)[0])
+    alone = layout is not None and layout.files == (file.name,) and not layout.index_name
+    return file.parent if alone else None
 
 
 def _chained(source: LocatedChain, weights: Weights | None) -> Chain:
