@@ -66,8 +66,11 @@ def by_path(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "find", lambda: None if name == "none" else found)
 
 
-def encode(base: Content | None, target: Content, *, check: bool = True) -> bytes:
+def encode(
+    base: Content | None, target: Content, *, check: bool = True, portable: bool = False
+) -> bytes:
     """The payload that stands for `target` in a delta."""
+    writer = None if portable else kernel.find()
     made = []
     for span in spans(target.info):
         known = None
@@ -78,7 +81,7 @@ def encode(base: Content | None, target: Content, *, check: bool = True) -> byte
         dtype = target.info.dtype if base is None else base.info.dtype
         elements = base_elements(known, dtype, target.info.dtype)
         block = memoryview(target.data)[span.start : span.stop]
-        maker = SpanMaker(elements, block, target.info.dtype, writer=kernel.find())
+        maker = SpanMaker(elements, block, target.info.dtype, writer=writer)
         assert not check or maker.restores(memoryview(maker.payload))
         made.append(maker.payload)
     coded = any(map(is_coded, made))

@@ -959,15 +959,27 @@ static u32 best_window(const Sample *sample, int mask, int length, int *highest)
     return sample->count - most;
 }
 
-/* Of a class of values: the bits that a symbol leaves out, and where its symbols end. */
-static int value_places(const Sample *sample, int shift, int mask, u32 *end)
+/* Of a class of values: the bits that a symbol leaves out, where its symbols end, and how many of
+   the sample these do not reach. */
+static int value_places(const Sample *sample, int shift, int mask, u32 *end, u32 *strays)
 {
     int highest, places = shift - 2; /* four symbols to a power of two, if 127 reach far enough */
-    if (best_window(sample, mask, 31, &highest) * 256 > sample->count) {
+    *strays = best_window(sample, mask, 31, &highest);
+    if (*strays * 256 > sample->count) {
         places = shift;
-        best_window(sample, mask, 127, &highest);
+        *strays = best_window(sample, mask, 127, &highest);
     }
     *end = (u32)(highest + 1) << shift;
+    return places;
+}
+
+/* The same of a class of differences. */
+static int difference_places(const Sample *sample, u32 *strays)
+{
+    const int length = usual_length(sample), places = length > 3 ? length - 3 : 0;
+    *strays = 0;
+    for (int longer = places + 8; longer < 33; longer++)
+        *strays += sample->lengths[longer];
     return places;
 }
 
@@ -1008,14 +1020,15 @@ static int ceiling_of(const Form *form, const u8 *base, size_t count, size_t str
     return ceiling;
 }
 
-/* Set all that the head says but frequencies, so that sizes come within a percent of the best. */
-static void choose(Head *head, const u8 *base, size_t step, const u8 *target, size_t count,
-                   const u8 *map, u32 bits, Sample *samples)
+/* Set all that the head says but frequencies, so that sizes come within a percent of the best.
+   Returns whether it is worth while: not if every fourth element is an exception. */
+static int choose(Head *head, const u8 *base, size_t step, const u8 *target, size_t count,
+                  const u8 *map, u32 bits, Sample *samples)
 {
     const int width = head->form.width, shift = head->form.shift, mask = head->form.mask;
     int places[CLASSES], least = 8 * width, most = 0;
     size_t stretch = count > 16 * STRETCH ? STRETCH : SAMPLED;
-    u32 ends[CLASSES], all;
+    u32 ends[CLASSES], all, strays = 0;
     while (head->zero < shift && !(bits >> head->zero & 1))
         head->zero++;
     head->ceiling = step ? ceiling_of(&head->form, base, count, stretch) : 0;
@@ -1029,13 +1042,14 @@ static void choose(Head *head, const u8 *base, size_t step, const u8 *target, si
            (!samples[head->values - 1].count || usual_length(&samples[head->values - 1]) > shift))
         head->values--;
     for (int c = 0; c < CLASSES; c++) {
-        const int length = usual_length(&samples[c]);
+        u32 own = 0;
         if (width == 1)
             places[c] = 0, ends[c] = 128;
         else if (c < head->values)
-            places[c] = length > 3 ? length - 3 : 0;
+            places[c] = difference_places(&samples[c], &own);
         else
-            places[c] = value_places(&samples[c], shift, mask, &ends[c]);
+            places[c] = value_places(&samples[c], shift, mask, &ends[c], &own);
+        strays += own;
         if (places[c] < head->zero)
             places[c] = head->zero;
         if (samples[c].count && samples[c].count * 64 >= all) {
@@ -1055,6 +1069,7 @@ static void choose(Head *head, const u8 *base, size_t step, const u8 *target, si
             class->origin = end < 127 ? 0 : end - 127 < 0xFFFF ? end - 127 : 0xFFFF;
         }
     }
+    return strays * 4 <= all;
 }
 
 /* About how many bits are spent beside symbols where fewer would do: on values that are zero, on
@@ -1416,7 +1431,8 @@ typedef struct {
     size_t head_nbytes, map_nbytes, low_nbytes, exceptions_nbytes;
     int lanes;
     /* What the caller asks for. */
-    size_t nbytes, changes;
+    size_t nbytes; /* of the payload, 0 if it is not worth while to code the span */
+    size_t changes;
     size_t wasted; /* about how many bits, as `wasted_bits` says */
 } Span;
 
@@ -1468,7 +1484,10 @@ static void encode(Span *span, const u8 *base, const u8 *target, size_t count, F
     if (found.same * 64 > groups.count && found.changes * 4 > coded * groups.lanes)
         map = span->map;
     coded = map ? coded : groups.count;
-    choose(&head, base, step, target, count, map, found.bits, span->samples);
+    span->changes = found.changes;
+    span->nbytes = span->wasted = 0;
+    if (!choose(&head, base, step, target, count, map, found.bits, span->samples) && count >= FEW)
+        return;
     for (size_t i = 0, end; i < groups.count; i = end) {
         const size_t place = i * groups.nbytes;
         end = end_of_run(map, i, groups.count);
@@ -1508,7 +1527,6 @@ static void encode(Span *span, const u8 *base, const u8 *target, size_t count, F
     span->lanes = head.lanes;
     span->nbytes = span->head_nbytes + span->map_nbytes + span->low_nbytes + groups.lanes * STATE +
                    span->exceptions_nbytes + (size_t)(span->words_end - span->words);
-    span->changes = found.changes;
     span->wasted = wasted_bits(&head, span->samples, coded * groups.lanes);
 }
 
@@ -1617,7 +1635,8 @@ static PyObject *py_encode(PyObject *self, PyObject *args)
     PyObject *payload = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)span->nbytes);
     if (!payload)
         goto done;
-    assemble(span, (u8 *)PyBytes_AsString(payload));
+    if (span->nbytes)
+        assemble(span, (u8 *)PyBytes_AsString(payload));
     made = Py_BuildValue("Nnn", payload, (Py_ssize_t)span->changes, (Py_ssize_t)span->wasted);
 done:
     PyMem_Free(span);

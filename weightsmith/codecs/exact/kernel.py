@@ -23,6 +23,7 @@ class Coded:
     """A span that was coded."""
 
     payload: bytes
+    """Empty, if every fourth element would be an exception."""
     changes: int
     """Elements that are not the base's."""
     wasted: int

@@ -73,8 +73,8 @@ def encode_span(
     if writer is None or elements.exponents is None or len(target) < _TINY:
         return _encode_by_planes(base, padded, target, elements)
     made = writer.encode(padded if len(base) else None, target, elements)
-    # What repeats, or is not touched at all, is the business of the other kinds.
-    if made.changes * _FEW < len(target):
+    # What hardly changed, and what follows no rule, is the business of the other kinds.
+    if not made.payload or made.changes * _FEW < len(target):
         return _encode_by_planes(base, padded, target, elements)
     if len(target) < _SMALL or made.wasted * _MUCH > 8 * len(made.payload):
         other, grouping = _encode_by_planes(base, padded, target, elements)

@@ -64,6 +64,11 @@ static void round_trip(const u8 *base, const u8 *elements, size_t count, Form fo
     lay_out(span, count, form.width);
     encode(span, base, target, count, form, PLAIN);
     made = span->nbytes;
+    if (!made) {
+        free(target);
+        free(span);
+        return;
+    }
     payload = malloc(made);
     again = malloc(made);
     if (!payload || !again)
