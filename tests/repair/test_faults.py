@@ -31,7 +31,7 @@ from weightsmith.errors import (
     TokenizerTruncated,
     WeightsmithError,
 )
-from weightsmith.repair.detect import DETECTORS, JSON_DETECTORS, diagnose, mend
+from weightsmith.repair.detect import DETECTORS, LATE_DETECTORS, diagnose, mend
 from weightsmith.repair.folder import READ
 
 SETTINGS, SPECIAL_MAP, ADDED = (
@@ -70,7 +70,7 @@ def without(*keys: str) -> Callable[[dict[str, Any]], object]:
 
 def test_every_fault_of_the_catalogue_is_looked_for_and_has_references() -> None:
     repairs = load_repairs()
-    assert {*DETECTORS, *JSON_DETECTORS} == set(get_args(Detector))
+    assert {*DETECTORS, *LATE_DETECTORS} == set(get_args(Detector))
     assert {repair.detector for repair in repairs} == set(get_args(Detector))
     assert all(repair.references for repair in repairs)
 

@@ -226,6 +226,7 @@ def llama_3() -> Files:
         _llama_config(128256, bos_token_id=128000, eos_token_id=128001, rope_theta=500000.0),
         real.settings_of(real.llama_3_settings()),
         special_tokens_map={"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"},
+        generation_config={"bos_token_id": 128000, "eos_token_id": [128001, 128009]},
         tokenizer=real.llama_3_json(),
     )
 

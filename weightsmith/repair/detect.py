@@ -82,7 +82,6 @@ DETECTORS: Final[Mapping[Detector, Look]] = {
     "template-only-in-file": skew_tokens.template_only_in_file,
     "template-twice": skew_tokens.template_twice,
     "cleanup-spaces": skew_tokens.cleanup_spaces,
-    "eos-lacks-turn-end": skew_tokens.eos_lacks_turn_end,
     "auto-map-leftover": skew_tokens.auto_map_leftover,
     "bert-case": skew_json.bert_case,
     "prefix-space": skew_json.prefix_space,
@@ -97,15 +96,16 @@ DETECTORS: Final[Mapping[Detector, Look]] = {
 }
 """What looks at the files as they are."""
 
-JSON_DETECTORS: Final[Mapping[Detector, Look]] = {
+LATE_DETECTORS: Final[Mapping[Detector, Look]] = {
     "model-only-llama": skew_llama.model_only_llama,
     "model-only-mistral": skew_llama.model_only_mistral,
     "v5-save-beside-model": skew_llama.v5_save_beside_model,
     "bos-rule-lost": skew_llama.bos_rule_lost,
     "stale-json": tokenizer.stale_json,
     "leading-space-v5": skew_class.leading_space_v5,
+    "eos-lacks-turn-end": skew_tokens.eos_lacks_turn_end,
 }
-"""What looks at ``tokenizer.json`` once all settings that it depends on are mended."""
+"""What looks at the files once all settings that it depends on are mended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def diagnose(
     before = read_folder(files, embedding_rows, names)
     before = replace(before, reader=reader, exact_class=exact_class)
     found = _judged(_look(before, DETECTORS), before)
-    found += _judged(_look(before.edited(_edits(found)), JSON_DETECTORS), before)
+    found += _judged(_look(before.edited(_edits(found)), LATE_DETECTORS), before)
     faults = tuple(fault for fault in found if fault.verdict != "remark")
     remarks = tuple(fault for fault in found if fault.verdict == "remark")
     unchecked = tuple(_unchecked(before))

@@ -123,7 +123,9 @@ def eos_lacks_turn_end(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     generation, config = folder.parsed(GENERATION), folder.config
     source = generation if "eos_token_id" in generation else config
     stops = [each for each in as_list(source.get("eos_token_id")) if isinstance(each, int)]
-    if not template or not stops or generation.get("do_sample") is False:
+    if folder.tokens_lack_rows or not template or not stops:
+        return
+    if generation.get("do_sample") is False:
         return
     if re.search(r"\beos_token\b", template):
         return
