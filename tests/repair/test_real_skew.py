@@ -48,16 +48,14 @@ def minilm(**normalizer: Any) -> Files:
     return {**files, "tokenizer.json": json.dumps(whole).encode()}
 
 
-CASES: Mapping[str, Files | None] = dict.fromkeys(
-    (
-        "Llama-2, exact class",
-        "Mistral v0.1",
-        "Llama-3 as GPT2Tokenizer",
-        "Llama-3 as Qwen2Tokenizer",
-        "Llama-3 as LlamaTokenizerFast",
-        "Llama-3 as TokenizersBackend",
-        "MiniLM",
-    )
+CASES = (
+    "Llama-2, exact class",
+    "Mistral v0.1",
+    "Llama-3 as GPT2Tokenizer",
+    "Llama-3 as Qwen2Tokenizer",
+    "Llama-3 as LlamaTokenizerFast",
+    "Llama-3 as TokenizersBackend",
+    "MiniLM",
 )
 
 

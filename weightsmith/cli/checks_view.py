@@ -117,7 +117,7 @@ def tokenizer_faults(folder: Path, *options: str) -> tuple[list[str], str]:
         return [str(error)], error.hint_text
     faults = [f"{fault.file}: {fault.evidence}" for fault in found.faults]
     cures = [fault.error.hint_text for fault in found.incurable if fault.error]
-    if cures or not faults:
+    if cures or not found.mendable:
         return faults, cures[0] if cures else ""
     return faults, command_line(["weightsmith", "fix-tokenizer", folder, *options])
 

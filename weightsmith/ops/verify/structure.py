@@ -141,7 +141,7 @@ def _tokenizer(subject: Subject) -> Check:
     hint = cures[0] if cures else _cure(subject)
     fine = "no known fault in tokenizer and config"
     verdict: Verdict = "FAIL" if found.of_another_model else "warn"
-    hint = "" if found.of_another_model and not found.mendable else hint
+    hint = hint if cures or found.mendable else ""
     return judged("tokenizer", problems, fine, hint=hint, verdict=verdict)
 
 
