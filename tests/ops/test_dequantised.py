@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.support.memory import HAS_PEAK, MIB, peak_nbytes
 from tests.support.vector_sums import expected_sums, tensor_sum, tensor_sums
 from weightsmith.errors import (
     NotQuantised,
@@ -374,3 +375,47 @@ def test_exponents_of_bytes_are_powers_of_two(vectors: Path, tmp_path: Path) -> 
     stored, found = (load_file(p / "model.safetensors") for p in (base, tmp_path / "out"))
     expected = (stored[f"{L}.weight"].float() / 8).bfloat16()
     assert tensor_sum(found[f"{L}.weight"]) == tensor_sum(expected)
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def write_large(folder: Path, method: str, layers: int) -> Path:
+    """A quantised model of so many matrices of 8 MiB each as bfloat16."""
+    out, into = 1024, 4096
+    tensors: dict[str, Tensor] = {"model.norm.weight": torch.ones(8).bfloat16()}
+    for number in range(layers):
+        layer = f"model.layers.{number}.mlp.down_proj"
+        if method == "fp8":
+            tensors[f"{layer}.weight"] = torch.ones(out, into).to(torch.float8_e4m3fn)
+            tensors[f"{layer}.weight_scale_inv"] = torch.ones(out // 128, into // 128)
+        else:
+            tensors[f"{layer}.qweight"] = torch.ones(into // 8, out, dtype=torch.int32)
+            tensors[f"{layer}.qzeros"] = torch.ones(into // 128, out // 8, dtype=torch.int32)
+            tensors[f"{layer}.scales"] = torch.ones(into // 128, out).half()
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    settings: dict[str, Any] = {"quant_method": method, "bits": 4, "group_size": 128}
+    config = {"quantization_config": settings | {"weight_block_size": [128, 128]}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@HAS_PEAK
+@pytest.mark.parametrize("method", ["fp8", "gptq"])
+def test_memory_does_not_depend_on_how_many_weights_there_are(method: str, tmp_path: Path) -> None:
+    program = """
+import sys
+from weightsmith.engine.options import Options
+from weightsmith.ops.convert import convert
+convert(sys.argv[1], sys.argv[2], dequantize=True, options=Options(workers=1))
+"""
+    peaks = [
+        peak_nbytes(
+            program,
+            write_large(tmp_path / f"{method} {layers}", method, layers),
+            tmp_path / f"out {layers}",
+        )
+        for layers in (4, 12)
+    ]
+    assert peaks[1] - peaks[0] < 16 * MIB

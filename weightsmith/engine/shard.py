@@ -74,6 +74,7 @@ class TensorWork:
         while True:
             below = work.below()
             if below is not None and isinstance(work.codec, Copy):
+                below.checkpoint.note_use(below.name)
                 work = below.work
                 continue
             prepared = work.prepared()

@@ -189,20 +189,22 @@ def diff(
 
 
 def _as_floats(a: Checkpoint, b: Checkpoint) -> tuple[Checkpoint, Checkpoint, list[str]]:
-    """Of a quantised model and one that is not, the first as the floats that it stands for.
+    """Quantised models as the floats that they stand for, unless both are quantised alike.
 
     Raises: QuantisationInvalid, QuantisationUnknown.
     """
-    sides = {"A": a, "B": b}
-    found = {side: quantised for side, c in sides.items() if (quantised := quantisation_of(c))}
-    if len(found) != 1:
+    found = {side: quantisation_of(c) for side, c in (("A", a), ("B", b))}
+    if str(found["A"]) == str(found["B"]):
         return a, b, []
-    ((side, quantised),) = found.items()
-    other = b if side == "A" else a
-    dtype = other.common_dtype if other.common_dtype in SUMMABLE else "BF16"
-    floats = dequantised(sides[side], quantised, dtype)
-    note = f"{side} is quantised ({quantised}): compared as the {TORCH_NAMES[dtype]} it stands for"
-    return (floats, b, [note]) if side == "A" else (a, floats, [note])
+    others = [c for c, side in ((a, "A"), (b, "B")) if found[side] is None]
+    dtype = others[0].common_dtype if others and others[0].common_dtype in SUMMABLE else "BF16"
+    sides, notes = {"A": a, "B": b}, []
+    for side, quantised in found.items():
+        if quantised is not None:
+            sides[side] = dequantised(sides[side], quantised, dtype)
+            meant = f"compared as the {TORCH_NAMES[dtype]} that it stands for"
+            notes.append(f"{side} is quantised ({quantised}): {meant}")
+    return sides["A"], sides["B"], notes
 
 
 def grouped(

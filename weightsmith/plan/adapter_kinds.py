@@ -22,10 +22,12 @@ def adalora(output: TensorInfo, change: Change, config: AdapterConfig) -> Found:
         return given
     a, b, e = given
     rank = a.shape[0]
-    if b.shape[1:] != (rank,) or e.numel != rank or (b.shape[0], *a.shape[1:]) != output.shape:
+    shape = output.shape[::-1] if config.fan_in_fan_out else output.shape
+    if b.shape[1:] != (rank,) or e.numel != rank or (b.shape[0], *a.shape[1:]) != shape:
         return _misfit(output, given)
     scale = config.alpha if config.alpha > 0 else float(config.size)
-    return Step("adalora", scale, divisor=config.size), given
+    flags: frozenset[Flag] = frozenset({"turned"} if config.fan_in_fan_out else ())
+    return Step("adalora", scale, flags, divisor=config.size), given
 
 
 def loha(output: TensorInfo, change: Change, config: AdapterConfig) -> Found:

@@ -20,6 +20,8 @@ RENAMED: Final = (
     ("model.", "model.language_model."),
     ("model.", "backbone."),
     ("lm_head.", "embed_out."),
+    ("", "vision_model."),
+    ("vision_model.", ""),
 )
 """How a tensor's name in memory (first) may begin otherwise in the base's files (second).
 
@@ -33,7 +35,7 @@ _VISION: Final = (
     ("vision_tower.", "vision_tower.vision_model."),
     ("vision_tower.vision_model.", "vision_tower."),
 )
-"""CLIP and SigLIP as a part of another model lost a word in transformers 5."""
+"""CLIP and SigLIP lost a word in transformers 5, here as a part of another model."""
 
 
 @dataclass(slots=True)

@@ -106,6 +106,17 @@ def test_ia3_knows_layers_that_store_their_weight_the_other_way(tmp_path: Path) 
     assert not differing(tmp_path / "out", merged_by_peft(base, [adapter]))
 
 
+def test_adalora_knows_them_too(tmp_path: Path) -> None:
+    from peft import AdaLoraConfig
+
+    base = make_gpt2(tmp_path / "base")
+    targets = ["c_attn", "c_proj"]  # of which one is square, and its shape shows nothing
+    config = AdaLoraConfig(init_r=4, total_step=9, target_modules=targets, fan_in_fan_out=True)
+    adapter = make(tmp_path / "adapter", base, config)
+    merge_lora(base, [adapter], tmp_path / "out", rounding="peft")
+    assert not differing(tmp_path / "out", merged_by_peft(base, [adapter]))
+
+
 # --- what does not fit ----------------------------------------------------------------------------
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"

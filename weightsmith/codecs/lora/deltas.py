@@ -56,7 +56,8 @@ def delta(step: Step, tensors: "Sequence[Tensor]", experts: Experts | None) -> D
             return _experts(step, experts.part if experts else None, *tensors)
         case "adalora":
             a, b, e = tensors
-            return _product(step, b, a * e)
+            scaled = a * e.reshape(-1, 1)
+            return _product(step, b, scaled) if step.by_row else _product(step, scaled.T, b.T)
         case "vera":
             a, b, d, gain = tensors
             left = gain[:, None] * b[: len(gain)]

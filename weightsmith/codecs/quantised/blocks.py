@@ -33,6 +33,7 @@ class DequantizeBlocks(Codec):
     rounding: str = "F32"
     factor: str = ""
     exact: ClassVar[bool] = False
+    takes_any_range: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 6
     shown: ClassVar[frozenset[str] | None] = frozenset({"dtype", "rows", "columns"})
 

@@ -33,6 +33,7 @@ class DequantizeCodebook(Codec):
     nested_block: str = ""
     offset: str = ""
     exact: ClassVar[bool] = False
+    takes_any_range: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 6
     shown: ClassVar[frozenset[str] | None] = frozenset({"dtype", "block"})
 

@@ -24,6 +24,7 @@ class DequantizeMxfp4(Codec):
 
     dtype: str
     exact: ClassVar[bool] = False
+    takes_any_range: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 8
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:

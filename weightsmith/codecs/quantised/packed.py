@@ -34,6 +34,7 @@ class DequantizeWords(Codec):
     bits: str
     columns: str
     exact: ClassVar[bool] = False
+    takes_any_range: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 8
     shown: ClassVar[frozenset[str] | None] = frozenset({"dtype", "bits"})
 
@@ -93,6 +94,7 @@ class _Turned(Codec):
     """
 
     exact: ClassVar[bool] = False
+    takes_any_range: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 12
 
     def memory_nbytes(self, work: Work) -> int:

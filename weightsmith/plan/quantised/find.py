@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.quantised import quantiser_tensors
 from weightsmith.errors import QuantisationInvalid, QuantisationUnknown
 from weightsmith.formats.tensors import DTYPES, TensorInfo
@@ -76,7 +77,9 @@ def find_quantised(
     parts = {part for weight in layout.found for part in weight.parts}
     statistics = quantiser_tensors(by_name.values(), quantised=True) - parts
     for info in by_name.values():
-        if info.dtype in _NARROW and len(info.shape) > 1 and info.name not in parts:
+        if is_buffer(info.name, info.shape) or info.name in parts:
+            continue
+        if info.dtype in _NARROW and len(info.shape) > 1:
             reason = f"it is {info}, which is no part of what {method} leaves"
             raise QuantisationInvalid(name=info.name, reason=reason)
     for weight in layout.found:
