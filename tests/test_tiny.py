@@ -54,7 +54,7 @@ def test_training_teaches_the_model_something(made: Path) -> None:
 
     model = AutoModelForCausalLM.from_pretrained(made / "base")
     assert model.dtype == torch.float16
-    tokens = tiny._tokens(made / "tokenizer.model", [tiny.story(random.Random(-1))])[None]
+    tokens = tiny.text_tokens(made / "tokenizer.model", [tiny.story(random.Random(-1))])[None]
     guessing = torch.tensor(model.config.vocab_size).log()
     assert model(input_ids=tokens, labels=tokens).loss < 0.75 * guessing
 

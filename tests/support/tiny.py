@@ -113,7 +113,9 @@ def train_llama(tokenizer: Path, *, steps: int = 500, layers: int = 3) -> "Llama
     vocabulary = len(_encoder(tokenizer))
     config = llama_config(hidden=80, intermediate=216, layers=layers, heads=4, vocab=vocabulary)
     model: LlamaForCausalLM = LlamaForCausalLM(LlamaConfig(**config))
-    _train(model, _tokens(tokenizer, [story(random.Random(i)) for i in range(3000)]), steps, 6e-3)
+    _train(
+        model, text_tokens(tokenizer, [story(random.Random(i)) for i in range(3000)]), steps, 6e-3
+    )
     return model
 
 
@@ -123,7 +125,9 @@ def finetune(
     """A copy of `model`, trained on chats: it answers where the base goes on with stories."""
     torch.manual_seed(1)
     tuned = copy.deepcopy(model)
-    _train(tuned, _tokens(tokenizer, [chat(random.Random(i)) for i in range(3000)]), steps, rate)
+    _train(
+        tuned, text_tokens(tokenizer, [chat(random.Random(i)) for i in range(3000)]), steps, rate
+    )
     return tuned
 
 
@@ -133,7 +137,7 @@ def _encoder(tokenizer: Path) -> Any:
     return SentencePieceProcessor(model_file=str(tokenizer))
 
 
-def _tokens(tokenizer: Path, texts: list[str]) -> torch.Tensor:
+def text_tokens(tokenizer: Path, texts: list[str]) -> torch.Tensor:
     """All texts in one row of ids, each between ``<s>`` and ``</s>``."""
     encoded = _encoder(tokenizer).encode(texts, add_bos=True, add_eos=True)
     return torch.tensor([token for text in encoded for token in text])
