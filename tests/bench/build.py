@@ -5,7 +5,8 @@
 The kinds are ``SIDE-safetensors`` and ``SIDE-bin``, checkpoints in two shards; ``delta-xor``, the
 files of ``delta-bin`` XORed with those of ``base-bin``; ``base-meta``, the base in Meta's own
 layout; ``adapter``, a LoRA of rank 16 on all linear layers, as peft saves it; ``experts``, a
-mixture of experts of that size, and ``experts-adapter`` for all of them; ``base-fp8``, one in FP8.
+mixture of experts of that size, and ``experts-adapter`` for all of them; ``base-fp8``, one in FP8;
+``base-ranks``, ``base-dcp`` and ``base-zero3``, what training leaves of the base.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import Final
 
 from tests.bench import models, trained
 from tests.bench.models import Side, Size
+from tests.bench.training_inputs import write_dcp, write_ranks, write_zero3
 
 SIDES: Final[tuple[Side, ...]] = ("base", "delta", "target")
 FORMATS: Final = {
@@ -36,7 +38,7 @@ def missing(work: Path, size: Size, kinds: Iterable[str]) -> list[str]:
 def nbytes(size: Size, kind: str) -> int:
     """About what an input takes on disk."""
     share = {"adapter": 100, "experts-adapter": 20, "base-fp8": 2}
-    return size.nbytes // share.get(kind, 1)
+    return size.nbytes * (2 if kind == "base-zero3" else 1) // share.get(kind, 1)
 
 
 def build(work: Path, size: Size, kinds: Iterable[str]) -> None:
@@ -59,6 +61,9 @@ def build(work: Path, size: Size, kinds: Iterable[str]) -> None:
         "experts": lambda folder: trained.write_experts(size, folder),
         "experts-adapter": lambda folder: trained.write_expert_adapter(size, folder),
         "base-fp8": lambda folder: trained.write_fp8(size, folder),
+        "base-ranks": lambda folder: write_ranks(size, folder),
+        "base-dcp": lambda folder: write_dcp(size, folder),
+        "base-zero3": lambda folder: write_zero3(size, folder),
     }
     for kind in derived.keys() & set(todo):
         with _whole([models.folder(work, size, kind)]) as folders:

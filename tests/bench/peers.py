@@ -1,5 +1,6 @@
 """The tools that did these jobs before, each at versions known to work, in its own environment.
 
+deepspeed     0.19.8
 fschat        0.2.36, its last release, on transformers 4.44, a version of its own time that runs
               with today's torch and NumPy
 mergekit      0.1.5
@@ -21,6 +22,7 @@ from tests.bench.measure import Command
 
 TORCH: Final = "torch==2.13.0"
 ENVIRONMENTS: Final[dict[str, tuple[str, ...]]] = {
+    "deepspeed": ("deepspeed==0.19.8", "transformers==5.23.0"),
     "fschat": (
         "fschat==0.2.36",
         "transformers==4.44.2",
