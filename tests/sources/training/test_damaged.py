@@ -319,6 +319,22 @@ def test_two_steps_of_zero_are_told_by_what_they_count(ckpt: Callable[[str], Pat
     refused(source, TrainingMixed, words=r"differ in global_steps \(3 and 4\)")
 
 
+def test_two_steps_of_zero_2_are_told_by_what_the_weights_round_to(
+    ckpt: Callable[[str], Path],
+) -> None:
+    source = ckpt("ds_zero2_fp16/ckpt")
+    name = "zero_pp_rank_1_mp_rank_00_optim_states.pt"
+    path = source / "global_step3" / name
+    opened = TorchFile(fs.open_for_reading(path))
+    held: Any = opened.content
+    view = held["optimizer_state_dict"]["single_partition_of_fp32_groups"][0]
+    content = bytearray(path.read_bytes())
+    content[opened.locate("weights", view).offset + 2] ^= 0x40  # the upper half of the first
+    path.write_bytes(content)
+    refused(source, TrainingMixed, words=f"{name} is not what", weights="fp32")
+    convert(source, source.parent / "as_trained")
+
+
 def test_states_of_another_number_of_processes_are_refused(ckpt: Callable[[str], Path]) -> None:
     source = ckpt("ds_zero3_w3/ckpt")
     folder = source / "global_step3"

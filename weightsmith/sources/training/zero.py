@@ -13,6 +13,8 @@ from typing import Final, Literal
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.pieces import Gathered, Piece, Pieced
+from weightsmith.checkpoint.store import LocalStore
+from weightsmith.codecs.arithmetic import Block, cast
 from weightsmith.engine.derived import Derived
 from weightsmith.errors import PrecisionMissing, RankMissing
 from weightsmith.formats.tensors import TORCH_NAMES, StoredTensor, TensorInfo, dtype_bits
@@ -25,6 +27,8 @@ Weights = Literal["16bit", "fp32"]
 """The model in the dtype that it was trained in, or the float32 weights that the optimizer kept."""
 
 _ROLE: Final = "partitions"
+_COMPARED: Final = 256
+"""Weights of a process that are looked at."""
 _WIDENED: Final = ("F16", "BF16")
 
 
@@ -75,6 +79,7 @@ class _Zero:
             ]
             raise RankMissing(source=self._files.label, count=total, total=total, context=missing)
         trained = dict(self._stage_3() if self._files.partitioned else self._stage_2())
+        self._require_same_step(trained)
         tensors = self._in_order(trained | dict(self._frozen()) | dict(self._buffers()))
         said = "the float32 weights, put together from the optimizer's states"
         gathered = self._gathered(tensors, said)
@@ -166,6 +171,30 @@ class _Zero:
             yield name, Pieced.of(info, pieces)
             offset += share
 
+    def _require_same_step(self, trained: dict[str, Pieced]) -> None:
+        """The model's own copy, where there is one, is what its float32 weights round to: of each
+        process's states a few weights are looked at.
+
+        Raises: TrainingMixed.
+        """
+        store = LocalStore(self._directory)
+        seen: set[str] = set()
+        for name, tensor in trained.items():
+            view = self._model.map("module").get(name)
+            for piece in tensor.pieces if isinstance(view, View) else ():
+                own = self._model.tensor(name, view)
+                count = min(piece.stored.info.numel, _COMPARED)
+                fits = own.info.shape == tensor.info.shape and own.strides is None
+                if piece.file in seen or not fits or own.info.dtype not in _WIDENED:
+                    continue
+                seen.add(piece.file)
+                wide = store.open(piece.file).read(piece.stored.offset, 4 * count)
+                at = own.offset + 2 * piece.start[0]
+                narrow = store.open(self._model.name).read(at, 2 * count)
+                if _rounded(wide, own.info.dtype) != narrow:
+                    reason = f"{name} in {piece.file} is not what {self._model.name} holds"
+                    raise self._files.mixed(reason)
+
     def _frozen(self) -> Iterator[tuple[str, Pieced]]:
         """Weights that were not trained; with ZeRO-3 cut among the processes."""
         shapes = self._model.get("frozen_param_shapes")
@@ -237,6 +266,13 @@ class _Zero:
 
     def _no(self, wanted: str, reason: str, other: Weights) -> PrecisionMissing:
         return PrecisionMissing(source=self._files.label, wanted=wanted, reason=reason, other=other)
+
+
+def _rounded(wide: bytes, dtype: str) -> bytes:
+    """Float32 weights in 16 bits."""
+    made = bytearray(len(wide) // 2)
+    cast(Block(memoryview(wide), "F32"), Block(memoryview(made), dtype))
+    return bytes(made)
 
 
 def _single(file: ZeroFile, stored: StoredTensor) -> Pieced:
