@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from weightsmith.ops.fix_tokenizer import check_tokenizer, fix_tokenizer, plan_fix_tokenizer
     from weightsmith.ops.inspect import Inspection, inspect
     from weightsmith.ops.job import Job
+    from weightsmith.ops.load_into import LoadedInto, load_into
     from weightsmith.ops.make_delta import MadeDelta, make_delta, plan_make_delta
     from weightsmith.ops.merge_lora import merge_lora, plan_merge_lora
     from weightsmith.ops.push import push
@@ -62,6 +63,7 @@ __all__ = [
     "Inspection",
     "Job",
     "LazyTensor",
+    "LoadedInto",
     "MadeDelta",
     "Mismatch",
     "NoRoom",
@@ -87,6 +89,7 @@ __all__ = [
     "extract_lora",
     "fix_tokenizer",
     "inspect",
+    "load_into",
     "make_delta",
     "merge_lora",
     "open_checkpoint",
@@ -122,6 +125,7 @@ _HOMES: Final = {
     "ops.fix_tokenizer": ("check_tokenizer", "fix_tokenizer", "plan_fix_tokenizer"),
     "ops.inspect": ("Inspection", "inspect"),
     "ops.job": ("Job",),
+    "ops.load_into": ("LoadedInto", "load_into"),
     "ops.make_delta": ("MadeDelta", "make_delta", "plan_make_delta"),
     "ops.merge_lora": ("merge_lora", "plan_merge_lora"),
     "ops.push": ("push",),

@@ -1135,6 +1135,38 @@ class LinkNotDelta(Mismatch):
     hint = "behind the first +, name deltas; a LoRA adapter is merged first: weightsmith merge-lora"
 
 
+class ModelDiffers(Mismatch):
+    """A model in memory was to be filled from a source that lacks some of its tensors, has others,
+    or has them in other shapes.
+
+    Nothing was filled. Where the source has all weights, and the model more than it needs (a head
+    that shares the embeddings' weights), tie the model's first; where the source has more than the
+    model, say so.
+    """
+
+    message = "{count} tensor(s) of {source} and of the model do not fit"
+    hint = (
+        "make the model from the source's own config; `strict=False` leaves what it has no use for"
+    )
+
+
+class BuffersUnset(Mismatch):
+    """A model on the meta device has buffers that no file holds and that nothing computes anew."""
+
+    message = "{count} buffer(s) of the model have no values, and no file holds them"
+    hint = "make the model so that its buffers are real: accelerate.init_empty_weights()"
+
+
+class TiedDiffer(Mismatch):
+    """The model keeps two tensors in one place, and the source holds other values for each.
+
+    The model was filled in part, and must not be used.
+    """
+
+    message = "{a} and {b} share their memory in the model, and have other values in {source}"
+    hint = "set `tie_word_embeddings` to false in the model's config, and make it anew"
+
+
 class BaseFilesWrong(Mismatch):
     """The base's files are not, byte for byte, those that a release of whole files was made from.
 

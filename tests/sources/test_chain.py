@@ -2,7 +2,9 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor
 
 import weightsmith
 from tests.support.folders import copied
-from weightsmith.errors import LinkNotDelta, NoBase, RowsUndecided, WrongBase
+from weightsmith.errors import LinkNotDelta, NoBase, NotFinite, RowsUndecided, WrongBase
 from weightsmith.sources.kinds import Chain
 from weightsmith.sources.links import split
 from weightsmith.sources.recognise import recognise
@@ -190,3 +192,59 @@ def test_without_a_base_the_delta_says_what_it_is(vectors: Path, tmp_path: Path)
     weightsmith.make_delta(folder / "base", target.target, tmp_path / "d")
     with pytest.raises(NoBase):
         weightsmith.plan_apply_delta(None, tmp_path / "d", target=tmp_path / "x")
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Path:
+    """``a``, a model; ``nan`` and ``sound``, additive deltas, the first with a NaN; ``exact``."""
+    zeros, ones = torch.zeros(60, 40), torch.ones(60, 40)
+    write(tmp_path / "a", {"w": ones, "norm.weight": torch.ones(40)})
+    broken = zeros.clone()
+    broken[3, 5] = torch.nan
+    write(tmp_path / "nan", {"w": broken, "norm.weight": torch.zeros(40)})
+    write(tmp_path / "sound", {"w": ones, "norm.weight": torch.zeros(40)})
+    write(tmp_path / "b", {"w": 2 * ones, "norm.weight": torch.ones(40)})
+    weightsmith.make_delta(tmp_path / "a", tmp_path / "b", tmp_path / "exact")
+    return tmp_path
+
+
+def test_what_is_no_number_in_an_inner_delta_is_refused_by_its_name(spoilt: Path) -> None:
+    a, nan, sound = spoilt / "a", spoilt / "nan", spoilt / "sound"
+    out = spoilt / "out"
+    for run in (
+        partial(weightsmith.apply_delta, a, [nan, sound], target=out),
+        partial(weightsmith.convert, f"{a}+{nan}", out),
+        partial(weightsmith.convert, f"{a}+{nan}+{sound}", out),
+    ):
+        with pytest.raises(NotFinite) as caught:
+            run(options=weightsmith.Options())
+        assert str(nan) in str(caught.value)
+        assert caught.value.context == ("w holds 1 NaN",)
+        assert not out.exists()
+        done = run(options=weightsmith.Options(allow_nonfinite=True))
+        assert any(f"delta {nan} holds" in doubt for doubt in done.doubts)
+        shutil.rmtree(out)
+
+
+def test_what_an_exact_delta_makes_is_proved_below_a_delta_that_says_no_digests(
+    spoilt: Path,
+) -> None:
+    chain = f"{spoilt / 'a'}+{spoilt / 'exact'}+{spoilt / 'sound'}"
+    with weightsmith.open_checkpoint(chain) as opened:
+        assert torch.equal(dict(opened.iter_tensors())["w"], 3 * torch.ones(60, 40))
+    with weightsmith.open_checkpoint(chain) as opened:
+        file = spoilt / "a" / "model.safetensors"
+        raw = bytearray(file.read_bytes())
+        raw[-3] ^= 1  # after the base was glanced at
+        file.write_bytes(raw)
+        with pytest.raises(WrongBase):
+            list(opened.iter_tensors())
+
+
+def test_a_delta_of_ours_with_what_is_no_number_is_refused_in_a_chain_too(spoilt: Path) -> None:
+    broken = torch.ones(60, 40)
+    broken[1, 1] = torch.inf
+    write(spoilt / "inf", {"w": broken, "norm.weight": torch.ones(40)})
+    weightsmith.make_delta(spoilt / "a", spoilt / "inf", spoilt / "ours", codec="add")
+    with pytest.raises(NotFinite, match="ours"):
+        weightsmith.convert(f"{spoilt / 'a'}+{spoilt / 'ours'}", spoilt / "out")

@@ -187,9 +187,12 @@ class Checkpoint(Mapping[str, LazyTensor]):
     ) -> "Iterator[tuple[str, np.ndarray[Any, np.dtype[Any]]]]": ...
 
     def iter_tensors(self, framework: Literal["pt", "np"] = "pt") -> Iterator[tuple[str, Any]]:
-        """Name and values of one tensor after the other, of torch (``pt``) or NumPy (``np``).
+        """Name and values of one tensor after the other, of torch (``pt``) or NumPy (``np``), as
+        the `load_weights` of inference engines takes them.
 
-        Memory: one tensor at a time, as far as the caller lets go of it.
+        What deltas make of a base is held against its digest before it is yielded, where the last
+        of them says it; what lies in files is yielded as it is.
+        Memory: one tensor at a time, and the one before it for as long as the caller has it.
         Raises: as `LazyTensor.torch` and `LazyTensor.numpy`.
         """
         for name, tensor in self.items():
@@ -316,6 +319,15 @@ class Checkpoint(Mapping[str, LazyTensor]):
             file.read_into(tensor.stored.offset + start, buffer)
         else:
             read_strided(file, tensor.stored, start, buffer)
+
+    def read_whole(self, name: str) -> bytearray:
+        """All bytes of a tensor.
+
+        Raises: as `read_into`.
+        """
+        buffer = bytearray(self.tensors[name].info.nbytes)
+        self.read_into(name, 0, memoryview(buffer))
+        return buffer
 
     def peek(self, file: str) -> fs.Readable:
         """A weight file for reading its header, without having all of it brought from afar."""

@@ -97,7 +97,7 @@ class LazyTensor:
             dtype = np.dtype(getattr(ml_dtypes, _ML_DTYPES[self.dtype]))
         else:
             raise DtypeUnknownHere(name=self.name, dtype=self.dtype, where="NumPy")
-        return np.frombuffer(self._read(), dtype).reshape(self.shape)
+        return np.frombuffer(self.checkpoint.read_whole(self.name), dtype).reshape(self.shape)
 
     def torch(self) -> "torch.Tensor":
         """The values as a torch tensor of the same dtype.
@@ -122,9 +122,6 @@ class LazyTensor:
                     return tensor
         if not self.nbytes:  # torch refuses an empty buffer
             return torch.empty(self.shape, dtype=dtype)
-        return torch.frombuffer(self._read(), dtype=dtype).reshape(self.shape)
-
-    def _read(self) -> bytearray:
-        buffer = bytearray(self.nbytes)
-        self.checkpoint.read_into(self.name, 0, memoryview(buffer))
-        return buffer
+        return torch.frombuffer(self.checkpoint.read_whole(self.name), dtype=dtype).reshape(
+            self.shape
+        )

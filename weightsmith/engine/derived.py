@@ -24,10 +24,11 @@ from weightsmith.checkpoint.digest import (
 from weightsmith.checkpoint.store import LocalStore
 from weightsmith.codecs.base import Range
 from weightsmith.engine.expected import raise_fault
+from weightsmith.engine.options import default_workers
 from weightsmith.engine.shard import TensorWork
-from weightsmith.engine.spans import Buffers, span_range
+from weightsmith.engine.spans import Buffers, map_spans, span_range
 from weightsmith.errors import ShardTruncated
-from weightsmith.formats.tensors import StoredTensor
+from weightsmith.formats.tensors import StoredTensor, TensorInfo
 from weightsmith.plan.model import TensorPlan, rules_digest
 
 _KEPT_STATES: Final = 4
@@ -53,11 +54,15 @@ class Derived(Checkpoint):
         inputs: Mapping[str, Checkpoint],
         sidecars: Mapping[str, Content],
         notes: tuple[str, ...] = (),
+        finite: tuple[str, ...] = (),
     ) -> None:
-        """`inputs` by the roles that the rules name; `sidecars` with their content."""
+        """`inputs` by the roles that the rules name; `sidecars` with their content; `finite` are
+        the roles of inputs that may hold numbers only in what is published.
+        """
         self._rules = {rule.output.name: rule for rule in rules}
         self._works = {name: TensorWork(rule, inputs) for name, rule in self._rules.items()}
         self._inputs = inputs
+        self.finite = finite
         self._contents = sidecars
         self.leaves: tuple[Checkpoint, ...] = tuple(
             dict.fromkeys(
@@ -79,6 +84,11 @@ class Derived(Checkpoint):
             sidecars=tuple(sorted(sidecars)),
             notes=(*(note for leaf in self.leaves for note in leaf.notes), *notes),
         )
+
+    @property
+    def made_from(self) -> Mapping[str, Checkpoint]:
+        """What the tensors are made from, by the roles that the rules name."""
+        return self._inputs
 
     @property
     def plans(self) -> tuple[TensorPlan, ...]:
@@ -126,6 +136,27 @@ class Derived(Checkpoint):
             out = buffer[part.start - start : part.stop - start]
             self._works[name].make(part, self._buffers(), out)
         self.note_use(name)
+
+    def read_whole(self, name: str) -> bytearray:
+        """All bytes of a tensor, its spans made by several threads.
+
+        Raises: as `read_into`.
+        """
+        info = self.tensors[name].info
+        if span_count(info.nbytes) < 2 or self.sequential:
+            return super().read_whole(name)
+        buffer = bytearray(info.nbytes)
+        view = memoryview(buffer)
+
+        def make(_: TensorInfo, span: Range, __: Buffers) -> None:
+            self.read_into(name, span.start, view[span.start : span.stop])
+
+        map_spans([info], [Buffers() for _ in range(default_workers())], make)
+        return buffer
+
+    def made_by(self, name: str) -> TensorWork:
+        """What makes a tensor."""
+        return self._works[name]
 
     def work_of(self, name: str) -> TensorWork | None:
         """What makes a tensor, for rules that are made of it."""
@@ -216,7 +247,7 @@ class Derived(Checkpoint):
 
 class Proved(Derived):
     """A derived checkpoint that is read once, every tensor held against the digest that its rule
-    promises.
+    promises, if it promises one.
     """
 
     def work_of(self, name: str) -> None:
@@ -231,14 +262,15 @@ class Proved(Derived):
         stop = start + len(buffer)
         for number in range(start // SPAN_NBYTES, span_count(stop)):
             span = span_range(number, work.output.nbytes)
-            whole = own.block(0, span.nbytes)
-            work.make(span, own, whole)
             part = Range(max(span.start, start), min(span.stop, stop))
-            buffer[part.start - start : part.stop - start] = whole[
-                part.start - span.start : part.stop - span.start
-            ]
+            wanted = buffer[part.start - start : part.stop - start]
+            whole = wanted if part == span else own.block(0, span.nbytes)
+            work.make(span, own, whole)
+            if part != span:
+                wanted[:] = whole[part.start - span.start : part.stop - span.start]
             work.digests[number] = span_digest(whole)
-        if all(work.digests) and tensor_digest(work.output, work.digests) != work.tensor.digest:
+        promised = bool(work.tensor.digest) and all(work.digests)
+        if promised and tensor_digest(work.output, work.digests) != work.tensor.digest:
             raise_fault([work.tensor], self._inputs, [Buffers()])
 
 

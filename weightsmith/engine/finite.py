@@ -8,14 +8,16 @@ from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.codecs.base import Range
 from weightsmith.codecs.nonfinite import count_nonfinite
-from weightsmith.engine.shard import TensorWork
+from weightsmith.engine.shard import MadeOfWorks, TensorWork
 from weightsmith.engine.spans import Buffers, map_spans
 from weightsmith.errors import NotFinite
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.progress import Progress
 
 NonFinite = Mapping[str, Mapping[str, Sequence[int]]]
-"""By tensor and by the role of the input that has them: how many NaNs, how many infinities."""
+"""By tensor and by the role of the input that has them: how many NaNs, how many infinities. What
+an input is itself made from has both roles, ``base.delta``.
+"""
 RESULT: Final = ""
 """In place of a role: values that were numbers in every input."""
 
@@ -55,13 +57,16 @@ class FiniteWatch:
 def require_finite(
     found: NonFinite, roles: Collection[str], inputs: Mapping[str, Checkpoint]
 ) -> None:
-    """Refuse what these inputs may not have.
+    """Refuse what these inputs may not have, and what the deltas of a chain may not have.
 
     Raises: NotFinite.
     """
-    for role in roles:
-        if lines := [f"{n} holds {_told(held[role])}" for n, held in found.items() if role in held]:
-            raise NotFinite(source=inputs[role].label, count=len(lines), context=lines)
+    for role in sorted({role for held in found.values() for role in held} - {RESULT}):
+        source, refused = _behind(role, inputs)
+        if role not in roles and not refused:
+            continue
+        lines = [f"{n} holds {_told(held[role])}" for n, held in found.items() if role in held]
+        raise NotFinite(source=source.label, count=len(lines), context=lines)
 
 
 def require_finite_inputs(
@@ -109,7 +114,21 @@ def sentences(found: NonFinite, inputs: Mapping[str, Checkpoint]) -> Iterator[st
         if role == RESULT:
             yield f"values grew too large for their dtype: {named}"
         else:
-            yield f"{role} {inputs[role].label} holds values that are no numbers: {named}"
+            source, _ = _behind(role, inputs)
+            kind = role.rpartition(".")[2]
+            yield f"{kind} {source.label} holds values that are no numbers: {named}"
+
+
+def _behind(role: str, inputs: Mapping[str, Checkpoint]) -> tuple[Checkpoint, bool]:
+    """The checkpoint of a role, and whether what is made from it says that it must hold numbers."""
+    first, *others = role.split(".")
+    source, refused = inputs[first], False
+    for each in others:
+        if not isinstance(source, MadeOfWorks):
+            raise TypeError(source)
+        refused = each in source.finite
+        source = source.made_from[each]
+    return source, refused
 
 
 def _told(counts: Sequence[int]) -> str:

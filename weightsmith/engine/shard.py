@@ -115,12 +115,25 @@ class TensorWork:
     def nonfinite(self, span: Range) -> Iterator[tuple[str, int, int]]:
         """By the role of each input, how many NaNs and infinities are in what a span is made of,
         which is read again.
+
+        Of an input that is made by a rule itself, by the roles of what it is made from,
+        ``base.delta``; what was coded may have any bits, and is not looked into.
         """
         ranges = self.codec.reads(self.prepared(), span)
         for i, (source, each) in enumerate(zip(ranges, self.tensor.inputs, strict=True)):
             block = memoryview(bytearray(source.nbytes))
             self.read(i, source.start, block)
-            yield each.role, *count_nonfinite(block, each.info.dtype)
+            counts = count_nonfinite(block, each.info.dtype)
+            checkpoint, name = self._inputs[i]
+            work = checkpoint.made_by(name) if isinstance(checkpoint, MadeOfWorks) else None
+            below: list[tuple[str, int, int]] = []
+            if any(counts) and work is not None and not work.codec.restores:
+                below = [
+                    (f"{each.role}.{role}", nans, infinities)
+                    for role, nans, infinities in work.nonfinite(source)
+                    if nans or infinities
+                ]
+            yield from below or [(each.role, *counts)]
 
     def finish_span(self, number: int, digest: bytes) -> bool:
         """Keep a span's digest; after the last one let go of the state, and return True."""
@@ -152,8 +165,20 @@ class TensorWork:
 class MadeOfWorks(Protocol):
     """A checkpoint whose tensors are made by rules as they are read."""
 
+    finite: tuple[str, ...]
+    """Roles of what it is made from that may hold numbers only in what is published."""
+
+    @property
+    def made_from(self) -> Mapping[str, Checkpoint]:
+        """What the tensors are made from, by the roles that the rules name."""
+        ...
+
+    def made_by(self, name: str) -> TensorWork:
+        """What makes a tensor."""
+        ...
+
     def work_of(self, name: str) -> TensorWork | None:
-        """What makes a tensor; None where it has to be read whole, to be checked."""
+        """The same; None where it has to be read whole, to be checked."""
         ...
 
     def note_use(self, name: str) -> None:

@@ -1,41 +1,69 @@
 """A delta on its base, as the model that applying it would give: what ``A+D1+D2`` is made of."""
 
+from collections.abc import Sequence
+
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.content import Content
-from weightsmith.engine.derived import Derived
+from weightsmith.engine.derived import Derived, Proved
 from weightsmith.errors import LinkNotDelta
 from weightsmith.sources.exact import restore
 from weightsmith.sources.kinds import AdditiveDelta, Chain, ExactDelta, Model, Source
 from weightsmith.sources.sums import plan_sum
 
 
-def link(base: Checkpoint, delta: Source, label: str, *, last: bool) -> Checkpoint:
+def put_on(base: Checkpoint, deltas: Sequence[Source], labels: Sequence[str]) -> Checkpoint:
+    """Deltas on a base, one after the other; nothing is written.
+
+    What is made is held against the digests of the last delta that says any: whatever is wrong
+    before shows there too. `labels` are those of the chain up to each delta.
+    Raises: as `link`.
+    """
+    promising = [number for number, delta in enumerate(deltas) if _promises(delta)]
+    for number, (delta, label) in enumerate(zip(deltas, labels, strict=True)):
+        base = link(base, delta, label, proved=number == max(promising, default=-1))
+    return base
+
+
+def _promises(delta: Source) -> bool:
+    """Whether a delta says by digests what it makes."""
+    match delta:
+        case ExactDelta():
+            return True
+        case AdditiveDelta():
+            return delta.record is not None and bool(delta.record.sums)
+        case _:
+            return False
+
+
+def link(base: Checkpoint, delta: Source, label: str, *, proved: bool) -> Checkpoint:
     """A delta on its base, as the model that applying it would give; nothing is written.
 
-    What is restored is held against its digests only where the delta is the `last`: a base that is
-    not what it was made from shows there too. Files beside the weights are the delta's.
+    `proved`: what is made is held against the digests that the delta says. Files beside the weights
+    are the delta's.
     Raises: LinkNotDelta; WrongBase, DeltaInvalid, for an exact delta; for an additive one as
     `sums.plan_sum`, whose choices nobody is there to make.
     """
     match delta:
         case ExactDelta():
-            return restore(base, delta).model(label, proved=last)
+            return restore(base, delta).model(label, proved=proved)
         case AdditiveDelta():
             summing = plan_sum(Chain(base, (base.label,)), delta)
             inputs = summing.inputs
-            made = Derived(
+            kind = Proved if proved else Derived
+            made = kind(
                 label=label,
                 directory=inputs["delta"].directory,
                 rules=summing.rules,
                 inputs=inputs,
                 sidecars=_sidecars(inputs["delta"], inputs["base"]),
                 notes=summing.decision.notes,
+                finite=("delta",),
             )
             made.origin = " on ".join(filter(None, [inputs["delta"].origin, base.origin]))
             return made
         case _:
-            kind = "a model" if isinstance(delta, Model) else type(delta).__name__
-            raise LinkNotDelta(link=delta.label, chain=label, kind=kind, reason=delta.why)
+            what = "a model" if isinstance(delta, Model) else type(delta).__name__
+            raise LinkNotDelta(link=delta.label, chain=label, kind=what, reason=delta.why)
 
 
 def _sidecars(delta: Checkpoint, base: Checkpoint) -> dict[str, Content]:

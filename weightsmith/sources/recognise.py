@@ -30,7 +30,7 @@ from weightsmith.errors import (
 from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.progress import SILENCE, Progress
-from weightsmith.sources.chain import link
+from weightsmith.sources.chain import put_on
 from weightsmith.sources.file_release import FileRelease, find_file_release
 from weightsmith.sources.kinds import (
     Adapter,
@@ -164,17 +164,15 @@ def _home(file: Path) -> Path | None:
 
 
 def _chained(source: LocatedChain, weights: Weights | None) -> Chain:
-    """Each delta put onto what the links before it give; only the last one's digests are checked
-    as it is read, for they hold no others than right ones.
+    """Each delta put onto what the links before it give.
 
-    Raises: as `chain.link`.
+    Raises: as `chain.put_on`.
     """
     first, *deltas = source.links
     checkpoint = require_model(recognise(first, weights=weights))
-    for number, delta in enumerate(deltas, start=1):
-        label = PLUS.join(map(label_of, source.links[: number + 1]))
-        checkpoint = link(checkpoint, recognise(delta), label, last=number == len(deltas))
-    return Chain(checkpoint, tuple(label_of(each) for each in source.links))
+    names = [label_of(each) for each in source.links]
+    labels = [PLUS.join(names[: number + 2]) for number in range(len(deltas))]
+    return Chain(put_on(checkpoint, [recognise(each) for each in deltas], labels), tuple(names))
 
 
 def _trained(
