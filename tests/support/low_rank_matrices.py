@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from weightsmith.codecs.low_rank.form import Geometry, Head, geometry_of
 from weightsmith.codecs.low_rank.making import Prediction
 from weightsmith.codecs.low_rank.round_once import round_once, values_of
 from weightsmith.codecs.registry import codec
+from weightsmith.formats.safetensors_header import layout
 from weightsmith.formats.tensors import TensorInfo
 
 Values = npt.NDArray[np.float64]
@@ -187,3 +189,25 @@ def digest_of_factors() -> str:
     factors = merged((512, 1024), 8, "BF16").find()
     assert factors is not None
     return hashlib.sha256(b"".join(factors.rights) + factors.left.tobytes()).hexdigest()
+
+
+def write_merged(folder: Path, rows: int) -> None:
+    """A matrix of `rows` rows of 2048, block by block, and itself with a product merged."""
+    info = TensorInfo("model.layers.0.up.weight", "F16", (rows, 2048))
+    header, _ = layout([info], {"format": "pt"})
+    rng = np.random.default_rng(0)
+    right = rng.normal(0, 0.02, (8, 2048))
+    for side in ("base", "target"):
+        (folder / side).mkdir(parents=True)
+        (folder / side / "config.json").write_text("{}")
+    with (
+        (folder / "base/model.safetensors").open("wb") as base,
+        (folder / "target/model.safetensors").open("wb") as target,
+    ):
+        base.write(header)
+        target.write(header)
+        for _ in range(rows // 1024):
+            block = rng.normal(0, 0.02, (1024, 2048)).astype("<f2")
+            base.write(block.tobytes())
+            change = rng.normal(0, 0.02, (1024, 8)) @ right
+            target.write((block + change).astype("<f2").tobytes())

@@ -215,7 +215,13 @@ def _changes(
     found = _measured(
         base, target, [(ours[name], theirs[name]) for name in alike], options, progress
     )
-    return {n: found.get(n, Measure()) for n in both if n not in found or found[n].changed}
+    return {n: found.get(n, Measure()) for n in both if n not in found or _moved(found[n])}
+
+
+def _moved(measure: Measure) -> bool:
+    """Whether some value is another one; zeros may have another sign."""
+    other = measure.change_squares or measure.sized < measure.numel
+    return bool(measure.changed and other)
 
 
 def _measured(

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -11,11 +10,10 @@ from torch import Tensor
 
 from tests.support.delta_models import contents, trained, weights
 from tests.support.folders import write_model
+from tests.support.low_rank_matrices import write_merged
 from tests.support.memory import HAS_PEAK, MIB, peak_nbytes
 from weightsmith.engine.options import Options
 from weightsmith.errors import DeltaInvalid
-from weightsmith.formats.safetensors_header import layout
-from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.inspect import inspect
 from weightsmith.ops.make_delta import make_delta
@@ -167,27 +165,6 @@ assert made.low_rank, "nothing found"
 apply_delta(folder / "base", folder / "delta", target=folder / "out", options=options)
 assert "torch" not in sys.modules
 """
-
-
-def write_merged(folder: Path, rows: int) -> None:
-    """A matrix of `rows` rows of 2048, block by block, and itself with a product merged."""
-    info = TensorInfo("model.layers.0.up.weight", "F16", (rows, 2048))
-    header, _ = layout([info], {"format": "pt"})
-    rng = np.random.default_rng(0)
-    right = rng.normal(0, 0.02, (8, 2048))
-    for side in ("base", "target"):
-        (folder / side).mkdir(parents=True)
-    with (
-        (folder / "base/model.safetensors").open("wb") as base,
-        (folder / "target/model.safetensors").open("wb") as target,
-    ):
-        base.write(header)
-        target.write(header)
-        for _ in range(rows // 1024):
-            block = rng.normal(0, 0.02, (1024, 2048)).astype("<f2")
-            base.write(block.tobytes())
-            change = rng.normal(0, 0.02, (1024, 8)) @ right
-            target.write((block + change).astype("<f2").tobytes())
 
 
 @pytest.mark.slow

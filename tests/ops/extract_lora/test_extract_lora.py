@@ -13,6 +13,8 @@ from torch import Tensor
 from tests.support.adapters import load_model, make_adapter, make_gpt2, make_llama
 from tests.support.delta_models import contents
 from tests.support.folders import load, write_model
+from tests.support.low_rank_matrices import write_merged
+from tests.support.memory import HAS_PEAK, MIB, peak_nbytes
 from weightsmith.engine.options import Options
 from weightsmith.errors import (
     BaseIsTarget,
@@ -249,6 +251,41 @@ def test_where_nothing_changed_there_is_nothing_to_extract(tmp_path: Path) -> No
     with pytest.raises(NothingToExtract):
         extract_lora(base, same, tmp_path / "lora")
     assert not (tmp_path / "lora").exists()
+
+
+def test_zeros_of_another_sign_are_no_change(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    tensors = load(base)
+    tensors["model.embed_tokens.weight"][3] = -0.0
+    write_model(base, tensors, config=config_of(base))
+    target = tuned(tmp_path, base, r=2)
+    rewritten(target, {"model.embed_tokens.weight": tensors["model.embed_tokens.weight"] + 0})
+    made = extract_lora(base, target, tmp_path / "lora")
+    assert "model.embed_tokens.weight" not in errors(made)
+    assert config_of(tmp_path / "lora", "adapter_config.json")["modules_to_save"] is None
+
+
+WORK = """
+import sys
+from pathlib import Path
+from weightsmith.engine.options import Options
+from weightsmith.ops.extract_lora import extract_lora
+folder = Path(sys.argv[1])
+options = Options(workers=1)
+extract_lora(folder / "base", folder / "target", folder / "lora", options=options)
+extract_lora(folder / "base", folder / "target", folder / "cut", rank=4, options=options)
+"""
+
+
+@pytest.mark.slow
+@HAS_PEAK
+def test_memory_does_not_grow_with_the_matrix(tmp_path: Path) -> None:
+    """But for its factors, of which the left one has 32 bytes a row."""
+    found = {}
+    for rows in (16 * 1024, 32 * 1024):  # of both as many rows are looked at
+        write_merged(tmp_path / str(rows), rows)
+        found[rows] = peak_nbytes(WORK, tmp_path / str(rows))
+    assert found[32 * 1024] < found[16 * 1024] + 24 * MIB
 
 
 @pytest.mark.parametrize("rank", [0, -1, 513])

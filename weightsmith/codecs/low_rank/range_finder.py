@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from weightsmith.codecs.low_rank.matrix_pair import MatrixPair, Reals, steps_of
+from weightsmith.codecs.low_rank.round_once import Values
 
 _SAMPLES: Final = (
     (1 << 25, 320, 64, 768),
@@ -62,13 +63,14 @@ def begin(pair: MatrixPair) -> Reals | None:
     numel = pair.rows * pair.columns
     sample = next((own for at_least, own, *_ in _SAMPLES if numel >= at_least), _SAMPLES[-1][1])
     blocks = pair.blocks(min(3 * sample, pair.rows))
-    read = [pair.read(*block).changes() for block in blocks]
-    change = np.concatenate([each for each, _ in read]).astype(pair.real)
+    parts, noises = [], []
+    for block in blocks:
+        part, target = pair.read(*block).changes()
+        parts.append(part.astype(pair.real))
+        noises.append(_noise(target, part, pair.dtype))
+    change, noise = np.concatenate(parts), float(np.mean(noises))
     if not change.any():
         return None
-    noise = _noise(change, pair) + np.mean(
-        [np.square(steps_of(target, pair.dtype)).mean() / 12 for _, target in read]
-    )
     edge = np.sqrt(_ABOVE_NOISE * noise) * (len(change) ** 0.5 + pair.columns**0.5)
     wanted = 16
     while True:
@@ -83,11 +85,12 @@ def begin(pair: MatrixPair) -> Reals | None:
     return vectors[:, :rank] * np.sqrt(sizes[:rank]) if rank else None
 
 
-def _noise(change: Reals, pair: MatrixPair) -> float:
-    """What the product itself was off by, which was rounded too, as a mean of squares: nothing to
-    speak of beside the target's, but where it is large and the target has 32 bits.
+def _noise(target: Values, change: Values, dtype: str) -> float:
+    """The mean square of what rounding added to a change: to the target, and where it is large and
+    the target has 32 bits, to the product before.
     """
-    return float(np.square(steps_of(change.astype(np.float64), pair.dtype)).mean()) / 3
+    steps = np.square(steps_of(target, dtype)) + 4 * np.square(steps_of(change, dtype))
+    return float(steps.mean()) / 12
 
 
 def _decomposed(matrix: Reals, count: int) -> tuple[Reals, Reals]:
