@@ -15,8 +15,9 @@ from weightsmith.catalogue.schema import Release, parse_entries
 from weightsmith.codecs.base import Codec, Range, Work
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.repair import detect
+from weightsmith.repair.contents import CONFIG
 from weightsmith.repair.faults import Edit, Fault
-from weightsmith.repair.folder import CONFIG, Folder, read_folder
+from weightsmith.repair.folder import Folder, read_folder
 
 PAGE = (ROOT / "docs" / "CONTRIBUTING.md").read_text(encoding="utf-8")
 

@@ -31,8 +31,8 @@ from weightsmith.errors import (
     TokenizerTruncated,
     WeightsmithError,
 )
+from weightsmith.repair.contents import READ
 from weightsmith.repair.detect import DETECTORS, LATE_DETECTORS, diagnose, mend
-from weightsmith.repair.folder import READ
 
 SETTINGS, SPECIAL_MAP, ADDED = (
     "tokenizer_config.json",

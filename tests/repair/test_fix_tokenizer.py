@@ -30,7 +30,7 @@ from weightsmith.errors import (
 )
 from weightsmith.ops import fix_tokenizer as ops
 from weightsmith.ops.fix_tokenizer import check_tokenizer, fix_tokenizer, plan_fix_tokenizer
-from weightsmith.repair.folder import TOKENIZER_JSON
+from weightsmith.repair.contents import TOKENIZER_JSON
 from weightsmith.smoke.tokenizer import ask_transformers
 
 CHANGED = {

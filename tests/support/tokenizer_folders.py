@@ -10,8 +10,8 @@ from typing import Any
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
+from weightsmith.repair.contents import READ
 from weightsmith.repair.detect import diagnose, mend
-from weightsmith.repair.folder import READ
 from weightsmith.repair.proof import Answers
 
 Files = dict[str, bytes]

@@ -24,9 +24,9 @@ from weightsmith.cli.options import (
 from weightsmith.cli.output import Output, command_line
 from weightsmith.ops import fix_tokenizer as ops
 from weightsmith.ops.verify.report import Verdict
+from weightsmith.repair.contents import MERGES, TOKENIZER_JSON, VOCAB, Reader
 from weightsmith.repair.detect import Diagnosis
 from weightsmith.repair.faults import format_object, parse_object
-from weightsmith.repair.folder import MERGES, TOKENIZER_JSON, VOCAB, Reader
 from weightsmith.repair.proof import Proof
 from weightsmith.units import counted, format_size
 

@@ -25,18 +25,11 @@ from weightsmith.errors import (
     TokenizerUnproved,
     WeightsmithError,
 )
+from weightsmith.repair.contents import CONFIG, GENERATION, MODEL, READ, TOKENIZER_JSON, Reader
 from weightsmith.repair.detect import Diagnosis, Repair, diagnose, mend
 from weightsmith.repair.examples import Example, examples
 from weightsmith.repair.faults import Fault
-from weightsmith.repair.folder import (
-    CONFIG,
-    GENERATION,
-    MODEL,
-    READ,
-    TOKENIZER_JSON,
-    Folder,
-    Reader,
-)
+from weightsmith.repair.folder import Folder
 from weightsmith.repair.proof import (
     Proof,
     common_probes,

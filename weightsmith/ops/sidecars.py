@@ -22,8 +22,8 @@ from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.true_config import true_config
 from weightsmith.plan.model import SidecarPlan
+from weightsmith.repair.contents import READ, SETTINGS
 from weightsmith.repair.detect import diagnose, mend
-from weightsmith.repair.folder import READ, SETTINGS
 from weightsmith.units import format_size
 
 _READ_NBYTES: Final = 100_000_000

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Final, TypeGuard
 
 from weightsmith.catalogue.repairs import KnownRepair
+from weightsmith.repair.contents import CONFIG, GENERATION, SETTINGS, as_list
 from weightsmith.repair.faults import Edit, Fault
-from weightsmith.repair.folder import CONFIG, GENERATION, SETTINGS, Folder, as_list
+from weightsmith.repair.folder import Folder
 
 _SAMPLING: Final[dict[str, object]] = {
     "temperature": 1.0,

@@ -17,15 +17,9 @@ from weightsmith.repair import (
     tokens,
 )
 from weightsmith.repair import tokenizer_json as tokenizer
+from weightsmith.repair.contents import MODEL, SETTINGS, TOKENIZER_JSON, Reader
 from weightsmith.repair.faults import Edit, Fault
-from weightsmith.repair.folder import (
-    MODEL,
-    SETTINGS,
-    TOKENIZER_JSON,
-    Folder,
-    Reader,
-    read_folder,
-)
+from weightsmith.repair.folder import Folder, read_folder
 from weightsmith.repair.llama import difference_from_llama
 from weightsmith.repair.proof import Proof, is_installed, prove_tokenizer_json
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from weightsmith.errors import TokenizerUnproved
+from weightsmith.repair.contents import TOKENIZER_JSON
 from weightsmith.repair.faults import Fault
-from weightsmith.repair.folder import TOKENIZER_JSON, Folder
+from weightsmith.repair.folder import Folder
 from weightsmith.repair.proof import Answers, common_probes
 
 Ask = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], list[Answers | str]]

@@ -11,9 +11,9 @@ from weightsmith.errors import WeightsmithError
 from weightsmith.formats.meta_params import Params
 from weightsmith.formats.sentencepiece_model import is_tiktoken
 from weightsmith.formats.tiktoken_ranks import parse_tiktoken
+from weightsmith.repair.contents import CONFIG, GENERATION, MODEL, SETTINGS
 from weightsmith.repair.detect import diagnose, mend
 from weightsmith.repair.faults import format_object
-from weightsmith.repair.folder import CONFIG, GENERATION, MODEL, SETTINGS
 from weightsmith.repair.tiktoken import (
     BEGIN,
     END,

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from weightsmith.catalogue.tokenizer_classes import TokenizerClass, load_known_classes
 from weightsmith.formats.sentencepiece_model import SPACE
-from weightsmith.repair.folder import TOKENIZER_JSON, Folder
+from weightsmith.repair.contents import TOKENIZER_JSON
+from weightsmith.repair.folder import Folder
 
 GPT2_SPLIT: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """What the pre-tokenizer ByteLevel splits by, unless it is told not to."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from weightsmith.errors import PackageMissing, TokenizerInvalid, TokenizerUnproved
 from weightsmith.formats.sentencepiece_model import SPACE
-from weightsmith.repair.folder import MODEL, TOKENIZER_JSON, AddedToken, Folder
+from weightsmith.repair.contents import MODEL, TOKENIZER_JSON
+from weightsmith.repair.folder import AddedToken, Folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from weightsmith.catalogue.repairs import KnownRepair
+from weightsmith.repair.contents import CONFIG, SETTINGS, TOKENIZER_JSON
 from weightsmith.repair.faults import Edit, Fault
-from weightsmith.repair.folder import CONFIG, SETTINGS, TOKENIZER_JSON, Folder
+from weightsmith.repair.folder import Folder
 from weightsmith.repair.pipeline import (
     as_bytes_class,
     as_gemma_class,

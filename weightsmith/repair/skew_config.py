@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeGuard
 
 from weightsmith.catalogue.repairs import KnownRepair
+from weightsmith.repair.contents import CONFIG
 from weightsmith.repair.faults import Edit, Fault
-from weightsmith.repair.folder import CONFIG, Folder
+from weightsmith.repair.folder import Folder
 
 _PARAMETERS: Final = "rope_parameters"
 _SCALING: Final = "rope_scaling"

@@ -5,15 +5,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from weightsmith.catalogue.repairs import KnownRepair
+from weightsmith.repair.contents import MERGES, SETTINGS, TEKKEN, TOKENIZER_JSON, VOCAB
 from weightsmith.repair.faults import Edit, Fault
-from weightsmith.repair.folder import (
-    MERGES,
-    SETTINGS,
-    TEKKEN,
-    TOKENIZER_JSON,
-    VOCAB,
-    Folder,
-)
+from weightsmith.repair.folder import Folder
 from weightsmith.repair.pipeline import class_of, has_part, parts
 
 _TEKKEN_TYPES: Final = ("mistral", "mistral3", "ministral", "ministral3", "pixtral", "voxtral")

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from weightsmith.catalogue.repairs import KnownRepair
+from weightsmith.repair.contents import SETTINGS, TOKENIZER_JSON
 from weightsmith.repair.faults import Edit, Fault
-from weightsmith.repair.folder import SETTINGS, TOKENIZER_JSON, Folder
+from weightsmith.repair.folder import Folder
 from weightsmith.repair.pipeline import (
     as_llama_class,
     effective_class,

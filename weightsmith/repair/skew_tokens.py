@@ -6,8 +6,7 @@ from typing import Any, Final
 
 from weightsmith.catalogue.repairs import KnownRepair
 from weightsmith.catalogue.tokenizer_classes import load_known_classes
-from weightsmith.repair.faults import Edit, Fault
-from weightsmith.repair.folder import (
+from weightsmith.repair.contents import (
     ADDED,
     CONFIG,
     GENERATION,
@@ -16,10 +15,11 @@ from weightsmith.repair.folder import (
     TEMPLATE,
     TEMPLATE_FILE,
     TOKENIZER_JSON,
-    Folder,
     as_list,
     token_text,
 )
+from weightsmith.repair.faults import Edit, Fault
+from weightsmith.repair.folder import Folder
 
 _EXTRA: Final = "extra_special_tokens"
 _LISTED: Final = "additional_special_tokens"

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from weightsmith.repair.contents import SETTINGS, SPECIAL_MAP, TOKENIZER_JSON
 from weightsmith.repair.faults import format_object
-from weightsmith.repair.folder import SETTINGS, SPECIAL_MAP, TOKENIZER_JSON
 from weightsmith.repair.tokens import added_entry
 
 BEGIN: Final = "<|begin_of_text|>"

@@ -11,16 +11,9 @@ from typing import Any
 from weightsmith.catalogue.repairs import KnownRepair
 from weightsmith.errors import PackageMissing
 from weightsmith.formats.sentencepiece_model import SPACE, PieceType, SentencePieceModel
+from weightsmith.repair.contents import ADDED, ROLES, SETTINGS, SPECIAL_MAP, TOKENIZER_JSON
 from weightsmith.repair.faults import Edit, Fault
-from weightsmith.repair.folder import (
-    ADDED,
-    ROLES,
-    SETTINGS,
-    SPECIAL_MAP,
-    TOKENIZER_JSON,
-    AddedToken,
-    Folder,
-)
+from weightsmith.repair.folder import AddedToken, Folder
 from weightsmith.repair.pipeline import with_bos
 from weightsmith.repair.proof import disagreement
 from weightsmith.repair.tokens import added_entry

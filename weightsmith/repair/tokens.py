@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from weightsmith.catalogue.repairs import KnownRepair
-from weightsmith.repair.faults import Edit, Fault
-from weightsmith.repair.folder import (
+from weightsmith.repair.contents import (
     ADDED,
     CONFIG,
     GENERATION,
@@ -12,9 +11,10 @@ from weightsmith.repair.folder import (
     SETTINGS,
     SPECIAL_MAP,
     TOKENIZER_JSON,
-    Folder,
     token_text,
 )
+from weightsmith.repair.faults import Edit, Fault
+from weightsmith.repair.folder import Folder
 
 
 def misspelt(folder: Folder, known: KnownRepair) -> Iterator[Fault]:

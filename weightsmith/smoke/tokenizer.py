@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from weightsmith.errors import TokenizerUnproved
+from weightsmith.repair.contents import CONFIG, GENERATION, SETTINGS
 from weightsmith.repair.faults import format_object, parse_object
-from weightsmith.repair.folder import CONFIG, GENERATION, SETTINGS
 from weightsmith.repair.proof import Answers
 from weightsmith.smoke.allowed import safe_settings
 

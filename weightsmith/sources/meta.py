@@ -19,7 +19,7 @@ from weightsmith.errors import ShardMissing
 from weightsmith.formats.meta_params import parse_params
 from weightsmith.formats.tensors import TORCH_NAMES
 from weightsmith.plan.meta_rules import EMBEDDINGS, HEAD, MetaRules, plan_meta, sizes
-from weightsmith.repair.folder import MODEL
+from weightsmith.repair.contents import MODEL
 from weightsmith.repair.meta_sidecars import MetaFacts, meta_sidecars
 
 _LIMIT_NBYTES: Final = 64_000_000

@@ -32,8 +32,8 @@ from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.torch_zip import read_torch_table
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.plan.model import FilePlan, InputTensor, Plan, TensorPlan
+from weightsmith.repair.contents import ADDED, READ
 from weightsmith.repair.detect import diagnose
-from weightsmith.repair.folder import ADDED, READ
 from weightsmith.sources.file_release import FileRelease
 
 _PLAIN: Final = (ADDED,)
