@@ -3,6 +3,7 @@
 The cases, and what the original tokenizers make of texts, were made by others: `vectors/skew`.
 """
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -271,6 +272,36 @@ def test_a_repair_that_makes_a_text_wrong_is_not_written(
     with pytest.raises(TokenizerUnproved):
         fix_tokenizer(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def spelled_as_gpt2() -> dict[str, int]:
+    """The byte for every character by which GPT-2's alphabet spells it."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [value for value in range(256) if value not in visible]
+    spelled = {chr(value): value for value in visible}
+    return spelled | {chr(256 + place): value for place, value in enumerate(others)}
+
+
+def test_mistral_s_rule_is_proved_by_mistral_s_own_file(tmp_path: Path) -> None:
+    files, alphabet = files_of("mistral-regex"), spelled_as_gpt2()
+    vocab = json.loads(files["tokenizer.json"])["model"]["vocab"]
+    tekken = json.loads(files["tekken.json"])
+    first = tekken["config"]["default_num_special_tokens"]
+    tekken["vocab"] = [
+        {"rank": rank, "token_bytes": base64.b64encode(bytes(alphabet[c] for c in text)).decode()}
+        for rank, text in enumerate(list(vocab)[first:])
+    ]
+    good = {**files, "tekken.json": json.dumps(tekken).encode()}
+    tekken["vocab"][300], tekken["vocab"][301] = tekken["vocab"][301], tekken["vocab"][300]
+    tekken["vocab"][300]["rank"], tekken["vocab"][301]["rank"] = 300, 301
+    bad = {**files, "tekken.json": json.dumps(tekken).encode()}
+    for name, case in (("good", good), ("bad", bad)):
+        (tmp_path / name).mkdir()
+        for each, raw in case.items():
+            (tmp_path / name / each).write_bytes(raw)
+    assert "mistral-regex" in [fault.id for fault in fix_tokenizer(tmp_path / "good").faults]
+    with pytest.raises(TokenizerUnproved):
+        fix_tokenizer(tmp_path / "bad")
 
 
 def test_a_tokenizer_that_never_ends_is_ended(

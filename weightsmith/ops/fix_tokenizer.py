@@ -25,7 +25,15 @@ from weightsmith.errors import (
     TokenizerUnproved,
     WeightsmithError,
 )
-from weightsmith.repair.contents import CONFIG, GENERATION, MODEL, READ, TOKENIZER_JSON, Reader
+from weightsmith.repair.contents import (
+    CONFIG,
+    GENERATION,
+    MODEL,
+    READ,
+    TEKKEN,
+    TOKENIZER_JSON,
+    Reader,
+)
 from weightsmith.repair.detect import Diagnosis, Repair, diagnose, mend
 from weightsmith.repair.examples import Example, examples
 from weightsmith.repair.faults import Fault
@@ -34,10 +42,11 @@ from weightsmith.repair.proof import (
     Proof,
     common_probes,
     probes_for_readers,
+    prove_by_tekken,
     prove_reader,
     prove_unharmed,
 )
-from weightsmith.smoke.tokenizer import ask_tokenizers, ask_transformers
+from weightsmith.smoke.tokenizer import ask_tekken, ask_tokenizers, ask_transformers
 
 LIMIT_NBYTES: Final = 64_000_000
 """Largest file that is read; the largest tokenizer.json of a published model has 34 MB."""
@@ -269,6 +278,12 @@ def _proved_by_transformers(plan: TokenizerPlan, work: Path) -> Proof | None:
     right = told[1]
     if isinstance(right, str):
         raise TokenizerUnproved(reader="tokenizers", reason=right)
+    tekken = after.parsed(TEKKEN)
+    if tekken.get("vocab") and any(fault.truth for fault in plan.faults):
+        plain = [probe for probe in probes if not any(text in probe for text in after.json_added)]
+        (ours,) = ask_tokenizers([after.parsed(TOKENIZER_JSON)], plain)
+        if not isinstance(ours, str):
+            prove_by_tekken(plain, ask_tekken(tekken, plain), ours)
     if told[0] != right and not any(fault.truth for fault in plan.faults):
         reason = f"{TOKENIZER_JSON} would give other ids than before"
         raise TokenizerUnproved(reader="tokenizers", reason=reason)

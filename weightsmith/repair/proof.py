@@ -246,6 +246,20 @@ def prove_unharmed(
     return Proof(after.reader, len(probes), departed, right.reader, wrong)
 
 
+def prove_by_tekken(probes: Sequence[str], told: Answers, answers: Answers) -> Proof:
+    """Hold a ``tokenizer.json``'s `answers` against what Mistral's own file says of the probes.
+
+    What it puts before every text, as it does before the empty one, does not count.
+    Raises: TokenizerUnproved, with the first probe on which they differ.
+    """
+    first = len(answers.ids[probes.index("")])
+    for probe, ids, right in zip(probes, answers.ids, told.ids, strict=True):
+        if ids[first:] != right:
+            reason = _told(probe, ids[first:], right)
+            raise TokenizerUnproved(reader=answers.reader, reason=reason)
+    return Proof(answers.reader, len(probes), truth=told.reader)
+
+
 def _told_by(answers: Answers) -> list[tuple[list[int], str]]:
     return list(zip(answers.ids, answers.texts, strict=True))
 
@@ -288,7 +302,7 @@ def _told(probe: str, ids: Sequence[int], expected: Sequence[int | None]) -> str
         min(len(ids), len(expected)),
     )
     found, right = (list(each[at : at + 3]) for each in (ids, expected))
-    return f"{probe!r} gives {found} at token {at}, sentencepiece {right}"
+    return f"{probe!r} gives {found} at token {at}, should give {right}"
 
 
 def _pattern(token: AddedToken) -> str:

@@ -4,8 +4,12 @@ The question comes as JSON on stdin, the answer goes as one JSON line to stdout.
 weightsmith is imported, so that any Python with the library can run it.
 """
 
+import base64
+import importlib
+import itertools
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 _REFUSED = (
@@ -16,7 +20,9 @@ _REFUSED = (
 
 
 def main() -> None:
-    """Answer for the folder that is named, or for each ``tokenizer.json`` that is given."""
+    """Answer for the folder that is named, for each ``tokenizer.json`` that is given, or for a
+    ``tekken.json``.
+    """
     asked = json.load(sys.stdin)
     _end_by_itself(asked["limit_s"])
     # Without torch, as importing it takes seconds and a tokenizer needs none of it; without
@@ -24,7 +30,8 @@ def main() -> None:
     for package in ("torch", "kernels"):
         sys.modules[package] = None  # type: ignore[assignment]
     sys.addaudithook(_refuse)
-    told = _transformers(asked) if "folder" in asked else _tokenizers(asked)
+    answer = next(answers for key, answers in _ANSWERS.items() if key in asked)
+    told = answer(asked)
     sys.stdout.write("\n" + json.dumps(told) + "\n")
 
 
@@ -60,6 +67,43 @@ def _tokenizers(asked: Any) -> list[Any]:
         texts = [tokenizer.decode(each) for each in ids]
         told.append({"reader": "tokenizers", "ids": ids, "texts": texts})
     return told
+
+
+def _tekken(asked: Any) -> list[Any]:
+    """By Mistral's own file: cut by its pattern, then pairs of bytes joined by their rank."""
+    regex: Any = importlib.import_module("regex")
+    config, vocab = asked["tekken"]["config"], asked["tekken"]["vocab"]
+    first = config["default_num_special_tokens"]
+    ranks = {
+        base64.b64decode(entry["token_bytes"]): entry["rank"]
+        for entry in vocab[: config["default_vocab_size"] - first]
+    }
+    cut = regex.compile(config["pattern"])
+    ids = [
+        [first + ranks[token] for part in cut.findall(text) for token in _joined(part, ranks)]
+        for text in asked["texts"]
+    ]
+    return [{"reader": "tekken.json", "ids": ids, "texts": asked["texts"]}]
+
+
+def _joined(text: str, ranks: dict[bytes, int]) -> list[bytes]:
+    """The tokens of a text: again and again the two neighbours joined that make the lowest rank."""
+    tokens = [bytes([byte]) for byte in text.encode()]
+    while True:
+        pairs = [(ranks.get(a + b), n) for n, (a, b) in enumerate(itertools.pairwise(tokens))]
+        known = [(rank, n) for rank, n in pairs if rank is not None]
+        if not known:
+            return tokens
+        _, at = min(known)
+        tokens[at : at + 2] = [tokens[at] + tokens[at + 1]]
+
+
+_ANSWERS: dict[str, Callable[[Any], list[Any]]] = {
+    "folder": _transformers,
+    "documents": _tokenizers,
+    "tekken": _tekken,
+}
+"""Who is asked, by what the question holds."""
 
 
 def _end_by_itself(limit_s: int) -> None:

@@ -66,6 +66,15 @@ def ask_tokenizers(
     return [e if isinstance(e, str) else Answers(e["reader"], e["ids"], e["texts"]) for e in told]
 
 
+def ask_tekken(document: Mapping[str, Any], texts: Sequence[str]) -> Answers:
+    """The ids that a ``tekken.json`` gives to texts, without special tokens before or after.
+
+    Raises: TokenizerUnproved.
+    """
+    (told,) = _ask("tekken.json", {"tekken": document, "texts": list(texts)}, sys.executable)
+    return Answers(told["reader"], told["ids"], told["texts"])
+
+
 def _ask(reader: str, asked: Mapping[str, Any], python: str) -> list[Any]:
     """Raises: TokenizerUnproved."""
     try:
