@@ -180,7 +180,8 @@ static u32 take_bits(BitReader *in, int count)
 
 /* ---- The head ---- */
 
-/* Lengths in bits as steps from the one before, zigzag, in unary; then what is below the top bit. */
+/* Lengths in bits, as steps from the one before, zigzag, in unary; then what is below the top bit.
+ */
 static void put_frequencies(BitWriter *out, const u16 *freq)
 {
     int first = 0, last = SYMBOLS - 1, before = 0;
@@ -287,7 +288,10 @@ typedef struct {
 } Slot;
 
 /* The same for AVX2, which looks up the rest by class: freq 12 | place 12 | symbol 8. */
-INLINE u32 packed_slot(u32 freq, u32 place, u32 symbol) { return freq | place << 12 | symbol << 24; }
+INLINE u32 packed_slot(u32 freq, u32 place, u32 symbol)
+{
+    return freq | place << 12 | symbol << 24;
+}
 
 typedef struct {
     u32 states[LANES];
@@ -1132,8 +1136,8 @@ static void fill_taken(const Head *head, u32 *kept, Taken *taken)
     }
 }
 
-INLINE void take_symbols(const Head *head, Symbols *out, const u8 *base, size_t step,
-                         const u8 *target, size_t count, const int width)
+INLINE void take_symbols_with(const Head *head, Symbols *out, const u8 *base, size_t step,
+                              const u8 *target, size_t count, const int width, const int with_low)
 {
     const int shift = head->form.shift, zero = head->zero, low = head->low, places = low + zero;
     const u32 lowest = ((u32)1 << low) - 1, element = ~(u32)0 >> (32 - 8 * width);
@@ -1141,6 +1145,7 @@ INLINE void take_symbols(const Head *head, Symbols *out, const u8 *base, size_t 
     Taken taken[1024];
     u16 *symbols = out->symbols;
     u8 *exceptions = out->exceptions;
+    BitWriter lows = out->low;
     fill_taken(head, kept, taken);
     for (size_t i = 0; i < count; i += FEW_LANES, symbols += FEW_LANES) {
         u32 tolds[FEW_LANES];
@@ -1150,7 +1155,8 @@ INLINE void take_symbols(const Head *head, Symbols *out, const u8 *base, size_t 
             const u32 told = (t - (b & kept[b >> shift])) & element;
             const Taken *by = &taken[2 * (b >> shift) + (told >> (8 * width - 1))];
             u32 number = (u32)(with_sign(told & by->told, width) >> places) + by->add;
-            tolds[j] = told >> zero & lowest;
+            if (with_low)
+                tolds[j] = told >> zero & lowest;
             symbols[j] = (u16)(by->class | number << by->lift);
             if (UNLIKELY(number - by->first >= by->room)) {
                 symbols[j] = (u16)(by->class | (number << by->lift & ((1 << MOST_RAW) - 1)));
@@ -1158,11 +1164,29 @@ INLINE void take_symbols(const Head *head, Symbols *out, const u8 *base, size_t 
                 exceptions += width;
             }
         }
-        for (int j = 0; low && j < FEW_LANES; j += 2)
-            put_bits(&out->low, tolds[j] | (u64)tolds[j + 1] << low, 2 * low);
+        for (int j = 0; with_low && j < FEW_LANES; j += 4) {
+            const u64 two = tolds[j] | (u64)tolds[j + 1] << low;
+            const u64 next = tolds[j + 2] | (u64)tolds[j + 3] << low;
+            if (low <= 14) {
+                put_bits(&lows, two | next << 2 * low, 4 * low);
+            } else {
+                put_bits(&lows, two, 2 * low);
+                put_bits(&lows, next, 2 * low);
+            }
+        }
     }
+    out->low = lows;
     out->symbols = symbols;
     out->exceptions = exceptions;
+}
+
+INLINE void take_symbols(const Head *head, Symbols *out, const u8 *base, size_t step,
+                         const u8 *target, size_t count, const int width)
+{
+    if (head->low)
+        take_symbols_with(head, out, base, step, target, count, width, 1);
+    else
+        take_symbols_with(head, out, base, step, target, count, width, 0);
 }
 
 #ifdef WITH_AVX2
@@ -1336,23 +1360,35 @@ INLINE u32 upper_product(u64 a, u32 b) /* what is above 64 bits */
 #endif
 }
 
-/* Code groups of symbols, the last one first, their words in front of `words`. Returns where these
+/* Code a group of symbols, the last one first, its words in front of `words`. Returns where these
    begin. */
+INLINE u8 *push_group(const Push *pushes, u32 *states, const u16 *symbols, const int lanes,
+                      u8 *words)
+{
+    for (int j = lanes - 1; j >= 0; j--) {
+        const u32 symbol = symbols[j], state = states[j];
+        const Push *push = &pushes[symbol >> MOST_RAW];
+        const u32 leaves = 0 - (u32)(state > push->most);
+        const u64 raised = (u64)(state >> (leaves & 16)) << MOST_RAW;
+        const u32 x = (u32)((raised | (symbol & ((1 << MOST_RAW) - 1))) >> push->lift);
+        const u16 word = (u16)state;
+        memcpy(words - 2, &word, 2);
+        words -= leaves & 2;
+        states[j] = x + push->start + upper_product(push->inverse, x) * push->others;
+    }
+    return words;
+}
+
+/* Code groups, the last one first. */
 static u8 *push_groups(const Head *head, const Encoder *encoder, u32 *states, const u16 *symbols,
                        size_t groups, u8 *words)
 {
+    const Push *pushes = encoder->pushes;
     while (groups--)
-        for (int j = head->lanes - 1; j >= 0; j--) {
-            const u32 symbol = symbols[groups * (size_t)head->lanes + (size_t)j];
-            const Push *push = &encoder->pushes[symbol >> MOST_RAW];
-            const u32 state = states[j], leaves = 0 - (u32)(state > push->most);
-            const u64 raised = (u64)(state >> (leaves & 16)) << MOST_RAW;
-            const u32 x = (u32)((raised | (symbol & ((1 << MOST_RAW) - 1))) >> push->lift);
-            const u16 word = (u16)state;
-            memcpy(words - 2, &word, 2);
-            words -= leaves & 2;
-            states[j] = x + push->start + upper_product(push->inverse, x) * push->others;
-        }
+        if (head->lanes == LANES)
+            words = push_group(pushes, states, symbols + groups * LANES, LANES, words);
+        else
+            words = push_group(pushes, states, symbols + groups * FEW_LANES, FEW_LANES, words);
     return words;
 }
 
@@ -1373,12 +1409,14 @@ AVX2 static u8 *push_groups_avx2(const Head *head, const Encoder *encoder, u32 *
     while (groups--)
         for (int i = head->lanes - 8; i >= 0; i -= 8) {
             const u16 *from = symbols + groups * (size_t)head->lanes + i;
-            const __m256i symbol = load8((const u8 *)from, 2), class = _mm256_srli_epi32(symbol, 13);
+            const __m256i symbol = load8((const u8 *)from, 2);
+            const __m256i class = _mm256_srli_epi32(symbol, 13);
             const __m256i raw = _mm256_permutevar8x32_epi32(all.raw, class);
             const __m256i lift = _mm256_permutevar8x32_epi32(all.lift, class);
             __m256i x = _mm256_loadu_si256((const void *)(states + i));
             __m256i pairs, range, inverse, freq, stays, even, odd, quotient, rest, less;
             __m256 lower, upper;
+            __m128i word;
             u32 leaving;
             /* Faster than gathers, on AMD by far. */
             pairs = _mm256_castsi128_si256(load_pushes(encoder, from[0], from[1]));
@@ -1393,9 +1431,8 @@ AVX2 static u8 *push_groups_avx2(const Head *head, const Encoder *encoder, u32 *
             stays = _mm256_srlv_epi32(x, _mm256_sub_epi32(room, raw));
             stays = _mm256_cmpgt_epi32(freq, stays);
             leaving = 255 ^ lanes_of(stays);
-            _mm_storeu_si128((void *)(words - 16),
-                             _mm_shuffle_epi8(lower_halves(x), _mm_loadu_si128((
-                                                                   const void *)gathered[leaving])));
+            word = _mm_loadu_si128((const void *)gathered[leaving]);
+            _mm_storeu_si128((void *)(words - 16), _mm_shuffle_epi8(lower_halves(x), word));
             words -= 2 * _mm_popcnt_u32(leaving);
             x = _mm256_blendv_epi8(_mm256_srli_epi32(x, 16), x, stays);
             x = _mm256_or_si256(_mm256_sllv_epi32(x, raw),
@@ -1597,7 +1634,8 @@ static int fits(const Call *call)
     const Form *form = &call->form;
     const int width = form->width;
     const Py_ssize_t nbytes = call->elements.len;
-    if ((width != 1 && width != 2 && width != 4) || form->shift < 2 || form->shift > 8 * width - 2 ||
+    if ((width != 1 && width != 2 && width != 4) || form->shift < 2 ||
+        form->shift > 8 * width - 2 ||
         8 * width - form->shift > 9 || form->mask != (1 << (8 * width - 1 - form->shift)) - 1 ||
         nbytes < width || nbytes % width || nbytes > 1 << 28 ||
         (call->base.obj && call->base.len != nbytes)) {
