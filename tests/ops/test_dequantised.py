@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tests.support.memory import HAS_PEAK, MIB, peak_nbytes
 from tests.support.vector_sums import expected_sums, tensor_sum, tensor_sums
+from weightsmith.engine.options import Options
 from weightsmith.errors import (
     NotQuantised,
     QuantisationInvalid,
@@ -25,6 +26,7 @@ from weightsmith.errors import (
 from weightsmith.ops.convert import convert, plan_convert
 from weightsmith.ops.diff import diff
 from weightsmith.ops.inspect import inspect
+from weightsmith.ops.job import needs
 from weightsmith.ops.merge_lora import merge_lora, plan_merge_lora
 from weightsmith.ops.verify.verify import verify
 from weightsmith.sources.dequantised import dequantised, quantisation_of
@@ -419,3 +421,14 @@ convert(sys.argv[1], sys.argv[2], dequantize=True, options=Options(workers=1))
         for layers in (4, 12)
     ]
     assert peaks[1] - peaks[0] < 16 * MIB
+
+
+def test_a_plan_counts_what_is_held_of_weights_that_lie_the_other_way(tmp_path: Path) -> None:
+    needed = {}
+    for layers in (1, 4, 12):
+        source = write_large(tmp_path / f"source {layers}", "gptq", layers)
+        job = plan_convert(source, tmp_path / "out", dequantize=True)
+        needed[layers] = needs(job, Options(workers=1)).memory_nbytes
+    # Four of them are held at most, of 2 MiB each with their scales.
+    assert needed[4] - needed[1] >= 3 * 2 * MIB
+    assert needed[12] == needed[4]

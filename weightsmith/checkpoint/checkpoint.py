@@ -220,6 +220,11 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return bytes_digest(json.dumps(dict(self.renames)).encode()) if self.renames else ""
 
     @property
+    def held_nbytes(self) -> int:
+        """Memory that is held while it is read, beside what readers take."""
+        return 0
+
+    @property
     def sequential(self) -> bool:
         """Whether reading out of order would be slow: one worker does it then."""
         return False

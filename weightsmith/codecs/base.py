@@ -76,6 +76,10 @@ class Codec(ABC):
         read = sum(-(-dtype_bits(info.dtype) // bits) for info in work.inputs)
         return (1 + read + self.scratch_spans) * SPAN_NBYTES
 
+    def state_nbytes(self, work: Work) -> int:
+        """What `prepare` returns takes, where that grows with the tensor."""
+        return 0
+
     @abstractmethod
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """Which bytes of each input the rule needs for the bytes `span` of the output: one range

@@ -40,6 +40,10 @@ class Regroup(Codec):
         """The tensor twice."""
         return 2 * work.output.nbytes
 
+    def state_nbytes(self, work: Work) -> int:
+        """The tensor."""
+        return work.output.nbytes
+
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """Nothing more."""
         return (Range(0, 0),)

@@ -173,6 +173,13 @@ class Derived(Checkpoint):
             self._works[old].forget()
 
     @property
+    def held_nbytes(self) -> int:
+        """The largest states that its rules and those of its inputs keep."""
+        states = sorted(rule.rule.state_nbytes(rule.work) for rule in self._rules.values())
+        below = sum(each.held_nbytes for each in self._inputs.values())
+        return sum(states[-_KEPT_STATES:]) + below
+
+    @property
     def sequential(self) -> bool:
         """As soon as one input is."""
         return any(leaf.sequential for leaf in self.leaves)

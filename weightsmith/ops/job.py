@@ -118,6 +118,7 @@ def needs(job: Job, options: Options, to_fetch: Iterable[Located] = ()) -> Needs
         kept_nbytes=kept,
         streamed_nbytes=streamed,
         fetched_nbytes=sum(store.missing_nbytes for store in stores),
+        held_nbytes=sum(checkpoint.held_nbytes for checkpoint in inputs.values()),
         cache=_standing(stores[0].cache) if stores else None,
     )
 

@@ -47,13 +47,14 @@ def assess(
     kept_nbytes: int,
     streamed_nbytes: int = 0,
     fetched_nbytes: int = 0,
+    held_nbytes: int = 0,
     cache: Path | None = None,
 ) -> Needs:
     """Compare the plan with the disk that holds `parent` and with this machine's memory.
 
     `kept_nbytes` of the output lie in staging already and need no new space; `streamed_nbytes` are
     taken by input files while they are read, `fetched_nbytes` before that and for good, where
-    `cache` is.
+    `cache` is. `held_nbytes` of memory the inputs hold while they are read.
     """
     if cache is not None and disk_of(cache) == disk_of(parent):
         cache = None
@@ -67,7 +68,7 @@ def assess(
         cache=cache,
         cache_free_nbytes=shutil.disk_usage(cache).free if cache is not None else 0,
         disk_free_nbytes=shutil.disk_usage(parent).free,
-        memory_nbytes=_runtime_nbytes(plan) + workers * _worker_nbytes(plan),
+        memory_nbytes=_runtime_nbytes(plan) + held_nbytes + workers * _worker_nbytes(plan),
         memory_free_nbytes=available_memory(),
     )
 

@@ -101,6 +101,10 @@ class _Turned(Codec):
         """Beside spans of floats, the words twice."""
         return Codec.memory_nbytes(self, work) + 2 * work.inputs[0].nbytes
 
+    def state_nbytes(self, work: Work) -> int:
+        """The words, and scales and zero points in float32."""
+        return work.inputs[0].nbytes + 8 * work.inputs[2].numel
+
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """Nothing more than was prepared."""
         return [Range(0, 0)] * len(work.inputs)
