@@ -17,8 +17,8 @@ from weightsmith.ops.adapters.merging import merged, touched
 from weightsmith.ops.adapters.regrouped import regrouped
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.sidecars import merged_sidecars
-from weightsmith.plan.adapters import Chain
 from weightsmith.plan.casts import Casting, plan_casting
+from weightsmith.plan.merging import Chain
 from weightsmith.plan.model import Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress

@@ -49,14 +49,16 @@ class Names:
     found: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Words that names have in memory and others that they have in files, and how often."""
 
-    def place(self, name: str) -> str | None:
+    def find(self, name: str) -> str | None:
         """The base's tensor that the adapter means by a name."""
-        for target in self._spellings(name):
-            if self.has(target):
-                if target != name:
-                    self.found[_difference(name, target)] += 1
-                return target
-        return None
+        return next((target for target in self._spellings(name) if self.has(target)), None)
+
+    def place(self, name: str) -> str | None:
+        """The same, and what differs is kept for the notes."""
+        target = self.find(name)
+        if target is not None and target != name:
+            self.found[_difference(name, target)] += 1
+        return target
 
     def notes(self, role: str) -> list[str]:
         """How names were found to differ, as sentences."""

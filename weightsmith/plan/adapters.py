@@ -1,139 +1,42 @@
 """Pair the tensors of adapters with those of a base: what each output tensor is made of."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
-from weightsmith.catalogue.experts import ExpertFamily, expert_family
-from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS
 from weightsmith.checkpoint.tied import HEADS
-from weightsmith.codecs.lora.steps import Experts, Step, grown_rows
+from weightsmith.codecs.lora.steps import Step, grown_rows
 from weightsmith.formats.adapter import AdapterConfig
 from weightsmith.formats.adapter_parts import parse_part
+from weightsmith.formats.adapter_settings import AdapterKind
 from weightsmith.formats.tensors import SUMMABLE, TensorInfo
 from weightsmith.plan.adapter_experts import expert_modules, expert_steps, is_parameter
-from weightsmith.plan.adapter_heads import Head, find_head, is_value_head
+from weightsmith.plan.adapter_heads import find_head, is_value_head
 from weightsmith.plan.adapter_kinds import adalora, ia3, loha, lokr, oft, vblora, vera
 from weightsmith.plan.adapter_names import Names
 from weightsmith.plan.adapter_steps import Change, Found, bias, product, token_rows
+from weightsmith.plan.adapter_ties import parted
+from weightsmith.plan.merging import Adapter, Chain, Merging
 from weightsmith.plan.model import InputTensor
 
 _TWICE: Final = ("whole", "lora_magnitude_vector")
 """What peft itself may save under two names: as what was trained, and with the layer as it is."""
-_FINDERS: Final[tuple[Callable[[TensorInfo, Change, AdapterConfig], Found], ...]] = (
-    product,
-    *(adalora, loha, lokr, vera, vblora),
-    *(ia3, oft),
-    bias,
-    token_rows,
-)
-"""Each looks for one kind of step that changes a tensor; in the order in which they are done."""
+_FINDERS: Final[
+    Mapping[AdapterKind, tuple[Callable[[TensorInfo, Change, AdapterConfig], Found], ...]]
+] = {
+    "LORA": (product, bias, token_rows),
+    "ADALORA": (adalora,),
+    "LOHA": (loha,),
+    "LOKR": (lokr,),
+    "IA3": (ia3,),
+    "OFT": (oft,),
+    "VERA": (vera,),
+    "VBLORA": (vblora,),
+}
+"""What looks for steps that change a tensor, by kind; in the order in which they are done."""
 _SHARED: Final = {"vera_lambda_d": ("vera_A", "vera_B"), "vblora_logits_A": ("vblora_vector_bank",)}
 """What a layer's change takes besides, of the tensors that all layers share."""
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """An adapter, opened."""
-
-    role: str
-    config: AdapterConfig
-    tensors: Mapping[str, TensorInfo]
-    weight: float = 1.0
-    """What everything that it adds is multiplied with."""
-    same_head: bool = False
-    """Whether it holds input embedding and output layer whole, or what a product for the embedding
-    starts from, and both are the same bytes.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """How one output tensor comes about: where it starts, and what is done to it in order."""
-
-    output: TensorInfo
-    """Its name and shape, and the dtype that the base gives it."""
-    start: InputTensor
-    steps: tuple[Step, ...] = ()
-    inputs: tuple[InputTensor, ...] = ()
-    """What the steps take."""
-    experts: Experts | None = None
-    """Which experts the tensor holds, where an adapter changes all of a layer at once."""
-
-
-@dataclass(slots=True)
-class Merging:
-    """The base's tensors and what adapters do to them, adapter by adapter."""
-
-    chains: dict[str, Chain]
-    """By output name, in the base's order."""
-    vocabulary: frozenset[str]
-    """Names of the tensors that have one row a token."""
-    tied: tuple[str, str] | None
-    """Input embedding, and the name that the output layer will have that is tied to it for now."""
-    dropped: tuple[str, ...] = ()
-    """Known buffers of the base, left out."""
-    family: ExpertFamily | None = None
-    """How models like this one hold their experts, where that is known."""
-    model_type: str = ""
-    """As the base's config has it, for what is told to the user."""
-    head: Head | None = None
-    """The classifier that took the output layer's place, where an adapter brought one."""
-    grouped: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Names of factors that are taken expert by expert, and of how many experts; by role."""
-    parted: bool = False
-    """Whether they were tied and are no longer."""
-    problems: list[str] = field(default_factory=list)
-    """Why an adapter does not fit, as sentences."""
-    notes: list[str] = field(default_factory=list)
-    """What the user should know, as sentences."""
-
-    def holds(self, name: str) -> bool:
-        """Whether there is such a tensor, or can be, where it is tied to another for now."""
-        return name in self.chains or (self.tied is not None and name == self.tied[1])
-
-    @property
-    def uneven(self) -> list[str]:
-        """Sentences about vocabulary tensors whose numbers of rows differ, where they do."""
-        rows = {name: self.chains[name].output.shape[0] for name in self.vocabulary}
-        if len(set(rows.values())) < 2:
-            return []
-        return [f"{name} would have {count} rows" for name, count in sorted(rows.items())]
-
-
-def begin(
-    base: Mapping[str, TensorInfo],
-    *,
-    tied: bool,
-    head: str = "",
-    config: Mapping[str, object] | None = None,
-) -> Merging:
-    """The base as it is; `tied` says that its output layer, which is not among these tensors, is
-    its input embedding, and `head` what it is called, where its files say that. By its `config` it
-    is known how it holds experts.
-    """
-    chains = {
-        name: Chain(info, InputTensor("base", info))
-        for name, info in base.items()
-        if not is_buffer(name, info.shape)
-    }
-    matrices = [name for name, chain in chains.items() if len(chain.output.shape) == 2]
-    embedding = next((name for name in matrices if name.endswith(INPUT_EMBEDDINGS)), "")
-    rows = chains[embedding].output.shape[:1] if embedding else None
-    prefix = "language_model." if embedding.startswith("language_model.") else ""
-    return Merging(
-        chains=chains,
-        vocabulary=frozenset(
-            name
-            for name, chain in chains.items()
-            if name.endswith((*INPUT_EMBEDDINGS, *HEADS)) and chain.output.shape[:1] == rows
-        ),
-        tied=(embedding, head or f"{prefix}{HEADS[0]}") if embedding and tied else None,
-        dropped=tuple(sorted(base.keys() - chains.keys())),
-        family=expert_family(config or {}),
-        model_type=str((config or {}).get("model_type", "")),
-    )
 
 
 def add(merging: Merging, adapter: Adapter, *, as_peft: bool) -> None:
@@ -147,7 +50,7 @@ def add(merging: Merging, adapter: Adapter, *, as_peft: bool) -> None:
     experts = expert_modules(named, adapter.config, merging.family)
     _add_head(merging, adapter, named, names)
     changes = _placed(merging, adapter, named, names)
-    for target, change in _parted(merging, adapter, changes, as_peft=as_peft):
+    for target, change in parted(merging, adapter, changes, as_peft=as_peft):
         changed = _changed(merging, merging.chains[target], change, adapter)
         if isinstance(changed, str):
             merging.problems.append(changed)
@@ -192,7 +95,7 @@ def _add_head(merging: Merging, adapter: Adapter, named: dict[str, Change], name
     wholes = {
         name: change.parts["whole"]
         for name, change in named.items()
-        if change.parts.keys() == {"whole"} and name not in values and not names.place(name)
+        if change.parts.keys() == {"whole"} and name not in values and not names.find(name)
     }
     head, tensors = find_head(wholes, adapter.role, adapter.config.task_type)
     for name in (*values, *tensors):
@@ -221,6 +124,7 @@ def _placed(
     """The changes by the base's tensors that they are for."""
     changes: dict[str, Change] = {}
     shared = named.pop("", Change("", {})).parts
+    unused = {info.name for info in shared.values()}
     for name, change in named.items():
         target = names.place(name)
         if target is None:
@@ -232,6 +136,7 @@ def _placed(
         for kind, others in _SHARED.items():
             if kind in change.parts:
                 change.parts |= {other: shared[other] for other in others if other in shared}
+                unused -= {info.name for info in change.parts.values()}
         if target in changes:
             merging.problems.append(f"{name} and {changes[target].module} are both {target}")
         changes[target] = change
@@ -239,6 +144,7 @@ def _placed(
         biased = names.place(f"{change.module}.bias") if scales is not None else None
         if scales is not None and scales.shape[1:] == (1,) and biased:
             changes[biased] = Change(change.module, {"ia3_l": scales})
+    merging.problems += [f"no layer of the adapter takes {name}" for name in sorted(unused)]
     return changes
 
 
@@ -271,46 +177,6 @@ def _add_experts(
             merging.chains[found.target] = behind
 
 
-def _parted(
-    merging: Merging, adapter: Adapter, changes: dict[str, Change], *, as_peft: bool
-) -> Iterator[tuple[str, Change]]:
-    """The changes in order, those of a tied input embedding and output layer sorted out."""
-    if merging.tied is None or not changes.keys() & set(merging.tied):
-        yield from changes.items()
-        return
-    embedding, head = merging.tied
-    ours = changes.pop(embedding, Change("", {}))
-    heads = changes.pop(head, Change("", {}))
-    yield from changes.items()
-    # What a tied pair was trained on is one matrix, even where it was saved twice.
-    stored = [each.parts.pop("base_layer", None) for each in (ours, heads)]
-    matrix = stored[0] or stored[1]
-    start = Change(ours.module, {"base_layer": matrix} if matrix else {})
-    if adapter.same_head and stored[0] and heads.parts.keys() == {"whole"}:
-        heads.parts.clear()
-    wholes = [each.parts.get("whole") for each in (ours, heads)]
-    resized = wholes[0] is not None and wholes[0].shape != merging.chains[embedding].output.shape
-    if ours.parts and heads.parts and "token_rows" in ours.parts.keys() | heads.parts.keys():
-        problem = f"{embedding} and {head} are tied, and one has token rows, the other a change"
-        merging.problems.append(problem)
-    elif as_peft and wholes == [None, None] and (ours.is_product or heads.is_product):
-        note = f"{adapter.role} changes {embedding}, and with it the output layer, as in peft"
-        merging.notes.append(note)
-        yield from ((embedding, each) for each in (start, ours, heads) if each.parts)
-    elif adapter.same_head and ours.parts.keys() == heads.parts.keys() == {"whole"}:
-        yield embedding, ours
-    elif not heads.parts and not ours.is_product and (wholes[0] is None or resized):
-        yield from ((embedding, each) for each in (start, ours) if each.parts)
-    else:
-        merging.notes.append(f"{head} is no longer tied to {embedding}: {adapter.role} changes one")
-        chain = merging.chains[embedding]
-        merging.chains[head] = replace(chain, output=replace(chain.output, name=head))
-        merging.vocabulary |= {head}
-        merging.tied, merging.parted = None, True
-        pairs = ((embedding, start), (head, start), (embedding, ours), (head, heads))
-        yield from ((target, each) for target, each in pairs if each.parts)
-
-
 def _changed(merging: Merging, chain: Chain, change: Change, adapter: Adapter) -> Chain | str:
     """The chain with one adapter's change behind it, or why that cannot be."""
     stored = change.parts.get("base_layer") or change.parts.get("whole")
@@ -324,7 +190,7 @@ def _changed(merging: Merging, chain: Chain, change: Change, adapter: Adapter) -
         output = replace(chain.output, shape=stored.shape)
         chain = Chain(output, InputTensor(adapter.role, stored))
     used: set[str] = {info.name for info in (stored,) if info is not None}
-    for find in _FINDERS:
+    for find in _FINDERS[adapter.config.kind]:
         found = find(chain.output, change, adapter.config)
         if isinstance(found, str):
             return found

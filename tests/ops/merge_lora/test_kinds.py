@@ -165,8 +165,29 @@ def test_a_tensor_of_another_kind_is_named(vectors: Path, tmp_path: Path) -> Non
     shutil.copytree(vectors / "merge" / "kind_ia3" / "adapter", adapter)
     held = load_file(adapter / "adapter_model.safetensors")
     write_adapter(adapter, held | {f"{Q}.vblora_logits_A": torch.zeros(2, 3, 12)})
-    with pytest.raises(AdapterDoesNotFit):
+    with pytest.raises(AdapterDoesNotFit) as caught:
         merge_lora(vectors / "merge" / "kind_ia3" / "base", [adapter], tmp_path / "out")
+    assert list(caught.value.context) == [f"IA3 adapters have no {Q}.vblora_logits_A"]
+
+
+def test_a_config_that_lies_about_the_kind_is_told(vectors: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(vectors / "merge" / "kind_ia3" / "adapter", adapter)
+    edit_config(adapter, peft_type="LOHA", r=4, alpha=4, feedforward_modules=None)
+    edit_config(adapter, init_ia3_weights=None, fan_in_fan_out=None)
+    with pytest.raises(AdapterDoesNotFit) as caught:
+        merge_lora(vectors / "merge" / "kind_ia3" / "base", [adapter], tmp_path / "out")
+    assert f"LOHA adapters have no {Q}.ia3_l" in caught.value.context
+
+
+def test_projections_that_no_layer_takes_are_told(vectors: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(vectors / "merge" / "kind_vera" / "adapter", adapter)
+    held = load_file(adapter / "adapter_model.safetensors")
+    write_adapter(adapter, {name: each for name, each in held.items() if "lambda" not in name})
+    with pytest.raises(AdapterDoesNotFit) as caught:
+        merge_lora(vectors / "merge" / "kind_vera" / "base", [adapter], tmp_path / "out")
+    assert "no layer of the adapter takes base_model.vera_A" in caught.value.context
 
 
 def test_ranks_that_the_config_denies_are_named(vectors: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from weightsmith.formats.adapter import AdapterConfig, parse_adapter_config
 from weightsmith.formats.adapter_parts import parse_part
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.adapters.doubts import doubts, has_same_head
-from weightsmith.plan.adapters import Adapter, Merging, add, begin
+from weightsmith.plan.adapters import add
+from weightsmith.plan.merging import Adapter, Merging, begin
 from weightsmith.plan.model import InputTensor
 
 TRANSPOSED: Final = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
