@@ -84,6 +84,8 @@ def _inspect_one(output: Output, source: str, *, offline: bool) -> None:
         output.hint(f"weightsmith apply-delta --base BASE --delta {found.source}")
     elif found.kind == "adapter":
         output.hint(f"weightsmith merge-lora --base BASE --lora {found.source} --output DIR")
+    elif found.faults and found.kind == "training-output":
+        output.hint(f"convert mends what is safe: weightsmith convert {found.source} DIR")
     elif found.faults and Path(found.source).is_dir():
         output.hint(tokenizer_faults(Path(found.source))[1])
     elif found.faults:

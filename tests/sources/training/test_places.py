@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from tests.support.training_cases import LEFT, differences
 from weightsmith.checkpoint.opening import open_weight_file
-from weightsmith.errors import CheckpointUnnamed, PrecisionMissing, SeveralOutputs, SourceIsFile
+from weightsmith.errors import CheckpointUnnamed, OptionMeaningless, SeveralOutputs, SourceIsFile
 from weightsmith.ops.inspect import inspect
 from weightsmith.sources.kinds import Model, TrainingOutput
 from weightsmith.sources.recognise import open_model, recognise
@@ -118,7 +118,7 @@ def test_beside_a_whole_model_the_states_count_where_they_are_asked_for(
 
 @pytest.mark.parametrize("case", ["fsdp2_fp32/ckpt", "dcp_plain_w1/ckpt"])
 def test_there_is_no_choice_where_each_weight_is_held_once(case: str) -> None:
-    with pytest.raises(PrecisionMissing, match="it holds each weight once"):
+    with pytest.raises(OptionMeaningless, match="holds each weight once"):
         recognise(LEFT / case, weights="fp32")
 
 

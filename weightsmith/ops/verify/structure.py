@@ -150,6 +150,8 @@ def _cure(subject: Subject) -> str:
     folder = subject.checkpoint.directory
     if subject.promise is not None or subject.rules or subject.kind.kind == "delta":
         return "these files are the target's: once it is made, weightsmith fix-tokenizer TARGET"
+    if subject.checkpoint.rules:  # it is put together, and its files may lie anywhere
+        return f"convert mends what is safe: weightsmith convert {subject.checkpoint.label} DIR"
     links = any((folder / name).is_symlink() for name in subject.checkpoint.sidecars)
     if links:
         return f"weightsmith fix-tokenizer {folder} --local-copy DIR"

@@ -9,7 +9,7 @@ from weightsmith.checkpoint.checkpoint import MAX_CONFIG_NBYTES, Checkpoint
 from weightsmith.checkpoint.discover import list_directory
 from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.checkpoint.sidecars import CONFIG, may_be_pushed
-from weightsmith.errors import PrecisionMissing, SourceFault
+from weightsmith.errors import OptionMeaningless, SourceFault
 from weightsmith.sources.training.dcp import open_dcp
 from weightsmith.sources.training.dcp_safetensors import open_dcp_safetensors
 from weightsmith.sources.training.layout import Layout
@@ -20,13 +20,12 @@ _SCRIPTS: Final = ("zero_to_fp32.py", "zero_to_torch.py")
 """What DeepSpeed puts beside its states, which is no code of the model."""
 _CODE: Final = b'"auto_map"'
 """What a config has that goes with code of its own."""
-_CHOSEN: Final = {"16bit": "16-bit", "fp32": "float32"}
 
 
 def open_training(layout: Layout, label: str, weights: Weights | None = None) -> Checkpoint:
     """The tensors of what `layout` found, under the names that they were saved with.
 
-    Raises: PrecisionMissing, if `weights` are to be chosen where there is no choice; as
+    Raises: OptionMeaningless, if `weights` are to be chosen where there is no choice; as
     `open_ranks`, `open_dcp`, `open_dcp_safetensors`, `open_zero` and `open_weight_file`.
     """
     if weights is not None and layout.kind != "zero":
@@ -48,15 +47,11 @@ def open_training(layout: Layout, label: str, weights: Weights | None = None) ->
 
 
 def refuse_choice(label: str, weights: Weights) -> None:
-    """Raises: PrecisionMissing, for a source that holds each weight once."""
-    reason = "it holds each weight once"
-    wanted = _CHOSEN[weights]
-    raise PrecisionMissing(
-        source=label,
-        wanted=wanted,
-        reason=reason,
-        other="",
-        hint=f"leave out `weights={weights}`; `dtype` casts what there is",
+    """Raises: OptionMeaningless, for a source that holds each weight once."""
+    raise OptionMeaningless(
+        options=f"`weights={weights}`",
+        reason=f"{label} holds each weight once",
+        hint="leave it out; `dtype` casts what there is",
     )
 
 
