@@ -15,6 +15,7 @@ from weightsmith.codecs.low_rank.making import Prediction
 from weightsmith.codecs.low_rank.matrix_pair import MatrixPair
 from weightsmith.codecs.low_rank.range_finder import begin, may_be_low_rank
 from weightsmith.codecs.low_rank.round_once import round_once, values_of
+from weightsmith.codecs.low_rank.weighted_fit import small_of
 
 
 def plain(shape: tuple[int, ...], dtype: str, size: float) -> Changed:
@@ -189,3 +190,18 @@ def test_any_bits_are_coded_with_factors_or_without(
     if factors is not None:
         prediction = Prediction(odd.base, odd.target, factors)
         assert decode(odd, encode(odd, prediction), prediction.rank) == odd.target_data
+
+
+def test_a_pruned_model_takes_no_more_memory() -> None:
+    """Half of its weights are zero, and none of them smaller than the others."""
+    changed = merged((1024, 2048), 4, "F16")
+    base, target = (
+        np.frombuffer(data, "<u2").copy() for data in (changed.base_data, changed.target_data)
+    )
+    pruned = np.random.default_rng(0).random(base.size) < 0.5
+    base[pruned] = target[pruned] = 0
+    sparse = replace(changed, base_data=base.tobytes(), target_data=target.tobytes())
+    pair = MatrixPair(sparse.geometry, 0, ("F16", "F16"), sparse.reads)
+    chosen = small_of(pair, pair.read(0, 1024), 32, 0)
+    assert len(chosen.rows) <= 4 * 32 * 1024
+    assert len(np.unique(chosen.rows)) == 1024

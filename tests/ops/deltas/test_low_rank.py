@@ -15,6 +15,7 @@ from tests.support.memory import HAS_PEAK, MIB, peak_nbytes
 from weightsmith.engine.options import Options
 from weightsmith.errors import DeltaInvalid
 from weightsmith.ops.apply_delta import apply_delta
+from weightsmith.ops.deltas.card import delta_card
 from weightsmith.ops.inspect import inspect
 from weightsmith.ops.make_delta import make_delta
 from weightsmith.plan.exact_record import DeltaRecord
@@ -177,3 +178,11 @@ def test_memory_does_not_grow_with_the_tensor(tmp_path: Path) -> None:
         found[rows] = peak_nbytes(WORK, tmp_path / str(rows))
     assert found[64 * 1024] < found[8 * 1024] + 24 * MIB
     assert found[64 * 1024] < 260 * MIB
+
+
+def test_the_card_tells_that_a_lora_was_merged(folder: Path, tmp_path: Path) -> None:
+    made = make_delta(
+        folder / "base", folder / "target", tmp_path / "delta", base_id="org/base@12ab"
+    )
+    card = delta_card(made.manifest, repo_id="me/d", revision="main", nbytes=1, target_nbytes=2)
+    assert "\n3 of 6 tensors are their base plus rank 4, as after a LoRA was merged.\n" in card

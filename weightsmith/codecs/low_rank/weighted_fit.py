@@ -10,14 +10,18 @@ than they are at first, as if none were far below the usual one, and less so fro
 and each round goes on a little in the direction of the last.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from weightsmith.codecs.low_rank.matrix_pair import MatrixPair, Reals, Rows, steps_of
 from weightsmith.codecs.low_rank.round_once import FORMATS, round_once, values_of
+
+Places = npt.NDArray[np.intp]
+There = npt.NDArray[np.bool_]
 
 _PER_UNKNOWN: Final = 8
 """Weights that are looked at for each unknown of a row."""
@@ -30,6 +34,8 @@ _LEAST_ROWS: Final = 16
 """Rows that are looked at for each unknown of a column, in any case."""
 _THINNED: Final = 4
 """Of so many columns one tells which weights of a row are small."""
+_MOST_CHOSEN: Final = 4
+"""Times as many weights of a row as were asked for, on average, are chosen at most."""
 _GROUP_NBYTES: Final = 1 << 21
 """Memory of systems that are solved together."""
 _FLOORS: Final = (4, 5, 6, 7, 8, 9, 10)
@@ -126,6 +132,8 @@ def small_of(pair: MatrixPair, rows: Rows, per_row: int, first: int) -> Small:
     rank = min(per_row // _THINNED, thinned.shape[1] - 1)
     limits = np.partition(thinned, rank, axis=1)[:, rank, np.newaxis]
     places = np.flatnonzero(magnitudes <= limits)
+    # Of many that are the same, as the zeros of a pruned model are, some will do.
+    places = places[:: 1 + len(places) // (_MOST_CHOSEN * per_row * len(magnitudes))]
     row, column = np.divmod(places, pair.columns)
     change, target = rows.changes(places)
     return Small(
@@ -185,23 +193,20 @@ class Systems:
             out[who] += np.linalg.solve(squares, aims)[:, :, 0]
         return out
 
-    def _groups(self, rank: int, nbytes: int) -> Any:
+    def _groups(self, rank: int, nbytes: int) -> Iterator[tuple[Places, Places, There]]:
         """Systems of about the same size together: which, where their weights are, and whether
         there is one.
         """
-        at = 0
-        while at < len(self._by_size):
+        stop = len(self._by_size)
+        while stop:
             # Sizes ascend, so that a group's last is its largest.
-            size = max(
-                _GROUP_NBYTES // (max(int(self._counts[self._by_size[at]]), 8) * rank * nbytes), 1
-            )
-            who = self._by_size[at : at + size]
-            width = max(int(self._counts[who[-1]]), 1)
+            width = max(int(self._counts[self._by_size[stop - 1]]), 1)
+            start = max(stop - max(_GROUP_NBYTES // (width * rank * nbytes), 1), 0)
+            who = self._by_size[start:stop]
             offsets = np.arange(width)
             there = offsets < self._counts[who, np.newaxis]
-            places = np.where(there, self._starts[who, np.newaxis] + offsets, 0)
-            yield who, places, there
-            at += size
+            yield who, np.where(there, self._starts[who, np.newaxis] + offsets, 0), there
+            stop = start
 
 
 def _hits(
