@@ -14,7 +14,7 @@ from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.checkpoint.tied import HEADS, tied_copies, ties_head
-from weightsmith.codecs.low_rank.extract import rank_of
+from weightsmith.codecs.low_rank.extract import ranks_of
 from weightsmith.codecs.low_rank.form import MAX_RANK
 from weightsmith.codecs.measure import Measure, combine
 from weightsmith.engine.derived import Derived
@@ -95,8 +95,11 @@ class ExtractJob(Job):
 
         Raises: as `Job.run`.
         """
+        from weightsmith.codecs.low_rank.one_thread import one_thread
+
         options = options or Options()
-        outcome = carry_out(self, options, progress)
+        with one_thread():
+            outcome = carry_out(self, options, progress)
         return ExtractedLora(
             target=outcome.target,
             manifest=outcome.manifest,
@@ -146,10 +149,14 @@ def plan_extract_lora(
         transposed=wanted.config.get("model_type") in TRANSPOSED,
     )
     progress.begin("looking for ranks", sum(theirs[name].nbytes for name in kinds))
+    sides = (ground.read_into, wanted.read_into)
+    pairs = (
+        (ours[name], theirs[name], (partial(sides[0], name), partial(sides[1], name)))
+        for name in kinds
+    )
     ranks = {}
-    for name in kinds:
-        reads = partial(ground.read_into, name), partial(wanted.read_into, name)
-        ranks[name] = rank_of(ours[name], theirs[name], reads)
+    for name, found_rank in zip(kinds, ranks_of(pairs), strict=True):
+        ranks[name] = found_rank
         progress.advance(theirs[name].nbytes)
     unclear = settle(found, kinds, ranks, ours, theirs, None if rank == "auto" else rank)
     if unclear:

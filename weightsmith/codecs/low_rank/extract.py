@@ -1,6 +1,6 @@
 """The rule *lora-factor*: one factor of a LoRA that would make a target of its base."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
@@ -107,15 +107,18 @@ def pair_of(
     return MatrixPair(geometry, 0, (base.dtype, target.dtype), reads)
 
 
-def rank_of(base: TensorInfo, target: TensorInfo, reads: "tuple[ReadSide, ReadSide]") -> int:
-    """The rank of what a matrix changed by, as far as it is above rounding; 0 where it has no end
-    or none can be told.
+def ranks_of(
+    pairs: "Iterable[tuple[TensorInfo, TensorInfo, tuple[ReadSide, ReadSide]]]",
+) -> Iterator[int]:
+    """The rank of what each matrix changed by, as far as it is above rounding; 0 where it has no
+    end or none can be told.
 
-    Memory, time: those of some rows.
+    Memory, time: those of some rows of each.
     """
     from weightsmith.codecs.low_rank.one_thread import one_thread
     from weightsmith.codecs.low_rank.range_finder import begin
 
     with one_thread():
-        start = begin(pair_of(base, target, reads))
-    return 0 if start is None else int(start.shape[1])
+        for pair in pairs:
+            start = begin(pair_of(*pair))
+            yield 0 if start is None else int(start.shape[1])
