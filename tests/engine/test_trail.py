@@ -142,10 +142,10 @@ def test_of_tiny_tensors_many_are_given_back_at_once(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what its page cache holds")
-def test_what_is_given_back_leaves_the_page_cache(tmp_path: Path) -> None:
-    if (found := file_system(tmp_path)) not in {"ext4", "xfs"}:
+def test_what_is_given_back_leaves_the_page_cache(on_disk: Path) -> None:
+    if (found := file_system(on_disk)) not in {"ext4", "xfs"}:
         pytest.skip(f"{found} may keep it")
-    file = fs.create(tmp_path / "file")
+    file = fs.create(on_disk / "file")
     file.write_from(0, memoryview(bytes(SPAN_NBYTES)))
     held = file.is_cached(0, SPAN_NBYTES)
     for _ in range(1000):  # a page that the system has in hand at this moment stays

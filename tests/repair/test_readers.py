@@ -104,6 +104,7 @@ def test_transformers_5_reads_every_repaired_folder_as_sentencepiece_does(
         assert all(STARTS_WITH_SPACE.search(probe) for probe in proof.departures)
 
 
+@pytest.mark.fresh
 def test_nothing_in_the_folder_or_the_working_directory_is_run(
     tmp_path: Path, healthy: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +118,7 @@ def test_nothing_in_the_folder_or_the_working_directory_is_run(
     assert not list(folder.glob("*.ran"))
 
 
+@pytest.mark.fresh
 def test_nothing_that_settings_or_config_name_is_fetched_or_imported(
     tmp_path: Path, healthy: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,14 +25,19 @@ def main() -> None:
     """
     asked = json.load(sys.stdin)
     _end_by_itself(asked["limit_s"])
-    # Without torch, as importing it takes seconds and a tokenizer needs none of it; without
-    # kernels, which fetches native code.
-    for package in ("torch", "kernels"):
-        sys.modules[package] = None  # type: ignore[assignment]
+    leave_out_packages()
     sys.addaudithook(_refuse)
     answer = next(answers for key, answers in _ANSWERS.items() if key in asked)
     told = answer(asked)
     sys.stdout.write("\n" + json.dumps(told) + "\n")
+
+
+def leave_out_packages() -> None:
+    """Do without torch, as importing it takes seconds and a tokenizer needs none of it, and without
+    kernels, which fetches native code.
+    """
+    for package in ("torch", "kernels"):
+        sys.modules[package] = None  # type: ignore[assignment]
 
 
 def _transformers(asked: Any) -> list[Any]:

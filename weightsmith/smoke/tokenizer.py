@@ -17,7 +17,7 @@ from weightsmith.smoke.allowed import safe_settings
 _SCRIPT: Final = Path(__file__).with_name("read_tokenizer.py")
 LIMIT_S: Final = 120
 """For one question, of processor time as well; the largest tokenizers take a few seconds."""
-_QUIET: Final = {
+QUIET: Final = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -78,16 +78,7 @@ def ask_tekken(document: Mapping[str, Any], texts: Sequence[str]) -> Answers:
 def _ask(reader: str, asked: Mapping[str, Any], python: str) -> list[Any]:
     """Raises: TokenizerUnproved."""
     try:
-        done = subprocess.run(  # noqa: S603  (our own script)
-            [python, "-P", str(_SCRIPT)],
-            input=json.dumps({**asked, "limit_s": LIMIT_S}),
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=LIMIT_S,
-            check=False,
-            env=os.environ | _QUIET,
-        )
+        done = run_reader(python, json.dumps({**asked, "limit_s": LIMIT_S}))
     except subprocess.TimeoutExpired as error:
         reason = f"it gave no answer in {LIMIT_S} s"
         raise TokenizerUnproved(reader=reader, reason=reason) from error
@@ -96,6 +87,23 @@ def _ask(reader: str, asked: Mapping[str, Any], python: str) -> list[Any]:
         raise TokenizerUnproved(reader=reader, reason=last[0])
     told: list[Any] = json.loads(done.stdout.splitlines()[-1])
     return told
+
+
+def run_reader(python: str, asked: str) -> "subprocess.CompletedProcess[str]":
+    """Run the script on a question, with nothing of the working directory in its way.
+
+    Raises: subprocess.TimeoutExpired.
+    """
+    return subprocess.run(  # noqa: S603  (our own script)
+        [python, "-P", str(_SCRIPT)],
+        input=asked,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=LIMIT_S,
+        check=False,
+        env=os.environ | QUIET,
+    )
 
 
 def _needed(files: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributed.checkpoint.filesystem import FileSystemWriter
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.sources.recognise import open_model
@@ -40,6 +38,10 @@ def assert_same(checkpoint: Checkpoint) -> None:
 def test_a_distributed_checkpoint_of_any_kind(
     tmp_path: Path, settings: dict[str, Any], *, wrapped: bool
 ) -> None:
+    # Half a second to import, which each worker would spend that only looks for its tests.
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
     state: dict[str, Any] = {"model": STATE, "step": 3, "optimizer": {"lr": torch.ones(2)}}
     writer = FileSystemWriter(tmp_path / "ckpt", **settings)
     save(state if wrapped else dict(STATE), storage_writer=writer, no_dist=True)
