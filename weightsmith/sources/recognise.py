@@ -21,6 +21,7 @@ from weightsmith.errors import (
     DamagedInput,
     DeltaInvalid,
     NoParameters,
+    NoTensors,
     NoWeights,
     SourceIsFile,
     SourceNotFound,
@@ -179,7 +180,10 @@ def _trained(
     layout: Layout, source: str | os.PathLike[str], weights: Weights | None
 ) -> TrainingOutput:
     """What training left, under the model's own names."""
-    checkpoint = _sound(open_training(layout, label_of(source), weights))
+    opened = open_training(layout, label_of(source), weights)
+    if not opened.tensors:
+        raise NoTensors(source=opened.label)
+    checkpoint = _sound(opened)
     checkpoint.notes = (*checkpoint.notes, *check_by_config(checkpoint, checkpoint.config))
     return TrainingOutput(checkpoint, layout.kind, layout.reason)
 

@@ -19,6 +19,7 @@ from weightsmith.errors import (
     FileTooLarge,
     NoModelInside,
     NoParameters,
+    NoTensors,
     PartitionsInvalid,
     PartsDoNotFit,
     PickleForbidden,
@@ -379,6 +380,14 @@ def test_one_shard_of_a_model_is_no_model(tmp_path: Path) -> None:
         name = f"model-0000{number}-of-00002.safetensors"
         save_file({f"w{number}": torch.ones(2)}, tmp_path / "model" / name)
     refused(tmp_path / "model" / "model-00001-of-00002.safetensors", SourceIsFile)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt"])
+def test_a_file_without_tensors_of_a_model_is_none(ckpt: Callable[[str], Path], name: str) -> None:
+    step = ckpt("hf_trainer/ckpt") / "checkpoint-4"
+    refused(step / name, NoTensors)
+    with pytest.raises(NoTensors):
+        inspect(step / name)
 
 
 def test_an_adapter_of_empty_tensors_is_no_adapter(ckpt: Callable[[str], Path]) -> None:
