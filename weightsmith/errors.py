@@ -1135,6 +1135,18 @@ class LinkNotDelta(Mismatch):
     hint = "behind the first +, name deltas; a LoRA adapter is merged first: weightsmith merge-lora"
 
 
+class VersionsBroken(Mismatch):
+    """Versions of a model (``weight_vNNNNNN``) do not follow each other, or one is not what it
+    says.
+
+    Each holds what changed since the version before: one that is missing, is there twice, or gives
+    other bytes than its checksums say, breaks all that follow.
+    """
+
+    message = "{where}: {reason}"
+    hint = "an earlier version can be had: `at=NUMBER`; a whole one makes those before it needless"
+
+
 class ModelDiffers(Mismatch):
     """A model in memory was to be filled from a source that lacks some of its tensors, has others,
     or has them in other shapes.

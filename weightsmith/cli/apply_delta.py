@@ -20,6 +20,7 @@ from weightsmith.cli.output import Output
 from weightsmith.cli.run_options import DTYPE_ALL, STREAM, Run, run_options
 from weightsmith.engine.staging import Staging
 from weightsmith.ops import apply_delta as ops
+from weightsmith.sources.disk_delta import DiskDelta
 from weightsmith.sources.policy import NewRowsChoice
 from weightsmith.sources.recognise import recognise
 from weightsmith.sources.sums import DTypeChoice
@@ -66,6 +67,13 @@ from weightsmith.sources.sums import DTypeChoice
     metavar="FILE",
     help="For releases encrypted with a file of their base: that file; no --base then.",
 )
+@option(
+    "--at",
+    group=INPUTS,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Of a directory of versions (weight_vNNNNNN), which; default: the newest.",
+)
 @output_option(
     "--target",
     "target",
@@ -107,6 +115,7 @@ def command(
     base: str | None,
     deltas: tuple[str, ...],
     key: str | None,
+    at: int | None,
     target: str | None,
     dtype: DTypeChoice,
     dtype_all: bool,
@@ -125,13 +134,15 @@ def command(
     spool = Staging(path.absolute()).inputs if stream else None
     ground = run.located(output, base, spool=spool) if base is not None else None
     located = [run.located(output, delta, spool=spool) for delta in deltas]
-    if ground is None and key is None and (known := ops.known_base(recognise(located[0]))):
+    first = recognise(located[0]) if ground is None and key is None else None
+    if first is not None and not isinstance(first, DiskDelta) and (known := ops.known_base(first)):
         output.line(f"the base is {known}, by what is known of {deltas[0]}")
         ground = run.located(output, known, spool=spool)
     job = ops.plan_apply_delta(
         ground,
         located,
         key=key,
+        at=at,
         target=path,
         dtype=dtype,
         dtype_all=dtype_all,

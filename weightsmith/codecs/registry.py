@@ -17,6 +17,7 @@ _CODECS: Final = {
     "dequantize-gptq@1": "weightsmith.codecs.quantised.packed:DequantizeGptq",
     "dequantize-mxfp4@1": "weightsmith.codecs.quantised.mxfp4:DequantizeMxfp4",
     "dequantize-words@1": "weightsmith.codecs.quantised.packed:DequantizeWords",
+    "disk-delta@1": "weightsmith.codecs.disk_delta:DiskDelta",
     "exact@1": "weightsmith.codecs.exact.codec:Exact",
     "join@1": "weightsmith.codecs.join:Join",
     "keystream-file@1": "weightsmith.codecs.keystream_file:KeystreamFile",

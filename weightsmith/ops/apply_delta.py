@@ -19,11 +19,13 @@ from weightsmith.errors import (
 )
 from weightsmith.ops.deltas.exact import plan_restore
 from weightsmith.ops.deltas.files import plan_decode
+from weightsmith.ops.deltas.versions import plan_versions
 from weightsmith.ops.job import Job, input_plans, target_apart
 from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.plan.model import Plan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.disk_delta import DiskDelta
 from weightsmith.sources.file_release import FileRelease
 from weightsmith.sources.kinds import AdditiveDelta, ExactDelta, Source
 from weightsmith.sources.links import PLUS
@@ -40,6 +42,7 @@ def plan_apply_delta(
     delta: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     key: str | os.PathLike[str] | None = None,
+    at: int | None = None,
     target: str | os.PathLike[str] | None = None,
     dtype: DTypeChoice = "delta",
     dtype_all: bool = False,
@@ -66,6 +69,7 @@ def plan_apply_delta(
     `max_shard_nbytes`: 5 GB if none are given; of an exact delta, the target's own files.
     What is on the hub is fetched first, or, to `stream`, each weight file when the run reads it;
     `offline` takes what the hub's cache holds. `progress` hears of it.
+    Of a directory of versions (``weight_vNNNNNN``), the version is the newest, or `at`.
     Several deltas are applied one after the other, in one pass. Without a `base` the last one's
     record, or else the catalogue, must say what it is.
     A release of whole files is decoded: XOR with those of `base`, or encrypted, with `key` alone.
@@ -79,10 +83,18 @@ def plan_apply_delta(
     base = reach(base) if base is not None else None
     delta = reach(delta)
     source = recognise(delta)
-    if base is None and key is None:
+    if base is None and key is None and not isinstance(source, DiskDelta):
         first = recognise(reach(before[0])) if before else source
         known = known_base(first)
         base = reach(known) if known else None
+    if isinstance(source, DiskDelta):
+        reason = "versions are put on their base byte by byte"
+        _require_plain(reason, dtype=dtype, new_rows=new_rows, whole=whole)
+        if before and base is not None:
+            base = LocatedChain((base, *map(reach, before)), label_of(base))
+        return plan_versions(base, source, path, at=at, max_shard_nbytes=max_shard_nbytes)
+    if at is not None:
+        raise OptionMeaningless(options="`at`", reason=f"{label_of(delta)} has no versions")
     if before and base is not None:
         links = (base, *map(reach, before))
         base = LocatedChain(links, PLUS.join(map(label_of, links)))
@@ -143,6 +155,7 @@ def apply_delta(
     delta: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     key: str | os.PathLike[str] | None = None,
+    at: int | None = None,
     target: str | os.PathLike[str] | None = None,
     dtype: DTypeChoice = "delta",
     dtype_all: bool = False,
@@ -167,6 +180,7 @@ def apply_delta(
         base,
         delta,
         key=key,
+        at=at,
         target=target,
         dtype=dtype,
         dtype_all=dtype_all,

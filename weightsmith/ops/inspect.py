@@ -21,6 +21,7 @@ from weightsmith.ops.sidecars import read_for_diagnosis
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.repair.detect import diagnose
 from weightsmith.sources.dequantised import quantisation_of
+from weightsmith.sources.disk_delta import DiskDelta
 from weightsmith.sources.file_release import FileRelease
 from weightsmith.sources.kinds import (
     Adapter,
@@ -120,6 +121,18 @@ def inspect(
             seen = _inspect_checkpoint(found.checkpoint, None)
             reason = f"{FORM_WORDS[found.form]}: {found.why}"
             return replace(seen, kind="training-output", reason=reason)
+        case DiskDelta() as found:
+            versions = sorted(found.versions)
+            which = f"version {versions[0]}"
+            if len(versions) > 1:
+                which = f"{len(versions)} versions, {versions[0]} to {versions[-1]}"
+            return Inspection(
+                source=found.label,
+                kind="delta",
+                reason=f"{found.why}: {which}",
+                files=tuple(file.name for file in found.checkpoint.files),
+                notes=tuple(f"{name} is still being written" for name in found.unfinished),
+            )
         case Chain() as found:
             seen = _inspect_checkpoint(found.checkpoint, None)
             return replace(seen, kind="model", reason=found.why)

@@ -6,6 +6,7 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.content import Content
 from weightsmith.engine.derived import Derived, Proved
 from weightsmith.errors import LinkNotDelta
+from weightsmith.sources.disk_delta import DiskDelta, fold
 from weightsmith.sources.exact import restore
 from weightsmith.sources.kinds import AdditiveDelta, Chain, ExactDelta, Model, Source
 from weightsmith.sources.sums import plan_sum
@@ -27,7 +28,7 @@ def put_on(base: Checkpoint, deltas: Sequence[Source], labels: Sequence[str]) ->
 def _promises(delta: Source) -> bool:
     """Whether a delta says by digests what it makes."""
     match delta:
-        case ExactDelta():
+        case ExactDelta() | DiskDelta():
             return True
         case AdditiveDelta():
             return delta.record is not None and bool(delta.record.sums)
@@ -46,11 +47,15 @@ def link(base: Checkpoint, delta: Source, label: str, *, proved: bool) -> Checkp
     match delta:
         case ExactDelta():
             return restore(base, delta).model(label, proved=proved)
+        case DiskDelta():
+            made = fold(base, delta)
+            made.label = label
+            return made
         case AdditiveDelta():
             summing = plan_sum(Chain(base, (base.label,)), delta)
             inputs = summing.inputs
             kind = Proved if proved else Derived
-            made = kind(
+            added = kind(
                 label=label,
                 directory=inputs["delta"].directory,
                 rules=summing.rules,
@@ -59,8 +64,8 @@ def link(base: Checkpoint, delta: Source, label: str, *, proved: bool) -> Checkp
                 notes=summing.decision.notes,
                 finite=("delta",),
             )
-            made.origin = " on ".join(filter(None, [inputs["delta"].origin, base.origin]))
-            return made
+            added.origin = " on ".join(filter(None, [inputs["delta"].origin, base.origin]))
+            return added
         case _:
             what = "a model" if isinstance(delta, Model) else type(delta).__name__
             raise LinkNotDelta(link=delta.label, chain=label, kind=what, reason=delta.why)

@@ -9,6 +9,7 @@ from weightsmith.engine.manifest import Manifest
 from weightsmith.errors import EncodedRelease, WeightsmithError
 from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.exact_record import DeltaRecord
+from weightsmith.sources.disk_delta import DiskDelta
 from weightsmith.sources.file_release import FileRelease
 from weightsmith.sources.training.layout import Kind as Form
 
@@ -115,7 +116,17 @@ class Chain(_Opened):
         return f"{self.links[0]} with {len(self.links) - 1} delta(s) on it"
 
 
-Source = Model | AdditiveDelta | ExactDelta | Meta | Adapter | TrainingOutput | FileRelease | Chain
+Source = (
+    Model
+    | AdditiveDelta
+    | ExactDelta
+    | Meta
+    | Adapter
+    | TrainingOutput
+    | FileRelease
+    | Chain
+    | DiskDelta
+)
 
 
 def require_model(source: Source) -> Checkpoint:

@@ -32,6 +32,7 @@ from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.chain import put_on
+from weightsmith.sources.disk_delta import find_disk_delta
 from weightsmith.sources.file_release import FileRelease, find_file_release
 from weightsmith.sources.kinds import (
     Adapter,
@@ -97,6 +98,8 @@ def recognise(
         training = find_training(folder, label, tag=tag, prefers_states=states)
         if training is not None:
             return _trained(training, source, weights)
+        if not tag and (versions := find_disk_delta(folder, label)) is not None:
+            return versions
         if layout_of(list_directory(folder)[0]) is None or tag:
             chosen = numbered(folder, label, tag=tag)
             if chosen is not None:

@@ -1,0 +1,212 @@
+"""Versions that training publishes are folded onto their base, and what breaks them is named."""
+
+import json
+import shutil
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import weightsmith
+from tests.support.disk_delta import Weights, publish
+from weightsmith.codecs.checksums import ALGORITHMS
+from weightsmith.errors import NoBase, OptionMeaningless, VersionsBroken, WeightsmithError
+from weightsmith.sources.disk_delta import DiskDelta
+from weightsmith.sources.recognise import recognise
+
+
+def write(folder: Path, weights: Weights) -> Path:
+    folder.mkdir(parents=True)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text('{"model_type": "x"}')
+    return folder
+
+
+def step(weights: Weights, seed: int) -> Weights:
+    """A few elements of each matrix are others; one tensor is the same, one all new."""
+    torch.manual_seed(seed)
+    after = {name: tensor.clone() for name, tensor in weights.items()}
+    flat = after["big"].view(-1)
+    flat[torch.randint(0, flat.numel(), (300,))] += 0.25
+    after["small"] = torch.randn(7)
+    if seed % 2:
+        after["odd"].view(-1)[-1] = seed
+    return after
+
+
+@pytest.fixture(scope="module")
+def models() -> list[Weights]:
+    """Version 0 to 3; one tensor has two spans and a little."""
+    torch.manual_seed(0)
+    first: Weights = {
+        "big": torch.randn(1100, 2000).bfloat16(),
+        "odd": torch.arange(9, dtype=torch.int8).reshape(3, 3),
+        "same": torch.randn(40, 4).half(),
+        "small": torch.randn(7),
+    }
+    found = [first]
+    for seed in (1, 2, 3):
+        found.append(step(found[-1], seed))
+    return found
+
+
+Run = tuple[Path, Path]
+
+
+@pytest.fixture
+def run(models: list[Weights], tmp_path: Path) -> Run:
+    """A base and three versions."""
+    base = write(tmp_path / "base", models[0])
+    for number in (1, 2, 3):
+        encoding = "overwrite" if number == 2 else "xor"
+        publish(
+            tmp_path / "run",
+            number,
+            models[number - 1],
+            models[number],
+            encoding=encoding,
+            algorithm=ALGORITHMS[number % 3],
+        )
+    return base, tmp_path / "run"
+
+
+def assert_equal(folder: Path, weights: Weights) -> None:
+    found = load_file(folder / "model.safetensors")
+    assert found.keys() == weights.keys()
+    for name, tensor in weights.items():
+        assert torch.equal(found[name].view(torch.uint8), tensor.view(torch.uint8)), name
+
+
+@pytest.mark.parametrize("encoding, algorithm", [*product(("xor", "overwrite"), ALGORITHMS)])
+def test_versions_of_another_writer_are_folded_in_one_pass(
+    encoding: str, algorithm: str, models: list[Weights], tmp_path: Path
+) -> None:
+    base = write(tmp_path / "base", models[0])
+    for number in (1, 2, 3):
+        before, after = models[number - 1], models[number]
+        publish(tmp_path / "run", number, before, after, encoding=encoding, algorithm=algorithm)
+    done = weightsmith.apply_delta(base, tmp_path / "run", target=tmp_path / "new")
+    assert_equal(done.target, models[3])
+    weightsmith.apply_delta(base, tmp_path / "run", at=2, target=tmp_path / "two")
+    assert_equal(tmp_path / "two", models[2])
+    assert (tmp_path / "two" / "config.json").exists()
+
+
+def test_a_directory_of_versions_is_a_link_of_a_chain_as_well(
+    run: Run, models: list[Weights], tmp_path: Path
+) -> None:
+    base, versions = run
+    write(tmp_path / "last", models[3])
+    assert isinstance(recognise(versions), DiskDelta)
+    assert weightsmith.diff(f"{base}+{versions}", tmp_path / "last").equal
+    each = "+".join(str(versions / f"weight_v{number:06d}") for number in (1, 2, 3))
+    assert weightsmith.diff(f"{base}+{each}", tmp_path / "last").equal
+
+
+def test_a_whole_version_begins_anew_and_needs_no_base(
+    run: Run, models: list[Weights], tmp_path: Path
+) -> None:
+    base, versions = run
+    shutil.rmtree(versions / "weight_v000002")
+    write(versions / "weight_v000002", models[2])
+    weightsmith.apply_delta(None, versions, target=tmp_path / "new")
+    assert_equal(tmp_path / "new", models[3])
+    with pytest.raises(NoBase):
+        weightsmith.apply_delta(None, versions, at=1, target=tmp_path / "one")
+    weightsmith.apply_delta(base, versions, at=1, target=tmp_path / "one")
+    assert_equal(tmp_path / "one", models[1])
+
+
+def refused(run: Run, tmp_path: Path, reason: str, at: int | None = None) -> None:
+    with pytest.raises(VersionsBroken, match=reason) as caught:
+        weightsmith.apply_delta(run[0], run[1], at=at, target=tmp_path / "new")
+    assert caught.value.exit_code == 7
+    assert not (tmp_path / "new").exists()
+
+
+class TestBroken:
+    def test_a_gap(self, run: Run, tmp_path: Path) -> None:
+        shutil.rmtree(run[1] / "weight_v000002")
+        refused(run, tmp_path, "weight_v000002 is missing, of which weight_v000003 is made")
+        refused(run, tmp_path, "weight_v000009 is missing", at=9)
+
+    def test_a_repeat(self, run: Run, tmp_path: Path) -> None:
+        shutil.copytree(run[1] / "weight_v000002", run[1] / "weight_v0000002")
+        refused(run, tmp_path, "is version 2 once more")
+
+    def test_another_name_than_it_says(self, run: Run, tmp_path: Path) -> None:
+        (run[1] / "weight_v000003").rename(run[1] / "weight_v000004")
+        refused(run, tmp_path, "it says that it is version 3")
+
+    def test_a_cycle(self, run: Run, tmp_path: Path) -> None:
+        index = run[1] / "weight_v000002" / "model.safetensors.index.json"
+        said = json.loads(index.read_text())
+        said["metadata"]["base_version"] = "000003"
+        index.write_text(json.dumps(said))
+        refused(run, tmp_path, "weight_v000002 says that it is made of version 3")
+
+    def test_one_that_is_still_being_written_is_left_or_named(
+        self, run: Run, models: list[Weights], tmp_path: Path
+    ) -> None:
+        (run[1] / "weight_v000003" / "model.safetensors.index.json").unlink()
+        refused(run, tmp_path, "weight_v000003 is still being written", at=3)
+        job = weightsmith.plan_apply_delta(run[0], run[1], target=tmp_path / "new")
+        job.run()
+        assert_equal(tmp_path / "new", models[2])
+
+    @pytest.mark.parametrize("damaged", [1, 2, 3])
+    def test_the_one_that_gives_other_bytes_than_it_says_is_named(
+        self, damaged: int, run: Run, models: list[Weights], tmp_path: Path
+    ) -> None:
+        """It is a sound version, with the checksums of another."""
+        before, other = models[damaged - 1], step(models[damaged], 9)
+        folder = run[1] / f"weight_v{damaged:06d}"
+        algorithm = ALGORITHMS[damaged % 3]
+        good = load_metadata(folder)
+        shutil.rmtree(folder)
+        publish(run[1], damaged, before, other, algorithm=algorithm)
+        swap_metadata(folder, good)
+        refused(run, tmp_path, f"weight_v{damaged:06d}.* is damaged: .* has another {algorithm}")
+
+    def test_a_payload_that_is_no_such_thing(self, run: Run, tmp_path: Path) -> None:
+        folder = run[1] / "weight_v000002"
+        for path in folder.glob("*.safetensors"):
+            raw = bytearray(path.read_bytes())
+            raw[-8:] = b"\0" * 8
+            path.write_bytes(raw)
+        with pytest.raises(WeightsmithError) as caught:
+            weightsmith.apply_delta(run[0], run[1], target=tmp_path / "new")
+        assert caught.value.exit_code in {6, 7}
+        assert not (tmp_path / "new").exists()
+
+    def test_a_tensor_that_the_base_lacks(
+        self, models: list[Weights], run: Run, tmp_path: Path
+    ) -> None:
+        base = write(tmp_path / "less", {k: v for k, v in models[0].items() if k != "small"})
+        refused((base, run[1]), tmp_path, "it changes small, which the model before it does not")
+
+    def test_a_number_where_there_are_no_versions(self, run: Run, tmp_path: Path) -> None:
+        weightsmith.make_delta(run[0], f"{run[0]}+{run[1]}", tmp_path / "d")
+        with pytest.raises(OptionMeaningless):
+            weightsmith.apply_delta(run[0], tmp_path / "d", at=1, target=tmp_path / "new")
+
+
+def load_metadata(folder: Path) -> dict[str, dict[str, str]]:
+    from safetensors import safe_open
+
+    found = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            found[path.name] = file.metadata()
+    return found
+
+
+def swap_metadata(folder: Path, sums: dict[str, dict[str, str]]) -> None:
+    """Let the files say the checksums of other bytes."""
+    everything = {name: each for held in sums.values() for name, each in held.items()}
+    for path in folder.glob("*.safetensors"):
+        tensors = load_file(path)
+        known = {name: everything.get(name, "0" * 32) for name in tensors}
+        save_file(tensors, path, metadata=known)
