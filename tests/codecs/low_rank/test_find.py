@@ -205,3 +205,11 @@ def test_a_pruned_model_takes_no_more_memory() -> None:
     chosen = small_of(pair, pair.read(0, 1024), 32, 0)
     assert len(chosen.rows) <= 4 * 32 * 1024
     assert len(np.unique(chosen.rows)) == 1024
+
+
+@pytest.mark.parametrize("shape", [(300, 2000), (2000, 300)])
+def test_given_factors_of_more_rank_than_a_payload_may_have_are_left(
+    shape: tuple[int, int],
+) -> None:
+    changed = merged(shape, 301, "F16")
+    assert changed.find(given=True) is None

@@ -92,13 +92,13 @@ def _factors(
         ((pair, real) for pair, real in zip(pairs, reals, strict=True) if real is not None),
         (pairs[0], None),
     )
-    if first is None:
+    rank = max((real.rank for real in reals if real is not None), default=0)
+    if first is None or rank > geometry.max_rank:
         return None
     judge = Judge(first_pair, first)
     width, product_rounded = judge.choose()
     if not judge.pays(width, product_rounded=product_rounded):
         return None
-    rank = max(real.rank for real in reals if real is not None)
     left = np.zeros((geometry.slices * geometry.rows, rank), np.int32)
     rights, exponents = [], []
     for number, (pair, real) in enumerate(zip(pairs, reals, strict=True)):
