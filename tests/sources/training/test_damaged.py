@@ -40,8 +40,6 @@ from weightsmith.ops.convert import convert
 from weightsmith.ops.inspect import inspect
 from weightsmith.sources.training import dcp
 
-Damage = Callable[[Path], object]
-
 
 @pytest.fixture
 def ckpt(tmp_path: Path) -> Callable[[str], Path]:
