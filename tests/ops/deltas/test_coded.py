@@ -11,6 +11,7 @@ from tests.support.exact_payloads import by_path
 from weightsmith.engine.options import Options
 from weightsmith.errors import DeltaUnknown
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
+from weightsmith.ops.job import needs
 from weightsmith.ops.make_delta import make_delta, plan_make_delta
 
 NAMES = ("base", "target")
@@ -75,14 +76,16 @@ def test_without_a_compiled_part_a_delta_is_portable_and_says_so(
     assert made == expected
 
 
-def test_how_long_it_takes_without_a_compiled_part_is_told_before(
+def test_how_long_and_how_much_it_takes_without_a_compiled_part_is_told_before(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = plan_apply_delta(folder / "base", folder / "delta", target=tmp_path / "out")
     assert not job.bindings.inputs["delta"].notes
+    memory_nbytes = needs(job, Options(workers=1)).memory_nbytes
     by_path("none", monkeypatch)
     job = plan_apply_delta(folder / "base", folder / "delta", target=tmp_path / "out")
     assert "decoding takes about 1 minute" in job.bindings.inputs["delta"].notes[0]
+    assert needs(job, Options(workers=1)).memory_nbytes == memory_nbytes + 60 * 2**20
 
 
 def test_a_plan_says_whether_spans_are_coded(folder: Path, tmp_path: Path) -> None:

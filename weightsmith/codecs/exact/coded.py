@@ -2,8 +2,8 @@
 
     span := 4, head, map of groups, low bits, states of the lanes, exceptions, words
 
-The form, in all its parts, is in docs/delta-format.md; `kernel.c` writes it, and reads it two
-hundred times as fast.
+The form, in all its parts, is in docs/delta-format.md; `kernel.c` writes it, and reads it
+hundreds of times as fast.
 """
 
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ class _Head:
 def decode(payload: memoryview, base: Bits | None, out: Bits, elements: Elements) -> None:
     """Fill `out`; the base has as many elements, or is None.
 
-    Memory: some fifty bytes an element, whatever the payload holds.
+    Memory: some sixty bytes an element, whatever the payload holds.
     Raises: ValueError, if the payload is damaged.
     """
     exponents = elements.exponents or Exponents(0, 0)
@@ -73,11 +73,13 @@ def decode(payload: memoryview, base: Bits | None, out: Bits, elements: Elements
     exceptions, rest = _take(rest, head.exceptions * width)
     if len(rest) % 2:
         raise ValueError("a span is longer than its content")
-    classes = np.clip(head.ceiling - (known >> exponents.shift & exponents.mask), 0, _CLASSES - 1)
+    below = head.ceiling - (known >> exponents.shift & exponents.mask)
+    classes = np.clip(below, 0, _CLASSES - 1).astype(np.uint8)
+    del below
     symbols, raws = _symbols(head, classes, states.view(_NUMBER), np.frombuffer(rest, "<u2"))
     is_value = classes >= head.values
     origins = np.array([each.origin for each in head.classes])[classes]
-    numbers = np.where(is_value, (symbols & 127) + origins, symbols - 128)
+    numbers = np.where(is_value, (symbols & 127) + origins, symbols.astype(np.int64) - 128)
     numbers <<= np.array([each.raw for each in head.classes])[classes]
     numbers += raws
     numbers <<= head.low
@@ -179,16 +181,16 @@ def _frequencies(bits: _Bits) -> Numbers:
 
 
 def _symbols(
-    head: _Head, classes: Numbers, start: npt.NDArray[Any], words: npt.NDArray[Any]
-) -> tuple[Numbers, Numbers]:
+    head: _Head, classes: npt.NDArray[np.uint8], start: npt.NDArray[Any], words: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer[Any]]]:
     """The symbol of each element, and the bits that follow it.
 
     Shapes: classes and both results (groups, lanes), start (lanes,).
     Raises: ValueError, if there are too few words or too many.
     """
     symbol, range_ = (np.concatenate(each) for each in zip(*map(_slots, head.classes), strict=True))
-    shifts = np.array([each.raw for each in head.classes])[classes]
-    slots, numbers = classes << _BITS, np.empty_like(classes)
+    shifts = np.array([each.raw for each in head.classes], np.uint8)[classes]
+    slots, numbers = classes.astype(np.int32) << _BITS, np.empty_like(classes)
     state, at = start.astype(np.int64), 0
     words = words.astype(np.int64)
     for slot, number, shift in zip(slots, numbers, shifts, strict=True):
@@ -197,7 +199,7 @@ def _symbols(
         state >>= _BITS
         state *= wanted & 0xFFFF
         state += wanted >> 16
-        number[:] = state
+        number[:] = state  # its lowest byte has the bits that follow the symbol
         state >>= shift
         need = state < _LOWEST
         taken = words[at : at + int(np.count_nonzero(need))]
@@ -208,7 +210,7 @@ def _symbols(
             raise ValueError("a span is cut short") from None
     if at != len(words) or np.any(state != _LOWEST):
         raise ValueError("a span's words are damaged")
-    return symbol[slots], numbers & (1 << shifts) - 1
+    return symbol.astype(np.uint8)[slots], numbers & (1 << shifts) - 1
 
 
 def _slots(each: _Class) -> Iterator[Numbers]:
@@ -228,4 +230,7 @@ def _lows(packed: npt.NDArray[np.uint8], low: int, count: int) -> Numbers:
     if not low:
         return np.zeros(count, np.int64)
     bits = np.unpackbits(packed, bitorder="little").reshape(count, low)
-    return bits.astype(np.int64) @ (1 << np.arange(low))
+    found = np.zeros(count, np.int64)
+    for place in range(low):
+        found |= bits[:, place].astype(np.int64) << place
+    return found
