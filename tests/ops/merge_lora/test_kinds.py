@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from tests.support.adapters import (
     differing,
@@ -115,6 +116,53 @@ def test_adalora_knows_them_too(tmp_path: Path) -> None:
     adapter = make(tmp_path / "adapter", base, config)
     merge_lora(base, [adapter], tmp_path / "out", rounding="peft")
     assert not differing(tmp_path / "out", merged_by_peft(base, [adapter]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_convolutions_get_what_peft_gives_them(dtype: torch.dtype, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    def model() -> nn.ModuleDict:
+        torch.manual_seed(0)
+        layers = {
+            "point": nn.Conv2d(6, 130, 1),
+            "square": nn.Conv2d(6, 130, 3),
+            "line": nn.Conv1d(5, 7, 4),
+        }
+        return nn.ModuleDict(layers).to(dtype)
+
+    tuned = get_peft_model(model(), LoraConfig(r=3, target_modules=["point", "square", "line"]))
+    torch.manual_seed(1)
+    for name, parameter in tuned.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.randn_like(parameter.float()) * 0.1
+    tuned.save_pretrained(str(tmp_path / "adapter"))
+    base = tmp_path / "base"
+    base.mkdir()
+    save_file(model().state_dict(), base / "model.safetensors", metadata={"format": "pt"})
+    merge_lora(base, [tmp_path / "adapter"], tmp_path / "out", rounding="peft")
+    expected = tuned.merge_and_unload().state_dict()
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    step = torch.finfo(dtype).eps
+    assert torch.equal(found["point.weight"], expected["point.weight"])
+    # Peft's library sums what a kernel covers in an order of its own.
+    assert all(torch.allclose(found[n], expected[n], rtol=step, atol=1e-6) for n in expected)
+    assert not torch.equal(found["square.weight"], model().state_dict()["square.weight"])
+
+
+def test_grouped_convolutions_are_refused(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    layers: Any = nn.ModuleDict({"grouped": nn.Conv2d(6, 8, 3, groups=2)})
+    base = tmp_path / "base"
+    base.mkdir()
+    save_file(layers.state_dict(), base / "model.safetensors", metadata={"format": "pt"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft says that it cannot merge them either
+        tuned = get_peft_model(layers, LoraConfig(r=4, target_modules=["grouped"]))
+    tuned.save_pretrained(str(tmp_path / "adapter"))
+    with pytest.raises(AdapterDoesNotFit):
+        merge_lora(base, [tmp_path / "adapter"], tmp_path / "out")
 
 
 # --- what does not fit ----------------------------------------------------------------------------
