@@ -2,10 +2,10 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
@@ -22,13 +22,13 @@ from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.output import Outcome
 from weightsmith.engine.spans import Buffers
 from weightsmith.errors import BaseIsTarget, NothingToExtract, RankNotFound, RankTooLarge
-from weightsmith.formats.tensors import TensorInfo
+from weightsmith.formats.tensors import DTYPES, TensorInfo
 from weightsmith.ops.adapters.merging import TRANSPOSED
 from weightsmith.ops.diff_pairs import Comparison, measure_pairs
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
-from weightsmith.ops.merge_lora import plan_merge_lora
+from weightsmith.ops.merge_lora import MergedDType, plan_merge_lora
 from weightsmith.plan.extraction import adapter_config, candidates, settle
-from weightsmith.plan.model import Plan, ShardPlan, SidecarPlan
+from weightsmith.plan.model import InputTensor, Plan, ShardPlan, SidecarPlan, TensorPlan
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.locate import label_of
 from weightsmith.sources.recognise import open_model
@@ -219,10 +219,24 @@ def _changes(
     ours, theirs = _infos(base), _infos(target)
     both = [name for name in theirs if name in ours]
     alike = [name for name in both if ours[name].shape == theirs[name].shape]
+    if any(ours[name].dtype != theirs[name].dtype for name in alike):
+        base = _cast(base, [(ours[name], theirs[name].dtype) for name in alike])
+        ours = _infos(base)
     found = _measured(
         base, target, [(ours[name], theirs[name]) for name in alike], options, progress
     )
     return {n: found.get(n, Measure()) for n in both if n not in found or _moved(found[n])}
+
+
+def _cast(base: Checkpoint, dtypes: Iterable[tuple[TensorInfo, str]]) -> Checkpoint:
+    """The base in the target's dtypes: rounding to these is no change that an adapter makes."""
+    return Derived(
+        label=base.label,
+        directory=base.directory,
+        rules=[TensorPlan.cast_or_copy(InputTensor("base", info), to) for info, to in dtypes],
+        inputs={"base": base},
+        sidecars={},
+    )
 
 
 def _moved(measure: Measure) -> bool:
@@ -246,10 +260,14 @@ def _measured(
 
 
 def _left(job: ExtractJob, options: Options, progress: Progress) -> tuple[Left, ...]:
-    """What the finished adapter leaves of each change, merged into the base as it is read."""
+    """What the finished adapter leaves of each change, merged into the base as it is read, in the
+    dtype of most of the target's tensors.
+    """
     adapter, target = job.bindings.target, job.bindings.inputs["target"]
     nowhere = adapter.with_name(f".{adapter.name}.merged")  # where nothing is written
-    merged = plan_merge_lora(job.base, adapter, nowhere)
+    spelt = {code: name for name, code in DTYPES.items()}
+    dtype = spelt.get(target.common_dtype, "base")
+    merged = plan_merge_lora(job.base, adapter, nowhere, dtype=cast("MergedDType", dtype))
     there = Derived(
         label=f"{adapter} on {label_of(job.base)}",
         directory=adapter,

@@ -108,6 +108,16 @@ def test_merging_it_back_leaves_little_and_what_is_told(tmp_path: Path) -> None:
     assert made.left.changed == sum(each.left.changed for each in made.tensors)
 
 
+def test_a_target_of_another_dtype_is_compared_in_that(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base", torch.float32)
+    lora = make_adapter(tmp_path / "trained", base, r=2)
+    merge_lora(base, lora, tmp_path / "target", dtype="bfloat16")
+    made = extract_lora(base, tmp_path / "target", tmp_path / "lora")
+    found = {each.name: each for each in made.tensors}
+    assert found["model.layers.0.self_attn.q_proj.weight"].rank == 2
+    assert found["model.layers.0.self_attn.q_proj.weight"].left.share < 0.1
+
+
 def test_modules_with_another_rank_are_named_in_the_config(tmp_path: Path) -> None:
     base = llama(tmp_path / "base")
     pattern = {"layers.1.self_attn.q_proj": 5}
