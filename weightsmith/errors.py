@@ -1135,6 +1135,13 @@ class LinkNotDelta(Mismatch):
     hint = "behind the first +, name deltas; a LoRA adapter is merged first: weightsmith merge-lora"
 
 
+class NothingChanged(Mismatch):
+    """A version of a training run was to be made, and no byte of the model is another."""
+
+    message = "{target} has the same tensors as {base}: there is no version to make"
+    hint = "weightsmith diff says how two models differ"
+
+
 class VersionsBroken(Mismatch):
     """Versions of a model (``weight_vNNNNNN``) do not follow each other, or one is not what it
     says.

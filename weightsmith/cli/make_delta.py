@@ -35,6 +35,8 @@ from weightsmith.cli.run_options import (
     what_is_kept,
 )
 from weightsmith.cli.sources import located, passing_directory
+from weightsmith.codecs.checksums import ALGORITHMS, Algorithm
+from weightsmith.codecs.disk_delta import Encoding
 from weightsmith.engine.options import Options
 from weightsmith.errors import CommandLineInvalid
 from weightsmith.ops import make_delta as ops
@@ -83,10 +85,31 @@ from weightsmith.units import format_duration, format_percent, format_size
 @option(
     "--codec",
     group=OUTPUT,
-    type=click.Choice(get_args(ops.CodecChoice)),
+    type=click.Choice(["exact", "add"]),
     default="exact",
     show_default=True,
     help="exact: small and bit for bit; add: FastChat's format, which loses bits.",
+)
+@option(
+    "--format",
+    "form",
+    group=OUTPUT,
+    type=click.Choice(["weightsmith", "disk-delta"]),
+    default="weightsmith",
+    show_default=True,
+    help="disk-delta: a version of a training run, DIR/weight_vNNNNNN.",
+)
+@option(
+    "--encoding",
+    group=OUTPUT,
+    type=click.Choice(get_args(Encoding)),
+    help="With --format disk-delta: xor (default) or overwrite.",
+)
+@option(
+    "--checksum",
+    group=OUTPUT,
+    type=click.Choice(ALGORITHMS),
+    help="With --format disk-delta: of each tensor; default: xxh3-128.",
 )
 @option(
     "--new-rows",
@@ -150,6 +173,9 @@ def command(
     targets: tuple[str, ...],
     delta: str,
     codec: ops.CodecChoice,
+    form: str,
+    encoding: Encoding | None,
+    checksum: Algorithm | None,
     new_rows: NewRows,
     base_id: str,
     portable: bool,
@@ -176,6 +202,21 @@ def command(
     started_s = time.monotonic()
     wish = Wish(hub_repo_id, public, revision, create_pr)
     require_meaning(output, wish, asks=not (yes or dry_run))
+    if form == "disk-delta":
+        _require_plain_version(
+            codec=codec != "exact",
+            base_id=base_id,
+            portable=portable,
+            adapter=adapter,
+            hub_repo_id=hub_repo_id,
+            all_sidecars=all_sidecars,
+        )
+        codec = encoding or "xor"
+    elif encoding or checksum:
+        raise CommandLineInvalid(
+            reason="--encoding and --checksum are for --format disk-delta", hint="name the format"
+        )
+    checksum = checksum or "xxh3-128"
     options = Options(
         workers=workers, low_cpu_mem=low_cpu_mem, overwrite=overwrite, restart=restart
     )
@@ -184,6 +225,7 @@ def command(
         make = partial(
             ops.make_delta,
             codec=codec,
+            checksum=checksum,
             new_rows=new_rows,
             base_id=base_id,
             all_sidecars=all_sidecars,
@@ -206,6 +248,7 @@ def command(
         target_source,
         delta,
         codec=codec,
+        checksum=checksum,
         new_rows=new_rows,
         base_id=base_id,
         adapter=lora,
@@ -235,6 +278,14 @@ def _require_one(**given: object) -> None:
     if named:
         reason = f"{', '.join(named)} is for one --target, and several are given"
         raise CommandLineInvalid(reason=reason, hint="make them one by one")
+
+
+def _require_plain_version(**given: object) -> None:
+    """Raises: CommandLineInvalid, for what a version of a training run has no place for."""
+    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if named:
+        reason = f"{', '.join(named)} means nothing with --format disk-delta"
+        raise CommandLineInvalid(reason=reason, hint="leave it out")
 
 
 def _show(

@@ -173,6 +173,12 @@ def _read_exactly(stream: _Stream, nbytes: int) -> bytes:
     return b"".join(parts)
 
 
+def payload_limit(nbytes: int) -> int:
+    """The most bytes that the payload of a tensor of `nbytes` can have."""
+    most = _NUMBER_NBYTES + (1 + _NUMBER_NBYTES) * nbytes
+    return most + most // 128 + 1024
+
+
 class Packer:
     """Makes a payload, from a tensor's bytes before and after, a block at a time, in order."""
 

@@ -1,17 +1,23 @@
 """Make a delta: what a target differs by from its base."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
+from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.renamed import named_like
+from weightsmith.codecs.checksums import Algorithm
+from weightsmith.codecs.disk_delta import Encoding
 from weightsmith.codecs.exact import kernel
 from weightsmith.engine.exact_delta import encode
 from weightsmith.engine.manifest import Manifest
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.output import Outcome
 from weightsmith.engine.target_files import originals_of
+from weightsmith.engine.version import make_version
 from weightsmith.errors import BaseIsTarget, DtypeNotStorable, OptionMeaningless
 from weightsmith.formats.tensors import TORCH_ONLY_BITS
 from weightsmith.hub.resolve import parse_hub_source
@@ -24,11 +30,12 @@ from weightsmith.plan.align import NewRows
 from weightsmith.plan.exact_delta import plan_files
 from weightsmith.plan.model import DeltaPlan, InputTensor, Plan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
+from weightsmith.plan.version import FORM, plan_version, version_of
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.locate import label_of
 from weightsmith.sources.recognise import open_lora, open_model
 
-CodecChoice = Literal["exact", "add"]
+CodecChoice = Literal["exact", "add", "xor", "overwrite"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -61,6 +68,9 @@ class DeltaJob(Job):
         if plan.delta.form == exact_record.FORM:
             require_room(needs(self, options))
             outcome, loss = encode(plan, bindings, options, progress), None
+        elif plan.delta.form == FORM:
+            require_room(needs(self, options))
+            outcome, loss = make_version(plan, bindings, options, progress), None
         else:
             record, loss = measured(plan, bindings, options, progress)
             known = replace(plan, delta=replace(plan.delta, record=record.to_document()))
@@ -84,6 +94,7 @@ def plan_make_delta(
     delta: str | os.PathLike[str],
     *,
     codec: CodecChoice = "exact",
+    checksum: Algorithm = "xxh3-128",
     new_rows: NewRows = "zero",
     base_id: str = "",
     adapter: str | os.PathLike[str] | None = None,
@@ -95,8 +106,11 @@ def plan_make_delta(
     """Decide everything about a delta, reading headers and sidecars only.
 
     ``exact`` restores the target bit for bit; ``add`` is FastChat's format, whose sums are rounded,
-    and `new_rows` says what the base's missing vocabulary rows count as in it. `base_id` says what
-    a base of this machine is on the hub, ``ORG/NAME@COMMIT``, for those who will apply the delta.
+    and `new_rows` says what the base's missing vocabulary rows count as in it. ``xor`` and
+    ``overwrite`` are those of the versions that training runs publish, with a `checksum`; the
+    names of the directories, ``weight_vNNNNNN``, say which version it is and of which it is made.
+    `base_id` says what a base of this machine is on the hub, ``ORG/NAME@COMMIT``, for those who
+    will apply the delta.
     A `portable` exact delta is larger, and takes longer, but whoever applies it needs no compiled
     part of weightsmith; without a compiled part here, it is so anyway.
     `adapter` is the LoRA that was merged into the base, where it is at hand: an exact delta is then
@@ -121,6 +135,8 @@ def plan_make_delta(
     for tensor in wanted.tensors.values():
         if tensor.info.dtype in TORCH_ONLY_BITS:
             raise DtypeNotStorable(name=tensor.info.name, dtype=tensor.info.dtype)
+    if codec in ("xor", "overwrite"):
+        return _version_job(inputs, path, codec, checksum)
     about = DeltaPlan(exact_record.FORM, base_id or ground.origin)
     notes = [f"the base is {about.base_id}"] if about.base_id else []
     dropped: tuple[str, ...]
@@ -172,6 +188,7 @@ def make_delta(
     delta: str | os.PathLike[str],
     *,
     codec: CodecChoice = "exact",
+    checksum: Algorithm = "xxh3-128",
     new_rows: NewRows = "zero",
     base_id: str = "",
     adapter: str | os.PathLike[str] | None = None,
@@ -195,6 +212,7 @@ def make_delta(
         target,
         delta,
         codec=codec,
+        checksum=checksum,
         new_rows=new_rows,
         base_id=base_id,
         adapter=adapter,
@@ -204,6 +222,21 @@ def make_delta(
         progress=progress,
     )
     return job.run(options, progress)
+
+
+def _version_job(
+    inputs: Mapping[str, Checkpoint], path: Path, encoding: Encoding, checksum: Algorithm
+) -> DeltaJob:
+    """Raises: VersionsBroken, TensorsDoNotFit."""
+    plan = Plan(
+        verb="make-delta",
+        inputs=input_plans(inputs),
+        shards=plan_version(inputs["base"], inputs["target"], encoding),
+        sidecars=(),
+        notes=("files beside the weights are no part of a version",),
+        delta=DeltaPlan(FORM, version=version_of(inputs["base"], path, encoding, checksum)),
+    )
+    return DeltaJob(plan, Bindings(inputs, {}, path))
 
 
 def _low_rank(manifest: Manifest) -> str:

@@ -202,6 +202,8 @@ class DeltaPlan:
     """Of an exact delta, by name of the base's tensors: what an adapter that was given adds to
     them, as `codecs.lora.steps` spells it.
     """
+    version: Mapping[str, str] = field(default_factory=dict)
+    """Of a version as training runs publish them: what its index says of it."""
     record: Mapping[str, Any] | None = None
     """Of an additive delta that has been measured: what its manifest will say of it."""
 
@@ -216,6 +218,7 @@ class DeltaPlan:
             "index": self.index,
             "coded": self.coded,
             "products": dict(self.products),
+            "version": dict(self.version),
         }
         given = {key: value for key, value in settings.items() if value}
         return {"form": self.form, "base_id": self.base_id, **given}

@@ -62,7 +62,7 @@ def assess(
     return Needs(
         where=parent,
         disk_nbytes=max(plan.nbytes - kept_nbytes, 0) + beside_nbytes + SLACK_NBYTES,
-        is_at_most=plan.delta.form == EXACT,
+        is_at_most=plan.delta.form == EXACT or bool(plan.delta.version),
         streamed_nbytes=streamed_nbytes,
         fetched_nbytes=fetched_nbytes,
         cache=cache,

@@ -8,7 +8,6 @@ Source: THUDM/slime, ``update_weight_from_disk_delta.py``; the receivers of SGLa
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,9 +27,9 @@ from weightsmith.formats.index import Index, parse_index
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES, read_header
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.model import InputTensor, TensorPlan
+from weightsmith.plan.version import VERSION_NAME
 
 INDEX: Final = INDEXES[0]
-VERSION_NAME: Final = re.compile(r"weight_v(\d{6,})")
 _SINGLE: Final = "model.safetensors"
 
 

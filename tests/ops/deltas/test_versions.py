@@ -4,15 +4,23 @@ import json
 import shutil
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import weightsmith
-from tests.support.disk_delta import Weights, publish
+from tests.support.disk_delta import Weights, apply, publish
 from weightsmith.codecs.checksums import ALGORITHMS
-from weightsmith.errors import NoBase, OptionMeaningless, VersionsBroken, WeightsmithError
+from weightsmith.errors import (
+    NoBase,
+    NothingChanged,
+    OptionMeaningless,
+    TensorsDoNotFit,
+    VersionsBroken,
+    WeightsmithError,
+)
 from weightsmith.sources.disk_delta import DiskDelta
 from weightsmith.sources.recognise import recognise
 
@@ -124,6 +132,58 @@ def refused(run: Run, tmp_path: Path, reason: str, at: int | None = None) -> Non
         weightsmith.apply_delta(run[0], run[1], at=at, target=tmp_path / "new")
     assert caught.value.exit_code == 7
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("encoding, algorithm", [*product(("xor", "overwrite"), ALGORITHMS)])
+def test_versions_of_ours_are_read_by_another_reader(
+    encoding: Any, algorithm: Any, models: list[Weights], tmp_path: Path
+) -> None:
+    write(tmp_path / "base", models[0])
+    weights, base = models[0], tmp_path / "base"
+    for number in (1, 2, 3):
+        target = write(tmp_path / "models" / f"weight_v{number:06d}", models[number])
+        delta = tmp_path / "run" / f"weight_v{number:06d}"
+        made = weightsmith.make_delta(base, target, delta, codec=encoding, checksum=algorithm)
+        assert not made.already_done
+        again = weightsmith.make_delta(base, target, delta, codec=encoding, checksum=algorithm)
+        assert again.already_done
+        weights, base = apply(delta, weights), target
+        assert all(torch.equal(weights[name], models[number][name]) for name in weights)
+        said = json.loads((delta / "model.safetensors.index.json").read_text())
+        assert "same" not in said["weight_map"]
+    weightsmith.apply_delta(tmp_path / "base", tmp_path / "run", target=tmp_path / "new")
+    assert_equal(tmp_path / "new", models[3])
+
+
+def test_the_same_version_is_made_whatever_the_workers(
+    models: list[Weights], tmp_path: Path
+) -> None:
+    base, target = write(tmp_path / "a", models[0]), write(tmp_path / "b", models[1])
+    for workers in (1, 3):
+        delta = tmp_path / f"{workers}" / "weight_v000001"
+        options = weightsmith.Options(workers=workers)
+        weightsmith.make_delta(base, target, delta, codec="xor", options=options)
+    files = [
+        (tmp_path / f"{n}" / "weight_v000001" / "model-00000-of-00001.safetensors").read_bytes()
+        for n in (1, 3)
+    ]
+    assert files[0] == files[1]
+
+
+def test_what_the_layout_cannot_say_is_refused(models: list[Weights], tmp_path: Path) -> None:
+    base = write(tmp_path / "base", models[0])
+    other = write(tmp_path / "other", {**models[0], "new": torch.ones(2)})
+    with pytest.raises(TensorsDoNotFit) as caught:
+        weightsmith.make_delta(base, other, tmp_path / "weight_v000001", codec="xor")
+    assert caught.value.context == ("new is new",)
+    with pytest.raises(VersionsBroken, match="its name says no version"):
+        weightsmith.make_delta(base, write(tmp_path / "t", models[1]), tmp_path / "d", codec="xor")
+    with pytest.raises(VersionsBroken, match="version 3 is made of version 2"):
+        weightsmith.make_delta(base, tmp_path / "t", tmp_path / "weight_v000003", codec="xor")
+    same = write(tmp_path / "same", models[0])
+    with pytest.raises(NothingChanged):
+        weightsmith.make_delta(base, same, tmp_path / "weight_v000001", codec="overwrite")
+    assert not (tmp_path / "weight_v000001").exists()
 
 
 class TestBroken:
