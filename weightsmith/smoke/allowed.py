@@ -53,7 +53,7 @@ SETTINGS: Final = frozenset(
 QUANTISED: Final = ("quantization_config", "compression_config")
 """Settings that say that the weights need a quantiser's code to be run."""
 
-_PLAIN: Final = re.compile(r"[A-Za-z0-9][\w.]{0,99}", re.ASCII)
+_PLAIN: Final = re.compile(r"_?[A-Za-z0-9][\w.]{0,99}", re.ASCII)
 _WORD: Final = re.compile(r"[\w.+*|\- ]{1,200}", re.ASCII)
 _CHOOSES_CODE: Final = re.compile(r"implementation|quanti|compression|backbone|pretrained|auto_map")
 _KERNEL: Final = "kernel"
