@@ -27,6 +27,7 @@ from weightsmith.ops.convert import convert, plan_convert
 from weightsmith.ops.diff import diff
 from weightsmith.ops.inspect import inspect
 from weightsmith.ops.job import needs
+from weightsmith.ops.make_delta import make_delta
 from weightsmith.ops.merge_lora import merge_lora, plan_merge_lora
 from weightsmith.ops.verify.verify import verify
 from weightsmith.sources.dequantised import dequantised, quantisation_of
@@ -149,6 +150,20 @@ def test_a_copy_of_a_quantised_model_keeps_its_metadata(vectors: Path, tmp_path:
     for file in files:
         with safe_open(file, "pt") as opened:
             assert opened.metadata() == metadata(base)
+
+
+def test_a_quantised_model_that_deltas_make_is_copied_too(vectors: Path, tmp_path: Path) -> None:
+    base, tuned = (vectors / "merge" / "q_gptq4" / "base", tmp_path / "tuned")
+    shutil.copytree(base, tuned)
+    held = load_file(tuned / "model.safetensors")
+    held["model.norm.weight"] = held["model.norm.weight"] * 2
+    save_file(held, tuned / "model.safetensors", metadata(base))
+    make_delta(base, tuned, tmp_path / "delta")
+    convert(f"{base}+{tmp_path / 'delta'}", tmp_path / "copy")
+    assert tensor_sums(tmp_path / "copy") == tensor_sums(tuned)
+    convert(f"{base}+{tmp_path / 'delta'}", tmp_path / "floats", dequantize=True)
+    convert(tuned, tmp_path / "expected", dequantize=True)
+    assert tensor_sums(tmp_path / "floats") == tensor_sums(tmp_path / "expected")
 
 
 def metadata(folder: Path) -> dict[str, str]:

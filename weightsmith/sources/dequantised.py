@@ -48,9 +48,10 @@ def dequantised(checkpoint: Checkpoint, found: Quantised, dtype: str) -> Checkpo
 
 def kept_metadata(checkpoint: Checkpoint) -> dict[str, str]:
     """What the files of a quantised model say beside their tensors, for all files of a copy of it;
-    empty for any other model. Torchao reads there which weights are quantised, and how.
+    empty for any other model, and for one that is made by rules and has no files of its own.
+    Torchao reads there which weights are quantised, and how.
     """
-    if quantisation_settings(checkpoint.config) is None:
+    if quantisation_settings(checkpoint.config) is None or checkpoint.rules:
         return {}
     found: dict[str, str] = {}
     for file in checkpoint.files:
