@@ -14,7 +14,14 @@ from torch import Tensor
 
 import weightsmith
 from tests.support.folders import copied
-from weightsmith.errors import LinkNotDelta, NoBase, NotFinite, RowsUndecided, WrongBase
+from weightsmith.errors import (
+    DeltaInvalid,
+    LinkNotDelta,
+    NoBase,
+    NotFinite,
+    RowsUndecided,
+    WrongBase,
+)
 from weightsmith.sources.kinds import Chain
 from weightsmith.sources.links import split
 from weightsmith.sources.recognise import recognise
@@ -248,3 +255,26 @@ def test_a_delta_of_ours_with_what_is_no_number_is_refused_in_a_chain_too(spoilt
     weightsmith.make_delta(spoilt / "a", spoilt / "inf", spoilt / "ours", codec="add")
     with pytest.raises(NotFinite, match="ours"):
         weightsmith.convert(f"{spoilt / 'a'}+{spoilt / 'ours'}", spoilt / "out")
+
+
+@pytest.mark.parametrize("broken", ["base", "first", "second"])
+def test_the_link_that_is_damaged_is_named(broken: str, tmp_path: Path) -> None:
+    """Its bytes are others after the chain was opened, and it decodes all the same."""
+    weights = {"w": torch.randn(300, 300).bfloat16()}
+    steps = [write(tmp_path / "m0", weights)]
+    for number in range(1, 4):
+        weights = {"w": torch.randn(300, 300).bfloat16()}
+        steps.append(write(tmp_path / f"m{number}", weights))
+        weightsmith.make_delta(steps[-2], steps[-1], tmp_path / f"d{number}", portable=True)
+    links = {"base": steps[0], "first": tmp_path / "d1", "second": tmp_path / "d2"}
+    chain = "+".join(map(str, [steps[0], *(tmp_path / f"d{number}" for number in (1, 2, 3))]))
+    with weightsmith.open_checkpoint(chain) as opened:
+        (file,) = links[broken].glob("*.safetensors")
+        raw = bytearray(file.read_bytes())
+        raw[-9] ^= 1
+        file.write_bytes(raw)
+        with pytest.raises((WrongBase, DeltaInvalid)) as caught:
+            list(opened.iter_tensors())
+    told = f"{caught.value} {caught.value.hint_text}"
+    assert str(links[broken]) in told
+    assert not any(str(other) in told for name, other in links.items() if name != broken)

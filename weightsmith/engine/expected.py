@@ -7,7 +7,7 @@ from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.engine.file_outputs import require_published
 from weightsmith.engine.output import require_same
-from weightsmith.engine.shard import read_back
+from weightsmith.engine.shard import MadeOfWorks, read_back
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors
 from weightsmith.errors import DecodedWrong, DeltaInvalid, WrongBase
 from weightsmith.plan.model import InputTensor, RestoredPlan, ShardPlan, TensorPlan
@@ -58,23 +58,38 @@ def raise_fault(
 ) -> NoReturn:
     """Say whose fault it is that tensors do not have their planned digests.
 
-    Only now the inputs are digested: a right output proves them right.
-    Raises: WrongBase, if an input is not what it must be; else DeltaInvalid.
+    Only now the inputs are digested: a right output proves them right. Of a chain, those of one
+    link after the other are, from the last to the first, until one has the right ones.
+    Raises: WrongBase, if an input is not what it must be; else DeltaInvalid, for the link at fault.
     """
-    require_inputs_of(wrong, inputs, buffers)
+    # No recursion: a chain may have hundreds of links.
+    while (below := _differing(wrong, inputs, buffers)) is not None:
+        checkpoint, names = below
+        rules = []
+        if isinstance(checkpoint, MadeOfWorks):
+            rules = [checkpoint.made_by(name).tensor for name in names]
+            inputs = checkpoint.made_from
+        if not rules or not all(rule.digest for rule in rules):
+            raise wrong_base(checkpoint, names)
+        wrong = rules
+    delta = inputs.get("delta")
     raise DeltaInvalid(
         name=f"tensor {wrong[0].output.name}",
         reason="it decodes to other bytes than it should",
         context=[tensor.output.name for tensor in wrong],
+        hint=f"get {delta.label} again" if delta is not None else None,
     )
 
 
 def require_inputs_of(
     tensors: Sequence[TensorPlan], inputs: Mapping[str, Checkpoint], buffers: Sequence[Buffers]
 ) -> None:
-    """As `require_inputs`, of all that these are made from and whose digest is known."""
-    suspects = {each.info.name: each for tensor in tensors for each in tensor.inputs if each.digest}
-    require_inputs(list(suspects.values()), inputs, buffers)
+    """Hold all that these are made from, and whose digest is known, against it.
+
+    Raises: WrongBase, if one has another.
+    """
+    if (found := _differing(tensors, inputs, buffers)) is not None:
+        raise wrong_base(*found)
 
 
 def require_inputs(
@@ -83,13 +98,32 @@ def require_inputs(
     buffers: Sequence[Buffers],
 ) -> None:
     """Raises: WrongBase, if one of these has another digest than the plan names."""
+    if (found := _first_differing(tensors, inputs, buffers)) is not None:
+        raise wrong_base(*found)
+
+
+def _differing(
+    tensors: Sequence[TensorPlan], inputs: Mapping[str, Checkpoint], buffers: Sequence[Buffers]
+) -> tuple[Checkpoint, list[str]] | None:
+    """As `_first_differing`, of all that these are made from."""
+    suspects = {each.info.name: each for tensor in tensors for each in tensor.inputs if each.digest}
+    return _first_differing(list(suspects.values()), inputs, buffers)
+
+
+def _first_differing(
+    tensors: Sequence[InputTensor],
+    inputs: Mapping[str, Checkpoint],
+    buffers: Sequence[Buffers],
+) -> tuple[Checkpoint, list[str]] | None:
+    """The first input of which tensors have another digest than they must, and their names."""
     for role, checkpoint in inputs.items():
         own = {each.info.name: each for each in tensors if each.role == role and each.digest}
         infos = [each.info for each in own.values()]
         found = digest_tensors(infos, checkpoint.read_into, buffers, lambda _: None)
         differing = [name for name, each in own.items() if found[name] != each.digest]
         if differing:
-            raise wrong_base(checkpoint, differing)
+            return checkpoint, differing
+    return None
 
 
 def wrong_base(base: Checkpoint, problems: Sequence[str]) -> WrongBase:
