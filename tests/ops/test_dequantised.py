@@ -418,6 +418,7 @@ def write_large(folder: Path, method: str, layers: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @HAS_PEAK
 @pytest.mark.parametrize("method", ["fp8", "gptq"])
 def test_memory_does_not_depend_on_how_many_weights_there_are(method: str, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from weightsmith.ops.merge_lora import merge_lora
 
 DTYPES = (torch.bfloat16, torch.float32)
 Make = Callable[..., Path]
+FAST = ("mixtral", "gpt_oss", "llama4_text", "granitemoe", "qwen3_vl_moe")
+"""One family for each way in which files hold experts."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,9 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     return made
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in MODELS]
+)
 def test_files_hold_the_family_as_the_table_says(name: str, make: Make) -> None:
     assert any(MODELS[name].names in tensor for tensor in load(make(name)))
 
@@ -59,7 +63,9 @@ def configs(draw: st.DrawFn, name: str) -> dict[str, Any]:
 
 
 @settings(max_examples=2)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in MODELS]
+)
 @given(data=st.data())
 def test_random_adapters_of_experts_give_the_bits_of_peft(
     name: str, data: st.DataObject, make: Make, tmp_path_factory: pytest.TempPathFactory
