@@ -437,18 +437,18 @@ def scratch_directory() -> Iterator[Path]:
 
     Raises: DiskFull, TargetUnwritable, if none can be made.
     """
-    with contextlib.ExitStack() as exits:
-        try:
-            where = tempfile.gettempdir()
-            with translated_write_errors(Path(where)):
-                made = tempfile.TemporaryDirectory(
-                    prefix="weightsmith-", dir=where, ignore_cleanup_errors=True
-                )
-        except OSError as error:
-            hint = "name another directory for what is temporary: TMPDIR=DIR"
-            where = os.environ.get("TMPDIR", "the directory for temporary files")
-            raise TargetUnwritable(where=where, reason=error.strerror, hint=hint) from error
-        yield Path(exits.enter_context(made))
+    try:
+        where = tempfile.gettempdir()
+        with translated_write_errors(Path(where)):
+            made = tempfile.TemporaryDirectory(
+                prefix="weightsmith-", dir=where, ignore_cleanup_errors=True
+            )
+    except OSError as error:
+        hint = "name another directory for what is temporary: TMPDIR=DIR"
+        where = os.environ.get("TMPDIR", "the directory for temporary files")
+        raise TargetUnwritable(where=where, reason=error.strerror, hint=hint) from error
+    with made as path:
+        yield Path(path)
 
 
 @contextlib.contextmanager
