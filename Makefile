@@ -29,7 +29,7 @@ $(READY): pyproject.toml .ci/constraints.txt weightsmith/codecs/exact/kernel.c
 test test-slow test-real: export PYTHONDONTWRITEBYTECODE =
 
 test: $(READY) ## Run the tests, in a minute and a half on two cores
-	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not slow and not real'
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow and not real'
 
 test-slow: $(READY) ## Run the tests that take longer
 	$(BIN)/python -m pytest -n auto --dist loadfile -m 'slow and not real'

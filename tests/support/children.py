@@ -6,6 +6,7 @@ lack.
 """
 
 import errno
+import gc
 import json
 import os
 import resource
@@ -105,6 +106,8 @@ def serve() -> None:
     for thread in threading.enumerate():
         if thread is not threading.main_thread():
             thread.join()
+    gc.collect()
+    gc.freeze()  # a collection in a child would touch, and so copy, all the memory that it shares
     for line in sys.stdin:
         readable, writable = os.pipe()
         pid = os.fork()

@@ -7,10 +7,12 @@ imports it anew.
 
 import contextlib
 import functools
+import gc
 import importlib
 import io
 import json
 import os
+import pkgutil
 import resource
 import sys
 import threading
@@ -19,10 +21,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import weightsmith
 from tests.support.loopback import refuse_far_connections
 from weightsmith import fs
 from weightsmith.errors import WeightsmithError
 from weightsmith.hub import fetch
+
+_IMPORTED = (
+    *("huggingface_hub.hf_api", "huggingface_hub.file_download", "huggingface_hub.lfs"),
+    *("numkong", "numpy.typing", "safetensors", "sentencepiece", "tokenizers", "zstandard"),
+)
+"""What operations import when they get there, beside all of weightsmith."""
 
 
 class Notes:
@@ -131,20 +140,15 @@ def serve() -> None:
 
     It begins with a failure, by which all that a client would prepare anew is there.
     """
-    for module in (
-        "huggingface_hub.hf_api",
-        "huggingface_hub.file_download",
-        "weightsmith.ops.download",
-        "weightsmith.ops.clean_cache",
-        "weightsmith.cli.main",
-        "weightsmith.cli.apply_delta",
-        "weightsmith.cli.download",
-        "weightsmith.cli.make_delta",
-        "numpy",
-    ):
-        importlib.import_module(module)
+    for each in pkgutil.walk_packages(weightsmith.__path__, "weightsmith."):
+        if not each.name.endswith("__main__"):
+            importlib.import_module(each.name)
+    for name in _IMPORTED:
+        importlib.import_module(name)
     outcome_of({"op": "download", "args": ["no/model"], "options": {}, "dry": True})
     importlib.import_module("huggingface_hub").close_session()
+    gc.collect()
+    gc.freeze()  # a collection in a child would touch, and so copy, all the memory that it shares
     print("ready", flush=True)
     for line in sys.stdin:
         child = os.fork()
