@@ -15,36 +15,21 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
-from weightsmith.codecs.cast import elements_as_bytes
-from weightsmith.codecs.exact.codec import (
-    MAGIC,
-    MAGIC_CODED,
-    SpanMaker,
-    base_elements,
-    payload_limit,
-    table_nbytes,
-    table_of,
-)
+from weightsmith.codecs.exact.codec import SpanMaker, payload_limit
 from weightsmith.codecs.exact.kernel import Kernel
-from weightsmith.codecs.lora.steps import parse_steps
-from weightsmith.codecs.low_rank.given import given_factors
-from weightsmith.codecs.low_rank.making import Prediction, is_worth_a_look, largest_start
+from weightsmith.codecs.low_rank.making import largest_start
+from weightsmith.engine.exact_delta_tensor import TensorMaking, base_of
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.spans import Advance, Buffers, span_range
-from weightsmith.errors import FactorsNotFinite, VerificationFailed
+from weightsmith.errors import VerificationFailed
 from weightsmith.formats.safetensors_header import layout
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.exact_record import TargetFile, TargetTensor
-from weightsmith.plan.model import ShardPlan, TensorPlan
-
-if TYPE_CHECKING:
-    from weightsmith.codecs.low_rank.find import Given
+from weightsmith.plan.model import ShardPlan
 
 METADATA: Final = {"format": "weightsmith-delta"}
 """No loader's; transformers refuses a file that names a format it does not know."""
@@ -112,7 +97,7 @@ def encode_file(
     Memory: a span of base, target and payload a worker, and some ten times a span to make it.
     Raises: VerificationFailed, if a span does not decode to the target's.
     """
-    works = [_Work(plan, inputs, writer, products) for plan in shard.tensors]
+    works = [TensorMaking(plan, inputs, writer, products) for plan in shard.tensors]
     works.sort(key=lambda work: work.output.name.encode("utf-8"))  # as `layout` orders them
     tail = _Tail(file, _header_nbytes(shard), seen)
 
@@ -175,7 +160,7 @@ def _payload(name: str, nbytes: int) -> TensorInfo:
     return TensorInfo(name, "U8", (nbytes,))
 
 
-def _limited(works: Sequence["_Work"]) -> contextlib.AbstractContextManager[None]:
+def _limited(works: Sequence[TensorMaking]) -> contextlib.AbstractContextManager[None]:
     """BLAS with one thread, where workers are going to look for factors."""
     if not any(work.may_have_factors for work in works):
         return contextlib.nullcontext()
@@ -184,11 +169,11 @@ def _limited(works: Sequence["_Work"]) -> contextlib.AbstractContextManager[None
     return one_thread()
 
 
-_Task = tuple[int | None, "_Work", int]
+_Task = tuple[int | None, TensorMaking, int]
 """A turn, a tensor and a span of it; without a turn, to look for the tensor's factors."""
 
 
-def _tasks(works: Sequence["_Work"], ahead: int) -> Iterator[_Task]:
+def _tasks(works: Sequence[TensorMaking], ahead: int) -> Iterator[_Task]:
     """What workers take in order: to look for a tensor's factors, then its spans.
 
     Nobody waits for factors that no worker has taken on, for these come first.
@@ -201,128 +186,6 @@ def _tasks(works: Sequence["_Work"], ahead: int) -> Iterator[_Task]:
             yield next(turns), work, number
         if work.may_have_factors:
             yield from itertools.islice(looks, 1)
-
-
-def base_of(plan: TensorPlan) -> TensorInfo | None:
-    """The tensor of the base that a tensor of the target is coded against, if there is one."""
-    return next((each.info for each in plan.inputs if each.role == "base"), None)
-
-
-class _Work:
-    """One tensor of the target in the making."""
-
-    made: TargetTensor
-
-    def __init__(
-        self,
-        plan: TensorPlan,
-        inputs: Mapping[str, Checkpoint],
-        writer: Kernel | None,
-        products: Mapping[str, str],
-    ) -> None:
-        self.output = plan.output
-        self.base = base_of(plan)
-        self.span_count = span_count(plan.output.nbytes)
-        self.digests = [b""] * max(self.span_count, 1)
-        self.lengths: list[int] = []
-        self.start = 0
-        """Where its payload begins in the file."""
-        self.prediction: Prediction | None = None
-        self.coded = False
-        """Whether some of its spans are coded by class."""
-        self._writer = writer
-        self._looked = threading.Event()
-        self._factors = [each.info for each in plan.inputs if each.role == "adapter"]
-        self._steps = products.get(self.base.name, "") if self.base else ""
-        self._base_digests = list(self.digests)
-        self._inputs = inputs
-
-    @property
-    def is_like_base(self) -> bool:
-        """Whether the base's tensor has the same dtype and shape."""
-        base, ours = self.base, self.output
-        return base is not None and (base.dtype, base.shape) == (ours.dtype, ours.shape)
-
-    @property
-    def may_have_factors(self) -> bool:
-        """Whether it is worth a look if it is its base plus a product."""
-        return self.base is not None and is_worth_a_look(self.base, self.output)
-
-    def look_for_factors(self) -> None:
-        """Find the factors, if there are any; its spans wait for that."""
-        try:
-            if self.base is not None:
-                sides = (("base", self.base), ("target", self.output))
-                reads = [partial(self._inputs[role].read_into, info.name) for role, info in sides]
-                self.prediction = Prediction.find(
-                    self.base, self.output, (reads[0], reads[1]), self._given()
-                )
-        finally:
-            self._looked.set()  # also after an error, which stops all
-
-    def _given(self) -> "list[Given]":
-        """The factors of the adapter that was given, where it has some for this tensor.
-
-        Raises: FactorsNotFinite.
-        """
-        if not self._factors:
-            return []
-        adapter = self._inputs["adapter"]
-        blocks = [memoryview(adapter.read_small(info.name)) for info in self._factors]
-        try:
-            return [given_factors(parse_steps(self._steps), self._factors, blocks)]
-        except ValueError as error:
-            raise FactorsNotFinite(adapter=adapter.label, reason=error) from error
-
-    @property
-    def start_nbytes(self) -> int:
-        """Bytes of the payload before its spans."""
-        return self.prediction.start_nbytes if self.prediction else table_nbytes(self.output)
-
-    def start_bytes(self) -> bytes:
-        """The payload before its spans, when all of these are made."""
-        lengths = self.lengths[: self.span_count]
-        if self.prediction:
-            return self.prediction.start_of(lengths)
-        return table_of(lengths, MAGIC_CODED if self.coded else MAGIC)
-
-    def make(self, number: int, own: Buffers) -> SpanMaker:
-        """Read a span of target and base, digest both, and make the payload."""
-        span = span_range(number, self.output.nbytes)
-        dtype = self.output.dtype
-        target = own.block(0, span.nbytes)
-        self._inputs["target"].read_into(self.output.name, span.start, target)
-        self.digests[number] = span_digest(target)
-        if self.base is None:
-            known = base_elements(None, dtype, dtype)
-            return SpanMaker(known, target, dtype, writer=self._writer)
-        part = elements_as_bytes(span, self.output, self.base)
-        base = own.block(1, part.nbytes)
-        self._inputs["base"].read_into(self.base.name, part.start, base)
-        if self.is_like_base:
-            self._base_digests[number] = span_digest(base)
-        if self.may_have_factors:
-            self._looked.wait()
-        if self.prediction is None:
-            known, prefix = base_elements(base, self.base.dtype, dtype), b""
-        else:
-            known, prefix = self.prediction.span(number, base)
-        return SpanMaker(known, target, dtype, prefix, self._writer)
-
-    def digest(self) -> str:
-        """Of the target's tensor, when all its spans are made."""
-        return tensor_digest(self.output, self.digests[: self.span_count])
-
-    def base_digest(self) -> Iterator[tuple[str, str]]:
-        """Name and digest of the base's tensor, if it was read whole."""
-        if self.base is not None and self.is_like_base:
-            yield self.base.name, tensor_digest(self.base, self._base_digests[: self.span_count])
-
-    def drop_cache(self) -> None:
-        """Give the page cache of both sides back to the system."""
-        self._inputs["target"].drop_cache(self.output.name)
-        if self.base is not None:
-            self._inputs["base"].drop_cache(self.base.name)
 
 
 class _Tail:
@@ -354,7 +217,7 @@ class _Tail:
             self._stopped = True
             self._changed.notify_all()
 
-    def append(self, work: _Work, number: int, maker: SpanMaker, own: Buffers) -> memoryview:
+    def append(self, work: TensorMaking, number: int, maker: SpanMaker, own: Buffers) -> memoryview:
         """Write a span's payload and read it back; after the last, finish the tensor."""
         payload = maker.payload
         if number == 0:
@@ -371,7 +234,7 @@ class _Tail:
             self._finish(work)
         return stored
 
-    def _finish(self, work: _Work) -> None:
+    def _finish(self, work: TensorMaking) -> None:
         """Put the table before the spans, or take all of it back where it is not needed."""
         name, digest = work.output.name, work.digest()
         tied = self._seen.get(digest)

@@ -2,12 +2,11 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
 from weightsmith.checkpoint.content import Content
 from weightsmith.checkpoint.digest import bytes_digest
@@ -17,18 +16,14 @@ from weightsmith.checkpoint.tied import HEADS, tied_copies, ties_head
 from weightsmith.codecs.low_rank.extract import ranks_of
 from weightsmith.codecs.low_rank.form import MAX_RANK
 from weightsmith.codecs.measure import Measure, combine
-from weightsmith.engine.derived import Derived
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.output import Outcome
-from weightsmith.engine.spans import Buffers
 from weightsmith.errors import BaseIsTarget, NothingToExtract, RankNotFound, RankTooLarge
-from weightsmith.formats.tensors import DTYPES, TensorInfo
+from weightsmith.ops.adapters.compare import changes_of, infos_of, left_by
 from weightsmith.ops.adapters.merging import TRANSPOSED
-from weightsmith.ops.diff_pairs import Comparison, measure_pairs
 from weightsmith.ops.job import Job, carry_out, input_plans, target_apart
-from weightsmith.ops.merge_lora import MergedDType, plan_merge_lora
 from weightsmith.plan.extraction import adapter_config, candidates, settle
-from weightsmith.plan.model import InputTensor, Plan, ShardPlan, SidecarPlan, TensorPlan
+from weightsmith.plan.model import Plan, ShardPlan, SidecarPlan
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.locate import label_of
 from weightsmith.sources.recognise import open_model
@@ -106,8 +101,15 @@ class ExtractJob(Job):
             kept=outcome.kept,
             already_done=outcome.already_done,
             doubts=outcome.doubts,
-            tensors=_left(self, options, progress),
+            tensors=self._left(options, progress),
         )
+
+    def _left(self, options: Options, progress: Progress) -> tuple[Left, ...]:
+        """What the finished adapter leaves of each change, the largest errors first."""
+        target = self.bindings.inputs["target"]
+        found = left_by(self.base, self.bindings.target, target, self.changes, options, progress)
+        left = [Left(n, self.ranks.get(n, 0), self.changes[n], each) for n, each in found.items()]
+        return tuple(sorted(left, key=lambda each: -each.error))
 
 
 def plan_extract_lora(
@@ -139,8 +141,8 @@ def plan_extract_lora(
     if ground.directory.samefile(wanted.directory):
         raise BaseIsTarget(source=label_of(base))
     path = target_apart(adapter, inputs)
-    ours, theirs = _infos(ground), _infos(wanted)
-    changes = _changes(ground, wanted, Options(), progress)
+    ours, theirs = infos_of(ground), infos_of(wanted)
+    changes = changes_of(ground, wanted, Options(), progress)
     kinds, found = candidates(
         ours,
         theirs,
@@ -210,79 +212,6 @@ def extract_lora(
     return job.run(options, progress)
 
 
-def _changes(
-    base: Checkpoint, target: Checkpoint, options: Options, progress: Progress
-) -> dict[str, Measure]:
-    """By name, how tensors of the target differ from the base's, where they do; those of another
-    shape among them.
-    """
-    ours, theirs = _infos(base), _infos(target)
-    both = [name for name in theirs if name in ours]
-    alike = [name for name in both if ours[name].shape == theirs[name].shape]
-    if any(ours[name].dtype != theirs[name].dtype for name in alike):
-        base = _cast(base, [(ours[name], theirs[name].dtype) for name in alike])
-        ours = _infos(base)
-    found = _measured(
-        base, target, [(ours[name], theirs[name]) for name in alike], options, progress
-    )
-    return {n: found.get(n, Measure()) for n in both if n not in found or _moved(found[n])}
-
-
-def _cast(base: Checkpoint, dtypes: Iterable[tuple[TensorInfo, str]]) -> Checkpoint:
-    """The base in the target's dtypes: rounding to these is no change that an adapter makes."""
-    return Derived(
-        label=base.label,
-        directory=base.directory,
-        rules=[TensorPlan.cast_or_copy(InputTensor("base", info), to) for info, to in dtypes],
-        inputs={"base": base},
-        sidecars={},
-    )
-
-
-def _moved(measure: Measure) -> bool:
-    """Whether some value is another one; zeros may have another sign."""
-    other = measure.change_squares or measure.sized < measure.numel
-    return bool(measure.changed and other)
-
-
-def _measured(
-    a: Checkpoint,
-    b: Checkpoint,
-    pairs: list[tuple[TensorInfo, TensorInfo]],
-    options: Options,
-    progress: Progress,
-) -> dict[str, Measure]:
-    """How tensors of B differ from those of A, by name."""
-    comparisons = [Comparison(*pair) for pair in pairs]
-    progress.begin("comparing", sum(each.nbytes for each in comparisons))
-    buffers = [Buffers() for _ in range(options.threads)]
-    return measure_pairs(comparisons, a.read_into, b.read_into, buffers, progress.advance)
-
-
-def _left(job: ExtractJob, options: Options, progress: Progress) -> tuple[Left, ...]:
-    """What the finished adapter leaves of each change, merged into the base as it is read, in the
-    dtype of most of the target's tensors.
-    """
-    adapter, target = job.bindings.target, job.bindings.inputs["target"]
-    nowhere = adapter.with_name(f".{adapter.name}.merged")  # where nothing is written
-    spelt = {code: name for name, code in DTYPES.items()}
-    dtype = spelt.get(target.common_dtype, "base")
-    merged = plan_merge_lora(job.base, adapter, nowhere, dtype=cast("MergedDType", dtype))
-    there = Derived(
-        label=f"{adapter} on {label_of(job.base)}",
-        directory=adapter,
-        rules=merged.plan.tensors,
-        inputs=merged.bindings.inputs,
-        sidecars={},
-    )
-    ours, theirs = _infos(there), _infos(target)
-    names = [n for n in job.changes if n in ours and ours[n].shape == theirs[n].shape]
-    pairs = [(ours[name], theirs[name]) for name in names]
-    found = _measured(there, target, pairs, options, progress)
-    left = [Left(n, job.ranks.get(n, 0), job.changes[n], found[n]) for n in names]
-    return tuple(sorted(left, key=lambda each: -each.error))
-
-
 def _tied(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Names of input embedding and output layer, as a model has them in memory, where both are one
     matrix.
@@ -291,9 +220,3 @@ def _tied(checkpoint: Checkpoint) -> tuple[str, ...]:
     copies = tied_copies(checkpoint, compare=True)
     heads = [*copies] or [HEADS[0]] * ties_head(checkpoint)
     return (*embeddings, *heads) if embeddings and heads else ()
-
-
-def _infos(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
-    """All tensors but buffers that no loader reads."""
-    infos = {name: tensor.info for name, tensor in checkpoint.tensors.items()}
-    return {name: info for name, info in infos.items() if not is_buffer(name, info.shape)}
