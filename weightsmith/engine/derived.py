@@ -23,7 +23,7 @@ from weightsmith.checkpoint.digest import (
 )
 from weightsmith.checkpoint.store import LocalStore
 from weightsmith.codecs.base import Range
-from weightsmith.engine.expected import raise_fault
+from weightsmith.engine.expected import blamed, raise_fault
 from weightsmith.engine.options import default_workers
 from weightsmith.engine.shard import TensorWork
 from weightsmith.engine.spans import Buffers, map_spans, span_range
@@ -272,7 +272,8 @@ class Proved(Derived):
             part = Range(max(span.start, start), min(span.stop, stop))
             wanted = buffer[part.start - start : part.stop - start]
             whole = wanted if part == span else own.block(0, span.nbytes)
-            work.make(span, own, whole)
+            with blamed([work.tensor], self._inputs, [Buffers()]):
+                work.make(span, own, whole)
             if part != span:
                 wanted[:] = whole[part.start - span.start : part.stop - span.start]
             work.digests[number] = span_digest(whole)

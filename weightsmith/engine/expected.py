@@ -1,6 +1,7 @@
 """Hold what a shard became against what its plan says it must be, and say whose fault it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from weightsmith import fs
@@ -9,7 +10,7 @@ from weightsmith.engine.file_outputs import require_published
 from weightsmith.engine.output import require_same
 from weightsmith.engine.shard import MadeOfWorks, read_back
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors
-from weightsmith.errors import DecodedWrong, DeltaInvalid, WrongBase
+from weightsmith.errors import DecodedWrong, DeltaInvalid, WrongBase, printable
 from weightsmith.plan.model import InputTensor, RestoredPlan, ShardPlan, TensorPlan
 
 
@@ -79,6 +80,29 @@ def raise_fault(
         context=[tensor.output.name for tensor in wrong],
         hint=f"get {delta.label} again" if delta is not None else None,
     )
+
+
+@contextmanager
+def blamed(
+    tensors: Sequence[TensorPlan], inputs: Mapping[str, Checkpoint], buffers: Sequence[Buffers]
+) -> Iterator[None]:
+    """Where one of these cannot be decoded, say whose fault that is: put onto another base, a sound
+    payload looks damaged.
+
+    Raises: as `raise_fault`, for an input that is not what it must be; else what was raised.
+    """
+    try:
+        yield
+    except DeltaInvalid as error:
+        named = error.values.get("name")
+        wrong = [
+            tensor
+            for tensor in tensors
+            if any(printable(f"tensor {each.info.name}") == named for each in tensor.inputs)
+        ]
+        if _differing(wrong, inputs, buffers) is not None:
+            raise_fault(wrong, inputs, buffers)
+        raise
 
 
 def require_inputs_of(

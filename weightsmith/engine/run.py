@@ -8,7 +8,7 @@ from typing import Final
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.opening import open_checkpoint
-from weightsmith.engine.expected import require_expected, require_file
+from weightsmith.engine.expected import blamed, require_expected, require_file
 from weightsmith.engine.file_outputs import (
     digest_decoded,
     manifest_of_files,
@@ -78,10 +78,12 @@ def run_shard(
             follower = Follower(file, shard.nbytes, front)
             due = {each.output.name: each.digest for each in shard.tensors if each.digest}
             background.submit(partial(require_file, follower, shard, due, Buffers(), advance))
-            digests = filled(front.follow)
+            with blamed(shard.tensors, bindings.inputs, buffers):
+                digests = filled(front.follow)
     else:
         trail = Trail(file, advance, reads=verify == "cache")
-        digests = filled(trail.follow)
+        with blamed(shard.tensors, bindings.inputs, buffers):
+            digests = filled(trail.follow)
         trail.finish(buffers)
     if verify == "cache" or shard.published:
         reopen(file.path, shard)
