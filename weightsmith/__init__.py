@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from weightsmith.ops.clean_cache import clean_cache, plan_clean_cache
     from weightsmith.ops.combine import combine, plan_combine
     from weightsmith.ops.convert import convert, plan_convert
+    from weightsmith.ops.deltas.estimate import RankedBase, rank_bases
     from weightsmith.ops.diff import Difference, diff
     from weightsmith.ops.download import download, plan_download
     from weightsmith.ops.extract_lora import ExtractedLora, extract_lora, plan_extract_lora
@@ -71,6 +72,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "Progress",
+    "RankedBase",
     "Report",
     "SmokeSettings",
     "SourceFault",
@@ -103,6 +105,7 @@ __all__ = [
     "plan_make_delta",
     "plan_merge_lora",
     "push",
+    "rank_bases",
     "verify",
 ]
 
@@ -119,6 +122,7 @@ _HOMES: Final = {
     "ops.clean_cache": ("clean_cache", "plan_clean_cache"),
     "ops.combine": ("combine", "plan_combine"),
     "ops.convert": ("convert", "plan_convert"),
+    "ops.deltas.estimate": ("RankedBase", "rank_bases"),
     "ops.diff": ("Difference", "diff"),
     "ops.download": ("download", "plan_download"),
     "ops.extract_lora": ("ExtractedLora", "extract_lora", "plan_extract_lora"),

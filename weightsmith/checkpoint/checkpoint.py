@@ -359,14 +359,17 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     def read_small(self, name: str) -> bytes:
         """A small tensor's bytes, without having its whole file brought from afar."""
-        tensor = self.tensors[name]
-        buffer = bytearray(tensor.info.nbytes)
-        if tensor.stored.strides is None and tensor.file:
-            file = self.peek(tensor.file)
-            file.read_into(tensor.stored.offset, memoryview(buffer))
-        else:
-            self.read_into(name, 0, memoryview(buffer))
+        buffer = bytearray(self.tensors[name].info.nbytes)
+        self.peek_into(name, 0, memoryview(buffer))
         return bytes(buffer)
+
+    def peek_into(self, name: str, start: int, buffer: memoryview) -> None:
+        """As `read_into`, for a little of a tensor: its whole file is not brought from afar."""
+        tensor = self.tensors[name]
+        if tensor.stored.strides is None and tensor.file:
+            self.peek(tensor.file).read_into(tensor.stored.offset + start, buffer)
+        else:
+            self.read_into(name, start, buffer)
 
     def _proved(self, name: str) -> fs.PositionedFile:
         """An open weight file, once what was assumed of it from afar has been seen to be so."""

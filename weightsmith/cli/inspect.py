@@ -1,6 +1,8 @@
 """``weightsmith inspect``."""
 
+import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,20 @@ import click
 
 from weightsmith.cli.checks_view import tokenizer_faults
 from weightsmith.cli.layout import heading, one_line_rows, styled, table
-from weightsmith.cli.options import SOURCE, Command, offline_option, output_options
+from weightsmith.cli.options import (
+    INPUTS,
+    SOURCE,
+    Command,
+    offline_option,
+    option,
+    output_options,
+)
 from weightsmith.cli.output import Output, error_document
 from weightsmith.cli.sources import located, passing_directory
-from weightsmith.errors import WeightsmithError
+from weightsmith.errors import CommandLineInvalid, WeightsmithError
+from weightsmith.ops.deltas.estimate import rank_bases
 from weightsmith.ops.inspect import KIND_WORDS, Inspection, held_by, inspect
-from weightsmith.units import counted, format_size
+from weightsmith.units import counted, format_percent, format_size
 
 
 @click.command(
@@ -23,23 +33,69 @@ from weightsmith.units import counted, format_size
         "weightsmith inspect ./llama-7b",
         "weightsmith inspect ./vicuna-7b-delta-v1.1 --json",
         "weightsmith inspect ./my-models",
+        "weightsmith inspect ./my-model --bases ./llama-7b ./mistral-7b",
     ],
     docs="docs/inspect.md",
 )
 @click.argument("sources", type=SOURCE, nargs=-1, required=True, metavar="SOURCE...")
+@option(
+    "--bases",
+    group=INPUTS,
+    is_flag=True,
+    help="The first SOURCE is a model; say which of the others it was made from.",
+)
 @offline_option
 @output_options
 @click.pass_obj
-def command(output: Output, sources: tuple[str, ...], offline: bool) -> int:
+def command(output: Output, sources: tuple[str, ...], bases: bool, offline: bool) -> int:
     """Say what a directory holds, and what is wrong with it.
 
     Model, delta, adapter or release, its tensors and its faults. Reads headers, sidecars and a few
     norm weights; runs nothing. Of several SOURCES, or of a directory of models, a line each.
     """
+    if bases:
+        return _rank(output, sources[0], sources[1:], offline=offline)
     each = [inner for source in sources for inner in held_by(source)]
     if len(each) > 1:
         return _inspect_all(output, each, offline=offline)
     _inspect_one(output, each[0], offline=offline)
+    return 0
+
+
+def _rank(output: Output, target: str, bases: Sequence[str], *, offline: bool) -> int:
+    """The candidates, the nearest first.
+
+    Raises: CommandLineInvalid, without any.
+    """
+    if not bases:
+        hint = f"weightsmith inspect {target} --bases A B"
+        raise CommandLineInvalid(reason="--bases wants models to choose from", hint=hint)
+    spool = passing_directory()
+    reach = partial(located, output, offline=offline, spool=spool)
+    names = {os.fspath(reach(base)): base for base in bases}
+    with output.progress() as progress:
+        ranked = rank_bases(reach(target), [reach(base) for base in bases], progress=progress)
+    rows = [("base", "a delta to it", "")]
+    for each in ranked:
+        found = each.estimate
+        size = "-" if found is None else f"about {format_percent(found.share)}"
+        about = each.reason if found is None else f"{format_percent(found.changed)} changed"
+        rows.append((names[each.base], size, about))
+    document = {
+        "schema": "weightsmith.bases/1",
+        "target": target,
+        "bases": [
+            {
+                "base": names[each.base],
+                "reason": each.reason,
+                "estimate": each.estimate.to_document() if each.estimate else None,
+            }
+            for each in ranked
+        ],
+    }
+    human = one_line_rows(rows, width=output.width, shrink=(2, 0), styles=("bold",), right=(1,))
+    best = [names[each.base] for each in ranked if each.estimate is not None]
+    output.result(document, human=human, quiet="\n".join(best))
     return 0
 
 

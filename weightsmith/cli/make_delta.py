@@ -41,6 +41,7 @@ from weightsmith.engine.options import Options
 from weightsmith.errors import CommandLineInvalid
 from weightsmith.ops import make_delta as ops
 from weightsmith.ops.deltas.additive import Loss
+from weightsmith.ops.deltas.estimate import estimate
 from weightsmith.ops.job import needs as assess_needs
 from weightsmith.ops.push import (
     DEFAULT_REVISION,
@@ -262,7 +263,8 @@ def command(
     if to_push is not None:
         show_push_plan(output, to_push)
     if dry_run:
-        show_dry_run(output, job, needs, {"push": to_push.to_document() if to_push else None})
+        more = {"push": to_push.to_document() if to_push else None}
+        show_dry_run(output, job, needs, more | _estimated(output, job, codec))
         return
     output.kept = partial(what_is_kept, job)
     with output.progress() as progress:
@@ -278,6 +280,24 @@ def _require_one(**given: object) -> None:
     if named:
         reason = f"{', '.join(named)} is for one --target, and several are given"
         raise CommandLineInvalid(reason=reason, hint="make them one by one")
+
+
+def _estimated(output: Output, job: ops.DeltaJob, codec: ops.CodecChoice) -> dict[str, Any]:
+    """What an exact delta would come to, said and as JSON values."""
+    if codec != "exact":
+        return {}
+    rules = (rule for shard in job.plan.shards for rule in shard.tensors)
+    found = estimate(rules, job.bindings.inputs, coded=job.plan.delta.coded)
+    size = f"{format_size(found.nbytes)} ± {format_size(found.error_nbytes)}"
+    changed = f"{format_percent(found.changed)} ± {format_percent(found.error_changed)}"
+    rows = [
+        ("expect", f"{size}, {format_percent(found.share)} of the target"),
+        ("changed", f"{changed} of the weights"),
+        ("", f"by {format_size(found.read_nbytes)} of it; a merged LoRA comes out smaller"),
+    ]
+    output.plan(table(rows, width=output.width))
+    output.plan()
+    return {"estimate": found.to_document()}
 
 
 def _require_plain_version(**given: object) -> None:
