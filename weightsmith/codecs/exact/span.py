@@ -37,8 +37,10 @@ _NOWHERE: Final = np.uint32(0xFFFF_FFFF)
 """The place before the first."""
 _FEW: Final = 512
 """Of so many elements one changed, or fewer, are better told by their gaps."""
-_TINY, _SMALL = 1024, 4096
-"""Elements, so few that tables cost more than they earn, or may."""
+_TINY: Final = 1024
+"""Elements, so few that tables cost more than they earn."""
+_SHORT: Final = 4096
+"""Bytes of a payload, so few that its tables may be too many of them."""
 _MUCH: Final = 50
 """A share, of what is wasted on elements that other kinds of spans would have for less."""
 _GLANCE: Final = 1024
@@ -76,7 +78,7 @@ def encode_span(
     # What hardly changed, and what follows no rule, is the business of the other kinds.
     if not made.payload or made.changes * _FEW < len(target):
         return _encode_by_planes(base, padded, target, elements)
-    if len(target) < _SMALL or made.wasted * _MUCH > 8 * len(made.payload):
+    if len(made.payload) < _SHORT or made.wasted * _MUCH > 8 * len(made.payload):
         other, grouping = _encode_by_planes(base, padded, target, elements)
         if len(other) < len(made.payload):
             return other, grouping
