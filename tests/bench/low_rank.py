@@ -3,8 +3,9 @@
     python -m tests.bench.low_rank [--rows 2048 --columns 3072 --rank 16 --rank 64]
 
 Sizes are shares of the target's bytes, times seconds of one thread of this machine, the fastest of
-three. *alone* has base and target only, *given* the adapter too, *without* is coded weight by
-weight; *hits* are the weights that are predicted bit for bit, alone after each round of the fit.
+three, with the compiled part where there is one. *alone* has base and target only, *given* the
+adapter too, *without* is coded weight by weight; *hits* are the weights that are predicted bit for
+bit, alone after each round of the fit.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import TypeVar
 from tests.support.exact_payloads import Content
 from tests.support.exact_payloads import encode as encode_plain
 from tests.support.low_rank_matrices import Changed, decode, encode, merged
+from weightsmith.codecs.exact import kernel
 from weightsmith.codecs.low_rank.making import Prediction
 from weightsmith.codecs.low_rank.matrix_pair import MatrixPair
 from weightsmith.codecs.low_rank.one_thread import one_thread
@@ -53,7 +55,7 @@ def glance(changed: Changed) -> bool:
 
 def shares(changed: Changed, prediction: Prediction) -> list[float]:
     """Of the payload, and of the factors in it."""
-    payload = encode(changed, prediction)
+    payload = encode(changed, prediction, kernel.find())
     # As the payload of a target that is what is predicted, all but its spans.
     factors = prediction.start_nbytes
     for number in range(-(-changed.target.nbytes // (2 << 20))):
@@ -77,7 +79,7 @@ def report(dtype: str, rows: int, columns: int, rank: int) -> None:
         glance_s, _ = timed(lambda: glance(changed))
         alone_s, alone = timed(changed.predicted, rounds=1)
         given_s, given = timed(lambda: changed.predicted(given=True))
-    encode_s, payload = timed(lambda: encode(changed, alone))
+    encode_s, payload = timed(lambda: encode(changed, alone, kernel.find()))
     decode_s, restored = timed(lambda: decode(changed, payload, alone.rank))
     assert restored == changed.target_data
     sizes = [len(plain) / changed.target.nbytes, *shares(changed, alone), *shares(changed, given)]

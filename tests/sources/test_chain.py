@@ -211,7 +211,7 @@ def spoilt(tmp_path: Path) -> Path:
     write(tmp_path / "nan", {"w": broken, "norm.weight": torch.zeros(40)})
     write(tmp_path / "sound", {"w": ones, "norm.weight": torch.zeros(40)})
     write(tmp_path / "b", {"w": 2 * ones, "norm.weight": torch.ones(40)})
-    weightsmith.make_delta(tmp_path / "a", tmp_path / "b", tmp_path / "exact")
+    weightsmith.make_delta(tmp_path / "a", tmp_path / "b", tmp_path / "exact", portable=True)
     return tmp_path
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from weightsmith.checkpoint.digest import span_count
 from weightsmith.codecs.base import Range, Work
 from weightsmith.codecs.exact.codec import SpanMaker, params_of, place_of
+from weightsmith.codecs.exact.kernel import Kernel
 from weightsmith.codecs.low_rank.factors import Integers, Predictor, pack
 from weightsmith.codecs.low_rank.find import Factors, Given, find
 from weightsmith.codecs.low_rank.form import Geometry, Head, geometry_of
@@ -122,8 +123,8 @@ def with_integers(
     return Prediction(changed.base, changed.target, factors)
 
 
-def encode(changed: Changed, prediction: Prediction) -> bytes:
-    """The payload."""
+def encode(changed: Changed, prediction: Prediction, writer: Kernel | None = None) -> bytes:
+    """The payload; without a `writer`, none of its spans is coded by class."""
     made = []
     width = (
         len(changed.base_data) // changed.base.numel,
@@ -134,7 +135,7 @@ def encode(changed: Changed, prediction: Prediction) -> bytes:
         start, stop = (edge // width[1] * width[0] for edge in (place.start, place.stop))
         known, prefix = prediction.span(number, memoryview(changed.base_data)[start:stop])
         target = memoryview(changed.target_data)[place.start : place.stop]
-        maker = SpanMaker(known, target, changed.target.dtype, prefix)
+        maker = SpanMaker(known, target, changed.target.dtype, prefix, writer)
         assert maker.restores(memoryview(maker.payload))
         made.append(maker.payload)
     start_bytes = prediction.start_of([len(each) for each in made])
