@@ -52,7 +52,7 @@ def make_version(
     """Make the planned version and publish it under its final name, whole or not at all.
 
     `plan.delta.version` is what its index says of it.
-    Memory: for each worker three spans and the payload of one tensor.
+    Memory: for each worker three spans and the payload of one tensor, unpacked where it overwrites.
     Raises: NothingChanged; as `Making.run`.
     """
     return _Version(plan, bindings, options, progress).run()

@@ -83,21 +83,22 @@ def plan_apply_delta(
     base = reach(base) if base is not None else None
     delta = reach(delta)
     source = recognise(delta)
-    if base is None and key is None and not isinstance(source, DiskDelta):
+    if base is None and key is None:
         first = recognise(reach(before[0])) if before else source
-        known = known_base(first)
-        base = reach(known) if known else None
-    if isinstance(source, DiskDelta):
-        reason = "versions are put on their base byte by byte"
-        _require_plain(reason, dtype=dtype, new_rows=new_rows, whole=whole)
-        if before and base is not None:
-            base = LocatedChain((base, *map(reach, before)), label_of(base))
-        return plan_versions(base, source, path, at=at, max_shard_nbytes=max_shard_nbytes)
-    if at is not None:
-        raise OptionMeaningless(options="`at`", reason=f"{label_of(delta)} has no versions")
+        if not isinstance(first, DiskDelta):  # its first version may be a whole model
+            known = known_base(first)
+            base = reach(known) if known else None
+        elif before:
+            raise NoBase(delta=label_of(before[0]))
     if before and base is not None:
         links = (base, *map(reach, before))
         base = LocatedChain(links, PLUS.join(map(label_of, links)))
+    if isinstance(source, DiskDelta):
+        reason = "versions are put on their base byte by byte"
+        _require_plain(reason, dtype=dtype, new_rows=new_rows, whole=whole)
+        return plan_versions(base, source, path, at=at, max_shard_nbytes=max_shard_nbytes)
+    if at is not None:
+        raise OptionMeaningless(options="`at`", reason=f"{label_of(delta)} has no versions")
     if isinstance(source, FileRelease):
         reason = "the release is decoded file by file, byte by byte"
         _require_plain(reason, dtype=dtype, new_rows=new_rows, whole=whole)

@@ -6,7 +6,7 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.discover import no_weights
 from weightsmith.checkpoint.kind import Guess
 from weightsmith.engine.manifest import Manifest
-from weightsmith.errors import EncodedRelease, WeightsmithError
+from weightsmith.errors import EncodedRelease, NoWeights, WeightsmithError
 from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.sources.disk_delta import DiskDelta
@@ -144,6 +144,9 @@ def require_model(source: Source) -> Checkpoint:
                 way = f"weightsmith apply-delta --base BASE --delta {source.label}"
             hint = f"decode it first: {way}"
             raise EncodedRelease(source=source.label, reason=source.why, hint=hint)
+        case DiskDelta():
+            hint = f"put them on the model that they began with, as a source: BASE+{source.label}"
+            raise NoWeights(source=source.label, context=[source.why], hint=hint)
         case Model() | AdditiveDelta() | Meta() | TrainingOutput() | Chain() if (
             source.checkpoint.files
         ):

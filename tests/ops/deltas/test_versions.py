@@ -16,6 +16,7 @@ from weightsmith.codecs.checksums import ALGORITHMS
 from weightsmith.errors import (
     NoBase,
     NothingChanged,
+    NoWeights,
     OptionMeaningless,
     TensorsDoNotFit,
     VersionsBroken,
@@ -109,8 +110,23 @@ def test_a_directory_of_versions_is_a_link_of_a_chain_as_well(
     write(tmp_path / "last", models[3])
     assert isinstance(recognise(versions), DiskDelta)
     assert weightsmith.diff(f"{base}+{versions}", tmp_path / "last").equal
+    with pytest.raises(NoWeights) as caught:
+        weightsmith.diff(versions, base)
+    assert f"BASE+{versions}" in caught.value.hint_text
     each = "+".join(str(versions / f"weight_v{number:06d}") for number in (1, 2, 3))
     assert weightsmith.diff(f"{base}+{each}", tmp_path / "last").equal
+
+
+def test_versions_go_onto_another_delta_and_one_is_named_that_is_left_out(
+    run: Run, models: list[Weights], tmp_path: Path
+) -> None:
+    base, versions = run
+    older = write(tmp_path / "older", step(models[0], 7))
+    weightsmith.make_delta(older, base, tmp_path / "d")
+    done = weightsmith.apply_delta(older, [tmp_path / "d", versions], target=tmp_path / "new")
+    assert_equal(done.target, models[3])
+    with pytest.raises(NoBase):
+        weightsmith.apply_delta(None, [versions, tmp_path / "d"], target=tmp_path / "x")
 
 
 def test_a_whole_version_begins_anew_and_needs_no_base(

@@ -90,17 +90,22 @@ def estimate(
     inputs: Mapping[str, Checkpoint],
     *,
     coded: bool,
-    pieces: int = _PIECES,
-    piece_nbytes: int = SPAN_NBYTES,
+    pieces: int = 0,
+    piece_nbytes: int = 0,
     progress: Progress = SILENCE,
 ) -> Estimate:
     """Code a sample of the spans that the `rules` of an exact delta would code.
 
     Tensors are of one kind by their names without numbers, and `pieces` are taken of each kind. The
-    same inputs give the same sample. That a tensor is its base plus a product of thin matrices, a
-    merged LoRA, is not looked for: such a delta comes out smaller.
+    same inputs give the same sample. Without numbers these are whole spans, 64 of each kind, or a
+    few small pieces of what would have to be brought from afar, which code a little worse.
+    That a tensor is its base plus a product of thin matrices, a merged LoRA, is not looked for:
+    such a delta comes out smaller.
     Raises: what reading meets.
     """
+    far = any(each.disk_nbytes(file.name) for each in inputs.values() for file in each.files)
+    pieces = pieces or (_FEW if far else _PIECES)
+    piece_nbytes = piece_nbytes or (_SMALL_NBYTES if far else SPAN_NBYTES)
     writer = kernel.find() if coded else None
     kinds: dict[str, list[TensorPlan]] = {}
     for rule in rules:
