@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-WIDTH: Final = 88
+WIDTH: Final = 80
 STORY: Final = "Once upon a time"
 QUESTION: Final = "USER: Where is the drum? ASSISTANT:"
 MANNER: Final = "With pleasure!"
@@ -40,7 +40,7 @@ def main() -> None:
         started = time.monotonic()
         show(folder.resolve())
         say(f"\nAll as it should be, in {time.monotonic() - started:.0f} s.")
-    say("Your own models: weightsmith apply-delta --base DIR --delta DIR --target DIR --dry-run")
+    say("Your own models: weightsmith apply-delta --base DIR --delta DIR --dry-run")
 
 
 def show(folder: Path) -> None:
@@ -51,15 +51,15 @@ def show(folder: Path) -> None:
         from tests.support import tiny
 
         quiet_transformers()
-    with step("train a base model: a LLaMA of 0.3 M parameters that writes stories"):
+    with step("train a base model: a LLaMA of 0.3 M weights that writes stories"):
         tiny.train_sentencepiece(tokenizer)
         model = tiny.train_llama(tokenizer)
         tiny.save_llama(model, base, tokenizer)
-    with step("break its folder as the LLaMA of 2023 was: 33 shards, blank special tokens"):
+    with step("break it as LLaMA of 2023 was: 33 shards, blank special tokens"):
         tiny.break_like_decapoda(base)
     with step("fine-tune it: questions get polite answers"):
         tiny.save_llama(tiny.finetune(model, tokenizer), tuned, tokenizer)
-    with step("publish only the difference, as FastChat did: delta = tuned - base"):
+    with step("publish the difference only, as FastChat did: delta = tuned - base"):
         tiny.make_fastchat_delta(base, tuned, delta)
 
     say("\nNow all that a user would have is base/ and delta/.\n")
