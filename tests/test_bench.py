@@ -251,7 +251,8 @@ def setup(work: Path) -> Setup:
 
 
 def test_without_peers_nothing_is_measured_that_needs_them() -> None:
-    assert [each.name for each in bench.select([], with_peers=False)] == ["copy", "xor", "exact"]
+    alone = [each.name for each in bench.select([], with_peers=False)]
+    assert alone == ["copy", "xor", "exact", "training"]
     assert bench.select([], with_peers=True) == list(bench.SECTIONS.values())
     asked = bench.select(["convert", "merge-lora"], with_peers=True)
     assert [each.name for each in asked] == ["merge-lora", "convert"]
