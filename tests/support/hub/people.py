@@ -23,6 +23,8 @@ main()
 
 
 class Person:
+    """Somebody with a cache and a folder of their own, and nothing in either."""
+
     def __init__(self, hub: Hub, client: Client) -> None:
         self.hub = hub
         self.client = client
