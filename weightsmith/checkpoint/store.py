@@ -3,6 +3,7 @@ store.
 """
 
 import threading
+import weakref
 from collections import OrderedDict
 from pathlib import Path
 from typing import Final, Protocol
@@ -10,7 +11,14 @@ from typing import Final, Protocol
 from weightsmith import fs
 
 OPEN_FILES: Final = 64
-"""Files kept open at a time; a model of a thousand shards must not meet the system's limit."""
+"""Files kept open at a time, by all stores together; neither a model of a thousand shards nor a
+chain of as many deltas must meet the system's limit.
+"""
+_LOCK: Final = threading.Lock()
+_USED: Final[OrderedDict[tuple[int, str], "weakref.ref[LocalStore]"]] = OrderedDict()
+"""The open files of all stores, the one that was used least lately first; a store that is gone took
+its files with it.
+"""
 
 
 class Store(Protocol):
@@ -47,21 +55,26 @@ class LocalStore:
     def __init__(self, directory: Path) -> None:
         """Nothing is opened yet."""
         self._directory = directory
-        self._open: OrderedDict[str, fs.PositionedFile] = OrderedDict()
-        self._lock = threading.Lock()
+        self._open: dict[str, fs.PositionedFile] = {}
 
     def open(self, name: str) -> fs.PositionedFile:
         """The file, ready for positional reads.
 
         Raises: SourceNotFound, SourceUnreadable, NotRegularFile.
         """
-        with self._lock:
-            file = self._open.pop(name, None)
-            if file is None:
-                file = fs.open_for_reading(self._directory / name)
-            self._open[name] = file
-            if len(self._open) > OPEN_FILES:
-                self._open.popitem(last=False)
+        with _LOCK:
+            file = self._open.get(name)
+        if file is None:  # without the lock: it may take its time, and others go on reading
+            file = fs.open_for_reading(self._directory / name)
+        with _LOCK:
+            # Another thread may have been faster; what it opened serves both.
+            file = self._open.setdefault(name, file)
+            _USED[id(self), name] = weakref.ref(self)
+            _USED.move_to_end((id(self), name))
+            while len(_USED) > OPEN_FILES:
+                (_, oldest), store = _USED.popitem(last=False)
+                if (alive := store()) is not None:
+                    alive._open.pop(oldest, None)  # noqa: SLF001  (of this class)
             return file
 
     def peek(self, name: str) -> fs.PositionedFile:
@@ -85,5 +98,6 @@ class LocalStore:
 
     def release(self, name: str) -> None:
         """Close the file."""
-        with self._lock:
+        with _LOCK:
             self._open.pop(name, None)
+            _USED.pop((id(self), name), None)

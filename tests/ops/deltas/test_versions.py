@@ -1,6 +1,8 @@
 """Versions that training publishes are folded onto their base, and what breaks them is named."""
 
 import json
+import os
+import resource
 import shutil
 from itertools import product
 from pathlib import Path
@@ -200,6 +202,24 @@ def test_what_the_layout_cannot_say_is_refused(models: list[Weights], tmp_path: 
     with pytest.raises(NothingChanged):
         weightsmith.make_delta(base, same, tmp_path / "weight_v000001", codec="overwrite")
     assert not (tmp_path / "weight_v000001").exists()
+
+
+def test_hundreds_of_versions_keep_few_files_open(tmp_path: Path) -> None:
+    weights: Weights = {"a": torch.zeros(64, 32).bfloat16(), "norm.weight": torch.ones(32)}
+    base = write(tmp_path / "base", weights)
+    for number in range(1, 201):
+        after = {**weights, "a": weights["a"].clone()}
+        after["a"][number % 64] += 1
+        publish(tmp_path / "run", number, weights, after)
+        weights = after
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 100, hard))
+    try:
+        weightsmith.apply_delta(base, tmp_path / "run", target=tmp_path / "new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert_equal(tmp_path / "new", weights)
 
 
 class TestBroken:
