@@ -273,8 +273,13 @@ def test_a_difference_names_what_was_changed_and_nothing_else(family: str, tmp_p
     assert sum(each.different for each in found.kinds().values()) == len(two)
 
 
-OF_VERSION_5 = {"token-type-ids", "rope-parameters-only", "dtype-only"}
-"""What transformers 4 minds of a model that transformers 5 saved."""
+OF_VERSION_5 = {
+    "token-type-ids",
+    "rope-parameters-only",
+    "dtype-only",
+    "class-forced-by-model-type",  # these models have LLaMA's tokenizer, also where Qwen's is due
+}
+"""What one version of transformers minds of a model that another saved."""
 
 
 @pytest.mark.parametrize(
