@@ -336,10 +336,6 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # The hub library would else tell the hub about this machine; it reads this when imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Spans are the unit of parallelism. OpenBLAS (0.3.31) takes another number of threads later
-    # from the thread that used it first alone; left to itself, its threads took a quarter of the
-    # time of make-delta to wait for each other.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     code = _flushed(run(sys.argv[1:]))
     if "torch" in sys.modules or code in {EXIT_INTERRUPTED, HungUp.exit_code}:
         # Taking torch down costs a third of a second, and an interrupted run would wait for its
