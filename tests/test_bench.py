@@ -324,7 +324,8 @@ def test_the_quick_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
     modes = ("default flags", "--low-cpu-mem")
     copies = [f"apply-delta, {kind}, {mode}" for kind in build.FORMATS for mode in modes]
     assert titles[:6] == ["start", *copies, "apply-delta, XOR release"]
-    assert [title.split(",")[0] for title in titles[6:8]] == ["make-delta", "apply-delta"]
+    others = [*dict.fromkeys(title.split(",")[0] for title in titles[6:])]
+    assert others[:2] == ["make-delta", "apply-delta"]
     assert all(title in done.stdout for title in titles)
     sizes = {each["case"]: each["ours"] for each in found["exact"]["cases"]}
     assert sizes["BF16, 1 % changed"] < 1 / 30 < 1 < sizes["BF16, unrelated bits"] < 1.001
