@@ -274,7 +274,7 @@ def test_the_version_says_which_kernel_is_in_use(
     by_path("none", monkeypatch)
     version, kernel, python = weightsmith(*line.split()).out.splitlines()
     assert version == f"weightsmith {__version__}"
-    assert kernel.startswith("kernel  none: exact deltas are read by NumPy, slowly; a C compiler")
+    assert kernel.startswith("kernel  none, so deltas are read slowly")
     assert python.startswith("python  3.")
     by_path("plain", monkeypatch)
     assert weightsmith(*line.split()).out.splitlines()[1] == "kernel  compiled"

@@ -152,7 +152,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     if context.meta[_VERBOSE]:
         from weightsmith.codecs.exact import kernel
 
-        said = "none: exact deltas are read by NumPy, slowly; a C compiler on installing makes one"
+        said = "none, so deltas are read slowly; installing with a C compiler makes it"
         click.echo(f"kernel  {kernel.find() or said}")
         click.echo(f"python  {platform.python_version()}, {platform.platform()}")
     context.exit()
