@@ -109,6 +109,11 @@ def ways_of(
         for name, parameters in signatures.items()
         if name.split(".")[1] == "cli" and argument in parameters
     ]
+    starts += [
+        (name, f"{argument}s")  # given more than once
+        for name, parameters in signatures.items()
+        if name.split(".")[1] == "cli" and f"{argument}s" in parameters
+    ]
     reached, left = {*starts}, [*starts]
     while left:
         new = arrows[left.pop()] - reached
@@ -137,7 +142,19 @@ def _handed_on(
     node: ast.FunctionDef, names: Mapping[str, str], signatures: Mapping[str, list[str]]
 ) -> Iterator[tuple[str, Parameter]]:
     """Each parameter that a function hands on, and the one that it becomes."""
-    own = {*_parameters(node)}
+    own = {name: name for name in _parameters(node)}
+    for inner in ast.walk(node):
+        match inner:
+            # What a call makes of it and calls otherwise is something else: an opened checkpoint.
+            case ast.Assign(
+                targets=[ast.Name(id=name)],
+                value=ast.Name() | ast.Subscript() | ast.ListComp() as value,
+            ) if name not in own:
+                for meant in _meant(value, own):
+                    own[name] = own[meant]
+            case ast.comprehension(target=ast.Name(id=name), iter=value) if name not in own:
+                for meant in _meant(value, own):
+                    own[name] = own[meant]
     for call in ast.walk(node):
         if not isinstance(call, ast.Call):
             continue
@@ -153,15 +170,27 @@ def _handed_on(
         given += [(str(word.arg), word.value) for word in call.keywords if word.arg in parameters]
         for becomes, value in given:
             for name in _meant(value, own):
-                yield name, (called, becomes)
+                yield own[name], (called, becomes)
 
 
 def _meant(value: ast.expr, own: Collection[str]) -> Iterator[str]:
-    """`delta`, and what is still the same thing: ``Path(delta)``, ``located(delta)``."""
-    values = [value, *value.args] if isinstance(value, ast.Call) else [value]
-    for each in values:
-        if isinstance(each, ast.Name) and each.id in own:
-            yield each.id
+    """`delta`, and what is still the same thing: ``Path(delta)``, ``[located(x) for x in deltas]``,
+    ``deltas[0]``.
+    """
+    match value:
+        case ast.Name(id=name):
+            if name in own:
+                yield name
+        case ast.Subscript(value=inner) | ast.Starred(value=inner):
+            yield from _meant(inner, own)
+        case ast.ListComp(generators=[ast.comprehension(iter=inner)]):
+            yield from _meant(inner, own)
+        case ast.Call(args=given):
+            for each in given:
+                if isinstance(each, ast.Name):
+                    yield from _meant(each, own)
+        case _:
+            pass
 
 
 def main() -> None:
