@@ -184,6 +184,7 @@ class Packer:
 
     def __init__(self, encoding: Encoding) -> None:
         """Nothing is there yet."""
+        import xxhash
         import zstandard
 
         self.changed = 0
@@ -194,6 +195,7 @@ class Packer:
         self._bytes: list[bytes] = []
         self._stream = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
         self._packed: list[bytes] = []
+        self._heard = xxhash.xxh3_128()
 
     def add(self, old: memoryview, new: memoryview) -> None:
         """The next block, as it was and as it is."""
@@ -203,7 +205,7 @@ class Packer:
         if self._encoding == "xor":
             difference = before ^ after
             self.changed += int(np.count_nonzero(difference))
-            self._packed.append(self._stream.compress(difference.data))
+            self._pack(difference.data)
         else:
             places = np.flatnonzero(before != after)
             self.changed += len(places)
@@ -214,9 +216,25 @@ class Packer:
     def finish(self) -> bytes:
         """The payload."""
         if self._encoding == "overwrite":
-            self._packed.append(
-                self._stream.compress(self.changed.to_bytes(_NUMBER_NBYTES, "little"))
-            )
+            self._pack(self.changed.to_bytes(_NUMBER_NBYTES, "little"))
             for part in (*self._places, *self._bytes):
-                self._packed.append(self._stream.compress(part))
+                self._pack(part)
         return b"".join([*self._packed, self._stream.flush()])
+
+    def restores(self, payload: bytes) -> bool:
+        """Whether a payload unpacks to what was packed."""
+        import xxhash
+        import zstandard
+
+        found = xxhash.xxh3_128()
+        try:
+            with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(payload)) as stream:
+                while block := stream.read(SPAN_NBYTES):
+                    found.update(block)
+        except zstandard.ZstdError:
+            return False
+        return found.digest() == self._heard.digest()
+
+    def _pack(self, part: bytes | memoryview) -> None:
+        self._heard.update(part)
+        self._packed.append(self._stream.compress(part))

@@ -14,9 +14,8 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import span_count
 from weightsmith.checkpoint.layout import INDEXES
 from weightsmith.checkpoint.opening import open_checkpoint
-from weightsmith.codecs.base import Work
 from weightsmith.codecs.checksums import Algorithm, hasher
-from weightsmith.codecs.disk_delta import DiskDelta, Encoding, Packer, payload_limit
+from weightsmith.codecs.disk_delta import Encoding, Packer, payload_limit
 from weightsmith.engine.inputs import File as InputFile
 from weightsmith.engine.manifest import File, Manifest, manifest_of
 from weightsmith.engine.options import Bindings, Options
@@ -154,7 +153,7 @@ class _Version(Making):
                 raise
 
     def _pack(self, info: TensorInfo) -> _Packed | None:
-        """A tensor's payload, which is decoded again and compared; None where nothing changed.
+        """A tensor's payload, which is unpacked again and compared; None where nothing changed.
 
         Raises: VerificationFailed.
         """
@@ -163,8 +162,8 @@ class _Version(Making):
         encoding = cast("Encoding", said["delta_encoding"])
         packer = Packer(encoding)
         checksum = hasher(cast("Algorithm", said["checksum_format"]))
-        spans = [span_range(number, info.nbytes) for number in range(span_count(info.nbytes))]
-        for span in spans:
+        for number in range(span_count(info.nbytes)):
+            span = span_range(number, info.nbytes)
             old, new = own.block(0, span.nbytes), own.block(1, span.nbytes)
             base.read_into(info.name, span.start, old)
             target.read_into(info.name, span.start, new)
@@ -174,22 +173,8 @@ class _Version(Making):
         if not packer.changed:
             return None
         payload = packer.finish()
-        stored = TensorInfo(info.name, "U8", (len(payload),))
-        work = Work((info, stored), info)
-
-        def read(_: int, start: int, buffer: memoryview) -> None:
-            buffer[:] = payload[start : start + len(buffer)]
-
-        codec = DiskDelta(encoding)
-        work = replace(work, state=codec.prepare(work, read))
-        for span in spans:
-            old, new = own.block(0, span.nbytes), own.block(1, span.nbytes)
-            base.read_into(info.name, span.start, old)
-            target.read_into(info.name, span.start, new)
-            out = own.block(2, span.nbytes)
-            codec.apply(work, span, [old, memoryview(b"")], out)
-            if out != new:
-                raise VerificationFailed(file=self.staging.output, reason=f"tensor {info.name}")
+        if not packer.restores(payload):
+            raise VerificationFailed(file=self.staging.output, reason=f"tensor {info.name}")
         return _Packed(info, payload, checksum.hexdigest())
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import weightsmith
 from tests.support.disk_delta import Weights, apply, publish
 from weightsmith.codecs.checksums import ALGORITHMS
+from weightsmith.codecs.disk_delta import Packer
 from weightsmith.errors import (
     NoBase,
     NothingChanged,
@@ -171,6 +172,19 @@ def test_versions_of_ours_are_read_by_another_reader(
         assert "same" not in said["weight_map"]
     weightsmith.apply_delta(tmp_path / "base", tmp_path / "run", target=tmp_path / "new")
     assert_equal(tmp_path / "new", models[3])
+
+
+@pytest.mark.parametrize("encoding", ["xor", "overwrite"])
+def test_a_payload_that_does_not_unpack_to_what_was_packed_is_told(encoding: Any) -> None:
+    packer = Packer(encoding)
+    old, new = bytes(range(200)) * 50, bytes(range(1, 201)) * 50
+    packer.add(memoryview(old), memoryview(new))
+    payload = packer.finish()
+    assert packer.restores(payload)
+    assert not packer.restores(payload[:-3])
+    other = Packer(encoding)
+    other.add(memoryview(old), memoryview(new[:-1] + b"\0"))
+    assert not packer.restores(other.finish())
 
 
 def test_the_same_version_is_made_whatever_the_workers(
