@@ -11,25 +11,33 @@ Source: THUDM/slime, ``slime/utils/disk_delta.py`` and ``update_weight_from_disk
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
 from weightsmith.codecs.base import Codec, Range, ReadInput, Work
 from weightsmith.errors import DeltaInvalid
 from weightsmith.formats.tensors import TensorInfo
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    _Bytes = np.ndarray[Any, np.dtype[np.integer[Any]]]
+
 Encoding = Literal["xor", "overwrite"]
 MAX_OVERWRITTEN_NBYTES: Final = 2**32
 """What positions of 32 bits reach."""
 _NUMBER_NBYTES: Final = 4
 _LEVEL: Final = 1
+_FEW: Final = 32
+"""Of so many bytes one may change for the changes to be kept as places."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiskDelta(Codec):
     """Inputs: the tensor before the first step, and the payload of each step, in order.
 
-    Memory, for as long as a tensor is worked on: about the payloads, decoded where they overwrite.
+    Memory, for as long as a tensor is worked on: about the payloads, and five bytes for each that
+    changed where few did, or where they overwrite.
     """
 
     exact: ClassVar[bool] = True
@@ -87,22 +95,28 @@ class _Change(Protocol):
 
 
 class _Xored:
-    """Kept as spans that are packed one by one, and only those in which anything changes: so any
-    of them is at hand without the ones before it.
+    """Kept as spans one by one, and only those in which anything changes: so any of them is at hand
+    without the ones before it. Where little changes they are kept as places and bytes, which is
+    the fastest, and else packed again.
     """
 
     def __init__(self, payload: bytes, nbytes: int) -> None:
         """Take a payload apart."""
+        import numpy as np
         import zstandard
 
         packer = zstandard.ZstdCompressor(level=_LEVEL)
-        self._spans: dict[int, bytes] = {}
+        self._spans: dict[int, bytes | tuple[_Bytes, _Bytes]] = {}
         with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(payload)) as stream:
             for number in range(span_count(nbytes)):
                 wanted = min(SPAN_NBYTES, nbytes - number * SPAN_NBYTES)
                 block = _read_exactly(stream, wanted)
-                if block.count(0) != wanted:
+                changes = np.frombuffer(block, np.uint8)
+                places = np.flatnonzero(changes)
+                if len(places) > wanted // _FEW:
                     self._spans[number] = packer.compress(block)
+                elif len(places):
+                    self._spans[number] = places.astype(np.uint32), changes[places]
             if stream.read(1):
                 raise ValueError(f"it holds more than {nbytes} bytes")
 
@@ -117,6 +131,11 @@ class _Xored:
             if (packed := self._spans.get(number)) is None:
                 continue
             at = number * SPAN_NBYTES
+            if not isinstance(packed, bytes):
+                places, changes = packed
+                first, last = np.searchsorted(places, [max(span.start - at, 0), span.stop - at])
+                target[places[first:last] + np.int64(at - span.start)] ^= changes[first:last]
+                continue
             changed = np.frombuffer(unpacker.decompress(packed), np.uint8)
             start, stop = max(span.start, at), min(span.stop, at + len(changed))
             part = target[start - span.start : stop - span.start]
