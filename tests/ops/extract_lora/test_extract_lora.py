@@ -290,12 +290,15 @@ extract_lora(folder / "base", folder / "target", folder / "cut", rank=4, options
 @pytest.mark.slow
 @HAS_PEAK
 def test_memory_does_not_grow_with_the_matrix(tmp_path: Path) -> None:
-    """But for its factors, of which the left one has 32 bytes a row."""
+    """But for its factors, of which the left one has 32 bytes a row.
+
+    Peaks of one and the same matrix differ by up to 40 MiB; the larger one has 192 MiB more.
+    """
     found = {}
-    for rows in (16 * 1024, 32 * 1024):  # of both as many rows are looked at
+    for rows in (16 * 1024, 64 * 1024):  # of both as many rows are looked at
         write_merged(tmp_path / str(rows), rows)
         found[rows] = peak_nbytes(WORK, tmp_path / str(rows))
-    assert found[32 * 1024] < found[16 * 1024] + 24 * MIB
+    assert found[64 * 1024] < found[16 * 1024] + 80 * MIB
 
 
 @pytest.mark.parametrize("rank", [0, -1, 513])
