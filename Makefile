@@ -13,7 +13,7 @@ SANITIZED := -fno-sanitize-recover=undefined -fsanitize=address,undefined
 help: ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: $(READY) ## See weightsmith at work, from a tiny model to its text, in about a minute
+demo: $(READY) ## See weightsmith at work, from a tiny model to its text, in under a minute
 	$(BIN)/python -m tests.demo.demo
 
 setup: $(READY) ## Make .venv with everything that development needs
