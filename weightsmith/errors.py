@@ -578,7 +578,7 @@ class NoTokenizer(SourceFault):
     """The directory holds no file of a tokenizer."""
 
     message = "no tokenizer in {source}"
-    hint = "take tokenizer.model from the base model"
+    hint = "put the tokenizer in it that it was trained with, tokenizer.model or tokenizer.json"
 
 
 # --- 4: login or licence -------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from weightsmith.errors import ModelNotRunnable, WeightsmithError
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.smoke.device import choose_device
 from weightsmith.smoke.generate import generate
-from weightsmith.smoke.load import require_known
+from weightsmith.smoke.load import in_a_line, require_known
 from weightsmith.smoke.weights import Given
 
 HIDDEN: Final = ("kernels",)
@@ -51,8 +51,9 @@ def main() -> None:
         except WeightsmithError as error:
             answer = _told(error)
         except Exception as error:  # noqa: BLE001  (a process of its own has nobody else to tell)
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            answer = _told(ModelNotRunnable(source=request.get("label", ""), reason=reason))
+            answer = _told(
+                ModelNotRunnable(source=request.get("label", ""), reason=in_a_line(error))
+            )
         _send(answers, answer)
 
 

@@ -130,8 +130,13 @@ def translated(given: Given) -> Iterator[None]:
     except Exception as error:  # a config that makes no sense can raise anything
         if getattr(error, "errno", 0) == errno.ENOMEM or any(w in str(error) for w in _NO_MEMORY):
             raise OutOfMemory(source=given.label) from error
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelNotRunnable(source=given.label, reason=first) from error
+        raise ModelNotRunnable(source=given.label, reason=in_a_line(error)) from error
+
+
+def in_a_line(error: Exception) -> str:
+    """What a library says went wrong, on one line: its first, or all where that announces more."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(map(str.strip, lines)) if lines[0].rstrip().endswith(":") else lines[0]
 
 
 def _whole(model_class: Any, config: Any, given: Given, where: str) -> Any:

@@ -336,6 +336,7 @@ def test_missing_tokenizer_fails_and_does_not_crash(
     said = weightsmith("verify", folder, "--smoke")
     assert (said.code, said.verdict("smoke")) == (1, "FAIL")
     assert "transformers cannot run" in said.words
+    assert "backend tokenizer from one of: (1) " in said.words
     assert "Traceback" not in said.err
 
 
