@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Weightsmith
-from tests.support.delta_models import contents, write_pair
-from tests.support.folders import copied
+from tests.support.delta_models import write_pair
+from tests.support.folders import contents, copied
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from tests.support.delta_models import SIDECARS, contents, trained, weights
-from tests.support.folders import assert_same_bits, load, write_model
+from tests.support.delta_models import SIDECARS, trained, weights
+from tests.support.folders import assert_same_bits, contents, load, write_model
 from tests.support.hub.client import Client
 from tests.support.hub.people import ShellUser
 from tests.support.hub.server import Fault, Hub, Request

@@ -67,8 +67,3 @@ def write_pair(folder: Path, *, shards: int = 2, suffix: str = "safetensors") ->
     for name, content in SIDECARS.items():
         (target / name).write_bytes(content)
     return base, target
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file's bytes by name."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.delta_models import contents, trained, weights
-from tests.support.folders import write_model
+from tests.support.delta_models import trained, weights
+from tests.support.folders import contents, write_model
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.convert import convert
 from weightsmith.ops.make_delta import CodecChoice, make_delta

@@ -8,15 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.delta_models import (
-    SIDECARS,
-    base_tensors,
-    contents,
-    target_tensors,
-    trained,
-    weights,
-)
-from tests.support.folders import CONFIG, assert_same_bits, load, write_model
+from tests.support.delta_models import SIDECARS, base_tensors, target_tensors, trained, weights
+from tests.support.folders import CONFIG, assert_same_bits, contents, load, write_model
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.options import Options
 from weightsmith.errors import DeltaInvalid, WeightsmithError, WrongBase

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.delta_models import contents, write_pair
+from tests.support.delta_models import write_pair
 from tests.support.exact_payloads import by_path
+from tests.support.folders import contents
 from weightsmith.engine.options import Options
 from weightsmith.errors import DeltaUnknown
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta

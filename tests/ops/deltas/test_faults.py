@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.delta_models import base_tensors, contents, trained, write_pair
-from tests.support.folders import staging, write_model
+from tests.support.delta_models import base_tensors, trained, write_pair
+from tests.support.folders import contents, staging, write_model
 from weightsmith import fs
 from weightsmith.codecs.exact.codec import SpanMaker
 from weightsmith.engine.options import Options, Verify

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.delta_models import contents
+from tests.support.folders import contents
 from weightsmith.ops.apply_delta import apply_delta
 
 FROZEN = Path(__file__).parent / "frozen"

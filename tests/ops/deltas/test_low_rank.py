@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from tests.support.delta_models import contents, trained, weights
-from tests.support.folders import write_model
+from tests.support.delta_models import trained, weights
+from tests.support.folders import contents, write_model
 from tests.support.low_rank_matrices import write_merged
 from tests.support.memory import HAS_PEAK, MIB, peak_nbytes
 from weightsmith.engine.options import Options

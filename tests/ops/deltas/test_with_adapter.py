@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from tests.support.adapters import make_adapter, make_llama, write_adapter
-from tests.support.delta_models import contents
-from tests.support.folders import load
+from tests.support.folders import contents, load
 from weightsmith.errors import AdapterDoesNotFit, FactorsNotFinite, NoAdapter, OptionMeaningless
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.make_delta import make_delta, plan_make_delta

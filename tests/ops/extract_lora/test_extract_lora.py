@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.support.adapters import load_model, make_adapter, make_gpt2, make_llama
-from tests.support.delta_models import contents
-from tests.support.folders import load, write_model
+from tests.support.folders import contents, load, write_model
 from tests.support.low_rank_matrices import write_merged
 from tests.support.memory import HAS_PEAK, MIB, peak_nbytes
 from weightsmith.engine.options import Options
