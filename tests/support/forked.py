@@ -6,20 +6,19 @@ most of the time of a small model. A process that has imported them and computes
     python -m tests.support.forked DESCRIPTOR       serve on this socket
 """
 
-import atexit
 import functools
 import importlib
 import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tests.support import fork_server
 from weightsmith.smoke import runner
 
 _IMPORTED = (
@@ -78,18 +77,7 @@ def _started(fork: Callable[[int, int], int], wait_for: Callable[[int], int]) ->
 
 @functools.cache
 def _server() -> socket.socket:
-    ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "tests.support.forked", str(theirs.fileno())]
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen(command, cwd=root, pass_fds=[theirs.fileno()])
-    theirs.close()
-
-    def end() -> None:
-        ours.close()
-        process.wait()
-
-    atexit.register(end)
-    return ours
+    return fork_server.start("tests.support.forked")
 
 
 def _serve(asked: socket.socket) -> None:

@@ -6,7 +6,6 @@ the time. A process that has imported it, without torch as the original does, fo
     python -m tests.support.forked_reader DESCRIPTOR       serve on this socket
 """
 
-import atexit
 import functools
 import importlib
 import os
@@ -16,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.support.paths import ROOT
+from tests.support import fork_server
 from weightsmith.smoke import read_tokenizer, tokenizer
 
 _IMPORTED = (
@@ -51,18 +50,7 @@ def run_reader(python: str, asked: str) -> "subprocess.CompletedProcess[str]":
 
 @functools.cache
 def _server() -> socket.socket:
-    ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "tests.support.forked_reader", str(theirs.fileno())]
-    env = os.environ | tokenizer.QUIET
-    process = subprocess.Popen(command, cwd=ROOT, env=env, pass_fds=[theirs.fileno()])
-    theirs.close()
-
-    def end() -> None:
-        ours.close()
-        process.wait()
-
-    atexit.register(end)
-    return ours
+    return fork_server.start("tests.support.forked_reader", tokenizer.QUIET)
 
 
 def _serve(asked: socket.socket) -> None:
