@@ -414,11 +414,17 @@ def test_the_text_part_of_a_model_of_several_modalities_is_mended_in_its_place()
 
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
 def test_one_of_two_vocabularies_may_be_stale(name: str) -> None:
-    broken, good = files_of("vocab-merges-stale"), files_of("good-qwen2")
-    files = {**good, name: broken[name]}
-    if files[name] == good[name]:
-        pytest.skip("this one was not touched")
+    good = files_of("good-qwen2")
+    fewer = json.loads(good["vocab.json"])
+    fewer.popitem()
+    stale = {
+        "vocab.json": json.dumps(fewer).encode(),
+        "merges.txt": files_of("vocab-merges-stale")["merges.txt"],
+    }
+    files = {**good, name: stale[name]}
     assert ids(diagnose(files))[0] == {"vocab-merges-stale"}
+    (fault,) = diagnose(files).faults
+    assert fault.file == name
     after = mend(diagnose(files)).after.files
     assert diagnose(dict(after)).faults == ()
 
