@@ -1,6 +1,9 @@
 """Pairs of a base and a target that went through what models go through."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,3 +70,11 @@ def write_pair(folder: Path, *, shards: int = 2, suffix: str = "safetensors") ->
     for name, content in SIDECARS.items():
         (target / name).write_bytes(content)
     return base, target
+
+
+def edit_record(delta: Path, edit: Callable[[Any], object]) -> None:
+    """Change what a delta says of itself, in place."""
+    path = delta / "weightsmith.json"
+    manifest = json.loads(path.read_bytes())
+    edit(manifest["delta"])
+    path.write_text(json.dumps(manifest))

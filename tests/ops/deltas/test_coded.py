@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.delta_models import write_pair
+from tests.support.delta_models import edit_record, write_pair
 from tests.support.exact_payloads import by_path
-from tests.support.folders import contents
+from tests.support.folders import contents, copied
 from weightsmith.engine.options import Options
 from weightsmith.errors import DeltaUnknown
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
@@ -113,13 +113,8 @@ def test_a_plan_says_whether_spans_are_coded(folder: Path, tmp_path: Path) -> No
 def test_a_refusal_names_the_version_to_install(
     folder: Path, tmp_path: Path, needs: object, hint: str
 ) -> None:
-    delta = tmp_path / "delta"
-    delta.mkdir()
-    for path in (folder / "delta").iterdir():
-        (delta / path.name).write_bytes(path.read_bytes())
-    manifest = json.loads((delta / "weightsmith.json").read_bytes())
-    manifest["delta"] |= {"form": "exact-delta@9", "needs": needs}
-    (delta / "weightsmith.json").write_text(json.dumps(manifest))
+    delta = copied(folder / "delta", tmp_path / "delta")
+    edit_record(delta, lambda d: d.update(form="exact-delta@9", needs=needs))
     with pytest.raises(DeltaUnknown, match="exact-delta@9") as caught:
         apply_delta(folder / "base", delta, target=tmp_path / "out")
     assert hint in caught.value.hint_text

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.delta_models import base_tensors, trained, write_pair
+from tests.support.delta_models import base_tensors, edit_record, trained, write_pair
 from tests.support.folders import contents, staging, write_model
 from weightsmith import fs
 from weightsmith.codecs.exact.codec import SpanMaker
@@ -169,13 +169,6 @@ def test_a_file_that_is_missing_is_named(pair: tuple[Path, Path, Path], name: st
     assert name in str(error)
 
 
-def edited(delta: Path, edit: Callable[[Any], object]) -> None:
-    path = delta / "weightsmith.json"
-    document = json.loads(path.read_bytes())
-    edit(document["delta"])
-    path.write_text(json.dumps(document))
-
-
 @pytest.mark.parametrize(
     "edit",
     [
@@ -218,7 +211,7 @@ def edited(delta: Path, edit: Callable[[Any], object]) -> None:
 def test_a_record_that_contradicts_itself_or_the_files_is_refused(
     pair: tuple[Path, Path, Path], edit: Callable[[Any], object]
 ) -> None:
-    edited(pair[2], edit)
+    edit_record(pair[2], edit)
     assert isinstance(refused(pair[0], pair[2]), DeltaInvalid)
 
 
@@ -237,7 +230,7 @@ def _another_header(file: dict[str, Any]) -> None:
 def test_a_record_of_another_file_is_the_deltas_fault_where_every_tensor_is_right(
     pair: tuple[Path, Path, Path], harm: Callable[[dict[str, Any]], None], verify: Verify
 ) -> None:
-    edited(pair[2], lambda d: harm(d["target"]["files"][1]))
+    edit_record(pair[2], lambda d: harm(d["target"]["files"][1]))
     error = refused(pair[0], pair[2], options=Options(verify=verify))
     assert isinstance(error, DeltaInvalid)
     assert "the record of model-00002-of-00002.safetensors" in str(error)
@@ -301,12 +294,12 @@ def test_a_manifest_that_is_none_of_ours_is_a_damaged_input(
 
 
 def test_a_record_of_another_version_is_refused_by_name(pair: tuple[Path, Path, Path]) -> None:
-    edited(pair[2], lambda d: d.update(form="exact-delta@9", needs="0.9.1"))
+    edit_record(pair[2], lambda d: d.update(form="exact-delta@9", needs="0.9.1"))
     error = refused(pair[0], pair[2])
     assert isinstance(error, DeltaUnknown)
     assert "exact-delta@9" in str(error)
     assert error.hint_text == "weightsmith 0.9.1 reads it: pip install 'weightsmith>=0.9.1'"
-    edited(pair[2], lambda d: d.update(needs="0.9; rm -rf ~"))
+    edit_record(pair[2], lambda d: d.update(needs="0.9; rm -rf ~"))
     assert refused(pair[0], pair[2]).hint_text == DeltaUnknown.hint
 
 

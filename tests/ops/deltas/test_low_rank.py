@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from tests.support.delta_models import trained, weights
-from tests.support.folders import contents, write_model
+from tests.support.delta_models import edit_record, trained, weights
+from tests.support.folders import contents, copied, write_model
 from tests.support.low_rank_matrices import write_merged
 from tests.support.memory import HAS_PEAK, MIB, peak_nbytes
 from weightsmith.engine.options import Options
@@ -140,14 +141,12 @@ def test_tied_tensors_share_their_factors(tmp_path: Path) -> None:
 def test_a_record_that_says_something_else_of_its_factors_is_refused(
     folder: Path, tmp_path: Path, name: str, rank: object
 ) -> None:
-    delta = tmp_path / "delta"
-    delta.mkdir()
-    for path in (folder / "delta").iterdir():
-        (delta / path.name).write_bytes(path.read_bytes())
-    manifest = json.loads((delta / "weightsmith.json").read_bytes())
-    (tensor,) = [each for each in manifest["delta"]["target"]["tensors"] if each["name"] == name]
-    tensor["rank"] = rank
-    (delta / "weightsmith.json").write_text(json.dumps(manifest))
+    def say_rank(said: Any) -> None:
+        (tensor,) = [each for each in said["target"]["tensors"] if each["name"] == name]
+        tensor["rank"] = rank
+
+    delta = copied(folder / "delta", tmp_path / "delta")
+    edit_record(delta, say_rank)
     with pytest.raises(DeltaInvalid):
         apply_delta(folder / "base", delta, target=tmp_path / "out")
     assert not (tmp_path / "out").exists()
