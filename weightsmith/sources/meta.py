@@ -1,6 +1,5 @@
 """Open a folder in Meta's own layout of LLaMA as if it were Hugging Face's."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -8,17 +7,16 @@ from typing import Final
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.content import Content, inside
-from weightsmith.checkpoint.digest import span_count
 from weightsmith.checkpoint.discover import list_directory
 from weightsmith.checkpoint.layout import PARAMS
 from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.checkpoint.sidecars import matches
+from weightsmith.checkpoint.tied import same_bytes
 from weightsmith.engine.derived import Derived
-from weightsmith.engine.spans import span_range
 from weightsmith.errors import ShardMissing
 from weightsmith.formats.meta_params import parse_params
 from weightsmith.formats.tensors import TORCH_NAMES
-from weightsmith.plan.meta_rules import EMBEDDINGS, HEAD, MetaRules, plan_meta, sizes
+from weightsmith.plan.meta_rules import EMBEDDINGS, HEAD, plan_meta, sizes
 from weightsmith.repair.contents import MODEL
 from weightsmith.repair.meta_sidecars import MetaFacts, meta_sidecars
 
@@ -48,7 +46,7 @@ def open_meta(directory: Path, names: Sequence[str], label: str) -> Checkpoint:
         params_raw=params_raw,
         sizes=sizes(params, rules),
         tied=tied,
-        dtype=_config_dtype(rules),
+        dtype=TORCH_NAMES.get(bare.common_dtype, "float32"),
         tokenizer=fs.read_small(tokenizer, _LIMIT_NBYTES) if tokenizer else None,
     )
     made, notes = meta_sidecars(facts)
@@ -92,26 +90,7 @@ def _is_tied(model: Checkpoint) -> bool:
     """Whether the output matrix is left out or has the embedding's bytes; unequal ones differ
     within the first span.
     """
-    if HEAD not in model.tensors:
-        return True
-    head, embeddings = (model.tensors[name].info for name in (HEAD, EMBEDDINGS))
-    if (head.dtype, head.shape) != (embeddings.dtype, embeddings.shape):
-        return False
-    for number in range(span_count(head.nbytes)):
-        span = span_range(number, head.nbytes)
-        ours, theirs = bytearray(span.nbytes), bytearray(span.nbytes)
-        model.read_into(HEAD, span.start, memoryview(ours))
-        model.read_into(EMBEDDINGS, span.start, memoryview(theirs))
-        if ours != theirs:
-            return False
-    return True
-
-
-def _config_dtype(rules: MetaRules) -> str:
-    held = Counter[str]()
-    for tensor in rules.tensors:
-        held[tensor.output.dtype] += tensor.output.nbytes
-    return TORCH_NAMES.get(held.most_common(1)[0][0], "float32")
+    return HEAD not in model.tensors or same_bytes(model, HEAD, EMBEDDINGS)
 
 
 def find_tokenizer(directory: Path) -> Path | None:
