@@ -9,9 +9,8 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.codecs.base import Range
 from weightsmith.codecs.nonfinite import count_nonfinite
 from weightsmith.engine.shard import MadeOfWorks, TensorWork
-from weightsmith.engine.spans import Buffers, map_spans
+from weightsmith.engine.spans import Buffers, visit_spans
 from weightsmith.errors import NotFinite
-from weightsmith.formats.tensors import TensorInfo
 from weightsmith.progress import Progress
 
 NonFinite = Mapping[str, Mapping[str, Sequence[int]]]
@@ -80,30 +79,20 @@ def require_finite_inputs(
     Raises: NotFinite.
     """
     for role in roles:
-        found: dict[str, dict[str, list[int]]] = {}
-        checkpoint, lock = inputs[role], threading.Lock()
+        checkpoint = inputs[role]
         progress.begin(f"looking through {checkpoint.label}", checkpoint.nbytes)
-
-        def look(
-            info: TensorInfo,
-            span: Range,
-            own: Buffers,
-            *,
-            role: str = role,
-            checkpoint: Checkpoint = checkpoint,
-            found: dict[str, dict[str, list[int]]] = found,
-            lock: threading.Lock = lock,
-        ) -> None:
-            block = own.block(0, span.nbytes)
-            checkpoint.read_into(info.name, span.start, block)
-            counts = count_nonfinite(block, info.dtype)
-            progress.advance(span.nbytes)
-            if any(counts):
-                with lock:
-                    before = found.setdefault(info.name, {}).get(role, [0, 0])
-                    found[info.name][role] = [a + b for a, b in zip(before, counts, strict=True)]
-
-        map_spans([tensor.info for tensor in checkpoint.tensors.values()], buffers, look)
+        counts = visit_spans(
+            [tensor.info for tensor in checkpoint.tensors.values()],
+            checkpoint.read_into,
+            buffers,
+            progress.advance,
+            lambda info, block: count_nonfinite(block, info.dtype),
+        )
+        found = {
+            name: {role: [sum(each) for each in zip(*spans, strict=True)]}
+            for name, spans in counts.items()
+            if any(map(any, spans))
+        }
         require_finite(found, [role], inputs)
 
 
