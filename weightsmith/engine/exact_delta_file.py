@@ -26,14 +26,13 @@ from weightsmith.engine.exact_delta_tensor import TensorMaking, base_of
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.spans import Advance, Buffers, span_range
 from weightsmith.errors import VerificationFailed
-from weightsmith.formats.safetensors_header import layout
+from weightsmith.formats.safetensors_header import layout, widened
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.exact_record import TargetFile, TargetTensor
 from weightsmith.plan.model import ShardPlan
 
 METADATA: Final = {"format": "weightsmith-delta"}
 """No loader's; transformers refuses a file that names a format it does not know."""
-_LENGTH_NBYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +140,7 @@ def encode_file(
 
 def header_of(shard: ShardPlan, payloads: Sequence[TensorInfo]) -> bytes:
     """The first bytes of a shard's file that holds these payloads, filled up with spaces."""
-    room = _header_nbytes(shard) - _LENGTH_NBYTES
-    text = layout(payloads, METADATA)[0][_LENGTH_NBYTES:].ljust(room)
-    return len(text).to_bytes(_LENGTH_NBYTES, "little") + text
+    return widened(layout(payloads, METADATA)[0], _header_nbytes(shard))
 
 
 def _header_nbytes(shard: ShardPlan) -> int:

@@ -25,13 +25,12 @@ from weightsmith.engine.shard import read_back
 from weightsmith.engine.spans import Buffers, span_range
 from weightsmith.errors import NothingChanged, VerificationFailed
 from weightsmith.formats.index import parse_index
-from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES, layout
+from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES, layout, widened
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.model import Plan, RestoredPlan, ShardPlan, TensorPlan
 from weightsmith.progress import SILENCE, Progress
 
 INDEX: Final = INDEXES[0]
-_LENGTH_NBYTES: Final = 8
 _CHECKSUM_LENGTH: Final = 64
 """Digits of the longest checksum."""
 
@@ -82,7 +81,7 @@ class _Version(Making):
             sums[packed.info.name] = packed.checksum
         if not payloads:
             raise NothingChanged(base=inputs["base"].label, target=inputs["target"].label)
-        header = _header(payloads, sums, room)
+        header = widened(layout(payloads, sums)[0], room)
         file.write_from(0, memoryview(header))
         file.sync()
         self.staging.synced(shard.name, file.stat())
@@ -176,12 +175,6 @@ class _Version(Making):
         if not packer.restores(payload):
             raise VerificationFailed(file=self.staging.output, reason=f"tensor {info.name}")
         return _Packed(info, payload, checksum.hexdigest())
-
-
-def _header(payloads: Sequence[TensorInfo], sums: Mapping[str, str], room: int) -> bytes:
-    """The first bytes of the file, filled up with spaces to `room`."""
-    text = layout(payloads, sums)[0][_LENGTH_NBYTES:].ljust(room - _LENGTH_NBYTES)
-    return len(text).to_bytes(_LENGTH_NBYTES, "little") + text
 
 
 def _room(infos: Sequence[TensorInfo]) -> int:

@@ -143,6 +143,15 @@ def layout(
     )
 
 
+def widened(header: bytes, nbytes: int) -> bytes:
+    """A header of `layout`, filled up with spaces to `nbytes`.
+
+    So its place in a file can be set aside before the sizes of all tensors are known.
+    """
+    text = header[_LENGTH_NBYTES:].ljust(nbytes - _LENGTH_NBYTES)
+    return len(text).to_bytes(_LENGTH_NBYTES, "little") + text
+
+
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Say of which file a rule is broken."""
