@@ -7,6 +7,7 @@ from typing import Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.layout import INDEXES
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.expected import blamed, require_expected, require_file
 from weightsmith.engine.file_outputs import (
@@ -29,7 +30,7 @@ from weightsmith.progress import SILENCE, Progress
 
 __all__ = ["Outcome", "run", "run_shard"]
 
-INDEX: Final = "model.safetensors.index.json"
+INDEX: Final = INDEXES[0]
 
 
 def run(plan: Plan, bindings: Bindings, options: Options, progress: Progress = SILENCE) -> Outcome:
