@@ -22,7 +22,6 @@ from weightsmith.formats.window import Window
 from weightsmith.sources.training.placement import are_counts
 
 METADATA: Final = ".metadata"
-CHUNKS: Final = "*.distcp"
 MAX_METADATA_NBYTES: Final = 64 * 2**20
 """Room for 400 000 chunks."""
 _MAX_OPCODES: Final = 24_000_000
@@ -163,8 +162,7 @@ class _Dcp:
         """One tensor in its chunks."""
         if not isinstance(about, Record):
             raise self._invalid(f"it says nothing of {full_name}")
-        properties, size, chunks = about.state, about.get("size"), about.get("chunks")
-        properties = about.get("properties")
+        properties, size, chunks = map(about.get, ("properties", "size", "chunks"))
         dtype = properties.state if isinstance(properties, Record) else None
         code = dtype[0] if isinstance(dtype, tuple) else None
         if not isinstance(code, Symbol) or code.name not in DTYPES or not are_counts(size):

@@ -1,7 +1,7 @@
 """Tell what a training run left in a directory, by the names in it."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -56,8 +56,8 @@ class Layout:
     """Of its files, as far as they share one."""
     reason: str
     """What tells it, as a clause."""
-    files: tuple[str, ...]
-    """Names in the directory, or in its `folder`."""
+    files: tuple[str, ...] = ()
+    """Names in the directory, or in its `folder`; of DCP none, for its metadata names them."""
     ranks: Mapping[int, str] = field(default_factory=dict)
     """Of files that each process wrote, by its number."""
     world: int | None = None
@@ -91,23 +91,18 @@ def find_training(
     PartitionsInvalid.
     """
     names, folders = list_directory(directory)
-    look: list[Callable[[], Layout | None]] = [
-        lambda: _ranks(directory, names, label),
-        lambda: _dcp(directory, names, folders, label),
-        lambda: _zero(directory, names, folders, label, tag),
-        lambda: _dcp_safetensors(directory, names),
-        lambda: _loose(directory, names, label),
-    ]
-    plain = layout_of([name for name in names if not is_rank_file(name)])
-    if plain is not None:
-        look = look[2:3] if prefers_states else []
-    elif tag:
-        look = look[2:3]
-    for each in look:
-        found = each()
-        if found is not None:
-            return found
-    return None
+    whole = layout_of([name for name in names if not is_rank_file(name)]) is not None
+    if whole and not prefers_states:
+        return None
+    if whole or tag:
+        return _zero(directory, names, folders, label, tag)
+    return (
+        _ranks(directory, names, label)
+        or _dcp(directory, names, folders, label)
+        or _zero(directory, names, folders, label, tag)
+        or _dcp_safetensors(directory, names)
+        or _loose(directory, names, label)
+    )
 
 
 def numbered(directory: Path, label: str, *, tag: str = "") -> tuple[Path, str] | None:
@@ -192,8 +187,7 @@ def _dcp(
         beside: tuple[Path, ...] = (directory, directory / "huggingface")
         if _FSDP_FOLDER.fullmatch(directory.resolve().name):
             beside = (*beside, directory.resolve().parent)
-        chunks = tuple(name for name in names if name.endswith(".distcp"))
-        return Layout("dcp", directory, f"it holds {METADATA}", chunks, beside=beside)
+        return Layout("dcp", directory, f"it holds {METADATA}", beside=beside)
     inside = [
         name
         for name in folders
@@ -205,7 +199,7 @@ def _dcp(
         )
     for name in inside:
         beside = (directory, directory / "huggingface")
-        return Layout("dcp", directory / name, f"it holds {name}/", (), beside=beside)
+        return Layout("dcp", directory / name, f"it holds {name}/", beside=beside)
     return None
 
 

@@ -251,7 +251,7 @@ class _Zero:
         """In the model's order, and weights that are another one's as well, under both names."""
         for alias, source in self._shared().items():
             if source in tensors:
-                tensors[alias] = _renamed(tensors[source], alias)
+                tensors[alias] = tensors[source].renamed(alias)
         order = [str(name) for name in self._model.map("module") if str(name) in tensors]
         return {name: tensors[name] for name in dict.fromkeys([*order, *tensors])}
 
@@ -278,10 +278,6 @@ def _rounded(wide: bytes, dtype: str) -> bytes:
 def _single(file: ZeroFile, stored: StoredTensor) -> Pieced:
     """A tensor that lies in one file as a whole."""
     return Pieced.of(stored.info, [Piece(file.name, stored, (0,) * len(stored.info.shape))])
-
-
-def _renamed(tensor: Pieced, name: str) -> Pieced:
-    return replace(tensor, stored=replace(tensor.stored, info=replace(tensor.info, name=name)))
 
 
 def _cut(info: TensorInfo, parts: list[_Flat], offset: int) -> Pieced:
