@@ -33,8 +33,7 @@ from weightsmith.sources.kinds import (
     TrainingOutput,
 )
 from weightsmith.sources.recognise import recognise
-from weightsmith.sources.training.layout import KIND_WORDS as FORM_WORDS
-from weightsmith.sources.training.layout import find_training, numbered
+from weightsmith.sources.training.layout import FORM_WORDS, find_training, numbered
 from weightsmith.units import format_percent
 
 SourceKind = Literal[

@@ -11,7 +11,7 @@ from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.sources.disk_delta import DiskDelta
 from weightsmith.sources.file_release import FileRelease
-from weightsmith.sources.training.layout import Kind as Form
+from weightsmith.sources.training.layout import Form
 
 
 class _Opened:

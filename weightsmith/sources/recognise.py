@@ -188,7 +188,7 @@ def _trained(
         raise NoTensors(source=opened.label)
     checkpoint = _sound(opened)
     checkpoint.notes = (*checkpoint.notes, *check_by_config(checkpoint, checkpoint.config))
-    return TrainingOutput(checkpoint, layout.kind, layout.reason)
+    return TrainingOutput(checkpoint, layout.form, layout.reason)
 
 
 def _chosen(found: Source, label: str, said: str) -> Source:

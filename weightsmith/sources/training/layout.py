@@ -20,9 +20,9 @@ from weightsmith.sources.training.dcp import METADATA
 from weightsmith.sources.training.dcp_safetensors import SHARD
 from weightsmith.sources.training.zero_files import MODEL, PARTITIONS
 
-Kind = Literal["ranks", "dcp", "dcp-safetensors", "zero", "file"]
+Form = Literal["ranks", "dcp", "dcp-safetensors", "zero", "file"]
 
-KIND_WORDS: Final[Mapping[Kind, str]] = {
+FORM_WORDS: Final[Mapping[Form, str]] = {
     "ranks": "one file a process, of FSDP or tensor parallelism",
     "dcp": "a distributed checkpoint of torch (DCP)",
     "dcp-safetensors": "a distributed checkpoint of torch in safetensors files",
@@ -51,15 +51,15 @@ _TAG_LIMIT: Final = 4096
 class Layout:
     """What lies in a directory."""
 
-    kind: Kind
+    form: Form
     directory: Path
     """Of its files, as far as they share one."""
     reason: str
     """What tells it, as a clause."""
     files: tuple[str, ...] = ()
-    """Names in the directory, or in its `folder`; of DCP none, for its metadata names them."""
+    """Names in the directory, or in its `folder`; of ranks and DCP none."""
     ranks: Mapping[int, str] = field(default_factory=dict)
-    """Of files that each process wrote, by its number."""
+    """Names of the files that each process wrote, by its number."""
     world: int | None = None
     """How many processes there were, where the names tell."""
     folder: str = ""
@@ -163,8 +163,7 @@ def _ranks(directory: Path, names: Collection[str], label: str) -> Layout | None
             raise SeveralOutputs(source=label, count=len(models), example=example, context=context)
         world, ranks = None, next(iter(models.values()))
     reason = f"it holds {ranks[min(ranks)]}"
-    files = tuple(ranks[number] for number in sorted(ranks))
-    return Layout("ranks", directory, reason, files, ranks, world, beside=beside)
+    return Layout("ranks", directory, reason, ranks=ranks, world=world, beside=beside)
 
 
 def _require_world(directory: Path, names: Collection[str], world: int, label: str) -> None:

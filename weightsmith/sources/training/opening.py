@@ -28,9 +28,9 @@ def open_training(layout: Layout, label: str, weights: Weights | None = None) ->
     Raises: OptionMeaningless, if `weights` are to be chosen where there is no choice; as
     `open_ranks`, `open_dcp`, `open_dcp_safetensors`, `open_zero` and `open_weight_file`.
     """
-    if weights is not None and layout.kind != "zero":
+    if weights is not None and layout.form != "zero":
         refuse_choice(label, weights)
-    match layout.kind:
+    match layout.form:
         case "ranks":
             checkpoint: Checkpoint = open_ranks(layout.directory, layout.ranks, label, layout.world)
         case "dcp":
