@@ -12,6 +12,7 @@ import click
 import pytest
 
 import weightsmith
+from tests.picture import in_circles, read_package
 from tests.support.house import FLOORS, Import, imports_of, part_of, points_up
 from tests.support.paths import TESTS
 from weightsmith.cli.main import COMMANDS
@@ -73,6 +74,10 @@ def test_every_part_of_the_house_has_a_floor(imports: list[Import]) -> None:
 
 def test_imports_point_downwards(imports: list[Import]) -> None:
     assert not [str(each) for each in imports if points_up(each)]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert not in_circles(read_package(PACKAGE))
 
 
 def test_nobody_imports_cli(imports: list[Import]) -> None:

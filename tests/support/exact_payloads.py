@@ -10,17 +10,10 @@ from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
 from weightsmith.codecs.base import Range, Work
 from weightsmith.codecs.cast import elements_as_bytes
 from weightsmith.codecs.exact import kernel
-from weightsmith.codecs.exact.codec import (
-    MAGIC,
-    MAGIC_CODED,
-    SpanMaker,
-    base_elements,
-    is_coded,
-    params_of,
-    serves_as_base,
-    table_of,
-)
+from weightsmith.codecs.exact.codec import base_elements, params_of, serves_as_base
 from weightsmith.codecs.exact.kernel import Kernel
+from weightsmith.codecs.exact.making import SpanMaker
+from weightsmith.codecs.exact.payload import MAGIC, MAGIC_CODED, is_coded, table_of
 from weightsmith.codecs.registry import codec
 from weightsmith.formats.tensors import DTYPE_BITS, TensorInfo
 

@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from weightsmith.checkpoint.digest import span_count
 from weightsmith.codecs.base import Range, Work
-from weightsmith.codecs.exact.codec import SpanMaker, params_of, place_of
+from weightsmith.codecs.exact.codec import params_of
 from weightsmith.codecs.exact.kernel import Kernel
+from weightsmith.codecs.exact.making import SpanMaker
+from weightsmith.codecs.exact.payload import place_of
 from weightsmith.codecs.low_rank.factors import Integers, Predictor, pack
 from weightsmith.codecs.low_rank.find import Factors, Given, find
 from weightsmith.codecs.low_rank.form import Geometry, Head, geometry_of

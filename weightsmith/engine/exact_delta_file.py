@@ -19,8 +19,9 @@ from typing import Any, Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.codecs.exact.codec import SpanMaker, payload_limit
 from weightsmith.codecs.exact.kernel import Kernel
+from weightsmith.codecs.exact.making import SpanMaker
+from weightsmith.codecs.exact.payload import payload_limit
 from weightsmith.codecs.low_rank.making import largest_start
 from weightsmith.engine.exact_delta_tensor import TensorMaking, base_of
 from weightsmith.engine.executors.threads import run_tasks

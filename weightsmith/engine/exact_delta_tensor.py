@@ -8,15 +8,10 @@ from typing import TYPE_CHECKING
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
 from weightsmith.codecs.cast import elements_as_bytes
-from weightsmith.codecs.exact.codec import (
-    MAGIC,
-    MAGIC_CODED,
-    SpanMaker,
-    base_elements,
-    table_nbytes,
-    table_of,
-)
+from weightsmith.codecs.exact.codec import base_elements
 from weightsmith.codecs.exact.kernel import Kernel
+from weightsmith.codecs.exact.making import SpanMaker
+from weightsmith.codecs.exact.payload import MAGIC, MAGIC_CODED, table_nbytes, table_of
 from weightsmith.codecs.lora.steps import parse_steps
 from weightsmith.codecs.low_rank.given import given_factors
 from weightsmith.codecs.low_rank.making import Prediction, is_worth_a_look

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from weightsmith.checkpoint.digest import fingerprint
-from weightsmith.codecs.exact.codec import params_of, serves_as_base, table_nbytes
+from weightsmith.codecs.exact.codec import params_of, serves_as_base
+from weightsmith.codecs.exact.payload import table_nbytes
 from weightsmith.codecs.low_rank.form import has_room_for
 from weightsmith.errors import DeltaInvalid, DeltaUnknown
 from weightsmith.formats.tensors import TensorInfo

@@ -14,7 +14,7 @@ import torch
 from tests.support.delta_models import base_tensors, edit_record, trained, write_pair
 from tests.support.folders import contents, staging, write_model
 from weightsmith import fs
-from weightsmith.codecs.exact.codec import SpanMaker
+from weightsmith.codecs.exact.making import SpanMaker
 from weightsmith.engine.options import Options, Verify
 from weightsmith.errors import (
     BaseIsTarget,

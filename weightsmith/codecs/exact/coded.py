@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightsmith.codecs.elements import Bits, Elements, Exponents
-from weightsmith.codecs.exact.codec import CODED
+from weightsmith.codecs.exact.payload import CODED
 
 _CLASSES, _SYMBOLS = 8, 256
 _BITS: Final = 11

@@ -25,9 +25,9 @@ import numpy as np
 
 from weightsmith.codecs.elements import Bits, Elements
 from weightsmith.codecs.exact import coded, kernel, planes
-from weightsmith.codecs.exact.codec import CODED
 from weightsmith.codecs.exact.grouping import Grouping, ceiling_of
 from weightsmith.codecs.exact.kernel import Kernel
+from weightsmith.codecs.exact.payload import CODED
 from weightsmith.codecs.exact.planes import Plane
 
 _PLANES, _SPARSE, _STORED = 1, 2, 3

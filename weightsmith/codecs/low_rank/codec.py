@@ -15,13 +15,8 @@ from typing import TYPE_CHECKING
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES
 from weightsmith.codecs.base import Range, ReadInput, Work
-from weightsmith.codecs.exact.codec import (
-    Exact,
-    place_of,
-    place_spans,
-    read_lengths,
-    table_nbytes,
-)
+from weightsmith.codecs.exact.codec import Exact
+from weightsmith.codecs.exact.payload import place_of, place_spans, read_lengths, table_nbytes
 from weightsmith.codecs.low_rank.form import (
     MAGIC,
     Head,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from weightsmith.codecs.exact.codec import table_nbytes, table_of
+from weightsmith.codecs.exact.payload import table_nbytes, table_of
 from weightsmith.codecs.low_rank.codec import elements_at
 from weightsmith.codecs.low_rank.form import MAGIC, can_predict, geometry_of, head_nbytes
 from weightsmith.formats.tensors import TensorInfo
