@@ -35,6 +35,13 @@ class Work:
     """What `Codec.prepare` returned."""
 
 
+def read_whole(work: Work, number: int, read: ReadInput) -> memoryview:
+    """All bytes of one input, for what is small or cannot be read span by span."""
+    raw = memoryview(bytearray(work.inputs[number].nbytes))
+    read(number, 0, raw)
+    return raw
+
+
 class Codec(ABC):
     """A rule that makes one output tensor, span by span, in any order and from any thread.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
-from weightsmith.codecs.base import Codec, Range, ReadInput, Work
+from weightsmith.codecs.base import Codec, Range, ReadInput, Work, read_whole
 from weightsmith.errors import DeltaInvalid
 from weightsmith.formats.tensors import TensorInfo
 
@@ -60,10 +60,9 @@ class DiskDelta(Codec):
         changes: list[_Change] = []
         nbytes = work.output.nbytes
         for number, encoding in enumerate(self.encodings.split(","), start=1):
-            payload = bytearray(work.inputs[number].nbytes)
-            read(number, 0, memoryview(payload))
+            payload = read_whole(work, number, read)
             try:
-                changes.append(_KINDS[encoding](bytes(payload), nbytes))
+                changes.append(_KINDS[encoding](payload, nbytes))
             except (ValueError, zstandard.ZstdError) as error:
                 raise DeltaInvalid(name=work.inputs[number].name, reason=error) from error
         return tuple(changes)
@@ -86,7 +85,7 @@ class DiskDelta(Codec):
 class _Change(Protocol):
     """What a step changed in a tensor."""
 
-    def __init__(self, payload: bytes, nbytes: int) -> None:
+    def __init__(self, payload: memoryview, nbytes: int) -> None:
         """Of a tensor of `nbytes`. Raises: ValueError, ZstdError."""
 
     def apply(self, span: Range, out: memoryview) -> None:
@@ -100,7 +99,7 @@ class _Xored:
     the fastest, and else packed again.
     """
 
-    def __init__(self, payload: bytes, nbytes: int) -> None:
+    def __init__(self, payload: memoryview, nbytes: int) -> None:
         """Take a payload apart."""
         import numpy as np
         import zstandard
@@ -145,7 +144,7 @@ class _Xored:
 class _Overwritten:
     """Positions, in order, and the new byte at each."""
 
-    def __init__(self, payload: bytes, nbytes: int) -> None:
+    def __init__(self, payload: memoryview, nbytes: int) -> None:
         """Take a payload apart."""
         import numpy as np
         import zstandard

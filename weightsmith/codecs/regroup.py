@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from weightsmith.codecs.base import Codec, Range, ReadInput, Work
+from weightsmith.codecs.base import Codec, Range, ReadInput, Work, read_whole
 from weightsmith.formats.tensors import TensorInfo, dtype_bits
 
 
@@ -30,10 +30,8 @@ class Regroup(Codec):
         import numpy as np
 
         experts, rows, rank = work.output.shape
-        raw = memoryview(bytearray(work.output.nbytes))
-        read(0, 0, raw)
         width = dtype_bits(work.output.dtype) // 8
-        array = np.frombuffer(raw, f"V{width}").reshape(rows, rank, experts)
+        array = np.frombuffer(read_whole(work, 0, read), f"V{width}").reshape(rows, rank, experts)
         return np.ascontiguousarray(array.transpose(2, 0, 1)).view("u1").reshape(-1).data
 
     def memory_nbytes(self, work: Work) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from weightsmith.codecs.base import Codec, Range, ReadInput, Work
+from weightsmith.codecs.base import Codec, Range, ReadInput, Work, read_whole
 from weightsmith.codecs.quantised.values import floats, rounded, scales, store
 from weightsmith.formats.tensors import TensorInfo, dtype_bits
 
@@ -49,8 +49,7 @@ class DequantizeBlocks(Codec):
         across = -(-work.output.shape[-1] // int(self.columns))
         found = []
         for number, info in enumerate(work.inputs[1:], start=1):
-            raw = memoryview(bytearray(info.nbytes))
-            read(number, 0, raw)
+            raw = read_whole(work, number, read)
             values = scales(raw, info) if number == 1 else floats(raw, info.dtype)
             found.append(rounded(values, self.rounding).reshape(-1, across))
         return found[0], found[1] if len(found) > 1 else None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from weightsmith.codecs.base import Codec, Range, ReadInput, Work
+from weightsmith.codecs.base import Codec, Range, ReadInput, Work, read_whole
 from weightsmith.codecs.quantised.values import rounded, scales, store
 from weightsmith.formats.tensors import TensorInfo, dtype_bits
 
@@ -43,12 +43,8 @@ class DequantizeCodebook(Codec):
 
     def prepare(self, work: Work, read: ReadInput) -> "list[Array]":
         """The tables, and the sizes of the sizes."""
-        found = []
-        for number, info in enumerate(work.inputs[2:], start=2):
-            raw = memoryview(bytearray(info.nbytes))
-            read(number, 0, raw)
-            found.append(scales(raw, info))
-        return found
+        tables = enumerate(work.inputs[2:], start=2)
+        return [scales(read_whole(work, number, read), info) for number, info in tables]
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """The bytes and the sizes for the span."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from weightsmith.codecs.base import Codec, Range, ReadInput, Work
+from weightsmith.codecs.base import Codec, Range, ReadInput, Work, read_whole
 from weightsmith.codecs.quantised.blocks import covering_rows, store_span
 from weightsmith.codecs.quantised.values import nibbles, rounded, scales
 from weightsmith.errors import QuantisationInvalid
@@ -47,10 +47,7 @@ class DequantizeWords(Codec):
 
         Raises: QuantisationInvalid.
         """
-        info = work.inputs[1]
-        raw = memoryview(bytearray(info.nbytes))
-        read(1, 0, raw)
-        return scales(raw, info).reshape(info.shape)
+        return _scales(1, work, read)
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """The rows that cover the span."""
@@ -151,13 +148,11 @@ class DequantizeGptq(_Turned):
         import numpy as np
 
         bits = int(self.bits)
-        words, zeros, *_ = (_words(number, work, read) for number in (0, 1))
+        words, zeros = (_words(number, work, read) for number in (0, 1))
         factor = _scales(2, work, read)
         inputs = work.output.shape[1]
         if len(work.inputs) > 3:
-            raw = memoryview(bytearray(work.inputs[3].nbytes))
-            read(3, 0, raw)
-            groups = np.frombuffer(raw, "<i4").astype("i8")
+            groups = np.frombuffer(read_whole(work, 3, read), "<i4").astype("i8")
             require_groups(groups, len(factor), work.inputs[3])
         else:
             groups = np.arange(inputs) // -(-inputs // len(factor))
@@ -215,17 +210,12 @@ class DequantizeAwq(_Turned):
 def _words(number: int, work: Work, read: ReadInput) -> "Array":
     import numpy as np
 
-    info = work.inputs[number]
-    raw = memoryview(bytearray(info.nbytes))
-    read(number, 0, raw)
-    return np.frombuffer(raw, "<u4").reshape(info.shape)
+    return np.frombuffer(read_whole(work, number, read), "<u4").reshape(work.inputs[number].shape)
 
 
 def _scales(number: int, work: Work, read: ReadInput) -> "Array":
     info = work.inputs[number]
-    raw = memoryview(bytearray(info.nbytes))
-    read(number, 0, raw)
-    return scales(raw, info).reshape(info.shape)
+    return scales(read_whole(work, number, read), info).reshape(info.shape)
 
 
 def require_groups(groups: "Array", count: int, info: TensorInfo) -> None:
