@@ -35,6 +35,21 @@ class Work:
     """What `Codec.prepare` returned."""
 
 
+def elements_in(span: Range, output: TensorInfo) -> tuple[int, int]:
+    """The first element of the output that lies in the span, and the one after the last."""
+    bits = dtype_bits(output.dtype)
+    return span.start * 8 // bits, span.stop * 8 // bits
+
+
+def rows_in(span: Range, output: TensorInfo, columns: int | None = None) -> tuple[int, int]:
+    """The first row that has elements in the span, and the one after the last; a row is as long as
+    the last dimension, or has `columns` elements.
+    """
+    columns = columns or output.shape[-1]
+    start, stop = elements_in(span, output)
+    return start // columns, -(-stop // columns)
+
+
 def read_whole(work: Work, number: int, read: ReadInput) -> memoryview:
     """All bytes of one input, for what is small or cannot be read span by span."""
     raw = memoryview(bytearray(work.inputs[number].nbytes))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from weightsmith.codecs.base import Codec, Range, Work
+from weightsmith.codecs.base import Codec, Range, Work, rows_in
 from weightsmith.errors import PartsDoNotFit
 from weightsmith.formats.tensors import TensorInfo, dtype_bits
 
@@ -53,7 +53,7 @@ class Join(Codec):
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """The rows of each part that cover the span; in a permuted part, as far as they spread."""
-        first, stop = _rows(span, work.output)
+        first, stop = rows_in(span, work.output)
         if self.axis == "columns":
             return [Range(first * _width(info), stop * _width(info)) for info in work.inputs]
         ranges = []
@@ -70,7 +70,7 @@ class Join(Codec):
         import numpy as np
 
         unit = np.dtype(_UNSIGNED[dtype_bits(work.output.dtype) // 8])
-        first, stop = _rows(span, work.output)
+        first, stop = rows_in(span, work.output)
         width = _width(work.output)
         whole_rows = (first * width, stop * width) == (span.start, span.stop)
         covering = (
@@ -126,9 +126,3 @@ class Join(Codec):
 def _width(info: TensorInfo) -> int:
     """Bytes of a row."""
     return info.shape[1] * dtype_bits(info.dtype) // 8
-
-
-def _rows(span: Range, output: TensorInfo) -> tuple[int, int]:
-    """The rows that a span touches."""
-    width = _width(output)
-    return span.start // width, -(-span.stop // width)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES
-from weightsmith.codecs.base import Codec, Range, ReadInput, Work
+from weightsmith.codecs.base import Codec, Range, ReadInput, Work, elements_in, rows_in
 from weightsmith.codecs.lora.changes import Change, Normed, change
 from weightsmith.codecs.lora.deltas import BLOCK_ROWS
 from weightsmith.codecs.lora.steps import Experts, Step, grown_rows, parse_steps
@@ -90,22 +90,22 @@ class Lora(Codec):
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """The rows of input 0 that cover the span; the factors are read already."""
-        first, stop = _rows(span, work.output, self._columns(work.output))
-        nbytes = self._columns(work.output) * dtype_bits(work.inputs[0].dtype) // 8
+        columns = self._columns(work.output)
+        first, stop = rows_in(span, work.output, columns)
+        nbytes = columns * dtype_bits(work.inputs[0].dtype) // 8
         start = work.inputs[0].nbytes
         rows = Range(min(first * nbytes, start), min(stop * nbytes, start))
         return (rows, *[Range(0, 0)] * (len(work.inputs) - 1))
 
     def apply(self, work: Work, span: Range, blocks: Sequence[memoryview], out: memoryview) -> None:
         """Take all steps on the rows, and keep what lies in the span."""
-        first, stop = _rows(span, work.output, self._columns(work.output))
+        columns = self._columns(work.output)
+        first, stop = rows_in(span, work.output, columns)
         start = work.inputs[0]
         value = self._started(view(blocks[0], start.dtype), stop - first, start, work.output)
         for each in work.state:
             each.take(value, first)
-        skipped = span.start * 8 // dtype_bits(work.output.dtype) - first * self._columns(
-            work.output
-        )
+        skipped = elements_in(span, work.output)[0] - first * columns
         target = view(out, work.output.dtype)
         target.copy_(value.reshape(-1)[skipped : skipped + len(target)])
 
@@ -178,12 +178,6 @@ class Lora(Codec):
 
 def _compute(carried: str) -> str:
     return "F64" if carried == "F64" else "F32"
-
-
-def _rows(span: Range, output: TensorInfo, columns: int) -> tuple[int, int]:
-    """The first row that has elements in the span, and the one after the last."""
-    bits = dtype_bits(output.dtype)
-    return span.start * 8 // bits // columns, -(-(span.stop * 8 // bits) // columns)
 
 
 def _chunks(rows: int, width: int) -> Iterator[tuple[int, int]]:

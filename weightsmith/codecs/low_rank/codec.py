@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES
-from weightsmith.codecs.base import Range, ReadInput, Work
+from weightsmith.codecs.base import Range, ReadInput, Work, elements_in
 from weightsmith.codecs.exact.codec import Exact
 from weightsmith.codecs.exact.payload import place_of, place_spans, read_lengths, table_nbytes
 from weightsmith.codecs.low_rank.form import (
@@ -24,7 +24,7 @@ from weightsmith.codecs.low_rank.form import (
     head_nbytes,
 )
 from weightsmith.errors import DeltaInvalid
-from weightsmith.formats.tensors import TensorInfo, dtype_bits
+from weightsmith.formats.tensors import TensorInfo
 
 if TYPE_CHECKING:
     from weightsmith.codecs.elements import Bits
@@ -113,5 +113,4 @@ class LowRank(Exact):
 
 def elements_at(number: int, output: TensorInfo) -> tuple[int, int]:
     """The first element of a span, and the one after its last."""
-    place, bits = place_of(number, output), dtype_bits(output.dtype)
-    return place.start * 8 // bits, place.stop * 8 // bits
+    return elements_in(place_of(number, output), output)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from weightsmith.codecs.base import Codec, Range, ReadInput, Work, read_whole
+from weightsmith.codecs.base import Codec, Range, ReadInput, Work, elements_in, read_whole, rows_in
 from weightsmith.codecs.quantised.values import floats, rounded, scales, store
-from weightsmith.formats.tensors import TensorInfo, dtype_bits
+from weightsmith.formats.tensors import TensorInfo
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -56,7 +56,7 @@ class DequantizeBlocks(Codec):
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """The rows that cover the span."""
-        first, stop = covering_rows(span, work.output)
+        first, stop = rows_in(span, work.output)
         columns = work.output.shape[-1]
         return (Range(first * columns, stop * columns), *[Range(0, 0)] * (len(work.inputs) - 1))
 
@@ -65,7 +65,7 @@ class DequantizeBlocks(Codec):
         import numpy as np
 
         factors, zeros = work.state
-        first, stop = covering_rows(span, work.output)
+        first, stop = rows_in(span, work.output)
         *_, height, columns = work.output.shape
         values = floats(blocks[0], work.inputs[0].dtype).reshape(-1, columns)
         every, wide = int(self.rows), int(self.columns)
@@ -83,17 +83,10 @@ class DequantizeBlocks(Codec):
         store_span(values, first, span, work.output, out)
 
 
-def covering_rows(span: Range, output: TensorInfo) -> tuple[int, int]:
-    """The first row that has elements in the span, and the one after the last."""
-    bits, columns = dtype_bits(output.dtype), output.shape[-1]
-    return span.start * 8 // bits // columns, -(-(span.stop * 8 // bits) // columns)
-
-
 def store_span(
     values: "Array", first: int, span: Range, output: TensorInfo, out: memoryview
 ) -> None:
     """Of whole rows, of which the first is row `first`, store what lies in the span."""
-    bits = dtype_bits(output.dtype)
-    skipped = span.start * 8 // bits - first * output.shape[-1]
-    count = span.nbytes * 8 // bits
-    store(values.reshape(-1)[skipped : skipped + count], output.dtype, out)
+    before = first * output.shape[-1]
+    start, stop = elements_in(span, output)
+    store(values.reshape(-1)[start - before : stop - before], output.dtype, out)

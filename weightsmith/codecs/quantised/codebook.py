@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from weightsmith.codecs.base import Codec, Range, ReadInput, Work, read_whole
+from weightsmith.codecs.base import Codec, Range, ReadInput, Work, elements_in, read_whole
 from weightsmith.codecs.quantised.values import rounded, scales, store
 from weightsmith.formats.tensors import TensorInfo, dtype_bits
 
@@ -48,7 +48,7 @@ class DequantizeCodebook(Codec):
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """The bytes and the sizes for the span."""
-        first, stop = _elements(span, work.output)
+        first, stop = elements_in(span, work.output)
         block = int(self.block)
         wide = dtype_bits(work.inputs[1].dtype) // 8
         sizes = Range(first // block * wide, -(-stop // block) * wide)
@@ -59,7 +59,7 @@ class DequantizeCodebook(Codec):
         """Look up and multiply."""
         import numpy as np
 
-        first, stop = _elements(span, work.output)
+        first, stop = elements_in(span, work.output)
         block = int(self.block)
         table, *nested = work.state
         packed = np.frombuffer(blocks[0], "u1")
@@ -77,8 +77,3 @@ class DequantizeCodebook(Codec):
         if work.output.dtype != "F32":
             values = rounded(values, self.kept)
         store(values, work.output.dtype, out)
-
-
-def _elements(span: Range, output: TensorInfo) -> tuple[int, int]:
-    bits = dtype_bits(output.dtype)
-    return span.start * 8 // bits, span.stop * 8 // bits

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from weightsmith.codecs.base import Codec, Range, ReadInput, Work
-from weightsmith.codecs.quantised.blocks import covering_rows, store_span
+from weightsmith.codecs.base import Codec, Range, ReadInput, Work, rows_in
+from weightsmith.codecs.quantised.blocks import store_span
 from weightsmith.codecs.quantised.values import scales
 from weightsmith.formats.tensors import TensorInfo
 
@@ -42,7 +42,7 @@ class DequantizeMxfp4(Codec):
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """All of the experts that cover the span, for their rows are columns there."""
-        first, stop = covering_rows(span, work.output)
+        first, stop = rows_in(span, work.output)
         experts, rows, _ = work.output.shape
         edges = first // rows, -(-stop // rows)
         sizes = (info.nbytes // experts for info in work.inputs)
@@ -53,7 +53,7 @@ class DequantizeMxfp4(Codec):
         import numpy as np
 
         table = np.array([*_VALUES, *(-each for each in _VALUES)], "f4")
-        first, stop = covering_rows(span, work.output)
+        first, stop = rows_in(span, work.output)
         _, rows, columns = work.output.shape
         packed = np.frombuffer(blocks[0], "u1").reshape(-1, columns, rows // 2)
         powers = scales(blocks[1], work.inputs[1]).reshape(-1, columns, rows // 32)

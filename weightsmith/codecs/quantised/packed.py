@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from weightsmith.codecs.base import Codec, Range, ReadInput, Work, read_whole
-from weightsmith.codecs.quantised.blocks import covering_rows, store_span
+from weightsmith.codecs.base import Codec, Range, ReadInput, Work, read_whole, rows_in
+from weightsmith.codecs.quantised.blocks import store_span
 from weightsmith.codecs.quantised.values import nibbles, rounded, scales
 from weightsmith.errors import QuantisationInvalid
 from weightsmith.formats.tensors import TensorInfo
@@ -51,7 +51,7 @@ class DequantizeWords(Codec):
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
         """The rows that cover the span."""
-        first, stop = covering_rows(span, work.output)
+        first, stop = rows_in(span, work.output)
         width = work.inputs[0].shape[1] * 4
         return Range(first * width, stop * width), Range(0, 0)
 
@@ -59,7 +59,7 @@ class DequantizeWords(Codec):
         """Unpack rows and multiply group by group."""
         import numpy as np
 
-        first, stop = covering_rows(span, work.output)
+        first, stop = rows_in(span, work.output)
         bits, columns = int(self.bits), int(self.columns)
         words = np.frombuffer(blocks[0], "<u4").reshape(stop - first, -1)
         values = nibbles(words, bits).reshape(stop - first, -1)[:, :columns].astype("f4")
@@ -109,7 +109,7 @@ class _Turned(Codec):
     def apply(self, work: Work, span: Range, blocks: Sequence[memoryview], out: memoryview) -> None:
         """Unpack rows, and multiply in float16, as the layers do."""
         state: _Columns = work.state
-        first, stop = covering_rows(span, work.output)
+        first, stop = rows_in(span, work.output)
         values = self.integers(state.words, first, stop).astype("f4")
         values -= state.zeros[first:stop][:, state.groups]
         values *= state.scales[first:stop][:, state.groups]
