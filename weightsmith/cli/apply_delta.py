@@ -20,7 +20,6 @@ from weightsmith.cli.output import Output
 from weightsmith.cli.run_options import DTYPE_ALL, STREAM, Run, run_options
 from weightsmith.engine.staging import Staging
 from weightsmith.ops import apply_delta as ops
-from weightsmith.sources.disk_delta import DiskDelta
 from weightsmith.sources.policy import NewRowsChoice
 from weightsmith.sources.recognise import recognise
 from weightsmith.sources.sums import DTypeChoice
@@ -134,8 +133,8 @@ def command(
     spool = Staging(path.absolute()).inputs if stream else None
     ground = run.located(output, base, spool=spool) if base is not None else None
     located = [run.located(output, delta, spool=spool) for delta in deltas]
-    first = recognise(located[0]) if ground is None and key is None else None
-    if first is not None and not isinstance(first, DiskDelta) and (known := ops.known_base(first)):
+    wants_base = ground is None and key is None
+    if wants_base and (known := ops.known_base(recognise(located[0]))):
         output.line(f"the base is {known}, by what is known of {deltas[0]}")
         ground = run.located(output, known, spool=spool)
     job = ops.plan_apply_delta(

@@ -83,11 +83,12 @@ def plan_apply_delta(
     base = reach(base) if base is not None else None
     delta = reach(delta)
     source = recognise(delta)
-    if base is None and key is None:
-        first = recognise(reach(before[0])) if before else source
-        if not isinstance(first, DiskDelta):  # its first version may be a whole model
-            known = known_base(first)
-            base = reach(known) if known else None
+    if key is not None:
+        _require_key_alone(source, base, before)
+    elif base is None:
+        known = known_base(recognise(reach(before[0])) if before else source)
+        if known:
+            base = reach(known)
         elif before:
             raise NoBase(delta=label_of(before[0]))
     if before and base is not None:
@@ -103,8 +104,6 @@ def plan_apply_delta(
         reason = "the release is decoded file by file, byte by byte"
         _require_plain(reason, dtype=dtype, new_rows=new_rows, whole=whole)
         return plan_decode(source, base=base, key=key, target=path)
-    if key is not None:
-        raise OptionMeaningless(options="`key`", reason=f"{label_of(delta)} is not encrypted")
     if base is None:
         raise NoBase(delta=label_of(delta))
     if isinstance(source, ExactDelta):
@@ -200,7 +199,8 @@ def apply_delta(
 
 def known_base(delta: Source) -> str:
     """What a delta was made from: by its record, or by the catalogue's word on a release of that
-    very name; empty for an encrypted release, which wants a key and no base.
+    very name; empty for what may do without a base: an encrypted release, which wants a key, and
+    versions of a training run, whose first may be a whole model.
 
     Raises: NoBase, if neither says.
     """
@@ -212,6 +212,8 @@ def known_base(delta: Source) -> str:
             named = delta.record.base.id if delta.record is not None else ""
             if not named:
                 named = next((release.base for release, _ in _released(delta)), "")
+        case DiskDelta():
+            return ""
         case FileRelease() if delta.encoding == "keystream-file":
             return ""
         case FileRelease() if delta.release is not None:
@@ -239,7 +241,7 @@ def target_name(delta: str) -> Path:
 
 
 def _require_plain(reason: str, **options: object) -> None:
-    """Refuse what only a sum of tensors could heed.
+    """Refuse options that only additive deltas use.
 
     Raises: OptionMeaningless.
     """
@@ -247,3 +249,18 @@ def _require_plain(reason: str, **options: object) -> None:
     given = [f"`{n}`" for n, said in options.items() if said != usual[n]]
     if given:
         raise OptionMeaningless(options=", ".join(given), reason=reason)
+
+
+def _require_key_alone(
+    delta: Source, base: str | os.PathLike[str] | None, before: Sequence[str | os.PathLike[str]]
+) -> None:
+    """Refuse a key for what is not encrypted; for what is, a base or other deltas beside the key.
+
+    Raises: OptionMeaningless.
+    """
+    if not isinstance(delta, FileRelease) or delta.encoding != "keystream-file":
+        raise OptionMeaningless(options="`key`", reason=f"{delta.label} is not encrypted")
+    others = [*(["`base`"] if base is not None else []), *map(label_of, before)]
+    if others:
+        reason = f"{delta.label} is decoded with its key alone"
+        raise OptionMeaningless(options=", ".join(others), reason=reason)

@@ -14,6 +14,7 @@ from weightsmith.errors import (
     DecodedWrong,
     EncryptedInvalid,
     KeyWrong,
+    NoBase,
     NoKey,
     OptionMeaningless,
 )
@@ -146,6 +147,23 @@ def test_the_key_is_needed_and_only_here(vector: Path, vectors: Path, tmp_path: 
             key=vector / "key" / KEY,
             target=tmp_path / "out",
         )
+    xor = vectors / "oasst_xor"
+    with pytest.raises(OptionMeaningless, match="`key`"):
+        plan_apply_delta(
+            xor / "base", xor / "delta", key=vector / "key" / KEY, target=tmp_path / "out"
+        )
+
+
+def test_beside_the_key_neither_a_base_nor_another_delta_is_passed_over(
+    vector: Path, vectors: Path, tmp_path: Path
+) -> None:
+    key, delta, vicuna = vector / "key" / KEY, vector / "delta", vectors / "vicuna_v1_1"
+    with pytest.raises(OptionMeaningless, match="no use for `base` here"):
+        plan_apply_delta(vicuna / "base", delta, key=key, target=tmp_path / "out")
+    with pytest.raises(OptionMeaningless, match=f"no use for {vicuna / 'delta'} here"):
+        plan_apply_delta(None, [vicuna / "delta", delta], key=key, target=tmp_path / "out")
+    with pytest.raises(NoBase):
+        plan_apply_delta(None, [delta, vicuna / "delta"], target=tmp_path / "out")
 
 
 def test_the_name_of_a_result_is_the_whole_name_before_its_hash(tmp_path: Path) -> None:

@@ -132,6 +132,12 @@ def test_versions_go_onto_another_delta_and_one_is_named_that_is_left_out(
         weightsmith.apply_delta(None, [versions, tmp_path / "d"], target=tmp_path / "x")
 
 
+def test_a_key_is_nothing_for_versions(run: Run, tmp_path: Path) -> None:
+    base, versions = run
+    with pytest.raises(OptionMeaningless, match="`key`"):
+        weightsmith.apply_delta(base, versions, key=base / "config.json", target=tmp_path / "x")
+
+
 def test_a_whole_version_begins_anew_and_needs_no_base(
     run: Run, models: list[Weights], tmp_path: Path
 ) -> None:
