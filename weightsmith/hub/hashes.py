@@ -1,6 +1,7 @@
 """The hashes by which the hub names the bytes of a file."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +11,14 @@ from weightsmith.errors import HashMismatch
 from weightsmith.hub.listing import RepoFile
 
 _BLOCK_NBYTES: Final = 1 << 20
+_DIGEST: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+def is_digest(name: str) -> bool:
+    """Whether `name` is a hash as the hub library takes it from the etag to name a blob: git's blob
+    id (40 digits) or sha256 (64).
+    """
+    return _DIGEST.fullmatch(name) is not None
 
 
 def hash_bytes(content: bytes, like: str) -> str:

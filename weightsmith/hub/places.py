@@ -1,17 +1,15 @@
 """Where a repository's files lie on this machine: in the hub's cache, or in a directory."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from weightsmith import fs
 from weightsmith.hub.connection import Connection
 from weightsmith.hub.deletion import delete_files
+from weightsmith.hub.hashes import is_digest
 from weightsmith.hub.listing import Listing, RepoFile
-
-_DIGEST: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class Place(Protocol):
@@ -145,7 +143,7 @@ def cached_listing(connection: Connection, repo_id: str, revision: str) -> Listi
             path = Path(root, name)
             if path.is_file():
                 blob = _first_hop(path)
-                digest = blob.name if blob is not None and _DIGEST.fullmatch(blob.name) else ""
+                digest = blob.name if blob is not None and is_digest(blob.name) else ""
                 relative = path.relative_to(folder).as_posix()
                 files.append(RepoFile(relative, path.stat().st_size, digest))
     return Listing(repo_id, revision, commit, tuple(sorted(files, key=lambda file: file.name)))

@@ -1,19 +1,14 @@
 """Hash cached files again: their names say which hash their bytes had when they were fetched."""
 
-import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from weightsmith import fs
 from weightsmith.errors import DamagedInput, SourceFault
 from weightsmith.hub.cache import Cache
-from weightsmith.hub.hashes import hash_open_file
-
-_DIGEST: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-"""Names that the hub library takes from the etag: git's blob id, or sha256."""
+from weightsmith.hub.hashes import hash_open_file, is_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +35,7 @@ def blobs_of(cache: Cache) -> tuple[tuple[Blob, ...], tuple[str, ...]]:
         kind = "" if revision.repo_type == "model" else f"{revision.repo_type}/"
         source = f"{kind}{revision.repo_id}@{next(iter(revision.refs), revision.commit)}"
         for file in revision.files:
-            if _DIGEST.fullmatch(file.blob.name):
+            if is_digest(file.blob.name):
                 files[file.blob.name, file.bytes_at].append((source, f"{source}: {file.name}"))
                 sizes[file.bytes_at] = file.nbytes
             else:
