@@ -1,6 +1,7 @@
 """Repairing a folder on disk: proved first, all or nothing, finished when run again."""
 
 import itertools
+import json
 import os
 import shutil
 import stat
@@ -323,6 +324,36 @@ def test_a_manifest_of_files_that_somebody_else_changed_is_left_alone(
 ) -> None:
     manifest = published(folder)
     (folder / "generation_config.json").write_bytes(document({"max_length": 7}))
+    fix_tokenizer(folder)
+    assert read_manifest(folder) == manifest
+
+
+def test_a_manifest_names_what_was_repaired_and_not_what_is_only_reported(
+    folder: Path, without_transformers: None
+) -> None:
+    (folder / "chat_template.jinja").write_text("one")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_bytes(document(settings | {"chat_template": "other"}))
+    published(folder)
+    assert "template-twice" in {fault.id for fault in check_tokenizer(folder).faults}
+    repaired = dict.fromkeys(fault.id for fault in fix_tokenizer(folder).faults)
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    assert manifest.repairs == tuple(repaired)
+    assert "template-twice" not in repaired
+    raw = (folder / "weightsmith.json").read_bytes()
+    fix_tokenizer(folder)
+    assert (folder / "weightsmith.json").read_bytes() == raw
+
+
+def test_a_manifest_stays_as_it_is_where_nothing_is_repaired(
+    folder: Path, without_transformers: None
+) -> None:
+    fix_tokenizer(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "chat_template.jinja").write_text("one")
+    (folder / "tokenizer_config.json").write_bytes(document(settings | {"chat_template": "other"}))
+    manifest = published(folder)
     fix_tokenizer(folder)
     assert read_manifest(folder) == manifest
 

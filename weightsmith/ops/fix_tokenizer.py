@@ -206,15 +206,20 @@ def record_repair(folder: Path, asked: Folder) -> None:
             for raw in (now.get(name), backup):
                 if raw is not None and bytes_digest(raw) == manifest.sidecars[name].digest:
                     published[name] = raw
+    if published == now:
+        return  # the files are as the manifest says: nothing was repaired
     rows, _ = _embedding_rows(folder)
     names, reader, exact = asked.names, asked.reader, asked.exact_class
     diagnosis = diagnose(
         published, embedding_rows=rows, names=names, reader=reader, exact_class=exact
     )
-    if not diagnosis.faults or diagnosis.incurable or mend(diagnosis).after.files != now:
+    if not diagnosis.mendable or diagnosis.incurable:
+        return
+    repair = mend(diagnosis)
+    if repair.after.files != now:
         return
     entries = {n: manifests.Sidecar(len(raw), bytes_digest(raw)) for n, raw in now.items()}
-    ids = dict.fromkeys((*manifest.repairs, *(fault.id for fault in diagnosis.faults)))
+    ids = dict.fromkeys((*manifest.repairs, *(fault.id for fault in repair.faults)))
     kept = {n: entry for n, entry in manifest.sidecars.items() if n not in published or n in now}
     updated = replace(manifest, sidecars={**kept, **entries}, repairs=tuple(ids))
     old = fs.read_small(folder / manifests.NAME, LIMIT_NBYTES)
