@@ -155,23 +155,35 @@ def with_bos(folder: Folder) -> dict[str, Any] | None:
     if bos is None or number is None:
         return None
 
-    def part(sequence: str, type_id: int) -> list[dict[str, Any]]:
-        return [
-            {"SpecialToken": {"id": bos, "type_id": type_id}},
-            {"Sequence": {"id": sequence, "type_id": type_id}},
-        ]
-
-    template = {
-        "type": "TemplateProcessing",
-        "single": part("A", 0),
-        "pair": [*part("A", 0), *part("B", 1)],
-        "special_tokens": {bos: {"id": bos, "ids": [number], "tokens": [bos]}},
-    }
+    template = surrounding({bos: number}, {})
     said = folder.parsed(TOKENIZER_JSON).get("post_processor")
     listed = said.get("processors") if isinstance(said, dict) else None
     kept = listed if isinstance(listed, list) else [said]
     others = [e for e in kept if isinstance(e, dict) and e.get("type") != "TemplateProcessing"]
     return {"type": "Sequence", "processors": [*others, template]} if others else template
+
+
+def surrounding(first: Mapping[str, int], last: Mapping[str, int]) -> dict[str, Any]:
+    """The post-processor that puts special tokens, ids by text, before and after a text, or each of
+    a pair.
+    """
+
+    def part(sequence: str, type_id: int) -> list[dict[str, Any]]:
+        return [
+            *({"SpecialToken": {"id": text, "type_id": type_id}} for text in first),
+            {"Sequence": {"id": sequence, "type_id": type_id}},
+            *({"SpecialToken": {"id": text, "type_id": type_id}} for text in last),
+        ]
+
+    return {
+        "type": "TemplateProcessing",
+        "single": part("A", 0),
+        "pair": [*part("A", 0), *part("B", 1)],
+        "special_tokens": {
+            text: {"id": text, "ids": [number], "tokens": [text]}
+            for text, number in {**first, **last}.items()
+        },
+    }
 
 
 def _steps(part: Mapping[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from weightsmith.repair.contents import SETTINGS, SPECIAL_MAP, TOKENIZER_JSON
 from weightsmith.repair.faults import format_object
+from weightsmith.repair.pipeline import surrounding
 from weightsmith.repair.tokens import added_entry
 
 BEGIN: Final = "<|begin_of_text|>"
@@ -82,7 +83,7 @@ def tokenizer_files(
             "type": "Sequence",
             "processors": [
                 _byte_level(trim_offsets=False),
-                _template(len(tokens)),
+                surrounding({BEGIN: len(tokens)}, {}),
             ],
         },
         "decoder": _byte_level(),
@@ -137,20 +138,3 @@ def _spelled(token: bytes) -> str:
 def _byte_level(**flags: bool) -> dict[str, Any]:
     usual = {"add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     return {"type": "ByteLevel", **usual, **flags}
-
-
-def _template(begin_id: int) -> dict[str, Any]:
-    """The post-processor that begins every text with `BEGIN`."""
-
-    def parts(sequence: str, type_id: int) -> list[dict[str, Any]]:
-        return [
-            {"SpecialToken": {"id": BEGIN, "type_id": type_id}},
-            {"Sequence": {"id": sequence, "type_id": type_id}},
-        ]
-
-    return {
-        "type": "TemplateProcessing",
-        "single": parts("A", 0),
-        "pair": [*parts("A", 0), *parts("B", 1)],
-        "special_tokens": {BEGIN: {"id": BEGIN, "ids": [begin_id], "tokens": [BEGIN]}},
-    }

@@ -5,7 +5,7 @@ class's name), it takes seconds to import, and what it writes, older versions ca
 are few, and the proof holds them against sentencepiece.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from weightsmith.catalogue.repairs import KnownRepair
@@ -14,7 +14,7 @@ from weightsmith.formats.sentencepiece_model import SPACE, PieceType, SentencePi
 from weightsmith.repair.contents import ADDED, ROLES, SETTINGS, SPECIAL_MAP, TOKENIZER_JSON
 from weightsmith.repair.faults import Edit, Fault
 from weightsmith.repair.folder import AddedToken, Folder
-from weightsmith.repair.pipeline import with_bos
+from weightsmith.repair.pipeline import surrounding, with_bos
 from weightsmith.repair.proof import disagreement
 from weightsmith.repair.tokens import added_entry
 
@@ -66,8 +66,9 @@ def tokenizer_document(folder: Folder, model: SentencePieceModel) -> dict[str, A
     """
     bos, eos = (folder.right_token(role) or "" for role in ("bos_token", "eos_token"))
     unknown = model.pieces[model.unk_id].text
-    first = [bos] if folder.begins_with_bos else []
-    last = [eos] if folder.settings.get("add_eos_token", False) else []
+    ids = folder.vocabulary
+    first = {bos: ids[bos]} if folder.begins_with_bos else {}
+    last = {eos: ids[eos]} if folder.settings.get("add_eos_token", False) else {}
     return {
         "version": "1.0",
         "truncation": None,
@@ -81,7 +82,7 @@ def tokenizer_document(folder: Folder, model: SentencePieceModel) -> dict[str, A
             ],
         },
         "pre_tokenizer": None,
-        "post_processor": _template(first, last, folder.vocabulary),
+        "post_processor": surrounding(first, last) if first or last else None,
         "decoder": {
             "type": "Sequence",
             "decoders": [
@@ -133,25 +134,3 @@ def _described(token: AddedToken) -> dict[str, object]:
         rstrip=token.rstrip,
         special=token.special,
     )
-
-
-def _template(first: list[str], last: list[str], ids: Mapping[str, int]) -> dict[str, Any] | None:
-    """The post-processor that puts tokens before and after a text, or after each of a pair."""
-    if not first and not last:
-        return None
-
-    def parts(sequence: str, type_id: int) -> list[dict[str, Any]]:
-        return [
-            *({"SpecialToken": {"id": text, "type_id": type_id}} for text in first),
-            {"Sequence": {"id": sequence, "type_id": type_id}},
-            *({"SpecialToken": {"id": text, "type_id": type_id}} for text in last),
-        ]
-
-    return {
-        "type": "TemplateProcessing",
-        "single": parts("A", 0),
-        "pair": [*parts("A", 0), *parts("B", 1)],
-        "special_tokens": {
-            text: {"id": text, "ids": [ids[text]], "tokens": [text]} for text in (*first, *last)
-        },
-    }
