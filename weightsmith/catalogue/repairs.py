@@ -1,11 +1,12 @@
 """Known faults of tokenizer and config files: data in ``repairs/*.toml``, read here."""
 
 import functools
+from collections import Counter
 from dataclasses import dataclass
 from importlib import resources
 from typing import Final, Literal
 
-from weightsmith.catalogue.schema import parse_entries
+from weightsmith.catalogue.load import load_entries
 from weightsmith.errors import CatalogueInvalid
 
 Detector = Literal[
@@ -117,23 +118,11 @@ def load_repairs() -> tuple[KnownRepair, ...]:
 
     Raises: CatalogueInvalid, if the installed catalogue is damaged.
     """
-    folder = resources.files("weightsmith.catalogue") / "repairs"
-    files = sorted(
-        (file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda f: f.name
-    )
-    faults: list[str] = []
-    repairs = [
-        repair
-        for file in files
-        for repair in parse_entries(
-            KnownRepair, "repair", file.read_text("utf-8"), file.name, faults
-        )
-    ]
-    ids = [repair.id for repair in repairs]
-    faults += (f"repair {each} is there twice" for each in {i for i in ids if ids.count(i) > 1})
-    if faults:
+    repairs = load_entries(KnownRepair, "repair", "repairs")
+    counts = Counter(repair.id for repair in repairs)
+    if faults := [f"repair {each} is there twice" for each, count in counts.items() if count > 1]:
         raise CatalogueInvalid(count=len(faults), context=faults)
-    return tuple(repairs)
+    return repairs
 
 
 def render() -> str:

@@ -3,14 +3,10 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Literal
 
-from weightsmith.catalogue.schema import EntryT, parse_entries
-from weightsmith.errors import CatalogueInvalid
-
-_FOLDER: Final = resources.files("weightsmith.catalogue") / "readers"
+from weightsmith.catalogue.load import load_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +63,13 @@ def load_known_classes() -> KnownClasses:
 
     Raises: CatalogueInvalid, if the installed catalogue is damaged.
     """
-    faults: list[str] = []
-    classes = _entries("tokenizer_classes", "tokenizer_class", TokenizerClass, faults)
-    registered = _entries("model_types", "model_type", ModelTypes, faults)
-    overruled, native = (_entries(f, "model_type", Named, faults) for f in ("overruled", "native"))
-    if faults:
-        raise CatalogueInvalid(count=len(faults), context=faults)
+    classes = load_entries(TokenizerClass, "tokenizer_class", "readers/tokenizer_classes")
+    registered = load_entries(ModelTypes, "model_type", "readers/model_types")
+    overruled = load_entries(Named, "model_type", "readers/overruled")
+    native = load_entries(Named, "model_type", "readers/native")
     return KnownClasses(
         MappingProxyType({name: each for each in classes for name in each.names}),
         MappingProxyType({n: each.tokenizer_class for each in registered for n in each.names}),
         frozenset(name for each in overruled for name in each.names),
         frozenset(name for each in native for name in each.names),
     )
-
-
-def _entries(file: str, heading: str, kind: type[EntryT], faults: list[str]) -> list[EntryT]:
-    text = (_FOLDER / f"{file}.toml").read_text("utf-8")
-    return parse_entries(kind, heading, text, f"{file}.toml", faults)
