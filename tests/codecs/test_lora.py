@@ -4,45 +4,19 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from weightsmith.codecs.base import Range, Work
+from tests.support.spans import CODES, decoded
 from weightsmith.codecs.lora.codec import Lora
 from weightsmith.codecs.lora.deltas import BLOCK_ROWS
 from weightsmith.codecs.lora.steps import Flag, Step, format_steps, parse_steps
 from weightsmith.errors import DtypeNotSummable
-from weightsmith.formats.tensors import TensorInfo, dtype_bits
+from weightsmith.formats.tensors import TensorInfo
 
 DORA: frozenset[Flag] = frozenset({"dora"})
-CODES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
-TORCH = {code: dtype for dtype, code in CODES.items()}
-
-
-def run(codec: Lora, tensors: Sequence[Tensor], *, span_elements: int = 0) -> Tensor:
-    """The whole output, made in spans of so many elements, the last one first."""
-    flat = [tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in tensors]
-    raws = [memoryview(bytearray(each.numpy())) for each in flat]
-    infos = [TensorInfo(str(i), CODES[t.dtype], tuple(t.shape)) for i, t in enumerate(tensors)]
-    output = codec.signature(infos)
-
-    def read(number: int, start: int, buffer: memoryview) -> None:
-        buffer[:] = raws[number][start : start + len(buffer)]
-
-    work = Work(tuple(infos), output)
-    work = replace(work, state=codec.prepare(work, read))
-    result = bytearray(output.nbytes)
-    step = (span_elements or output.numel) * dtype_bits(output.dtype) // 8
-    for start in reversed(range(0, output.nbytes, step)):
-        span = Range(start, min(start + step, output.nbytes))
-        ranges = codec.reads(work, span)
-        blocks = [raw[r.start : r.stop] for raw, r in zip(raws, ranges, strict=True)]
-        codec.apply(work, span, blocks, memoryview(result)[span.start : span.stop])
-    return torch.frombuffer(result, dtype=TORCH[output.dtype]).reshape(output.shape)
 
 
 def factors(rows: int, columns: int, rank: int, *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,9 +35,9 @@ def test_no_bit_depends_on_where_spans_are_cut(steps: str, rounding: str) -> Non
     if ";" in steps:
         tensors += [a * 2, b]
     codec = Lora("F16", rounding, steps)
-    whole = run(codec, tensors)
+    whole = decoded(codec, tensors)
     for span_elements in (7, columns, columns * BLOCK_ROWS - 3, 250):
-        assert torch.equal(run(codec, tensors, span_elements=span_elements), whole)
+        assert torch.equal(decoded(codec, tensors, span_elements), whole)
 
 
 RANKS = [1, 3, 16, 64, 257]
@@ -92,7 +66,7 @@ def kinds_that_differ(rows: int, columns: int, rank: int) -> list[str]:
     return [
         kind
         for kind, (start, whole) in expected.items()
-        if not torch.equal(run(Lora("F32", "peft", f"{kind}*1.5"), [start, a, b]), whole)
+        if not torch.equal(decoded(Lora("F32", "peft", f"{kind}*1.5"), [start, a, b]), whole)
     ]
 
 
@@ -130,15 +104,15 @@ def test_norms_over_columns_are_those_of_the_whole_tensor(
     norm = torch.linalg.norm(total.T, dim=1)
     expected = ((magnitude / norm) * total).half()
     codec = Lora("F16", "peft", f"{kind}+dora*1.5")
-    assert torch.equal(run(codec, [turned, a, b, magnitude]), expected)
-    assert torch.equal(run(codec, [turned, a, b, magnitude], span_elements=77), expected)
+    assert torch.equal(decoded(codec, [turned, a, b, magnitude]), expected)
+    assert torch.equal(decoded(codec, [turned, a, b, magnitude], 77), expected)
 
 
 def test_norms_of_infinite_columns_say_nothing_and_are_infinite() -> None:
     base, a, b = factors(8, 20, 2)
     turned = base.float().T.contiguous()
     turned[3, 1] = float("inf")
-    merged = run(Lora("F32", "once", "transposed+dora*1.0"), [turned, a, b, torch.ones(8)])
+    merged = decoded(Lora("F32", "once", "transposed+dora*1.0"), [turned, a, b, torch.ones(8)])
     assert merged[3, 1].isnan()
     assert torch.all(merged[:3, 1] == 0)
     assert torch.all(merged[:, 2:].isfinite())
@@ -151,7 +125,7 @@ def test_dora_over_columns_behind_another_step_takes_its_result() -> None:
     total = first + (b @ a).T
     expected = ((magnitude / torch.linalg.norm(total.T, dim=1)) * total).half()
     codec = Lora("F16", "peft", "transposed*2.0; transposed+dora*1.0")
-    assert torch.equal(run(codec, [turned, a, b, a, b, magnitude]), expected)
+    assert torch.equal(decoded(codec, [turned, a, b, a, b, magnitude]), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -163,7 +137,7 @@ def test_once_is_the_exact_sum_rounded_once(kind: str, dtype: torch.dtype) -> No
         base = base.T.contiguous()
     product = (b.double() @ a.double()) * 2.0
     exact = base.double() + (product.T if kind == "embedding" else product)
-    merged = run(Lora(CODES[dtype], "once", f"{kind}*2.0"), [base, a, b])
+    merged = decoded(Lora(CODES[dtype], "once", f"{kind}*2.0"), [base, a, b])
     # Only where the exact sum lies as good as between two numbers may float32 decide otherwise.
     size = base.double().abs() + ((b.abs() @ a.abs()) * 2.0).reshape(-1, 90).max()
     away = (merged.double() - exact).abs()
@@ -175,7 +149,7 @@ def test_once_is_the_exact_sum_rounded_once(kind: str, dtype: torch.dtype) -> No
 def test_once_carries_float32_between_adapters_and_peft_rounds_each() -> None:
     base, a, b = factors(100, 60, 8)
     tensors, steps = [base, a, b, -a, b], "linear*2.0; linear*2.0"
-    once, peft = (run(Lora("F16", rounding, steps), tensors) for rounding in ("once", "peft"))
+    once, peft = (decoded(Lora("F16", rounding, steps), tensors) for rounding in ("once", "peft"))
     assert torch.equal(once, base)  # what the second takes away is all that the first had added
     first = (base + (b @ a) * 2.0).half()
     assert torch.equal(peft, (first + (b @ -a) * 2.0).half())
@@ -187,16 +161,18 @@ def test_a_named_dtype_is_rounded_to_at_the_end_and_by_peft_at_the_beginning() -
     wide = base.float() * 1.0001
     delta = (b @ a) * 2.0
     tensors = [wide, a, b]
-    assert torch.equal(run(Lora("BF16", "once", "linear*2.0"), tensors), (wide + delta).bfloat16())
+    assert torch.equal(
+        decoded(Lora("BF16", "once", "linear*2.0"), tensors), (wide + delta).bfloat16()
+    )
     expected = (wide.bfloat16() + delta).bfloat16()
-    assert torch.equal(run(Lora("BF16", "peft", "linear*2.0"), tensors), expected)
+    assert torch.equal(decoded(Lora("BF16", "peft", "linear*2.0"), tensors), expected)
 
 
 def test_a_base_in_float64_is_computed_in_float64() -> None:
     base, a, b = factors(100, 60, 8)
     expected = base.double() + (b.double() @ a.double()) * 2.0
     for rounding in ("once", "peft"):
-        merged = run(Lora("F64", rounding, "linear*2.0"), [base.double(), a, b])
+        merged = decoded(Lora("F64", rounding, "linear*2.0"), [base.double(), a, b])
         assert torch.equal(merged, expected)
 
 
@@ -204,14 +180,14 @@ def test_rows_are_set_and_added() -> None:
     base, values = torch.arange(12.0).reshape(4, 3), -torch.arange(9.0).reshape(3, 3)
     steps = format_steps([Step("rows", rows=(5, 1, 4))])
     for span_elements in (1, 3, 4, 100):
-        merged = run(Lora("F32", "once", steps), [base, values], span_elements=span_elements)
+        merged = decoded(Lora("F32", "once", steps), [base, values], span_elements)
         assert torch.equal(merged[[5, 1, 4]], values)
         assert torch.equal(merged[[0, 2, 3]], base[[0, 2, 3]])
 
 
 def test_a_bias_is_scaled_and_added() -> None:
     base, bias = torch.randn(100).half(), torch.randn(100)
-    merged = run(Lora("F16", "peft", "bias*0.25"), [base, bias], span_elements=7)
+    merged = decoded(Lora("F16", "peft", "bias*0.25"), [base, bias], 7)
     assert torch.equal(merged, (base + bias * 0.25).half())
 
 

@@ -1,13 +1,13 @@
 """Packed numbers become what their formats say, in layouts that no vector has."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
-from weightsmith.codecs.base import Codec, Range, Work
+from tests.support.spans import CODES, decoded, info_of
+from weightsmith.codecs.base import Codec
 from weightsmith.codecs.quantised.blocks import DequantizeBlocks
 from weightsmith.codecs.quantised.packed import (
     AWQ_ORDER,
@@ -16,39 +16,12 @@ from weightsmith.codecs.quantised.packed import (
     DequantizeWords,
 )
 from weightsmith.codecs.quantised.values import floats
-from weightsmith.formats.tensors import TensorInfo
-
-CODES: Mapping[torch.dtype, str] = {
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float32: "F32",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.int8: "I8",
-    torch.int32: "I32",
-}
 
 
 def run(codec: Codec, tensors: Sequence[Tensor], *, pieces: int = 1) -> Tensor:
     """The whole output, made in so many pieces, as float32."""
-    flat = [tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in tensors]
-    raws = [memoryview(bytearray(each.numpy())) for each in flat]
-    infos = [TensorInfo(str(i), CODES[t.dtype], tuple(t.shape)) for i, t in enumerate(tensors)]
-    output = codec.signature(infos)
-
-    def read(number: int, start: int, buffer: memoryview) -> None:
-        buffer[:] = raws[number][start : start + len(buffer)]
-
-    work = Work(tuple(infos), output)
-    work = replace(work, state=codec.prepare(work, read))
-    result = bytearray(output.nbytes)
-    step = -(-output.numel // pieces) * (output.nbytes // output.numel)
-    for start in range(0, output.nbytes, step):
-        span = Range(start, min(start + step, output.nbytes))
-        blocks = [raws[i][r.start : r.stop] for i, r in enumerate(codec.reads(work, span))]
-        codec.apply(work, span, blocks, memoryview(result)[span.start : span.stop])
-    found = floats(memoryview(result), output.dtype).reshape(output.shape)
-    return torch.from_numpy(found.copy())
+    numel = codec.signature([info_of(tensor) for tensor in tensors]).numel
+    return decoded(codec, tensors, -(-numel // pieces)).float()
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)

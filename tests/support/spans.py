@@ -21,22 +21,27 @@ CODES = {
     torch.int64: "I64",
     torch.uint8: "U8",
     torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
 }
 DTYPES = {code: dtype for dtype, code in CODES.items()}
 FLOATS = ["F16", "BF16", "F32", "F64"]
 
 
-def info_of(tensor: Tensor, name: str = "w") -> TensorInfo:
-    return TensorInfo(name, CODES[tensor.dtype], tuple(tensor.shape))
+def info_of(tensor: Tensor) -> TensorInfo:
+    return TensorInfo("w", CODES[tensor.dtype], tuple(tensor.shape))
 
 
 def raw(tensor: Tensor) -> bytes:
     """A tensor's bytes in row-major order."""
-    return bytes(tensor.contiguous().reshape(-1).view(torch.uint8).tolist())
+    data: bytes = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return data
 
 
-def decoded(codec: Codec, inputs: Sequence[Tensor], span_elements: int) -> Tensor:
-    """The codec's whole output, its spans made in a random order into soiled memory."""
+def decoded(codec: Codec, inputs: Sequence[Tensor], span_elements: int | None = None) -> Tensor:
+    """The codec's whole output, its spans made in a random order into soiled memory; one span, if
+    none is told.
+    """
     infos = [info_of(tensor) for tensor in inputs]
     output = codec.signature(infos)
     stored = [raw(tensor) for tensor in inputs]
@@ -49,7 +54,8 @@ def decoded(codec: Codec, inputs: Sequence[Tensor], span_elements: int) -> Tenso
     work = Work(tuple(infos), output)
     work = replace(work, state=codec.prepare(work, read))
     whole = bytearray(b"\xa5" * output.nbytes)
-    step = span_elements * output.nbytes // output.numel if output.numel else 1
+    elements = output.numel if span_elements is None else span_elements
+    step = elements * output.nbytes // output.numel if output.numel else 1
     spans = [
         Range(start, min(start + step, output.nbytes)) for start in range(0, output.nbytes, step)
     ]
