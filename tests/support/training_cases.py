@@ -1,8 +1,9 @@
 """What training frameworks left, and what becomes of each: the oracle's bits, or a refusal."""
 
+import pickle
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -135,3 +136,18 @@ def differences(oracle: Checkpoint, made: Checkpoint, tied: tuple[str, ...] = ()
             yield f"{name} is {made.tensors[name].info}, not {oracle.tensors[name].info}"
         elif oracle.read_small(name) != made.read_small(name):
             yield f"{name} has other bytes"
+
+
+# --- how a distributed checkpoint is damaged ------------------------------------------------------
+
+
+def edit_metadata(source: Path, edit: Callable[[Any], object]) -> None:
+    """Change what ``.metadata`` says, in place."""
+    metadata = pickle.loads((source / ".metadata").read_bytes())
+    edit(metadata)
+    (source / ".metadata").write_bytes(pickle.dumps(metadata))
+
+
+def first_place(metadata: Any) -> Any:
+    """Where the first piece of a tensor lies."""
+    return next(iter(metadata.storage_data.values()))

@@ -5,20 +5,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-CODES = {
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float32: "F32",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.int32: "I32",
-    torch.int64: "I64",
-}
+from tests.support.spans import CODES, raw
 
 
 def tensor_sums(folder: Path) -> dict[str, str]:
@@ -31,8 +21,7 @@ def tensor_sums(folder: Path) -> dict[str, str]:
 
 def tensor_sum(tensor: Tensor) -> str:
     """``BF16 [4, 8] 0a1b...``."""
-    raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-    digest = hashlib.sha256(raw).hexdigest()[:32]
+    digest = hashlib.sha256(raw(tensor)).hexdigest()[:32]
     return f"{CODES[tensor.dtype]} {list(tensor.shape)} {digest}"
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.support.training_cases import LEFT
+from tests.support.training_cases import LEFT, edit_metadata, first_place
 from weightsmith import fs
 from weightsmith.errors import (
     CheckpointUnnamed,
@@ -41,14 +41,6 @@ from weightsmith.ops.inspect import inspect
 from weightsmith.sources.training import dcp
 
 
-@pytest.fixture
-def ckpt(tmp_path: Path) -> Callable[[str], Path]:
-    def copied(case: str) -> Path:
-        return Path(shutil.copytree(LEFT / case, tmp_path / "ckpt"))
-
-    return copied
-
-
 def refused(
     source: Path, *errors: type[WeightsmithError], words: str | None = None, **options: Any
 ) -> None:
@@ -65,12 +57,6 @@ def swap(source: Path, name: str, edit: Callable[[Any], object]) -> None:
     content = torch.load(source / name, weights_only=False)
     edit(content)
     torch.save(content, source / name)
-
-
-def edit_metadata(source: Path, edit: Callable[[Any], object]) -> None:
-    metadata = pickle.loads((source / ".metadata").read_bytes())
-    edit(metadata)
-    (source / ".metadata").write_bytes(pickle.dumps(metadata))
 
 
 # --- files of processes ---------------------------------------------------------------------------
@@ -197,10 +183,6 @@ def test_a_truncated_file_of_dcp_is_refused(ckpt: Callable[[str], Path]) -> None
     path = source / "__2_0.distcp"
     path.write_bytes(path.read_bytes()[:-1])
     refused(source, ShardTruncated, words="bytes where")
-
-
-def first_place(metadata: Any) -> Any:
-    return next(iter(metadata.storage_data.values()))
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a/b", "", "..", "x\0y"])

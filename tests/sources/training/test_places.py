@@ -16,14 +16,6 @@ from weightsmith.sources.kinds import Model, TrainingOutput
 from weightsmith.sources.recognise import open_model, recognise
 
 
-@pytest.fixture
-def ckpt(tmp_path: Path) -> Callable[[str], Path]:
-    def copied(case: str) -> Path:
-        return Path(shutil.copytree(LEFT / case, tmp_path / "ckpt"))
-
-    return copied
-
-
 def test_latest_decides_among_steps_and_a_tag_overrules_it(ckpt: Callable[[str], Path]) -> None:
     run = ckpt("ds_zero3_w3/ckpt")
     shutil.copytree(run / "global_step3", run / "global_step20")

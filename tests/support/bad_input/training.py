@@ -1,18 +1,16 @@
 """Training outputs that do not make one model, in the base's place."""
 
-import pickle
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from tests.support.bad_input.case import ARGS, Cases, write_pair
-from tests.support.paths import VECTORS
+from tests.support.training_cases import LEFT, edit_metadata, first_place
 
 TRAINING: Final = Cases("What training left")
-LEFT: Final = VECTORS / "training"
 
 
 def _left(folder: Path, case: str) -> Path:
@@ -20,12 +18,6 @@ def _left(folder: Path, case: str) -> Path:
     write_pair(folder)
     shutil.rmtree(folder / "base")
     return Path(shutil.copytree(LEFT / case, folder / "base", copy_function=shutil.copyfile))
-
-
-def _edit_metadata(source: Path, edit: Callable[[Any], object]) -> None:
-    metadata = pickle.loads((source / ".metadata").read_bytes())
-    edit(next(iter(metadata.storage_data.values())))
-    (source / ".metadata").write_bytes(pickle.dumps(metadata))
 
 
 @TRAINING.add("A process's file missing (FSDP)", 3, "rank-missing")
@@ -72,14 +64,14 @@ def a_chunk_cut_short(folder: Path) -> Sequence[str]:
 @TRAINING.add("Metadata that names a file outside its folder", 6, "partitions-invalid")
 def metadata_outside(folder: Path) -> Sequence[str]:
     left = _left(folder, "dcp_plain_w1/ckpt")
-    _edit_metadata(left, lambda place: setattr(place, "relative_path", "../../secret"))
+    edit_metadata(left, lambda m: setattr(first_place(m), "relative_path", "../../secret"))
     return ARGS
 
 
 @TRAINING.add("Metadata with an offset beyond its file", 6, "shard-truncated")
 def an_offset_beyond(folder: Path) -> Sequence[str]:
     left = _left(folder, "dcp_plain_w1/ckpt")
-    _edit_metadata(left, lambda place: setattr(place, "offset", 10**9))
+    edit_metadata(left, lambda m: setattr(first_place(m), "offset", 10**9))
     return ARGS
 
 
