@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
 from weightsmith.codecs.checksums import Algorithm, Hasher, hasher
@@ -42,9 +42,28 @@ class Checked(Derived):
         super().__init__(**rest)
         self._checksums = checksums
         self._failed = failed
+        self._hear_anew()
+
+    def _hear_anew(self) -> None:
+        """Nothing was hashed yet."""
         self._heard: dict[str, _Heard] = {}
         self._right: set[str] = set()
         self._hearing = threading.Lock()
+
+    def renamed(self, names: Mapping[str, str], *notes: str) -> Self:
+        """The same tensors under other names, held against the same checksums; `failed` is told
+        the names that it knows.
+        """
+        alike = super().renamed(names, *notes)
+        known = {names.get(name, name): name for name in self._checksums if names.get(name, name)}
+
+        def failed(name: str) -> NoReturn:
+            self._failed(known[name])
+
+        alike._checksums = {new: self._checksums[old] for new, old in known.items()}  # noqa: SLF001
+        alike._failed = failed  # noqa: SLF001
+        alike._hear_anew()  # noqa: SLF001
+        return alike
 
     def work_of(self, name: str) -> TensorWork | None:
         """What makes a tensor, if it has no checksum: else it must be read here."""

@@ -286,6 +286,25 @@ class TestBroken:
         swap_metadata(folder, good)
         refused(run, tmp_path, f"weight_v{damaged:06d}.* is damaged: .* has another {algorithm}")
 
+    def test_it_is_named_under_other_names_too(
+        self, run: Run, models: list[Weights], tmp_path: Path
+    ) -> None:
+        """Checksums go along when tensors are renamed, also where two change places."""
+        chain = f"{run[0]}+{run[1]}"
+        rename = ["small=new.small", "odd=big", "big=odd"]
+        done = weightsmith.convert(chain, tmp_path / "sound", rename=rename)
+        names = {"small": "new.small", "odd": "big", "big": "odd"}
+        renamed = {names.get(name, name): tensor for name, tensor in models[3].items()}
+        assert_equal(done.target, renamed)
+        folder = run[1] / "weight_v000003"
+        good = load_metadata(folder)
+        shutil.rmtree(folder)
+        publish(run[1], 3, models[2], step(models[3], 9), algorithm=ALGORITHMS[0])
+        swap_metadata(folder, good)
+        with pytest.raises(VersionsBroken, match=r"weight_v000003 is damaged: small has another"):
+            weightsmith.convert(chain, tmp_path / "new", rename=rename[:1], keep=["small"])
+        assert not (tmp_path / "new").exists()
+
     def test_a_payload_that_is_no_such_thing(self, run: Run, tmp_path: Path) -> None:
         folder = run[1] / "weight_v000002"
         for path in folder.glob("*.safetensors"):
