@@ -23,7 +23,6 @@ _FINDERS: Final[Mapping[str, Callable[[Layout], str]]] = {
     "mxfp4": methods.mxfp4,
     "torchao": methods.torchao,
 }
-_BITSANDBYTES: Final = ".quant_state.bitsandbytes__"
 _NARROW: Final = frozenset({"F8_E4M3", "F8_E5M2", "I8", "U8", "I32", "F4"})
 
 
@@ -60,16 +59,14 @@ def find_quantised(
     by_name = {info.name: info for info in infos}
     settings = quantisation_settings(config)
     method = _method(settings, by_name)
-    if method is None or settings is None:
-        if method is None:
-            return None
-        settings = {}
+    if method is None:
+        return None
     finder = _FINDERS.get(method)
     if finder is None:
         reason = "its layout is not known"
         raise QuantisationUnknown(source=label, method=method, reason=reason)
     dtype = DTYPES.get(str(config.get("dtype", config.get("torch_dtype"))), "BF16")
-    layout = Layout(settings, by_name, read, dtype)
+    layout = Layout(settings or {}, by_name, read, dtype)
     try:
         width = finder(layout)
     except methods.Unknown as unknown:
@@ -94,7 +91,7 @@ def find_quantised(
 def _method(settings: Mapping[str, Any] | None, infos: Mapping[str, TensorInfo]) -> str | None:
     """The method's name; None where nothing is quantised."""
     if settings is None:
-        return "bitsandbytes" if any(_BITSANDBYTES in name for name in infos) else None
+        return "bitsandbytes" if any(methods.BNB_STATE in name for name in infos) else None
     method = settings.get("quant_method")
     if method is None and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
         return "bitsandbytes"

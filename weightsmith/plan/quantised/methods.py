@@ -4,13 +4,14 @@ Source: transformers 5.23 ``quantizers`` and ``integrations``; the libraries tha
 """
 
 import json
+import math
 from collections.abc import Sequence
 
 from weightsmith.errors import QuantisationInvalid
-from weightsmith.formats.tensors import TORCH_NAMES, TensorInfo
+from weightsmith.formats.tensors import DTYPES, TensorInfo
 from weightsmith.plan.quantised.weights import FLOATS, Layout, Weight, require_shape
 
-_STATE = ".quant_state.bitsandbytes__"
+BNB_STATE = ".quant_state.bitsandbytes__"
 _BNB_INT8 = "7.874015718698502e-3"
 """1/127, as bitsandbytes has it."""
 _EXPONENTS = ("U8", "F8_E8M0")
@@ -24,11 +25,11 @@ class Unknown(Exception):
 def bitsandbytes(layout: Layout) -> str:
     """Four bits by a table (nf4, fp4), or eight bits by rows."""
     widths = set()
-    states = [name for name in layout.infos if _STATE in name]
+    states = [name for name in layout.infos if BNB_STATE in name]
     for name in states:
         _four_bits(layout, name)
         widths.add("4 bit")
-    stated = {name.partition(_STATE)[0] for name in states}
+    stated = {name.partition(BNB_STATE)[0] for name in states}
     for name in layout.ends(".absmax"):
         if name not in stated:
             raise QuantisationInvalid(name=name, reason=f"{name}.quant_state is missing")
@@ -47,21 +48,19 @@ def bitsandbytes(layout: Layout) -> str:
 
 
 def _four_bits(layout: Layout, name: str) -> None:
-    weight_name = name.partition(_STATE)[0]
+    weight_name = name.partition(BNB_STATE)[0]
     try:
         state = json.loads(layout.read(name))
         shape = tuple(int(each) for each in state["shape"])
         block = int(state["blocksize"])
-        kept = {v: k for k, v in TORCH_NAMES.items()}[state["dtype"]]
+        kept = DTYPES[state["dtype"]]
         nested = int(state["nested_blocksize"]) if "nested_blocksize" in state else 0
         offset = repr(float(state["nested_offset"])) if nested else ""
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"its state is not what bitsandbytes writes: {error!r}"
         raise QuantisationInvalid(name=name, reason=reason) from error
     weight = layout.part(weight_name, name)
-    count = 1
-    for each in shape:
-        count *= each
+    count = math.prod(shape)
     if min(shape, default=0) < 1 or block < 1 or weight.nbytes != -(-count // 2):
         reason = f"it has {weight.nbytes} bytes, and {list(shape)} is due by its state"
         raise QuantisationInvalid(name=weight_name, reason=reason)
@@ -134,13 +133,9 @@ def _words(layout: Layout, layer: str, schemes: Sequence[dict[str, object]]) -> 
         raise Unknown(f"weights are packed with {', '.join(map(str, named))} bits")
     if len(shape) != 2 or not all(shape) or len(words.shape) != 2:
         raise QuantisationInvalid(name=shaped.name, reason=f"it says {shape}, which is no matrix")
-    fitting = [
-        b for b in sorted(bits, key=str) if words.shape == (shape[0], -(-shape[1] * b // 32))
-    ]
+    fitting = [b for b in bits if words.shape == (shape[0], -(-shape[1] * b // 32))]
     if not fitting:
-        reason = (
-            f"it is {list(words.shape)}, which is not {shape} with {sorted(bits, key=str)} bits"
-        )
+        reason = f"it is {list(words.shape)}, which is not {shape} with {bits} bits"
         raise QuantisationInvalid(name=words.name, reason=reason)
     groups = scale.shape[1] if len(scale.shape) == 2 else 0
     if scale.shape[:1] != (shape[0],) or not groups or shape[1] % groups:
