@@ -9,7 +9,7 @@ Source: THUDM/slime, ``update_weight_from_disk_delta.py``; the receivers of SGLa
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn, get_args
 
@@ -249,8 +249,9 @@ def _read(folder: Path, *, number: int | None) -> Version | None:
     """
     index = _index(folder)
     if index is None:
-        whole = os.path.lexists(folder / _SINGLE) and number is not None
-        return Version(number, folder) if whole and number is not None else None
+        if number is None or not os.path.lexists(folder / _SINGLE):
+            return None
+        return Version(number, folder)
     said = index.metadata
     if "delta_encoding" not in said:
         return Version(number or 0, folder)
@@ -270,8 +271,8 @@ def _read(folder: Path, *, number: int | None) -> Version | None:
     elif number is not None and version != number:
         reason = f"it says that it is version {version}"
     else:
-        found = Version(version, folder, base, encoding, checksum)
-        return replace(found, is_empty=not index.weight_map)
+        is_empty = not index.weight_map
+        return Version(version, folder, base, encoding, checksum, is_empty)
     raise VersionsBroken(where=folder, reason=reason)
 
 
