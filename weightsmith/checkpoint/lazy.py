@@ -28,14 +28,6 @@ _NUMPY: Final = {
     "C64": "complex64",
 }
 """NumPy's own names for the dtypes that it has."""
-_TORCH: Final = _NUMPY | {
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E8M0": "float8_e8m0fnu",
-    "C64": "complex64",
-}
-"""torch's names for those that it has; NumPy's are the same."""
 _ML_DTYPES: Final = {
     "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn",
@@ -43,6 +35,8 @@ _ML_DTYPES: Final = {
     "F8_E8M0": "float8_e8m0fnu",
 }
 """What the package ml_dtypes adds to NumPy."""
+_TORCH: Final = _NUMPY | _ML_DTYPES
+"""torch's names for the dtypes, which are the same."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
