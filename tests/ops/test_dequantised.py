@@ -1,6 +1,7 @@
 """Quantised models become floats as their libraries make them, and are known for what they are."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -234,6 +235,12 @@ def nan(tensor: Tensor) -> Tensor:
     return wrong.reshape(tensor.shape)
 
 
+def restated(tensor: Tensor, **said: object) -> Tensor:
+    """A state of bitsandbytes that says something else."""
+    state = json.loads(bytes(tensor.tolist())) | said
+    return torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
+
+
 def damaged(vectors: Path, name: str, folder: Path, edit: Edit | None, **config: Any) -> Path:
     """A vector's base with something wrong with it."""
     base = folder / name
@@ -276,6 +283,12 @@ def damaged(vectors: Path, name: str, folder: Path, edit: Edit | None, **config:
         (
             "q_bnb_nf4",
             put("weight.quant_state.bitsandbytes__nf4", lambda t: t[:-1]),
+            "weight.quant_state.bitsandbytes__nf4",
+            "its state is not what bitsandbytes writes",
+        ),
+        (
+            "q_bnb_nf4",
+            put("weight.quant_state.bitsandbytes__nf4", lambda t: restated(t, blocksize=math.inf)),
             "weight.quant_state.bitsandbytes__nf4",
             "its state is not what bitsandbytes writes",
         ),

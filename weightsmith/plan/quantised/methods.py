@@ -56,7 +56,7 @@ def _four_bits(layout: Layout, name: str) -> None:
         kept = DTYPES[state["dtype"]]
         nested = int(state["nested_blocksize"]) if "nested_blocksize" in state else 0
         offset = repr(float(state["nested_offset"])) if nested else ""
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         reason = f"its state is not what bitsandbytes writes: {error!r}"
         raise QuantisationInvalid(name=name, reason=reason) from error
     weight = layout.part(weight_name, name)
