@@ -31,6 +31,8 @@ from weightsmith.plan.version import VERSION_NAME
 
 INDEX: Final = INDEXES[0]
 _SINGLE: Final = "model.safetensors"
+_DIGITS: Final = 255
+"""Of a version's number, which stands in the name of a directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,4 +286,7 @@ def _index(folder: Path) -> Index | None:
 
 
 def _number(said: object) -> int | None:
-    return int(said) if isinstance(said, str) and said.isdecimal() else None
+    """A number in text; longer ones than any version's are none, and Python may refuse them."""
+    if not isinstance(said, str) or not said.isdecimal() or len(said) > _DIGITS:
+        return None
+    return int(said)

@@ -263,6 +263,14 @@ class TestBroken:
         index.write_text(json.dumps(said))
         refused(run, tmp_path, "weight_v000002 says that it is made of version 3")
 
+    @pytest.mark.parametrize("number", ["", "-1", "1.0", "1" * 5000])
+    def test_a_number_that_is_none(self, number: str, run: Run, tmp_path: Path) -> None:
+        index = run[1] / "weight_v000002" / "model.safetensors.index.json"
+        said = json.loads(index.read_text())
+        said["metadata"]["base_version"] = number
+        index.write_text(json.dumps(said))
+        refused(run, tmp_path, "it does not say its version and base_version")
+
     def test_one_that_is_still_being_written_is_left_or_named(
         self, run: Run, models: list[Weights], tmp_path: Path
     ) -> None:
