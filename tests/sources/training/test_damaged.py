@@ -69,6 +69,16 @@ def test_a_missing_process_is_named(ckpt: Callable[[str], Path], rank: int) -> N
     refused(source, RankMissing, words="lacks 1 file.* of the 4")
 
 
+def test_more_processes_than_there_can_be_are_only_counted(ckpt: Callable[[str], Path]) -> None:
+    """Their numbers are never all in memory."""
+    source = ckpt("fsdp2_fp32/ckpt")
+    (source / "fsdp_config.json").unlink()
+    for rank in range(4):
+        path = source / f"model_world_size_4_rank_{rank}.pt"
+        path.rename(source / f"model_world_size_{10**20}_rank_{rank}.pt")
+    refused(source, RankMissing, words=f"lacks {10**20 - 4} file.* of the {10**20}")
+
+
 def test_where_names_do_not_tell_the_tensors_do(ckpt: Callable[[str], Path]) -> None:
     source = ckpt("fsdp2_fp32/ckpt")
     for rank in range(4):
@@ -103,6 +113,8 @@ def test_what_is_said_beside_the_files_must_agree(ckpt: Callable[[str], Path]) -
     source = ckpt("fsdp2_fp32/ckpt")
     (source / "fsdp_config.json").write_text('{"FSDP_version": 2, "world_size": 8}')
     refused(source, TrainingMixed, words="tells of 8 processes, the names of 4")
+    (source / "fsdp_config.json").write_text(f'{{"world_size": {"4" * 5000}}}')
+    refused(source, TrainingMixed, words="tells of 4444.*the names of 4")
 
 
 def test_a_file_of_another_run_is_refused(ckpt: Callable[[str], Path]) -> None:
@@ -291,6 +303,15 @@ def test_a_missing_process_of_zero_is_named(ckpt: Callable[[str], Path], name: s
     source = ckpt("ds_zero3_w3/ckpt")
     (source / "global_step3" / name).unlink()
     refused(source, RankMissing, words="lacks 1 file.* of the 3")
+
+
+def test_more_processes_of_zero_than_there_can_be_are_only_counted(
+    ckpt: Callable[[str], Path],
+) -> None:
+    source = ckpt("ds_zero3_w3/ckpt")
+    for path in (source / "global_step3").glob("*model_states.pt"):
+        swap(path.parent, path.name, lambda held: held.update(dp_world_size=10**20))
+    refused(source, RankMissing, words=f"lacks {10**20 - 3} file.* of the {10**20}")
 
 
 def test_two_steps_of_zero_are_told_by_what_they_count(ckpt: Callable[[str], Path]) -> None:

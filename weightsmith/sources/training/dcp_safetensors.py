@@ -13,10 +13,11 @@ from weightsmith.checkpoint.checkpoint import WeightFile
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.pieces import Gathered, Piece, Pieced
 from weightsmith.checkpoint.store import LocalStore
-from weightsmith.errors import PartitionsInvalid, RankMissing, TrainingMixed
+from weightsmith.errors import PartitionsInvalid, TrainingMixed
 from weightsmith.formats.safetensors_header import read_header
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.tensors import TensorInfo
+from weightsmith.sources.training.complete import require_all
 from weightsmith.sources.training.placement import are_counts
 
 SHARD: Final = re.compile(r"shard-(\d{5})-model-(\d{5})-of-(\d{5})\.safetensors")
@@ -75,10 +76,7 @@ def _require_numbers(names: Sequence[str], label: str) -> None:
         ("process", {rank for rank, _, _ in found}, max(rank for rank, _, _ in found)),
         ("model file", {number for _, number, _ in found}, max(totals)),
     ):
-        missing = sorted(set(range(1, last + 1)) - numbers)
-        if missing:
-            context = [f"{kind} {number} is missing" for number in missing]
-            raise RankMissing(source=label, count=len(missing), total=last, context=context)
+        require_all(range(1, last + 1), numbers, f"{kind} {{}} is missing", label)
 
 
 def _file_first(name: str) -> tuple[str, str]:

@@ -173,7 +173,7 @@ def _require_world(directory: Path, names: Collection[str], world: int, label: s
     """
     if "fsdp_config.json" in names:
         raw = fs.read_small(directory / "fsdp_config.json", 1_000_000)
-        if (said := re.search(rb'"world_size"\s*:\s*(\d+)', raw)) and int(said[1]) != world:
+        if (said := re.search(rb'"world_size"\s*:\s*(\d{1,255})', raw)) and int(said[1]) != world:
             reason = f"fsdp_config.json tells of {int(said[1])} processes, the names of {world}"
             raise TrainingMixed(source=label, reason=reason)
 

@@ -15,11 +15,12 @@ from weightsmith.checkpoint.checkpoint import WeightFile
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.pieces import Gathered, Piece, Pieced
 from weightsmith.checkpoint.store import LocalStore
-from weightsmith.errors import ModelUnnamed, PartitionsInvalid, RankMissing, TrainingMixed
+from weightsmith.errors import ModelUnnamed, PartitionsInvalid, TrainingMixed
 from weightsmith.formats.pickle_names import DTENSOR
 from weightsmith.formats.tensors import StoredTensor, TensorInfo
 from weightsmith.formats.torch_pickle import Record, View, Wrapped
 from weightsmith.formats.torch_zip import TorchFile, find_entries
+from weightsmith.sources.training.complete import require_all
 from weightsmith.sources.training.placement import PlacementError, are_counts, place, whole_of
 
 _FLAT: Final = "_flat_param"
@@ -172,10 +173,7 @@ class _Ranks:
 
     def _require_ranks(self, world: int) -> None:
         """Raises: RankMissing."""
-        missing = sorted(set(range(world)) - set(self._names))
-        if missing:
-            context = [f"process {rank} is missing" for rank in missing]
-            raise RankMissing(source=self._label, count=len(missing), total=world, context=context)
+        require_all(range(world), self._names, "process {} is missing", self._label)
 
     def _mixed(self, reason: str) -> TrainingMixed:
         return TrainingMixed(source=self._label, reason=reason)

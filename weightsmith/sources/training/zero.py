@@ -16,10 +16,11 @@ from weightsmith.checkpoint.pieces import Gathered, Piece, Pieced
 from weightsmith.checkpoint.store import LocalStore
 from weightsmith.codecs.arithmetic import Block, cast
 from weightsmith.engine.derived import Derived
-from weightsmith.errors import PrecisionMissing, RankMissing
+from weightsmith.errors import PrecisionMissing
 from weightsmith.formats.tensors import TORCH_NAMES, StoredTensor, TensorInfo, dtype_bits
 from weightsmith.formats.torch_pickle import View
 from weightsmith.plan.model import InputTensor, TensorPlan
+from weightsmith.sources.training.complete import require_all
 from weightsmith.sources.training.placement import are_counts
 from weightsmith.sources.training.zero_files import ZeroFile, ZeroFiles, open_zero_files
 
@@ -73,11 +74,8 @@ class _Zero:
         if not self._files.partitions:
             if not self._files.partitioned:
                 raise self._no("float32", "no optimizer's states lie beside the model", "16bit")
-            total = len(self._files.models)
-            missing = [
-                f"the optimizer states of process {rank} are missing" for rank in range(total)
-            ]
-            raise RankMissing(source=self._files.label, count=total, total=total, context=missing)
+            sentence = "the optimizer states of process {} are missing"
+            require_all(range(len(self._files.models)), (), sentence, self._files.label)
         trained = dict(self._stage_3() if self._files.partitioned else self._stage_2())
         self._require_same_step(trained)
         tensors = self._in_order(trained | dict(self._frozen()) | dict(self._buffers()))

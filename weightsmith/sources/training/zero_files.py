@@ -13,6 +13,7 @@ from weightsmith.errors import PartitionsInvalid, RankMissing, TrainingMixed, Tr
 from weightsmith.formats.tensors import StoredTensor
 from weightsmith.formats.torch_pickle import View
 from weightsmith.formats.torch_zip import TorchFile
+from weightsmith.sources.training.complete import require_all
 from weightsmith.sources.training.placement import are_counts
 
 MODEL: Final = re.compile(r"(?:zero_pp_rank_(\d+)_)?mp_rank_(\d+)_model_states\.pt")
@@ -150,12 +151,12 @@ def _require_one_save(found: ZeroFiles) -> None:
         world = 1 + max((*found.partitions, *found.models))
     for kind in (found.models if found.partitioned else {}, found.partitions):
         numbers = set(kind)
-        missing = sorted(set(range(world)) - numbers) if numbers else []
-        if missing:
-            what = "model" if kind is found.models else "optimizer"
-            context = [f"the {what} states of process {rank} are missing" for rank in missing]
-            raise RankMissing(source=found.label, count=len(missing), total=world, context=context)
-        if numbers and max(numbers) >= world:
+        if not numbers:
+            continue
+        what = "model" if kind is found.models else "optimizer"
+        sentence = f"the {what} states of process {{}} are missing"
+        require_all(range(world), numbers, sentence, found.label)
+        if max(numbers) >= world:
             raise found.mixed(
                 f"there are {max(numbers) + 1} processes, and {world} by {first.name}"
             )
