@@ -339,7 +339,7 @@ def test_a_lock_that_was_deleted_with_its_staging_holds_nothing(
 
 
 def test_a_run_for_a_finished_target_leaves_another_plans_work_alone(
-    interrupted: Interrupted, expected: dict[str, bytes], vectors: Path, children: Children
+    interrupted: Interrupted, expected: dict[str, bytes]
 ) -> None:
     """While a new version is under way, asking for the old one is "already done" and no more."""
     float32 = {**PLAN, "dtype": "float32"}

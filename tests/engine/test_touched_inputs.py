@@ -125,7 +125,7 @@ def test_a_run_reads_a_touched_input_again_and_goes_on(
 
 @pytest.mark.parametrize("number", [1, 2, 4])
 def test_a_run_ends_where_an_input_was_written_to_and_its_time_set_back(
-    number: int, making: Making, monkeypatch: pytest.MonkeyPatch
+    number: int, making: Making
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         before_look(number, lambda: written(making.input), patch)
@@ -141,7 +141,7 @@ def test_a_run_ends_where_an_input_was_written_to_and_its_time_set_back(
 
 
 @pytest.fixture
-def stopped(making: Making, monkeypatch: pytest.MonkeyPatch) -> Making:
+def stopped(making: Making) -> Making:
     """Work of which some is done."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fs, "on_durable_step", at_step(9 if making.verb == "apply" else 7, stop))

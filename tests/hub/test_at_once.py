@@ -84,7 +84,7 @@ def test_who_wants_a_file_that_another_brings_waits_and_takes_it(
 
 
 def test_a_file_that_another_is_copying_to_its_place_is_not_taken_for_damaged(
-    connection: Connection, tmp_path: Path
+    connection: Connection,
 ) -> None:
     """Where links cannot be made, a file stands in its snapshot half copied for a while."""
     place = CachePlace(connection.cache, LISTING.repo_id, LISTING.commit)

@@ -39,7 +39,7 @@ def test_the_program_of_the_page_runs(
     assert not (here / "x").exists()
 
 
-def test_the_page_names_every_public_function(vectors: Path) -> None:
+def test_the_page_names_every_public_function() -> None:
     import weightsmith
 
     text = PAGE.read_text()

@@ -155,7 +155,7 @@ def test_a_delta_on_a_base_of_another_size_is_told_by_their_configs(tmp_path: Pa
     assert error.value.context[0] == first
 
 
-def test_a_tensor_that_only_the_delta_has_needs_to_be_named(vectors: Path, tmp_path: Path) -> None:
+def test_a_tensor_that_only_the_delta_has_needs_to_be_named(tmp_path: Path) -> None:
     base = write_model(tmp_path / "base", tensors(10, 0, 0.02, 1.0), config=config(10))
     extra = {**tensors(10, 1, 1e-4, 0.0), "model.extra.weight": torch.ones(3)}
     delta = write_model(tmp_path / "delta", extra, config=config(10))

@@ -108,9 +108,7 @@ def test_infinite_sum_of_finite_sides_is_found(
 
 
 @pytest.mark.parametrize("low_cpu_mem", [False, True])
-def test_delta_runs_on_its_base_without_being_applied(
-    models: Models, tmp_path: Path, low_cpu_mem: bool
-) -> None:
+def test_delta_runs_on_its_base_without_being_applied(models: Models, low_cpu_mem: bool) -> None:
     settings = Settings(prompt="Where is the drum?", max_new_tokens=8, low_cpu_mem=low_cpu_mem)
     there, _ = smoke(models.result, settings)
     nowhere, checks = smoke(models.delta, settings, base=models.base)

@@ -370,9 +370,7 @@ def test_no_cuda_is_said_before_anything_is_read(models: Models, weightsmith: We
         smoke(models.result, Settings(device="cuda"))
 
 
-def test_accelerate_is_asked_for_where_it_is_needed(
-    models: Models, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_accelerate_is_asked_for_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(PackageMissing, match="`low_cpu_mem` needs the package accelerate"):
         choose_device("cpu", low_cpu_mem=True)

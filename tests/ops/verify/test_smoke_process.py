@@ -199,7 +199,7 @@ def test_a_process_that_ends_in_the_middle_is_told_by_how_it_did(
 
 
 def test_what_reading_the_checkpoint_meets_is_told_as_it_is(
-    models: Models, copy: Copy, monkeypatch: pytest.MonkeyPatch
+    models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut(self: runner.Runner, checkpoint: object, name: str) -> None:
         raise ModelNotRunnable(source="x", reason=f"{name} cannot be read")
