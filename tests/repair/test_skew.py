@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
+from tests.support.paths import VECTORS
 from tests.support.real_files import python_with_transformers
 from tests.support.tokenizer_folders import Files, ask_transformers, changed
 from weightsmith.catalogue.repairs import load_repairs
@@ -21,7 +22,7 @@ from weightsmith.repair.detect import Diagnosis, diagnose, mend
 from weightsmith.repair.examples import examples
 from weightsmith.smoke import tokenizer as smoke
 
-SKEW = Path(__file__).parents[1] / "vectors" / "skew"
+SKEW = VECTORS / "skew"
 ORACLES: dict[str, dict[str, Any]] = {
     path.parent.name: json.loads(path.read_bytes()) for path in sorted(SKEW.glob("*/oracle.json"))
 }
@@ -439,7 +440,7 @@ def test_a_tokenizer_json_of_a_newer_library_is_not_said_to_be_in_order(
     assert "newer library" in found.unchecked[0]
 
 
-def test_hostile_names_of_code_are_only_names(tmp_path: Path) -> None:
+def test_hostile_names_of_code_are_only_names() -> None:
     named = {"AutoTokenizer": ["../../etc/passwd.X", "\x1b[2Jx.y", {"a": ["q.z", 5, None]}, ""]}
     files = with_values(files_of("auto-map-leftover"), SETTINGS, auto_map=named)
     after = json.loads(mend(diagnose(files)).after.files[SETTINGS])

@@ -33,7 +33,7 @@ def make_llama(
     return _save(LlamaForCausalLM, LlamaConfig(**(sizes | config)), folder, dtype, seed)
 
 
-def make_gpt2(folder: Path, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
+def make_gpt2(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
     """A GPT-2, which stores its weights the other way round and ties its output layer."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -46,10 +46,10 @@ def make_gpt2(folder: Path, *, dtype: torch.dtype = torch.float32, seed: int = 0
         bos_token_id=1,
         eos_token_id=2,
     )
-    return _save(GPT2LMHeadModel, config, folder, dtype, seed)
+    return _save(GPT2LMHeadModel, config, folder, dtype)
 
 
-def _save(kind: Any, config: Any, folder: Path, dtype: torch.dtype, seed: int) -> Path:
+def _save(kind: Any, config: Any, folder: Path, dtype: torch.dtype, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     model = kind(config)
     for parameter in model.parameters():  # norms and biases too, which begin as ones and zeros
@@ -58,7 +58,7 @@ def _save(kind: Any, config: Any, folder: Path, dtype: torch.dtype, seed: int) -
     return folder
 
 
-def make_falcon(folder: Path, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
+def make_falcon(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
     """A Falcon, whose queries, keys and values are one matrix, with biases and tied embeddings."""
     from transformers import FalconConfig, FalconForCausalLM
 
@@ -71,10 +71,10 @@ def make_falcon(folder: Path, *, dtype: torch.dtype = torch.float32, seed: int =
         bos_token_id=1,
         eos_token_id=2,
     )
-    return _save(FalconForCausalLM, config, folder, dtype, seed)
+    return _save(FalconForCausalLM, config, folder, dtype)
 
 
-def make_mixtral(folder: Path, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
+def make_mixtral(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
     """A Mixtral, whose files hold its experts one by one; for peft see `as_stored`."""
     from transformers import MixtralConfig, MixtralForCausalLM
 
@@ -87,7 +87,7 @@ def make_mixtral(folder: Path, *, dtype: torch.dtype = torch.float32, seed: int 
         num_key_value_heads=2,
         num_local_experts=2,
     )
-    return _save(MixtralForCausalLM, config, folder, dtype, seed)
+    return _save(MixtralForCausalLM, config, folder, dtype)
 
 
 def load_model(base: Path, **arguments: Any) -> Any:

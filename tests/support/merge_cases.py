@@ -47,7 +47,6 @@ FUSED, SINGLE, VISION = "fused experts", "experts one by one", "names of vision 
 LORA, HEADS, TIED = "LoRA", "heads", "tied and resized embeddings"
 KEYS, OTHER, SEVERAL = "keys of other writers", "other kinds", "several adapters"
 QUANTISED, PLAIN = "quantised base", "quantised base, other layers"
-ONCE = {"rounding": "once"}
 WEIGHTS = (0.7, -0.4, 0.25)
 
 _SCHEMES = {

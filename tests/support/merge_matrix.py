@@ -3,12 +3,12 @@
 python -m tests.support.merge_matrix     write it anew
 """
 
-from pathlib import Path
 from typing import Final
 
 from tests.support.merge_cases import CASES, MergeCase
+from tests.support.paths import ROOT
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "merge-lora.md"
+PAGE: Final = ROOT / "docs" / "merge-lora.md"
 
 _BEGIN: Final = "<!-- made by tests.support.merge_matrix.py -->\n"
 _END: Final = "<!-- end -->\n"

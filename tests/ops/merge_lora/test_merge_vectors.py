@@ -13,6 +13,7 @@ from torch import Tensor
 from tests.support.folders import load
 from tests.support.merge_cases import CASES, WEIGHTS, MergeCase
 from tests.support.merge_matrix import PAGE, render
+from tests.support.paths import ROOT
 from tests.support.vector_sums import expected_sums, tensor_sums
 from weightsmith.errors import AdapterDoesNotFit
 
@@ -33,15 +34,14 @@ def merged(vectors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     its library has such, where it is told before torch is loaded.
     """
     out = tmp_path_factory.mktemp("merged")
-    root = Path(__file__).parents[3]
-    env = {**os.environ, "MKL_CBWR": "AUTO,STRICT", "PYTHONPATH": str(root)}
+    env = {**os.environ, "MKL_CBWR": "AUTO,STRICT", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", MERGE, str(vectors), str(out)], env=env, check=True)
     return out
 
 
-def case_of(vector: str, *, outcome: str) -> MergeCase:
-    """The vector's case that comes out so."""
-    return next(case for case in CASES if (case.vector, case.outcome) == (vector, outcome))
+def formula_case(vector: str) -> MergeCase:
+    """The vector's case that is merged by the formula."""
+    return next(case for case in CASES if (case.vector, case.outcome) == (vector, "formula"))
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,13 @@ def test_what_cannot_be_merged_is_refused_by_name(
 
 
 def test_experts_of_transformers_4_round_once(vectors: Path, merged: Path) -> None:
-    case = case_of("moe_v4_mixtral", outcome="formula")
+    case = formula_case("moe_v4_mixtral")
     vector = vectors / "merge" / case.vector
     assert_close(load(merged / case.id), summed(vector, {"adapter": 1.0}))
 
 
 def test_weights_make_one_sum_in_float32_that_is_rounded_once(vectors: Path, merged: Path) -> None:
-    case = case_of("multi_weighted", outcome="formula")
+    case = formula_case("multi_weighted")
     vector = vectors / "merge" / case.vector
     weights = dict(zip(case.loras, WEIGHTS, strict=True))
     assert_close(load(merged / case.id), summed(vector, weights))
@@ -107,7 +107,7 @@ def summed(vector: Path, weights: dict[str, float]) -> dict[str, Tensor]:
 
 
 def test_resized_embeddings_that_were_tied_stay_tied(vectors: Path, merged: Path) -> None:
-    case = case_of("resized_vocab_tied", outcome="formula")
+    case = formula_case("resized_vocab_tied")
     expected = dict(expected_sums(vectors / "merge" / case.vector, "expected"))
     del expected["lm_head.weight"]
     assert tensor_sums(merged / case.id) == expected

@@ -163,8 +163,8 @@ def a_fifo_as_config(folder: Path) -> Sequence[str]:
     return ARGS
 
 
-def _closed(path: Path, mode: int = 0) -> Sequence[str]:
-    path.chmod(mode)
+def _closed(path: Path) -> Sequence[str]:
+    path.chmod(0)
     return ARGS
 
 
