@@ -80,26 +80,23 @@ class Setup:
 
         Raises: WrongResult, when called.
         """
-        program = [sys.executable, "-m", "tests.bench.models", "check"]
-        argv = [*program, self.size(size).name, side, str(self.out / "target")]
-
-        def check() -> None:
-            if subprocess.run(argv, check=False).returncode:
-                raise WrongResult(f"{self.out / 'target'} is not the {side}")
-
-        return check
+        return self._check_by("tests.bench.models", size, side)
 
     def check_trained(self, size: str, kind: str) -> Callable[[], None]:
         """Whether ``out/target`` holds what `tests.bench.trained` says that it should.
 
         Raises: WrongResult, when called.
         """
-        program = [sys.executable, "-m", "tests.bench.trained", "check"]
-        argv = [*program, self.size(size).name, kind, str(self.out / "target")]
+        return self._check_by("tests.bench.trained", size, kind)
+
+    def _check_by(self, module: str, size: str, what: str) -> Callable[[], None]:
+        """Whether ``python -m MODULE check`` finds ``out/target`` right."""
+        target = self.out / "target"
+        argv = [sys.executable, "-m", module, "check", self.size(size).name, what, str(target)]
 
         def check() -> None:
             if subprocess.run(argv, check=False).returncode:
-                raise WrongResult(f"{self.out / 'target'} is not as it should be")
+                raise WrongResult(f"{target} does not hold the weights of {what}")
 
         return check
 
