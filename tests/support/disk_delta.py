@@ -15,12 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.support.spans import raw
+
 Weights = dict[str, Tensor]
-
-
-def raw(tensor: Tensor) -> bytes:
-    """Its bytes."""
-    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def checksum(algorithm: str, data: bytes) -> str:

@@ -1,13 +1,14 @@
 """Make and read payloads through the codec, as the engine does, but from bytes in memory."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
-from weightsmith.codecs.base import Range, Work
+from weightsmith.codecs.base import Codec, Range, Work
 from weightsmith.codecs.cast import elements_as_bytes
 from weightsmith.codecs.exact import kernel
 from weightsmith.codecs.exact.codec import base_elements, params_of, serves_as_base
@@ -84,11 +85,17 @@ def encode(
 def decode(
     base: Content | None, payload: bytes, target: TensorInfo, wanted: list[Range] | None = None
 ) -> bytes:
-    """The bytes `wanted` of the target, all of them by default; the last is made first."""
-    stored = Content(TensorInfo("w", "U8", (len(payload),)), payload)
+    """The bytes `wanted` of the target, all of them by default."""
+    stored = content("U8", payload)
     inputs = [stored] if base is None else [base, stored]
+    return made_by(codec("exact@1", params_of(target)), inputs, target, wanted)
+
+
+def made_by(
+    rule: Codec, inputs: Sequence[Content], target: TensorInfo, wanted: Sequence[Range] | None
+) -> bytes:
+    """The bytes `wanted` of what `rule` makes, all of them by default; the last is made first."""
     infos = [each.info for each in inputs]
-    rule = codec("exact@1", params_of(target))
     assert rule.signature(infos) == target
 
     def read(number: int, start: int, buffer: memoryview) -> None:

@@ -2,15 +2,16 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tests.support.exact_payloads import Content, content, made_by
 from weightsmith.checkpoint.digest import span_count
-from weightsmith.codecs.base import Range, Work
+from weightsmith.codecs.base import Range
 from weightsmith.codecs.exact.codec import params_of
 from weightsmith.codecs.exact.kernel import Kernel
 from weightsmith.codecs.exact.making import SpanMaker
@@ -146,33 +147,10 @@ def encode(changed: Changed, prediction: Prediction, writer: Kernel | None = Non
 
 
 def decode(changed: Changed, payload: bytes, rank: int, wanted: list[Range] | None = None) -> bytes:
-    """The target's bytes, or the ranges `wanted` of them, the last one first."""
-    inputs = [(changed.base, changed.base_data), (TensorInfo("w", "U8", (len(payload),)), payload)]
+    """The target's bytes, or the ranges `wanted` of them."""
     rule = codec("low-rank@1", {**params_of(changed.target), "rank": str(rank)})
-    infos = tuple(info for info, _ in inputs)
-    assert rule.signature(infos) == changed.target
-
-    def read(number: int, start: int, buffer: memoryview) -> None:
-        found = inputs[number][1][start : start + len(buffer)]
-        assert len(found) == len(buffer), "read past the end of an input"
-        buffer[:] = found
-
-    work = Work(infos, changed.target)
-    work = replace(work, state=rule.prepare(work, read))
-    if wanted is None:
-        count = span_count(changed.target.nbytes)
-        wanted = [place_of(number, changed.target) for number in range(count)]
-    parts = []
-    for span in reversed(wanted):
-        ranges = rule.reads(work, span)
-        blocks = [
-            memoryview(data)[place.start : place.stop]
-            for (_, data), place in zip(inputs, ranges, strict=True)
-        ]
-        out = bytearray(b"\xa5") * span.nbytes
-        rule.apply(work, span, blocks, memoryview(out))
-        parts.append(bytes(out))
-    return b"".join(reversed(parts))
+    inputs = [Content(changed.base, changed.base_data), content("U8", payload)]
+    return made_by(rule, inputs, changed.target, wanted)
 
 
 def digest_of_predictions() -> str:
