@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.support import fork_server
 from weightsmith.smoke import read_tokenizer, tokenizer
+from weightsmith.smoke.closed import closed_environment
 
 _IMPORTED = (
     "tokenizers",
@@ -50,7 +51,7 @@ def run_reader(python: str, asked: str) -> "subprocess.CompletedProcess[str]":
 
 @functools.cache
 def _server() -> socket.socket:
-    return fork_server.start("tests.support.forked_reader", tokenizer.QUIET)
+    return fork_server.start("tests.support.forked_reader", closed_environment())
 
 
 def _serve(asked: socket.socket) -> None:

@@ -24,16 +24,11 @@ from weightsmith.formats.tensors import TensorInfo
 from weightsmith.smoke.device import choose_device
 from weightsmith.smoke.generate import generate
 from weightsmith.smoke.load import in_a_line, require_known
+from weightsmith.smoke.read_tokenizer import NETWORK
 from weightsmith.smoke.weights import Given
 
 HIDDEN: Final = ("kernels",)
 """Packages that fetch native code and import it; here they are not to be found."""
-_NETWORK: Final = frozenset(
-    {
-        *("socket.bind", "socket.connect", "socket.getaddrinfo", "socket.gethostbyname"),
-        *("socket.gethostbyaddr", "socket.sendmsg", "socket.sendto"),
-    }
-)
 
 
 def main() -> None:
@@ -65,7 +60,7 @@ def shut_off() -> None:
 
 
 def _refuse(event: str, _: object) -> None:
-    if event in _NETWORK:
+    if event in NETWORK:
         raise PermissionError(f"{event}: a model is run without a network")
 
 

@@ -12,8 +12,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+NETWORK = (
+    *("socket.bind", "socket.connect", "socket.getaddrinfo", "socket.gethostbyname"),
+    *("socket.gethostbyaddr", "socket.sendmsg", "socket.sendto"),
+)
+"""What Python's audit hooks are told of before anything reaches for the network."""
 _REFUSED = (
-    *("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"),
+    *NETWORK,
     *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.startfile"),
 )
 """What reading a tokenizer never needs: the network, and other programs."""

@@ -8,10 +8,8 @@ network and no package that would fetch code. What it needs of the weights it as
 import contextlib
 import importlib.util
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from weightsmith.errors import ModelNotRunnable, ModelQuantised, OutOfMemory, We
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.smoke.allowed import QUANTISED, safe_config, safe_settings
+from weightsmith.smoke.closed import closed_command, closed_environment
 from weightsmith.smoke.device import Device
 from weightsmith.smoke.generate import Smoke
 
@@ -43,14 +42,6 @@ _VOCABULARIES: Final = frozenset(
 """Files of a tokenizer that hold no settings, or none that name anything."""
 _NEEDED: Final = ("torch", "transformers")
 """What the process would miss only when it has begun."""
-_WITHOUT: Final = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
-_CLOSED: Final = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "TRANSFORMERS_VERBOSITY": "critical",
-    "USE_HUB_KERNELS": "NO",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +66,8 @@ class Process:
 
 def start(scratch: Path) -> Process:
     """Start the process; what it says aside goes to a file in `scratch`, where its home is too."""
-    command = [sys.executable, "-P", "-m", "weightsmith.smoke.child"]
-    env = {name: each for name, each in os.environ.items() if name not in _WITHOUT}
+    command = closed_command("-m", "weightsmith.smoke.child")
+    env = closed_environment() | {"HF_HOME": str(scratch / "home")}
     pipe = subprocess.PIPE
     with (scratch / SAID).open("wb") as said:
         process = subprocess.Popen(  # noqa: S603  (our own module)
@@ -84,7 +75,7 @@ def start(scratch: Path) -> Process:
             stdin=pipe,
             stdout=pipe,
             stderr=said,
-            env={**env, **_CLOSED, "HF_HOME": str(scratch / "home")},
+            env=env,
         )
     if process.stdin is None or process.stdout is None:
         raise RuntimeError

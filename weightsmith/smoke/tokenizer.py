@@ -1,7 +1,6 @@
 """Ask transformers, in a child process, what it makes of a tokenizer's files."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,16 +12,11 @@ from weightsmith.repair.contents import CONFIG, GENERATION, SETTINGS
 from weightsmith.repair.faults import format_object, parse_object
 from weightsmith.repair.proof import Answers
 from weightsmith.smoke.allowed import safe_settings
+from weightsmith.smoke.closed import closed_command, closed_environment
 
 _SCRIPT: Final = Path(__file__).with_name("read_tokenizer.py")
 LIMIT_S: Final = 120
 """For one question, of processor time as well; the largest tokenizers take a few seconds."""
-QUIET: Final = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
 _CONFIG_KEYS: Final = ("model_type",)
 """All that a tokenizer needs of ``config.json``: by it, transformers 5 chooses some classes.
 
@@ -95,14 +89,14 @@ def run_reader(python: str, asked: str) -> "subprocess.CompletedProcess[str]":
     Raises: subprocess.TimeoutExpired.
     """
     return subprocess.run(  # noqa: S603  (our own script)
-        [python, "-P", str(_SCRIPT)],
+        closed_command(str(_SCRIPT), python=python),
         input=asked,
         capture_output=True,
         text=True,
         encoding="utf-8",
         timeout=LIMIT_S,
         check=False,
-        env=os.environ | QUIET,
+        env=closed_environment(),
     )
 
 

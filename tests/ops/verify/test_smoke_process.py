@@ -15,6 +15,7 @@ from weightsmith.errors import ModelNotRunnable, OutOfMemory
 from weightsmith.ops.verify.smoke import Settings, smoke
 from weightsmith.smoke import runner
 from weightsmith.smoke.allowed import safe_config, safe_settings
+from weightsmith.smoke.closed import closed_environment
 
 SHORT = Settings(max_new_tokens=2)
 STUB = """
@@ -163,6 +164,12 @@ def test_it_reaches_no_network() -> None:
         "assert importlib.util.find_spec('kernels') is None\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_process_is_given_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert "secret" not in closed_environment().values()
+    assert closed_environment()["PATH"] == os.environ["PATH"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a process is ended by a signal on POSIX only")
