@@ -92,7 +92,7 @@ def test_verbose_explains_symptoms(weightsmith: Weightsmith, folder: Path) -> No
 def test_a_local_copy_is_where_the_result_is(
     weightsmith: Weightsmith, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ops, "_proved_by_transformers", lambda plan, work: None)
+    monkeypatch.setattr(ops, "_proved_by_readers", lambda plan, work: None)
     said = weightsmith("fix-tokenizer", str(folder), "--local-copy", "copy", "-q")
     assert (said.code, said.out) == (0, "copy\n")
     assert Path("copy/tokenizer.json").is_file()

@@ -32,6 +32,7 @@ from weightsmith.errors import (
 from weightsmith.ops import fix_tokenizer as ops
 from weightsmith.ops.fix_tokenizer import check_tokenizer, fix_tokenizer, plan_fix_tokenizer
 from weightsmith.repair.contents import TOKENIZER_JSON
+from weightsmith.smoke import prove_tokenizer
 from weightsmith.smoke.tokenizer import ask_transformers
 
 CHANGED = {
@@ -56,7 +57,7 @@ def tree(folder: Path) -> Files:
 @pytest.fixture
 def without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the second proof, which takes a second, where it is not what is tested."""
-    monkeypatch.setattr(ops, "_proved_by_transformers", lambda plan, work: None)
+    monkeypatch.setattr(ops, "_proved_by_readers", lambda plan, work: None)
 
 
 def test_a_published_folder_is_repaired_proved_and_kept_and_a_second_run_changes_nothing(
@@ -198,7 +199,7 @@ def test_a_repair_that_transformers_reads_otherwise_is_refused_and_nothing_chang
         spoiled = spoiled.replace(b"LlamaTokenizer", b"LLaMATokenizer").replace(b'"<s>"', b'"x"')
         return ask_transformers({**files, "tokenizer_config.json": spoiled}, texts, scratch)
 
-    monkeypatch.setattr(ops, "ask_transformers", ask_about_spoiled)
+    monkeypatch.setattr(prove_tokenizer, "ask_transformers", ask_about_spoiled)
     with pytest.raises(TokenizerUnproved, match=r"transformers"):
         ops.carry_out(plan)
     assert tree(folder) == before

@@ -269,7 +269,7 @@ def test_a_repair_that_makes_a_text_wrong_is_not_written(
             files = changed(files, "tokenizer.json", lambda doc: doc.update(post_processor=None))
         return real(files, texts, scratch)
 
-    monkeypatch.setattr("weightsmith.ops.fix_tokenizer.ask_transformers", spoiled)
+    monkeypatch.setattr("weightsmith.smoke.prove_tokenizer.ask_transformers", spoiled)
     with pytest.raises(TokenizerUnproved):
         fix_tokenizer(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -22,7 +22,6 @@ from weightsmith.errors import (
     TargetExists,
     TargetUnwritable,
     TokenizerInvalid,
-    TokenizerUnproved,
     WeightsmithError,
 )
 from weightsmith.repair.contents import (
@@ -30,7 +29,6 @@ from weightsmith.repair.contents import (
     GENERATION,
     MODEL,
     READ,
-    TEKKEN,
     TOKENIZER_JSON,
     Reader,
 )
@@ -38,15 +36,9 @@ from weightsmith.repair.detect import Diagnosis, Repair, diagnose, mend
 from weightsmith.repair.examples import Example, examples
 from weightsmith.repair.faults import Fault
 from weightsmith.repair.folder import Folder
-from weightsmith.repair.proof import (
-    Proof,
-    common_probes,
-    probes_for_readers,
-    prove_by_tekken,
-    prove_reader,
-    prove_unharmed,
-)
-from weightsmith.smoke.tokenizer import ask_tekken, ask_tokenizers, ask_transformers
+from weightsmith.repair.proof import Proof
+from weightsmith.smoke.prove_tokenizer import prove_by_readers
+from weightsmith.smoke.tokenizer import ask_tokenizers
 
 LIMIT_NBYTES: Final = 64_000_000
 """Largest file that is read; the largest tokenizer.json of a published model has 34 MB."""
@@ -176,7 +168,7 @@ def carry_out(
     try:
         place.mkdir(parents=True, exist_ok=True)
         with fs.translated_write_errors(place), workshop(place, name) as work:
-            proof = _proved_by_transformers(plan, work) if _rereads(plan) else None
+            proof = _proved_by_readers(plan, work)
             proofs = (*proofs, proof) if proof else proofs
             if local_copy is not None:
                 _write_copy(plan, target, work)
@@ -259,45 +251,14 @@ def _embedding_rows(folder: Path) -> tuple[int | None, tuple[str, ...]]:
         return None, (f"the vocabulary's rows are taken from config.json: {error}",)
 
 
-def _rereads(plan: TokenizerPlan) -> bool:
-    """Whether the repair changes what a tokenizer is read from."""
-    return any(change.file not in {CONFIG, GENERATION} for change in plan.changes)
-
-
-def _proved_by_transformers(plan: TokenizerPlan, work: Path) -> Proof | None:
-    """Hold what transformers makes of the repaired files against sentencepiece, where that is the
-    truth, else against what tokenizers makes of ``tokenizer.json``; None where there is neither.
+def _proved_by_readers(plan: TokenizerPlan, work: Path) -> Proof | None:
+    """The proof by the tokenizer's readers; None where nothing changes that they read.
 
     Raises: TokenizerUnproved.
     """
-    before, after = plan.diagnosis.before, plan.repair.after
-    if after.llama:
-        probes = probes_for_readers(after)
-        answers = ask_transformers(after.files, probes, work / "after")
-        return prove_reader(after, probes, answers)
-    if TOKENIZER_JSON not in after.files:
+    if all(change.file in {CONFIG, GENERATION} for change in plan.changes):
         return None
-    probes = common_probes(after)
-    own = [folder.parsed(TOKENIZER_JSON) for folder in (before, after)]
-    told = ask_tokenizers(own, probes)
-    right = told[1]
-    if isinstance(right, str):
-        raise TokenizerUnproved(reader="tokenizers", reason=right)
-    tekken = after.parsed(TEKKEN)
-    if tekken.get("vocab") and any(fault.truth for fault in plan.faults):
-        plain = [probe for probe in probes if not any(text in probe for text in after.json_added)]
-        (ours,) = ask_tokenizers([after.parsed(TOKENIZER_JSON)], plain)
-        if not isinstance(ours, str):
-            prove_by_tekken(plain, ask_tekken(tekken, plain), ours)
-    if told[0] != right and not any(fault.truth for fault in plan.faults):
-        reason = f"{TOKENIZER_JSON} would give other ids than before"
-        raise TokenizerUnproved(reader="tokenizers", reason=reason)
-    try:
-        then = ask_transformers(before.files, probes, work / "before")
-    except TokenizerUnproved:
-        then = None  # it could not be loaded: that may be what is mended
-    now = ask_transformers(after.files, probes, work / "after")
-    return prove_unharmed(probes, right, then, now)
+    return prove_by_readers(plan.diagnosis.before, plan.repair.after, plan.faults, work)
 
 
 def _require_writable(plan: TokenizerPlan, target: Path) -> None:
