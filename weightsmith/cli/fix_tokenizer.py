@@ -1,8 +1,7 @@
 """``weightsmith fix-tokenizer``."""
 
 import difflib
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, cast, get_args
 
@@ -26,7 +25,8 @@ from weightsmith.ops import fix_tokenizer as ops
 from weightsmith.ops.verify.report import Verdict
 from weightsmith.repair.contents import MERGES, TOKENIZER_JSON, VOCAB, Reader
 from weightsmith.repair.detect import Diagnosis
-from weightsmith.repair.faults import format_object, parse_object
+from weightsmith.repair.faults import format_object
+from weightsmith.repair.folder import Folder
 from weightsmith.repair.proof import Proof
 from weightsmith.units import counted, format_size
 
@@ -101,7 +101,7 @@ def command(
     found = plan.diagnosis
     show_faults(output, found.faults, found.remarks, {})
     _show_notes(output, found)
-    _show_changes(output, plan.changes)
+    _show_changes(output, plan)
     if dry_run:
         _show_result(output, plan, folder, headline="dry run: nothing was written")
         return 0
@@ -197,26 +197,26 @@ def _show_notes(output: Output, found: Diagnosis) -> None:
         output.plan(f"note: {note}")
 
 
-def _show_changes(output: Output, changes: Iterable[ops.Change]) -> None:
-    for change in changes:
+def _show_changes(output: Output, plan: ops.TokenizerPlan) -> None:
+    for change in plan.changes:
         output.plan()
-        for line in _diff(change):
+        for line in _diff(change, plan.diagnosis.before, plan.repair.after):
             style = _COLORS.get(line[:1])
             output.plan(styled(line, style) if style else line)
 
 
-def _diff(change: ops.Change) -> Iterator[str]:
+def _diff(change: ops.Change, old: Folder, new: Folder) -> Iterator[str]:
     """A unified diff of what the file says, however it was laid out; of a vocabulary, its size."""
     if change.after is None:
         yield f"--- {change.file}  deleted"
         return
-    before, after = (_readable(raw, change.file) for raw in (change.before, change.after))
+    before, after = (_readable(folder, change.file) for folder in (old, new))
     if change.file in {VOCAB, MERGES} or (change.file == TOKENIZER_JSON and before == after):
         size = format_size(len(change.after))
         yield f"+++ {change.file}  {'built' if change.before is None else 'built anew'}, {size}"
         return
     if change.file == TOKENIZER_JSON and change.before is None:
-        merges = json.loads(change.after)["model"]["merges"]
+        merges = new.parsed(TOKENIZER_JSON)["model"]["merges"]
         size = f"{format_size(len(change.after))}, {len(merges)} merges"
         yield f"+++ {change.file}  built, {size}"
         return
@@ -230,12 +230,13 @@ def _diff(change: ops.Change) -> Iterator[str]:
     )
 
 
-def _readable(raw: bytes | None, file: str) -> str:
+def _readable(folder: Folder, file: str) -> str:
     """A file's text as it would be laid out anew; of ``tokenizer.json``, all but the vocabulary."""
-    if raw is None or file in {VOCAB, MERGES}:
+    if file not in folder.files or file in {VOCAB, MERGES}:
         return ""
-    document = parse_object(raw, file)
+    document = folder.parsed(file)
     model = document.get("model")
     if file == TOKENIZER_JSON and isinstance(model, dict):
-        document["model"] = {k: v for k, v in model.items() if k not in {"vocab", "merges"}}
+        plain = {k: v for k, v in model.items() if k not in {"vocab", "merges"}}
+        document = {**document, "model": plain}
     return format_object(document).decode()
