@@ -13,9 +13,6 @@ from weightsmith.repair.folder import Folder
 GPT2_SPLIT: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """What the pre-tokenizer ByteLevel splits by, unless it is told not to."""
 
-GENERIC: Final = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""Names of the class that reads all of ``tokenizer.json``, in transformers 4 and 5."""
-
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
@@ -65,7 +62,7 @@ def effective_class(folder: Folder) -> str | None:
             return None
         if model_type in known.overruled:
             return registered
-    return None if named in GENERIC else named
+    return None if folder.is_generic else named
 
 
 def class_of(folder: Folder) -> TokenizerClass | None:
@@ -119,9 +116,7 @@ def as_gemma_class(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def begins_with_space(document: Mapping[str, Any]) -> bool:
     """Whether a sentencepiece kind of ``tokenizer.json`` puts a space before a text."""
-    if any(each.get("type") == "Prepend" for each in parts(document.get("normalizer"))):
-        return True
-    return prepend_scheme(document) in {"always", "first"}
+    return has_part(document, "Prepend") or prepend_scheme(document) in {"always", "first"}
 
 
 def spaces_as_they_are(document: Mapping[str, Any]) -> bool:

@@ -17,7 +17,6 @@ from weightsmith.repair.pipeline import (
     has_part,
     in_sequence_prefix,
     is_forced,
-    parts,
     pipeline,
     spaces_as_they_are,
     with_bos,
@@ -111,7 +110,7 @@ def class_forced(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 def leading_space_v5(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """Llama's class above a ``tokenizer.json`` that puts a space before every stretch of text."""
     document = folder.parsed(TOKENIZER_JSON)
-    prepends = any(each.get("type") == "Prepend" for each in parts(document.get("normalizer")))
+    prepends = has_part(document, "Prepend")
     prepends |= folder.llama is not None and not has_part(document, "Metaspace")  # once it is built
     if effective_class(folder) == "LlamaTokenizer" and (prepends or folder.exact_class):
         evidence = "with LlamaTokenizer, text that begins with a space is cut otherwise"

@@ -1,6 +1,6 @@
 """Detectors for ``tokenizer.json`` against the settings and the vocabularies beside it."""
 
-import json
+import copy
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -30,15 +30,12 @@ def bert_case(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     if cls is None or cls.kind != "words" or len(rules) != 1:
         return
     said, right = folder.settings.get("do_lower_case", True), rules[0].get("lowercase") is True
-    plain = [text for text in folder.vocab if not text.startswith("[")]
-    cased = any(text != text.lower() for text in plain)
     if bool(said) == right:
         return
     wrong = {**document, "normalizer": {**rules[0], "lowercase": bool(said)}}
-    evidence = (
-        f"do_lower_case is {str(bool(said)).lower()}, {TOKENIZER_JSON} has it {str(right).lower()}"
-    )
-    if right and cased:
+    evidence = _differs("do_lower_case", bool(said))
+    plain = (text for text in folder.vocab if not text.startswith("["))
+    if right and any(text != text.lower() for text in plain):
         evidence += ", and the vocabulary has capitals: which is right, is not known"
         yield Fault(known.id, SETTINGS, evidence, verdict="report", read_as=wrong)
     else:
@@ -165,7 +162,7 @@ def _differs(key: str, said: bool) -> str:
 
 def _replaced(rule: Any, pattern: str) -> Any:
     """A pre-tokenizer with another pattern in its one Split."""
-    raw = json.loads(json.dumps(rule))
+    raw = copy.deepcopy(rule)
     for each in parts(raw):
         if each.get("type") == "Split":
             each["pattern"] = {"Regex": pattern}

@@ -10,7 +10,6 @@ from weightsmith.repair.pipeline import (
     as_llama_class,
     effective_class,
     has_part,
-    parts,
     prepend_scheme,
     with_bos,
 )
@@ -101,9 +100,7 @@ def prefix_space_forces_slow(folder: Folder, known: KnownRepair) -> Iterator[Fau
     if has_part(document, "ByteLevel"):
         return
     evidence = f"add_prefix_space is {str(said).lower()}, and there is no tokenizer.model"
-    prepends = _scheme(folder) in {"always", "first"} or any(
-        each.get("type") == "Prepend" for each in parts(document.get("normalizer"))
-    )
+    prepends = has_part(document, "Prepend") or _scheme(folder) in {"always", "first"}
     edit = Edit(SETTINGS, remove=("add_prefix_space",))
     if bool(said) != prepends or not said:
         plain = generic_class(folder)
