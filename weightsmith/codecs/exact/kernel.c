@@ -425,6 +425,28 @@ static void fill_shuffles(void)
     }
 }
 
+/* By class: its raw bits, and what is added to a symbol to make a number of it. */
+INLINE void list_classes(const Head *head, i32 *raw, i32 *origin)
+{
+    for (int c = 0; c < CLASSES; c++) {
+        raw[c] = head->classes[c].raw;
+        origin[c] = c < head->values ? -128 : (i32)head->classes[c].origin;
+    }
+}
+
+/* How lanes take their low bits, four lanes from 16 bytes: by lane the bits to shift by, and which
+   of these bytes have them. Those of lane `j`, if it is the first of four, begin `j * low >> 3`
+   bytes behind those of lane 0. */
+INLINE void list_low_bits(int low, int lanes, i32 *shift, u8 *bytes)
+{
+    for (int j = 0; j < lanes; j++) {
+        const int bit = (j & 3) * low + ((j & ~3) * low & 7);
+        shift[j] = bit & 7;
+        for (int k = 0; k < 4; k++)
+            bytes[4 * j + k] = (u8)((bit >> 3) + k);
+    }
+}
+
 /* What is looked up by class, and what every lane needs. */
 typedef struct {
     __m256i raw, lift, origin, ceiling, mask, last, top, low_bytes, low_shift, low_mask;
@@ -438,16 +460,8 @@ AVX2 INLINE Vectors vectors(const Head *head)
     i32 raw[8], origin[8], shift[8];
     u8 bytes[32];
     const int low = head->low;
-    for (int c = 0; c < CLASSES; c++) {
-        raw[c] = head->classes[c].raw;
-        origin[c] = c < head->values ? -128 : (i32)head->classes[c].origin;
-    }
-    for (int j = 0; j < 8; j++) {
-        const int bit = (j & 3) * low + (j < 4 ? 0 : 4 * low & 7);
-        shift[j] = bit & 7;
-        for (int k = 0; k < 4; k++)
-            bytes[4 * j + k] = (u8)((bit >> 3) + k);
-    }
+    list_classes(head, raw, origin);
+    list_low_bits(low, 8, shift, bytes);
     all.raw = _mm256_loadu_si256((const void *)raw);
     all.lift = _mm256_sub_epi32(_mm256_set1_epi32(MOST_RAW), all.raw);
     all.origin = _mm256_loadu_si256((const void *)origin);
@@ -595,17 +609,10 @@ AVX512 INLINE WideVectors wide_vectors(const Head *head)
     i32 raw[16] = {0}, origin[16] = {0}, shift[16];
     u8 bytes[64];
     const int low = head->low;
-    for (int c = 0; c < CLASSES; c++) {
-        raw[c] = head->classes[c].raw;
-        origin[c] = c < head->values ? -128 : (i32)head->classes[c].origin;
-    }
-    for (int j = 0; j < 16; j++) {
-        const int bit = (j & 3) * low + ((j & ~3) * low & 7);
-        all.low_quarters[j / 4] = (j & ~3) * low >> 3;
-        shift[j] = bit & 7;
-        for (int k = 0; k < 4; k++)
-            bytes[4 * j + k] = (u8)((bit >> 3) + k);
-    }
+    list_classes(head, raw, origin);
+    list_low_bits(low, 16, shift, bytes);
+    for (int j = 0; j < 16; j += 4)
+        all.low_quarters[j / 4] = j * low >> 3;
     all.raw = _mm512_loadu_si512(raw);
     all.origin = _mm512_loadu_si512(origin);
     all.low_shift = _mm512_loadu_si512(shift);
@@ -1611,7 +1618,7 @@ static int widest(void)
 
 #ifndef KERNEL_ALONE
 
-#define INTERFACE 2 /* what `coded.py` asks for */
+#define INTERFACE 2 /* what `kernel.py` asks for */
 
 /* Of a call from Python. */
 typedef struct {
@@ -1628,12 +1635,16 @@ static void release(Call *call)
             PyBuffer_Release(all[i]);
 }
 
-/* Whether the elements can be gone through as they are said to lie. */
-static int fits(const Call *call)
+/* Take the base, which is None or a buffer, and no more of `simd` than there is. Returns whether
+   the elements can be gone through as they are said to lie; if not, an exception is set. */
+static int ready(Call *call, PyObject *base)
 {
     const Form *form = &call->form;
     const int width = form->width;
     const Py_ssize_t nbytes = call->elements.len;
+    if (base != Py_None && PyObject_GetBuffer(base, &call->base, PyBUF_SIMPLE))
+        return 0;
+    call->simd = call->simd < widest() ? call->simd : widest();
     if ((width != 1 && width != 2 && width != 4) || form->shift < 2 ||
         form->shift > 8 * width - 2 ||
         8 * width - form->shift > 9 || form->mask != (1 << (8 * width - 1 - form->shift)) - 1 ||
@@ -1655,12 +1666,9 @@ static PyObject *py_encode(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "Oy*iiii", &base, &call.elements, &call.form.width,
                           &call.form.shift, &call.form.mask, &call.simd))
         return NULL;
-    if (base != Py_None && PyObject_GetBuffer(base, &call.base, PyBUF_SIMPLE))
-        goto done;
-    if (!fits(&call))
+    if (!ready(&call, base))
         goto done;
     const size_t count = (size_t)(call.elements.len / call.form.width);
-    call.simd = call.simd < widest() ? call.simd : widest();
     span = PyMem_Malloc(lay_out(&sizes, count, call.form.width));
     if (!span) {
         PyErr_NoMemory();
@@ -1692,11 +1700,8 @@ static PyObject *py_decode(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "y*Ow*iiii", &call.payload, &base, &call.elements, &call.form.width,
                           &call.form.shift, &call.form.mask, &call.simd))
         return NULL;
-    if (base != Py_None && PyObject_GetBuffer(base, &call.base, PyBUF_SIMPLE))
+    if (!ready(&call, base))
         goto done;
-    if (!fits(&call))
-        goto done;
-    call.simd = call.simd < widest() ? call.simd : widest();
     decoder = PyMem_Malloc(sizeof *decoder);
     if (!decoder) {
         PyErr_NoMemory();
@@ -1736,7 +1741,7 @@ static PyModuleDef_Slot slots[] = {{Py_mod_exec, fill_module}, {0, NULL}};
 
 static PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                                  "_kernel",
-                                 "Spans that are coded in order by class; see coded.py.",
+                                 "Spans that are coded in order by class; see kernel.py.",
                                  0,
                                  methods,
                                  slots,
