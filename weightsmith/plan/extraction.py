@@ -43,7 +43,7 @@ class Product:
     def rules(self) -> Iterator[TensorPlan]:
         """How both factors are made, A first.
 
-        Shapes: as `codecs.lora_steps.Step` has them.
+        Shapes: as `codecs.lora.steps.Step` has them.
         """
         inputs = (InputTensor("base", self.base), InputTensor("target", self.target))
         # A linear layer has its inputs in columns, so that A is the right factor, turned; the

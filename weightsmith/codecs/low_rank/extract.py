@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from weightsmith.codecs.base import Codec, Range, ReadInput, Work
 from weightsmith.codecs.low_rank.form import Geometry
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 
     from weightsmith.codecs.low_rank.matrix_pair import MatrixPair, ReadSide
 
-Side = Literal["left", "right"]
-Method = Literal["whole", "largest"]
-DTYPES: Final = frozenset({"F16", "BF16", "F32"})
-"""Of matrices whose change can be told."""
 _FACTOR_DTYPE: Final = "F32"
 
 
