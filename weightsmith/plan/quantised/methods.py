@@ -6,12 +6,14 @@ Source: transformers 5.23 ``quantizers`` and ``integrations``; the libraries tha
 import json
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from weightsmith.errors import QuantisationInvalid
 from weightsmith.formats.tensors import DTYPES, TensorInfo
 from weightsmith.plan.quantised.weights import FLOATS, Layout, Weight, require_shape
 
 BNB_STATE = ".quant_state.bitsandbytes__"
+"""What follows a weight's name in that of the tensor that says how its four bits are to be read."""
 _BNB_INT8 = "7.874015718698502e-3"
 """1/127, as bitsandbytes has it."""
 _EXPONENTS = ("U8", "F8_E8M0")
@@ -37,10 +39,10 @@ def bitsandbytes(layout: Layout) -> str:
         weight = layout.part(f"{layer}.weight", f"{layer}.SCB", ["I8"])
         scale = layout.part(f"{layer}.SCB", weight.name, ["F32"])
         require_shape(scale, weight.shape[:1], why=f"for {weight.name} {list(weight.shape)}")
-        beside = [n for n in (f"{layer}.weight_format",) if n in layout.infos]
-        for each in beside:
-            if layout.read(each).strip(b"\0"):
-                raise Unknown(f"{each} says that rows are not in order")
+        form = f"{layer}.weight_format"
+        beside = [form] if form in layout.infos else []
+        if beside and layout.read(form).strip(b"\0"):
+            raise Unknown(f"{form} says that rows are not in order")
         params = _by_rows(weight) | {"factor": _BNB_INT8}
         _add(layout, weight.name, "dequantize-blocks@1", params, (weight, scale), beside)
         widths.add("8 bit")
@@ -157,7 +159,7 @@ def _scheme(
         return _by_rows(weight)
     for each in schemes:
         size = each.get("block_structure")
-        if _is_pair(size) and isinstance(size, list):
+        if _is_pair(size):
             due = (-(-out // size[0]), -(-into // size[1]))
             if scale.shape == due:
                 return {"rows": str(size[0]), "columns": str(size[1])}
@@ -297,7 +299,8 @@ def _whole(weight: TensorInfo) -> dict[str, str]:
     return {"rows": str(weight.numel // weight.shape[-1]), "columns": str(weight.shape[-1])}
 
 
-def _is_pair(value: object) -> bool:
+def _is_pair(value: object) -> TypeGuard[list[int]]:
+    """Whether it is the two sides of a block."""
     return (
         isinstance(value, list)
         and len(value) == 2
