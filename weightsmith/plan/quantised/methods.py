@@ -61,6 +61,9 @@ def _four_bits(layout: Layout, name: str) -> None:
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         reason = f"its state is not what bitsandbytes writes: {error!r}"
         raise QuantisationInvalid(name=name, reason=reason) from error
+    if kept not in FLOATS or not math.isfinite(float(offset or 0)):
+        reason = f"by its state, weights were {state['dtype']} and sizes have an offset of {offset}"
+        raise QuantisationInvalid(name=name, reason=reason)
     weight = layout.part(weight_name, name)
     count = math.prod(shape)
     if min(shape, default=0) < 1 or block < 1 or weight.nbytes != -(-count // 2):
@@ -106,8 +109,12 @@ def fp8(layout: Layout) -> str:
 def compressed_tensors(layout: Layout) -> str:
     """Eight bits of floats or integers, or integers packed into words; symmetric."""
     widths = set()
-    groups = layout.settings.get("config_groups")
-    weights = [g.get("weights") for g in groups.values()] if isinstance(groups, dict) else []
+    stated = layout.settings.get("config_groups")
+    groups = list(stated.values()) if isinstance(stated, dict) else []
+    if not all(isinstance(group, dict) for group in groups):
+        reason = "its config_groups hold what is no group"
+        raise QuantisationInvalid(name="quantization_config", reason=reason)
+    weights = [group.get("weights") for group in groups]
     schemes = [each for each in weights if isinstance(each, dict)]
     for suffix in ("_zero_point", "_g_idx", "_global_scale"):
         if odd := layout.ends(f".weight{suffix}"):
@@ -129,10 +136,10 @@ def _words(layout: Layout, layer: str, schemes: Sequence[dict[str, object]]) -> 
     shaped = layout.part(f"{layer}.weight_shape", words.name, ["I64", "I32"])
     raw, wide = layout.read(shaped.name), 8 if shaped.dtype == "I64" else 4
     shape = [int.from_bytes(raw[i : i + wide], "little") for i in range(0, len(raw), wide)]
-    named = {each.get("num_bits") for each in schemes} or {4}
+    named = [each.get("num_bits") for each in schemes] or [4]
     bits = [each for each in (4, 8) if each in named]
-    if not named <= {4, 8}:
-        raise Unknown(f"weights are packed with {', '.join(map(str, named))} bits")
+    if not all(each in bits for each in named):
+        raise Unknown(f"weights are packed with {', '.join(sorted(set(map(str, named))))} bits")
     if len(shape) != 2 or not all(shape) or len(words.shape) != 2:
         raise QuantisationInvalid(name=shaped.name, reason=f"it says {shape}, which is no matrix")
     fitting = [b for b in bits if words.shape == (shape[0], -(-shape[1] * b // 32))]
@@ -173,9 +180,9 @@ def _scheme(
 def gptq(layout: Layout) -> str:
     """Words along the inputs, scaled by groups of inputs."""
     bits = layout.settings.get("bits")
-    if bits not in {2, 4, 8}:
+    if type(bits) is not int or bits not in {2, 4, 8}:
         raise Unknown(f"its words hold {bits} bits")
-    form = layout.settings.get("checkpoint_format") or "gptq"
+    form = str(layout.settings.get("checkpoint_format") or "gptq")
     if form not in {"gptq", "gptq_v2"}:
         raise Unknown(f"checkpoint_format is {form}")
     for layer in layout.ends(".qweight"):
