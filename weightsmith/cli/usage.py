@@ -7,6 +7,7 @@ from typing import Final
 import click
 from click.core import ParameterSource
 
+from weightsmith.cli.options import dashed
 from weightsmith.errors import CommandLineInvalid
 
 _MEANT: Final = {
@@ -46,7 +47,7 @@ def usage_error(error: click.ClickException, args: Sequence[str] = ()) -> Comman
             reason = f"no such option: {error.option_name}"
             wrong = error.option_name
             known = getattr(context.command, "meant", {}) if context is not None else {}
-            meant = known.get(dashed_option(wrong)) or nearest(wrong, _options(context))
+            meant = known.get(dashed(wrong)) or nearest(wrong, _options(context))
         case click.NoSuchCommand():
             reason = f"no such command: {error.command_name}"
             wrong = error.command_name
@@ -64,11 +65,6 @@ def usage_error(error: click.ClickException, args: Sequence[str] = ()) -> Comman
     fault = CommandLineInvalid(reason=reason, context=about, hint=hint)
     fault.__cause__ = error
     return fault
-
-
-def dashed_option(name: str) -> str:
-    """``--target_model`` -> ``--target-model``."""
-    return "--" + name.lstrip("-").replace("_", "-")
 
 
 def _corrected(args: Sequence[str], wrong: str, meant: str) -> str:
