@@ -1,14 +1,13 @@
 """``weightsmith make-delta``."""
 
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
-from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.delta_view import show_estimate, show_made
 from weightsmith.cli.make_deltas import make_all
 from weightsmith.cli.options import (
     INPUTS,
@@ -16,6 +15,7 @@ from weightsmith.cli.options import (
     PUSH,
     SOURCE,
     Command,
+    dashed,
     dry_run_option,
     offline_option,
     option,
@@ -25,7 +25,7 @@ from weightsmith.cli.options import (
 )
 from weightsmith.cli.output import Output
 from weightsmith.cli.plan_view import show_dry_run, show_plan, told
-from weightsmith.cli.push_view import pushed_line, require_meaning, run_push, show_push_plan
+from weightsmith.cli.push_view import require_meaning, run_push, show_push_plan
 from weightsmith.cli.run_options import (
     ALL_SIDECARS,
     LOW_CPU_MEM,
@@ -40,18 +40,10 @@ from weightsmith.codecs.disk_delta import Encoding
 from weightsmith.engine.options import Options
 from weightsmith.errors import CommandLineInvalid
 from weightsmith.ops import make_delta as ops
-from weightsmith.ops.deltas.additive import Loss
-from weightsmith.ops.deltas.estimate import estimate
 from weightsmith.ops.job import needs as assess_needs
-from weightsmith.ops.push import (
-    DEFAULT_REVISION,
-    Pushed,
-    Wish,
-    plan_push,
-)
+from weightsmith.ops.push import DEFAULT_REVISION, Wish, plan_push
 from weightsmith.plan.align import NewRows
 from weightsmith.sources.locate import Located
-from weightsmith.units import format_duration, format_percent, format_size
 
 
 @click.command(
@@ -204,13 +196,11 @@ def command(
     wish = Wish(hub_repo_id, public, revision, create_pr)
     require_meaning(output, wish, asks=not (yes or dry_run))
     if form == "disk-delta":
-        _require_plain_version(
+        _refuse(
+            "means nothing with --format disk-delta",
+            "leave it out",
             codec=codec != "exact",
-            base_id=base_id,
-            portable=portable,
-            adapter=adapter,
             hub_repo_id=hub_repo_id,
-            all_sidecars=all_sidecars,
         )
         codec = encoding or "xor"
     elif encoding or checksum:
@@ -218,11 +208,21 @@ def command(
             reason="--encoding and --checksum are for --format disk-delta", hint="name the format"
         )
     checksum = checksum or "xxh3-128"
+    # Rather now than when base and target have been fetched.
+    ops.require_use(
+        codec, base_id=base_id, adapter=adapter, all_sidecars=all_sidecars, portable=portable
+    )
     options = Options(
         workers=workers, low_cpu_mem=low_cpu_mem, overwrite=overwrite, restart=restart
     )
     if len(targets) > 1:
-        _require_one(hub_repo_id=hub_repo_id, adapter=adapter, dry_run=dry_run)
+        _refuse(
+            "is for one --target, and several are given",
+            "make them one by one",
+            hub_repo_id=hub_repo_id,
+            adapter=adapter,
+            dry_run=dry_run,
+        )
         make = partial(
             ops.make_delta,
             codec=codec,
@@ -263,117 +263,24 @@ def command(
     if to_push is not None:
         show_push_plan(output, to_push)
     if dry_run:
-        more = {"push": to_push.to_document() if to_push else None}
-        show_dry_run(output, job, needs, more | _estimated(output, job, codec))
+        more: dict[str, Any] = {"push": to_push.to_document() if to_push else None}
+        if codec == "exact":
+            more |= show_estimate(output, job)
+        show_dry_run(output, job, needs, more)
         return
     output.kept = partial(what_is_kept, job)
     with output.progress() as progress:
         made = job.run(options, progress)
     elapsed_s = time.monotonic() - started_s
     pushed = run_push(output, to_push, made, yes=yes) if to_push is not None else None
-    _show(output, made, pushed, elapsed_s, planned)
+    show_made(output, made, pushed, elapsed_s, planned)
 
 
-def _require_one(**given: object) -> None:
-    """Raises: CommandLineInvalid, for what means one delta where several are to be made."""
-    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+def _refuse(reason: str, hint: str, **given: object) -> None:
+    """Refuse options, by name and value, that are given and cannot be.
+
+    Raises: CommandLineInvalid.
+    """
+    named = [f"--{dashed(name)}" for name, value in given.items() if value]
     if named:
-        reason = f"{', '.join(named)} is for one --target, and several are given"
-        raise CommandLineInvalid(reason=reason, hint="make them one by one")
-
-
-def _estimated(output: Output, job: ops.DeltaJob, codec: ops.CodecChoice) -> dict[str, Any]:
-    """What an exact delta would come to, said and as JSON values."""
-    if codec != "exact":
-        return {}
-    rules = (rule for shard in job.plan.shards for rule in shard.tensors)
-    found = estimate(rules, job.bindings.inputs, coded=job.plan.delta.coded)
-    size = f"{format_size(found.nbytes)} ± {format_size(found.error_nbytes)}"
-    changed = f"{format_percent(found.changed)} ± {format_percent(found.error_changed)}"
-    rows = [
-        ("expect", f"{size}, {format_percent(found.share)} of the target"),
-        ("changed", f"{changed} of the weights"),
-        ("", f"by {format_size(found.read_nbytes)} of it; a merged LoRA comes out smaller"),
-    ]
-    output.plan(table(rows, width=output.width))
-    output.plan()
-    return {"estimate": found.to_document()}
-
-
-def _require_plain_version(**given: object) -> None:
-    """Raises: CommandLineInvalid, for what a version of a training run has no place for."""
-    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
-    if named:
-        reason = f"{', '.join(named)} means nothing with --format disk-delta"
-        raise CommandLineInvalid(reason=reason, hint="leave it out")
-
-
-def _show(
-    output: Output,
-    made: ops.MadeDelta,
-    pushed: Pushed | None,
-    elapsed_s: float,
-    planned: Mapping[str, Any],
-) -> None:
-    share = made.nbytes / made.target_nbytes if made.target_nbytes else 0.0
-    said = "already done: every digest holds"
-    if not made.already_done:
-        said = f"in {format_duration(elapsed_s)}"
-        said += f", {made.kept} kept from before" if made.kept else ""
-        said += ", read back, decoded and compared" if made.loss is None else ", read back"
-    if made.loss is not None:
-        _show_loss(output, made.loss)
-    size = f"{format_size(made.nbytes)}, {format_percent(share)} of the target"
-    lines = [f"{styled('done', 'green')}  {made.target}", f"      {size}, {said}"]
-    lines += [f"      {made.low_rank}"] if made.low_rank else []
-    lines += [pushed_line(pushed)] if pushed is not None else []
-    output.result(
-        {
-            **planned,
-            "schema": "weightsmith.make-delta/1",
-            "delta": str(made.target),
-            "already_done": made.already_done,
-            "files_kept": made.kept,
-            "nbytes": made.nbytes,
-            "target_nbytes": made.target_nbytes,
-            "elapsed_s": round(elapsed_s, 3),
-            "fingerprint": made.manifest.fingerprint,
-            "files": list(made.manifest.files),
-            "sidecars": list(made.manifest.sidecars),
-            "low_rank": made.low_rank,
-            "loss": None if made.loss is None else _loss_document(made.loss),
-            "pushed": None if pushed is None else pushed.to_document(),
-        },
-        human="\n".join(lines),
-        quiet=str(made.target),
-    )
-
-
-def _show_loss(output: Output, loss: Loss) -> None:
-    """What adding the delta will not give back, the worst tensors first."""
-    if not loss.tensors:
-        return
-    worst = sorted(loss.tensors.items(), key=lambda each: -each[1].share)[:5]
-    output.line(heading("what this delta will not restore"))
-    rows = [("all", loss.whole), *worst]
-    output.line(
-        table(
-            [
-                (
-                    name,
-                    f"{format_percent(each.share)} of the weights",
-                    f"off by up to {each.largest:.2g}",
-                )
-                for name, each in rows
-            ],
-            width=output.width,
-        )
-    )
-    output.hint("an exact delta restores every bit, and is smaller: --codec exact")
-
-
-def _loss_document(loss: Loss) -> dict[str, object]:
-    return {
-        **loss.whole.to_document(),
-        "tensors": {name: each.to_document() for name, each in loss.tensors.items()},
-    }
+        raise CommandLineInvalid(reason=f"{', '.join(named)} {reason}", hint=hint)

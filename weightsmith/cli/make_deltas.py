@@ -41,9 +41,12 @@ def make_all(
             source = located(output, target, offline=offline)
             made = make(ground, source, place, progress=progress)
         elapsed_s = time.monotonic() - started_s
-        share = made.nbytes / made.target_nbytes if made.target_nbytes else 0.0
         took = "was there" if made.already_done else format_duration(elapsed_s)
-        sizes = (format_size(made.target_nbytes), format_size(made.nbytes), format_percent(share))
+        sizes = (
+            format_size(made.target_nbytes),
+            format_size(made.nbytes),
+            format_percent(made.share),
+        )
         rows.append((str(place), *sizes, took))
         raw_nbytes += made.target_nbytes
         nbytes += made.nbytes

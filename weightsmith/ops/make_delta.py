@@ -53,6 +53,11 @@ class MadeDelta(Outcome):
     which rank, as a sentence; empty where none is.
     """
 
+    @property
+    def share(self) -> float:
+        """Of the target's size."""
+        return self.nbytes / self.target_nbytes if self.target_nbytes else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class DeltaJob(Job):
@@ -115,10 +120,13 @@ def plan_make_delta(
     part of weightsmith; without a compiled part here, it is so anyway.
     `adapter` is the LoRA that was merged into the base, where it is at hand: an exact delta is then
     made faster, and smaller.
-    Raises: BaseIsTarget, TargetIsInput; DtypeNotStorable; for ``add`` TensorsDoNotFit,
-    DtypeNotSummable, OptionMeaningless; for an `adapter` as `ops.adapters.merging.merged`; as
+    Raises: OptionMeaningless; BaseIsTarget, TargetIsInput; DtypeNotStorable; for ``add``
+    TensorsDoNotFit, DtypeNotSummable; for an `adapter` as `ops.adapters.merging.merged`; as
     `parse_hub_source` for `base_id`; what opening the sources raises.
     """
+    require_use(
+        codec, base_id=base_id, adapter=adapter, all_sidecars=all_sidecars, portable=portable
+    )
     if base_id:
         named = parse_hub_source(base_id)  # never a path: it is for others to read
         base_id = "@".join(filter(None, (named.homes[0], named.revision)))
@@ -161,9 +169,6 @@ def plan_make_delta(
         if not originals.headers:
             notes.append("tensors will be restored, not the target's files as they are")
     else:
-        if adapter is not None:
-            reason = "an additive delta stores no factors"
-            raise OptionMeaningless(options="`adapter`", reason=reason)
         about = replace(about, form=add_record.FORM, new_rows=new_rows)
         decided = subtractions(ground, wanted, new_rows)
         shards, dropped = lay_out(decided.rules, MAX_SHARD_NBYTES), decided.buffers
@@ -222,6 +227,22 @@ def make_delta(
         progress=progress,
     )
     return job.run(options, progress)
+
+
+def require_use(codec: CodecChoice, **given: object) -> None:
+    """Refuse arguments of `plan_make_delta`, by name and value, that a codec has no use for.
+
+    Raises: OptionMeaningless.
+    """
+    match codec:
+        case "exact":
+            return
+        case "add":
+            useless, reason = {"adapter"}, "an additive delta stores no factors"
+        case "xor" | "overwrite":
+            useless, reason = {*given}, "a version of a training run has no place for such things"
+    if named := [f"`{name}`" for name, value in given.items() if value and name in useless]:
+        raise OptionMeaningless(options=", ".join(named), reason=reason)
 
 
 def _version_job(

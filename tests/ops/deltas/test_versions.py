@@ -132,6 +132,18 @@ def test_versions_go_onto_another_delta_and_one_is_named_that_is_left_out(
         weightsmith.apply_delta(None, [versions, tmp_path / "d"], target=tmp_path / "x")
 
 
+@pytest.mark.parametrize(
+    "given", [{"portable": True}, {"base_id": "org/base"}, {"adapter": "x"}, {"all_sidecars": True}]
+)
+def test_what_a_version_has_no_place_for_is_refused(
+    given: dict[str, Any], run: Run, tmp_path: Path
+) -> None:
+    base, versions = run
+    made = tmp_path / "weight_v000001"
+    with pytest.raises(OptionMeaningless, match=f"`{next(iter(given))}`"):
+        weightsmith.make_delta(base, versions, made, codec="xor", **given)
+
+
 def test_a_key_is_nothing_for_versions(run: Run, tmp_path: Path) -> None:
     base, versions = run
     with pytest.raises(OptionMeaningless, match="`key`"):
