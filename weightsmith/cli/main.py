@@ -35,11 +35,14 @@ from weightsmith.version import __version__
 _PACKAGES: Final = {
     "accelerate": "loading a model a tensor at a time",
     "huggingface_hub": "reaching the hub",
+    "regex": "matching the patterns of an adapter",
     "safetensors": "loading a model",
     "sentencepiece": "proving a tokenizer",
+    "threadpoolctl": "looking for the factors of a merged LoRA",
     "tokenizers": "reading tokenizer.json",
     "torch": "multiplying matrices and loading a model",
     "transformers": "loading a model or its tokenizer",
+    "xxhash": "checking versions of a training run",
 }
 """What a light install may lack, and what it is needed for."""
 
