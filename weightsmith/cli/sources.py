@@ -18,7 +18,7 @@ def located(
     offline: bool = False,
     spool: Path | None = None,
 ) -> str | os.PathLike[str]:
-    """The source as a path; with `spool` as `ops.sources.locate` has it."""
+    """The source as a path; with `spool` as `sources.locate.locate` has it."""
     with output.progress() as progress:
         return locate(
             source,

@@ -63,7 +63,7 @@ class Manifest:
     origins: Mapping[str, str] = field(default_factory=dict)
     """By role, ``org/name@commit`` of the inputs that came from the hub."""
     delta: Mapping[str, Any] | None = None
-    """Of a delta, its record (`plan.delta_record`, `plan.add_record`)."""
+    """Of a delta, its record (`plan.exact_record`, `plan.add_record`)."""
     schema: str = SCHEMA
 
     def to_bytes(self) -> bytes:

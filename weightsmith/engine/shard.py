@@ -300,7 +300,7 @@ def read_back(
 
 
 def reopen(path: Path, shard: ShardPlan) -> fs.PositionedFile:
-    """Open a written shard as a reader does, whom its header tells where the tensors are.
+    """Reopen a written shard as a reader would; check its size and header.
 
     Raises: VerificationFailed, if its header, or a file's size, is not the planned one.
     """

@@ -12,7 +12,7 @@ from weightsmith.plan.exact_record import are_file_names
 
 @dataclass(frozen=True, slots=True)
 class Originals:
-    """The target's files but for their tensors: of all of them, or of none."""
+    """Headers and index of the target's files; empty unless all can be restored byte for byte."""
 
     headers: Mapping[str, bytes] = field(default_factory=dict)
     """By name, a file's first bytes, up to the first tensor."""

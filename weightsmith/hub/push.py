@@ -235,7 +235,7 @@ def _prepared(connection: Connection, progress: Progress) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _translated(connection: Connection, destination: Destination) -> Iterator[None]:
-    """`faults.translated`, and what the library has of its own for uploads."""
+    """As `translate_errors.translated`, and for what the library raises for uploads alone."""
     from huggingface_hub.utils import httpx
 
     repo_id = destination.repo_id

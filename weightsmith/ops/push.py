@@ -243,7 +243,7 @@ def _require_branch(connection: Connection, destination: Destination) -> None:
 
 
 def _missing_base(connection: Connection, base_id: str) -> list[str]:
-    """What those who apply the delta would be told who look for its base on the hub."""
+    """A warning, if the base cannot be found on the hub by those who want to apply the delta."""
     repo_id, _, revision = base_id.partition("@")
     try:
         list_repo(connection, repo_id, revision or DEFAULT_REVISION)

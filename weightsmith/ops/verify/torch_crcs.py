@@ -1,6 +1,7 @@
-"""The checksums that torch files carry of themselves: what tells a damaged one that nobody hashed.
+"""Check torch files against the CRC-32s of their zip.
 
-Torch files are zip archives, and a zip archive has a CRC-32 of each member. No loader looks at it.
+A torch file is a zip archive, which has a CRC-32 of each member. No loader looks at it, and it
+tells a damaged file that nobody hashed.
 """
 
 import zlib
