@@ -13,6 +13,7 @@ from tests.support.bad_input.answers import Answer, State, answer
 from tests.support.bad_input.case import ARGS, Case, write_pair
 from tests.support.bad_input.cases import CASES
 from tests.support.bad_input.page import PAGE, render
+from tests.support.paths import ROOT
 from weightsmith.cli.main import COMMANDS, group
 from weightsmith.errors import shown
 
@@ -105,6 +106,10 @@ def test_the_page_shows_what_is_printed_today(answer_of: AnswerOf) -> None:
     assert PAGE.read_text(encoding="utf-8") == render(answer_of), (
         "docs/bad-input.md is stale: python -m tests.support.bad_input.page"
     )
+
+
+def test_the_readme_counts_them() -> None:
+    assert f"[{len(CASES)} kinds of them](docs/bad-input.md)" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("how", [{}, {"suffix": "bin"}, {"shards": 3}], ids=str)
