@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from weightsmith.checkpoint.renamed import named_like
 from weightsmith.checkpoint.shapes import told_by_shapes
 from weightsmith.checkpoint.sidecars import CARD, CONFIG, is_sidecar
 from weightsmith.checkpoint.store import LocalStore
-from weightsmith.checkpoint.tied import OUTPUT_MATRICES
+from weightsmith.checkpoint.tied import OUTPUT_MATRICES, ties_embeddings
 from weightsmith.errors import NotQuantised, NoWeights
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.sidecars import Sidecars, choose_sidecars, publish_sidecars
@@ -128,7 +128,7 @@ def open_inputs(
         roles[FILL] = base.renamed(dict.fromkeys({*base.tensors} - {*lacking}, ""))
         notes += said
     inputs = ConvertInputs({SOURCE: checkpoint, **roles}, tuple(notes))
-    return ConvertInputs(inputs.roles, (*notes, *_missing_config(inputs)))
+    return replace(inputs, notes=(*notes, *_missing_config(inputs)))
 
 
 def _sidecars(located: Path_) -> Checkpoint:
@@ -206,7 +206,7 @@ def _chosen(checkpoint: Checkpoint, names: Mapping[str, str]) -> list[str]:
 
 def _lacking(base: Checkpoint, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
     """Tensors of the base that the source lacks, and what to say of them."""
-    tied = base.config.get("tie_word_embeddings") is True
+    tied = ties_embeddings(base.config) is True
     lacking = [
         name
         for name, tensor in base.tensors.items()

@@ -1,6 +1,7 @@
 """Which tensors are written, under which names, and whose config lies beside them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,26 @@ def test_tensors_that_are_lacking_come_from_the_base(tmp_path: Path, base: Path)
     assert len(made) == 22
     again = plan_convert(base, tmp_path / "again", fill_from=tmp_path / "out").plan.notes
     assert any(note.startswith("nothing is filled in") for note in again)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_output_layer_that_the_base_ties_is_not_lacking(
+    tmp_path: Path, base: Path, nested: bool
+) -> None:
+    config = json.loads((base / "config.json").read_text())
+    config.pop("tie_word_embeddings", None)
+    tie = {"tie_word_embeddings": True}
+    (base / "config.json").write_text(
+        json.dumps(config | ({"text_config": tie} if nested else tie))
+    )
+    source = tmp_path / "source"
+    shutil.copytree(base, source)
+    held = load_file(base / "model.safetensors")
+    head = held.pop("lm_head.weight", torch.ones(2, 2))
+    for folder, tensors in ((base, held | {"lm_head.weight": head}), (source, held)):
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    notes = plan_convert(source, tmp_path / "out", fill_from=base).plan.notes
+    assert any(note.startswith("nothing is filled in") for note in notes)
 
 
 def test_names_are_chosen_and_changed(tmp_path: Path, base: Path) -> None:
