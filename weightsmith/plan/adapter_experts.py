@@ -162,6 +162,8 @@ def _place(
         if None in parts:
             break
         experts.append(tuple(infos[each] for each in parts if each))
+    if odd := [part for parts in experts for part in parts if len(part.shape) != 2]:
+        return f"{odd[0].name} is {odd[0]}, no matrix of an expert"
     if experts:
         return Placed(name, a, b, tuple(experts), "out in", stacked=False)
     looked = (*parameter.stacked, *(each.format(0) for each in parameter.single))

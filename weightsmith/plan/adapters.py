@@ -190,6 +190,12 @@ def _changed(merging: Merging, chain: Chain, change: Change, adapter: Adapter) -
         output = replace(chain.output, shape=stored.shape)
         chain = Chain(output, InputTensor(adapter.role, stored))
     used: set[str] = {info.name for info in (stored,) if info is not None}
+    factors = [info for info in change.parts.values() if info is not stored]
+    # From here on everything has rows, by which the finders tell whether shapes fit.
+    if factors and (odd := [info for info in (chain.output, *factors) if not info.shape]):
+        return f"{odd[0].name} is {odd[0]}, a single number, where rows are due"
+    if factors and not chain.output.numel:
+        return f"{chain.output.name} is {chain.output}, and has no elements to change"
     for find in _FINDERS[adapter.config.kind]:
         found = find(chain.output, change, adapter.config)
         if isinstance(found, str):

@@ -211,6 +211,13 @@ def test_what_is_no_matrix_is_named(base: Path, adapter: Path, shape: tuple[int,
     assert f"{EXPERTS}.lora_A.weight is F32 {list(shape)}" in problems(base, adapter)[0]
 
 
+def test_an_expert_of_the_base_that_is_no_matrix_is_named(base: Path, adapter: Path) -> None:
+    name = "model.layers.0.mlp.experts.1.down_proj.weight"
+    copy = Path(shutil.copytree(base, adapter.parent / "copy"))
+    save_file(load(base) | {name: torch.zeros(24)}, copy / "model.safetensors")
+    assert problems(copy, adapter) == [f"{name} is F32 [24], no matrix of an expert"]
+
+
 def test_parameters_that_the_config_does_not_name_are_not_guessed(
     base: Path, adapter: Path
 ) -> None:

@@ -19,6 +19,7 @@ from tests.support.adapters import (
     merged_by_peft,
     write_adapter,
 )
+from tests.support.folders import load
 from weightsmith.errors import AdapterDoesNotFit
 from weightsmith.ops.merge_lora import merge_lora
 
@@ -181,6 +182,8 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj"
         ("kind_lokr", f"{Q}.lokr_w2_a", None, "has not lokr_w2 alone, nor lokr_w2_a"),
         ("kind_adalora", f"{Q}.lora_E", (3, 1), "which these do not fit"),
         ("kind_adalora", f"{Q}.lora_B", None, "has no lora_B"),
+        ("kind_adalora", f"{Q}.lora_A", (), "a single number"),
+        ("kind_oft", f"{Q}.oft_R.weight", (), "a single number"),
         ("kind_oft", f"{Q}.oft_R.weight", (6, 7), "which these do not fit"),
         ("kind_oft", f"{Q}.oft_R.weight", (5, 6), "which these do not fit"),
         ("kind_vera", f"{Q}.vera_lambda_b", (31,), "which these do not fit"),
@@ -206,6 +209,26 @@ def test_tensors_that_do_not_fit_are_named(
         merge_lora(vectors / "merge" / vector / "base", [adapter], tmp_path / "out")
     assert any(problem in line for line in caught.value.context)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "vector, shape, problem",
+    [
+        ("kind_loha", (), "a single number"),
+        ("kind_ia3", (), "a single number"),
+        ("kind_loha", (0, 32), "has no elements to change"),
+    ],
+)
+def test_a_base_whose_matrix_is_none_is_named(
+    vector: str, shape: tuple[int, ...], problem: str, vectors: Path, tmp_path: Path
+) -> None:
+    base, name = tmp_path / "base", "model.layers.0.self_attn.q_proj.weight"
+    shutil.copytree(vectors / "merge" / vector / "base", base)
+    held = load(base)
+    save_file(held | {name: held[name].new_zeros(shape)}, base / "model.safetensors")
+    with pytest.raises(AdapterDoesNotFit) as caught:
+        merge_lora(base, [vectors / "merge" / vector / "adapter"], tmp_path / "out")
+    assert any(line.startswith(name) and problem in line for line in caught.value.context)
 
 
 def test_a_tensor_of_another_kind_is_named(vectors: Path, tmp_path: Path) -> None:
