@@ -77,7 +77,7 @@ def require_disk(setup: Setup, sections: Sequence[Section]) -> None:
 
 
 def outputs(setup: Setup, section: Section) -> int:
-    """Bytes that its commands make, as long as it is held."""
+    """About what a section's commands have on disk at once, in bytes."""
     return section.copies * max(setup.size(name).nbytes for name in section.inputs)
 
 

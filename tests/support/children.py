@@ -67,8 +67,9 @@ class Children:
 
         `plan` and `options` are keywords of `plan_apply_delta` and `Options`. `die_at_step`,
         `die_at_write`: end hard after so many. `absent`: names that `os` is to lack, and
-        ``fcntl``. `no_exchange`: as with a C library that lacks it. `fail_sync`: the so-manieth
-        sync finds the medium broken. `file_size_limit`: in bytes. `uid`: to run as.
+        ``fcntl``. `no_exchange`: as with a C library that lacks it. `fail_sync`: number of
+        the sync that finds the medium broken, from 1. `file_size_limit`: in bytes. `uid`: to run
+        as.
         """
         return self._ask("apply", base, delta, target, request)
 
@@ -188,7 +189,7 @@ def _prepare(request: dict[str, Any]) -> dict[str, int]:
 
 
 def _failing(number: int) -> Callable[[int], None]:
-    """A sync that does nothing, but for the so-manieth, which fails."""
+    """A sync that does nothing, but fails at call `number`; at none, if it is 0."""
     calls = 0
 
     def sync(fd: int) -> None:

@@ -1,4 +1,4 @@
-"""Pairs of a base and a target that went through what models go through."""
+"""A base with tensors of many kinds, and a target in which some changed, grew, went or came."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Tiny models of many families: built by transformers, with random weights, stored as ever so."""
+"""Tiny models of many families: built by transformers, with random weights, stored in each form."""
 
 import functools
 import itertools

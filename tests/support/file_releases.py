@@ -28,7 +28,9 @@ def write_xor(target: Path, base: Path, payload: Path, *, packed: bool = False) 
 
 
 def key_stream(key: bytes, nbytes: int) -> bytes:
-    """What a file of so many bytes is combined with, chunk by chunk, the key file read on."""
+    """The bytes that a file of `nbytes` is XORed with: the key's, chunk by chunk, from its start
+    again where it has ended; a chunk that is too short is repeated.
+    """
     stream, position = bytearray(), 0
     while len(stream) < nbytes:
         chunk = key[position : position + CHUNK]

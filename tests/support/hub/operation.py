@@ -138,7 +138,7 @@ def begin_anew(env: dict[str, str]) -> None:
 def serve() -> None:
     """Fork a client for each line of stdin, a task; print its id, and when it is done.
 
-    It begins with a failure, by which all that a client would prepare anew is there.
+    A download that fails comes first: it prepares what each client would else prepare anew.
     """
     for each in pkgutil.walk_packages(weightsmith.__path__, "weightsmith."):
         if not each.name.endswith("__main__"):

@@ -99,7 +99,7 @@ class Hub:
             server.server_close()
 
     def settle(self) -> None:
-        """Wait until all is noted that clients asked for who have gone; nobody else is here."""
+        """Wait until every request of clients that have ended is noted; no other may be running."""
         for server in (self._api, self._cdn):
             server.settle()
 
@@ -219,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._hold(fault)
 
     def _hold(self, fault: Fault) -> None:
-        """Wait until the client has gone, who says nothing more."""
+        """Wait until the client hangs up, which sends nothing more."""
         self.close_connection = True
         self.wfile.flush()
         fault.held.set()
