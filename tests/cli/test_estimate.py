@@ -2,25 +2,20 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 import weightsmith as library
 from tests.support.command_line import Weightsmith
+from tests.support.folders import write_model
 from weightsmith.ops.deltas.estimate import estimate
 
 Weights = dict[str, Tensor]
-
-
-def write(folder: Path, weights: Weights) -> Path:
-    folder.mkdir(parents=True)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text('{"model_type": "x"}')
-    return folder
+write = partial(write_model, config={"model_type": "x"})
 
 
 def model(seed: int) -> Weights:

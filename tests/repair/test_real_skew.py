@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 
 from tests.support import real_files as real
 from tests.support.ask import Answer, ask_transformers, wrong
-from tests.support.real_folders import FOLDERS, Files, document, texts
+from tests.support.real_folders import FOLDERS, texts
+from tests.support.tokenizer_folders import Files, document
 from weightsmith.repair.detect import diagnose, mend
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]

@@ -14,19 +14,13 @@ from safetensors.torch import save_file
 
 from tests.support import real_files as real
 from tests.support.real_files import SCHEMA
-
-Files = dict[str, bytes]
+from tests.support.tokenizer_folders import Files, document
 
 ENDLESS: Final = 1000000000000000019884624838656
 """The ``model_max_length`` of who did not know one."""
 _GOOD: Final = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 _BLANK: Final = dict.fromkeys(_GOOD, "")
 _ENDS: Final = dict.fromkeys(_GOOD, "</s>")
-
-
-def document(value: object) -> bytes:
-    """A JSON file's content."""
-    return json.dumps(value, indent=2, ensure_ascii=False).encode()
 
 
 def _llama_config(rows: int = 32000, **more: Any) -> dict[str, Any]:

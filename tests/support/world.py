@@ -57,6 +57,18 @@ def at_step(number: int, act: Callable[[], object]) -> Callable[[], None]:
     return count
 
 
+def interrupt_after(steps: int) -> Callable[[], None]:
+    """Press Ctrl-C at every durable step but the first so many."""
+    left = [steps]
+
+    def count() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+
+    return count
+
+
 def flip(path: Path, place: int = -1) -> None:
     """One bit, and its time set back."""
     state, raw = path.stat(), bytearray(path.read_bytes())

@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from tests.support.delta_models import weights
 from tests.support.folders import CONFIG, contents, load, write_model
+from tests.support.world import interrupt_after
 from weightsmith import fs
 from weightsmith.engine.options import Options
 from weightsmith.errors import (
@@ -206,15 +207,9 @@ def test_interrupted_it_goes_on_with_the_files_that_are_done(
     base, target = release
     monkeypatch.setattr("weightsmith.ops.make_delta.MAX_SHARD_NBYTES", 30_000)
     make_delta(base, target, tmp_path / "straight", codec="add")
-    left = [9]  # three for the plan, and three for each of two files
-
-    def step() -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-
+    steps = 9  # three for the plan, and three for each of two files
     with monkeypatch.context() as patch:
-        patch.setattr(fs, "on_durable_step", step)
+        patch.setattr(fs, "on_durable_step", interrupt_after(steps))
         with pytest.raises(KeyboardInterrupt):
             make_delta(base, target, tmp_path / "delta", codec="add")
     assert not (tmp_path / "delta").exists()

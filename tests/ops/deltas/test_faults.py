@@ -13,6 +13,7 @@ import torch
 
 from tests.support.delta_models import base_tensors, edit_record, trained, write_pair
 from tests.support.folders import contents, staging, write_model
+from tests.support.world import interrupt_after
 from weightsmith import fs
 from weightsmith.codecs.exact.making import SpanMaker
 from weightsmith.engine.options import Options, Verify
@@ -258,16 +259,10 @@ def test_a_restored_file_that_was_damaged_in_staging_is_not_the_deltas_fault(
     pair: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, target, delta = pair
-    left = [7]  # three for the plan, and three for the first file
-
-    def step() -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-
+    steps = 7  # three for the plan, and three for the first file
     out = delta.parent / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(fs, "on_durable_step", step)
+        patch.setattr(fs, "on_durable_step", interrupt_after(steps))
         with pytest.raises(KeyboardInterrupt):
             apply_delta(base, delta, target=out)
     (receipt,) = (staging(out) / "receipts").glob("*.json")
@@ -409,15 +404,8 @@ def stop_everywhere(
     steps = 0
     stopped = True
     while stopped:
-        left = [steps]
-
-        def step(left: list[int] = left) -> None:
-            left[0] -= 1
-            if left[0] < 0:
-                raise KeyboardInterrupt
-
         made = folder / f"made-{steps}"
-        monkeypatch.setattr(fs, "on_durable_step", step)
+        monkeypatch.setattr(fs, "on_durable_step", interrupt_after(steps))
         try:
             make(made)
             stopped = False

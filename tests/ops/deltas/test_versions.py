@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import weightsmith
 from tests.support.disk_delta import Weights, apply, publish
+from tests.support.folders import write_model
 from weightsmith.codecs.checksums import ALGORITHMS
 from weightsmith.codecs.disk_delta import Packer
 from weightsmith.errors import (
@@ -28,12 +30,7 @@ from weightsmith.errors import (
 from weightsmith.sources.disk_delta import DiskDelta
 from weightsmith.sources.recognise import recognise
 
-
-def write(folder: Path, weights: Weights) -> Path:
-    folder.mkdir(parents=True)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text('{"model_type": "x"}')
-    return folder
+write = partial(write_model, config={"model_type": "x"})
 
 
 def step(weights: Weights, seed: int) -> Weights:
