@@ -59,7 +59,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerPlan:
-    """What a repair of a folder would change; proved in memory, nothing is written."""
+    """What a repair of a folder would change; nothing is written yet."""
 
     folder: Path
     diagnosis: Diagnosis
@@ -114,7 +114,7 @@ def show_examples(diagnosis: Diagnosis) -> dict[str, Example]:
 def plan_fix_tokenizer(
     folder: str | os.PathLike[str], *, reader: Reader | None = None, exact_class: bool = False
 ) -> TokenizerPlan:
-    """Decide what a repair changes, and prove `tokenizer.json` in memory; nothing is written.
+    """Decide what a repair changes, and prove a `tokenizer.json` built anew; nothing is written.
 
     Raises: as `check_tokenizer`; NoTokenizer, TokenizerTruncated and other errors that say why a
     fault cannot be repaired; TokenizerUnproved.
@@ -138,9 +138,9 @@ def fix_tokenizer(
 ) -> TokenizerResult:
     """Repair a folder, or write repaired copies of its files beside the weights to `local_copy`.
 
-    The new files are proved in a scratch directory by transformers itself. Then each file that
-    changes is kept once as ``.bak``, and replaced by one rename; a manifest is brought up to date
-    last. Running it again finishes a run that was stopped, and changes nothing else.
+    New tokenizer files are proved in a scratch directory by transformers itself. Then each file
+    that changes is kept once as ``.bak``, and replaced by one rename; a manifest is brought up to
+    date last. Running it again finishes a run that was stopped, and changes nothing else.
     Raises: as `plan_fix_tokenizer` and `carry_out`.
     """
     plan = plan_fix_tokenizer(folder, reader=reader, exact_class=exact_class)
@@ -150,7 +150,7 @@ def fix_tokenizer(
 def carry_out(
     plan: TokenizerPlan, *, local_copy: str | os.PathLike[str] | None = None
 ) -> TokenizerResult:
-    """Prove a plan with transformers, and write what it changes.
+    """Prove what a plan changes of the tokenizer with transformers, and write all that it changes.
 
     All work is done in a directory of its own beside the files; nothing of it stays, whenever the
     run ends.

@@ -57,7 +57,8 @@ def choose_sidecars(
     `sources` are by role, the one whose files count first; `all_sidecars` takes the large ones too.
 
     The config's dtype is made to say what most of the output's bytes are. With `repair`, known
-    faults of the tokenizer and config files are mended and proved; all else is verbatim.
+    faults of the tokenizer and config files are mended, and a ``tokenizer.json`` that is built anew
+    is proved against its sentencepiece model; all else is verbatim.
     Raises: JsonInvalid, if the config is none; SidecarEscapes; LfsPointer for what was never
     fetched.
     """

@@ -137,7 +137,7 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """New content for every file that changes, proved in memory."""
+    """New content for every file that changes."""
 
     faults: tuple[Fault, ...]
     """Those that were mended."""
@@ -194,7 +194,7 @@ def _judged(found: Iterable[Fault], folder: Folder) -> list[Fault]:
 
 
 def mend(diagnosis: Diagnosis) -> Repair:
-    """Make the repairs of a diagnosis in memory, and prove them.
+    """Make the repairs of a diagnosis in memory; a ``tokenizer.json`` that is built anew is proved.
 
     Raises: the error of the first fault that cannot be repaired; TokenizerUnproved.
     """

@@ -1,4 +1,4 @@
-"""Proof that a tokenizer cuts text as sentencepiece does: equal ids for a fixed set of probes."""
+"""Proof that a repaired tokenizer cuts text as it should: equal ids for a fixed set of probes."""
 
 import importlib.util
 import json
