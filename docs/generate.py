@@ -31,11 +31,11 @@ def main() -> int:
     """Write or check; the number of stale pages is the exit code."""
     stale = 0
     for name, content in {
-        "catalogue.md": page.render(),
-        "commands.md": commands_markdown(),
-        "errors.md": errors_markdown(),
-        "exit-codes.md": exit_codes_markdown(),
-        "repairs.md": repairs.render(),
+        "reference/catalogue.md": page.render(),
+        "reference/commands.md": commands_markdown(),
+        "reference/errors.md": errors_markdown(),
+        "reference/exit-codes.md": exit_codes_markdown(),
+        "reference/repairs.md": repairs.render(),
     }.items():
         path = DOCS / name
         if path.exists() and path.read_text(encoding="utf-8") == content:

@@ -535,5 +535,5 @@ class TestPrompts:
 
 
 def test_catalogue_page_is_fresh() -> None:
-    page = ROOT / "docs" / "catalogue.md"
+    page = ROOT / "docs" / "reference" / "catalogue.md"
     assert page.read_text(encoding="utf-8") == render()

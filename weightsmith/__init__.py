@@ -6,7 +6,7 @@
     assert verify(outcome.target).passed()
 
 Each verb that writes a model has a ``plan_...`` beside it: the `Job` that it returns says what
-would be done, and its ``run`` does it. ``docs/python.md`` has an example of each.
+would be done, and its ``run`` does it. ``docs/how-to/python.md`` has an example of each.
 """
 
 from importlib import import_module

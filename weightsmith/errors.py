@@ -2,7 +2,7 @@
 
 Raise the narrowest class with values, never with prose: the class makes the sentence. The class
 name in kebab-case is the error's reference (``ShardTruncated`` is ``shard-truncated``), which
-``weightsmith help`` and ``docs/errors.md`` explain with the class's docstring.
+``weightsmith help`` and ``docs/reference/errors.md`` explain with the class's docstring.
 
     WeightsmithError
       UsageFault      2   the command line asks for something that cannot be
@@ -1194,7 +1194,7 @@ class BaseFilesWrong(Mismatch):
     """
 
     message = "the base files are not the ones that {delta} was made from: {count} problem(s)"
-    hint = "one exact conversion is needed; docs/catalogue.md says what is known of it"
+    hint = "one exact conversion is needed; docs/reference/catalogue.md says what is known of it"
 
 
 class KeyWrong(Mismatch):

@@ -1,4 +1,4 @@
-"""Every bad input gets the answer that docs/bad-input.md shows, and nothing is harmed by it."""
+"""Every bad input gets the answer of docs/reference/bad-input.md, and nothing is harmed by it."""
 
 import json
 import re
@@ -104,12 +104,15 @@ def _apart_from_staging(case: Case, state: State) -> State:
 
 def test_the_page_shows_what_is_printed_today(answer_of: AnswerOf) -> None:
     assert PAGE.read_text(encoding="utf-8") == render(answer_of), (
-        "docs/bad-input.md is stale: python -m tests.support.bad_input.page"
+        "docs/reference/bad-input.md is stale: python -m tests.support.bad_input.page"
     )
 
 
 def test_the_readme_counts_them() -> None:
-    assert f"[{len(CASES)} kinds of them](docs/bad-input.md)" in (ROOT / "README.md").read_text()
+    assert (
+        f"[{len(CASES)} kinds of them](docs/reference/bad-input.md)"
+        in (ROOT / "README.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("how", [{}, {"suffix": "bin"}, {"shards": 3}], ids=str)

@@ -27,11 +27,11 @@ for line in lines:
 
 
 def left_out() -> list[str]:
-    """What weightsmith depends on and the light install of docs/install.md does without."""
+    """What weightsmith depends on and the light install of docs/how-to/install.md does without."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = {re.split(r"\W", each)[0] for each in project["dependencies"]}
     light = re.findall(
-        r"^pip install (click .+)$", (ROOT / "docs/install.md").read_text(), re.MULTILINE
+        r"^pip install (click .+)$", (ROOT / "docs/how-to/install.md").read_text(), re.MULTILINE
     )
     return sorted(needed.difference(*(line.split() for line in light)) | {"google", "ml_dtypes"})
 

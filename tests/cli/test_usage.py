@@ -244,7 +244,7 @@ Messages:
   --color WHEN           Colours: auto (default), always or never.
   -h, --help             Show this message and exit.
 
-Docs: docs/commands.md
+Docs: docs/reference/commands.md
 """
 
 

@@ -1,4 +1,4 @@
-"""The program of docs/python.md runs from its first line to its last."""
+"""The program of docs/how-to/python.md runs from its first line to its last."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ from tests.support.hub.client import Client, usual_env
 from tests.support.hub.server import Hub
 from tests.support.paths import ROOT
 
-PAGE = ROOT / "docs" / "python.md"
+PAGE = ROOT / "docs" / "how-to" / "python.md"
 
 
 def test_the_program_of_the_page_runs(

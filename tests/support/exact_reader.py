@@ -1,4 +1,4 @@
-"""A reader of payloads in plain Python, written from docs/delta-format.md alone.
+"""A reader of payloads in plain Python, written from docs/reference/delta-format.md alone.
 
 Slow, and short enough to be checked by eye. What it reads, the format says; it shares nothing with
 the package but the zstd library.

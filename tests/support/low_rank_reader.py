@@ -1,4 +1,4 @@
-"""A reader of low-rank payloads in plain Python, written from docs/delta-format.md alone.
+"""A reader of low-rank payloads in plain Python, written from docs/reference/delta-format.md alone.
 
 Integers and fractions, and Python's own float64; nothing of the package but the reader of spans
 beside it, which is as plain.

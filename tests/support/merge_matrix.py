@@ -1,4 +1,4 @@
-"""The support matrix in docs/merge-lora.md: what is made of every merge vector.
+"""The support matrix in docs/how-to/merge-lora.md: what is made of every merge vector.
 
 python -m tests.support.merge_matrix     write it anew
 """
@@ -8,7 +8,7 @@ from typing import Final
 from tests.support.merge_cases import CASES, MergeCase
 from tests.support.paths import ROOT
 
-PAGE: Final = ROOT / "docs" / "merge-lora.md"
+PAGE: Final = ROOT / "docs" / "how-to" / "merge-lora.md"
 
 _BEGIN: Final = "<!-- made by tests.support.merge_matrix.py -->\n"
 _END: Final = "<!-- end -->\n"

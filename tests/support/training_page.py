@@ -1,4 +1,4 @@
-"""The table in docs/training-outputs.md: every case and what becomes of it.
+"""The table in docs/how-to/training-outputs.md: every case and what becomes of it.
 
 python -m tests.support.training_page     write it anew
 """
@@ -10,7 +10,7 @@ from tests.support.paths import ROOT
 from tests.support.training_cases import CASES, LEFT, Case, Outcome, outcome_of
 from weightsmith.cli.flags import as_flags
 
-PAGE: Final = ROOT / "docs" / "training-outputs.md"
+PAGE: Final = ROOT / "docs" / "how-to" / "training-outputs.md"
 _BEGIN: Final = "| What was left | Options | What becomes of it |\n| --- | --- | --- |\n"
 
 

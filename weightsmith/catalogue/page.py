@@ -1,4 +1,4 @@
-"""The page ``docs/catalogue.md``: all that the catalogue knows, for people."""
+"""The page ``docs/reference/catalogue.md``: all that the catalogue knows, for people."""
 
 import html
 from collections.abc import Iterable, Iterator, Sequence

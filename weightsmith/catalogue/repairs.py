@@ -126,7 +126,7 @@ def load_repairs() -> tuple[KnownRepair, ...]:
 
 
 def render() -> str:
-    """The page ``docs/repairs.md``."""
+    """The page ``docs/reference/repairs.md``."""
     folder = resources.files("weightsmith.catalogue") / "repairs"
     introduction = (folder / "introduction.md").read_text("utf-8")
     lines = ["# Known faults and their repairs", "", f"<!-- {_GENERATED} -->", "", introduction]

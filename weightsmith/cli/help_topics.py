@@ -40,7 +40,7 @@ SOURCES: Final = """\
 A SOURCE is where a model is. In this order:
 
   a directory    ./llama-7b
-  an alias       llama-7b, one of the catalogue's (docs/catalogue.md)
+  an alias       llama-7b, one of the catalogue's (docs/reference/catalogue.md)
   a hub id       lmsys/vicuna-7b-delta-v1.1, or with a revision, ...@main
   an address     https://huggingface.co/org/name/tree/main, hf://models/org/name
 
@@ -57,7 +57,7 @@ training_args.bin; .git, .cache, runs/ and checkpoint-* are not looked into.
 Where there are none, params.json and consolidated.NN.pth, Meta's own layout of
 LLaMA, are read as if they had been converted.
 
-What training left is read as the model in it (docs/training-outputs.md):
+What training left is read as the model in it (docs/how-to/training-outputs.md):
   - the files of all processes of an FSDP run; a .metadata and .distcp files;
     DeepSpeed's global_stepN that 'latest' names, or RUN@global_step100
   - of several checkpoint-N the one with the highest number, said aloud
@@ -125,7 +125,7 @@ def error_page(error: type[WeightsmithError], width: int) -> str:
 
 
 def exit_codes_markdown() -> str:
-    """docs/exit-codes.md."""
+    """docs/reference/exit-codes.md."""
     rows = "".join(f"| {code} | {meaning} |\n" for code, meaning in exit_codes().items())
     return (
         "# Exit codes\n\nThey are stable: a code may be added, never given another meaning.\n\n"
@@ -134,7 +134,7 @@ def exit_codes_markdown() -> str:
 
 
 def errors_markdown() -> str:
-    """docs/errors.md."""
+    """docs/reference/errors.md."""
     return "\n".join(_error_sections())
 
 

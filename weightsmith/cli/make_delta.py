@@ -62,7 +62,7 @@ from weightsmith.sources.locate import Located
     },
     meant={"model": "target", "target-model": "target", "base-model": "base"},
     positional=("base", "targets", "delta"),
-    docs="docs/make-delta.md",
+    docs="docs/how-to/make-delta.md",
 )
 @option("--base", group=INPUTS, type=SOURCE, required=True, help="The model it was made from.")
 @option(

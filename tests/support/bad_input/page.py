@@ -1,4 +1,4 @@
-"""docs/bad-input.md: every case and what it prints.
+"""docs/reference/bad-input.md: every case and what it prints.
 
 python -m tests.support.bad_input.page     write it anew
 """
@@ -11,7 +11,7 @@ from tests.support.bad_input.case import Case
 from tests.support.bad_input.cases import KINDS
 from tests.support.paths import ROOT
 
-PAGE: Final = ROOT / "docs" / "bad-input.md"
+PAGE: Final = ROOT / "docs" / "reference" / "bad-input.md"
 
 _INTRODUCTION: Final = """\
 # Bad input

@@ -2,7 +2,7 @@
 
     span := 4, head, map of groups, low bits, states of the lanes, exceptions, words
 
-The form, in all its parts, is in docs/delta-format.md; `kernel.c` writes it, and reads it
+The form, in all its parts, is in docs/reference/delta-format.md; `kernel.c` writes it, and reads it
 hundreds of times as fast.
 """
 

@@ -1,4 +1,4 @@
-/* Spans of an exact delta that are coded in order by class: kind 4 of docs/delta-format.md.
+/* Spans of an exact delta that are coded in order by class: kind 4 of docs/reference/delta-format.md.
 
    An element is a symbol, whose frequencies depend on the class that its base is in, and bits that
    are stored as they are. Symbols go through an interleaved range coder (rANS): 64 lanes take the
