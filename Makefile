@@ -57,11 +57,13 @@ fix: $(READY) ## Format, and mend what the linter can mend
 bench: $(READY) ## Time and memory beside a plain copy; PEERS=1: other tools too; ONLY=section
 	$(BIN)/python -m tests.bench.bench $(if $(PEERS),--peers) $(if $(ONLY),--only $(ONLY)) $(BENCH)
 
-docs: $(READY) ## Write the generated pages anew
+docs: $(READY) ## Write the generated pages anew, and the site of all pages into build/site
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m tests.support.bad_input.page
 	$(BIN)/python -m tests.support.training_page
 	$(BIN)/python -m tests.support.merge_matrix
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/site
+	@echo 'the site: build/site/index.html'
 
 clean: ## Remove what was built, .venv too
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

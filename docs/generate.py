@@ -1,10 +1,11 @@
-"""Write the pages of docs/ that are made from the code; with ``--check`` say which are stale."""
+"""Write what is made from the code: pages and man pages; with ``--check`` say what is stale."""
 
 import os
 import sys
 from pathlib import Path
 
 import click
+from man_page import manual
 
 from weightsmith.catalogue import page, repairs
 from weightsmith.cli.help_topics import errors_markdown, exit_codes_markdown
@@ -13,30 +14,38 @@ from weightsmith.cli.main import COMMANDS, group
 DOCS = Path(__file__).parent
 
 
-def commands_markdown() -> str:
+def commands_markdown(root: click.Context) -> str:
     """Every command's help, as a terminal of 80 columns shows it."""
-    os.environ["COLUMNS"] = "80"
-    with group.make_context("weightsmith", [], resilient_parsing=True) as root:
-        parts = ["# Commands\n"]
-        for name in COMMANDS:
-            command = group.get_command(root, name)
-            if command is None:
-                raise LookupError(name)
-            with command.context_class(command, info_name=name, parent=root) as context:
-                parts.append(f"## {name}\n\n```text\n{click.unstyle(context.get_help())}\n```\n")
+    parts = ["# Commands\n"]
+    for name in COMMANDS:
+        command = group.get_command(root, name)
+        if command is None:
+            raise LookupError(name)
+        with command.context_class(command, info_name=name, parent=root) as context:
+            parts.append(f"## {name}\n\n```text\n{click.unstyle(context.get_help())}\n```\n")
     return "\n".join(parts)
 
 
-def main() -> int:
-    """Write or check; the number of stale pages is the exit code."""
-    stale = 0
-    for name, content in {
+def generated() -> dict[str, str]:
+    """Every generated file of docs/ by its path there."""
+    os.environ["COLUMNS"] = "80"
+    with group.make_context("weightsmith", [], resilient_parsing=True) as root:
+        commands = commands_markdown(root)
+        man_pages = manual(group, root)
+    return {
         "reference/catalogue.md": page.render(),
-        "reference/commands.md": commands_markdown(),
+        "reference/commands.md": commands,
         "reference/errors.md": errors_markdown(),
         "reference/exit-codes.md": exit_codes_markdown(),
         "reference/repairs.md": repairs.render(),
-    }.items():
+        **{f"man/{name}": text for name, text in man_pages.items()},
+    }
+
+
+def main() -> int:
+    """Write or check; the number of stale files is the exit code."""
+    stale = 0
+    for name, content in generated().items():
         path = DOCS / name
         if path.exists() and path.read_text(encoding="utf-8") == content:
             continue
@@ -44,6 +53,7 @@ def main() -> int:
             stale += 1
             print(f"docs/{name} is stale: make docs", file=sys.stderr)
         else:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(content, encoding="utf-8")
             print(f"docs/{name}")
     return stale

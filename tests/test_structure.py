@@ -16,6 +16,7 @@ from tests.picture import in_circles, read_package
 from tests.support.house import FLOORS, Import, imports_of, part_of, points_up
 from tests.support.paths import TESTS
 from weightsmith.cli.main import COMMANDS
+from weightsmith.cli.pages import pages
 from weightsmith.errors import known_errors, reference_of
 
 PACKAGE = Path(weightsmith.__file__).parent
@@ -226,4 +227,4 @@ def test_error_references_are_unique_and_explained() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_page_that_a_command_points_to_exists(name: str) -> None:
     command = importlib.import_module(COMMANDS[name][0]).command
-    assert not command.docs or (PACKAGE.parent / command.docs).is_file()
+    assert not command.docs or command.docs in pages()

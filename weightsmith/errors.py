@@ -1194,7 +1194,7 @@ class BaseFilesWrong(Mismatch):
     """
 
     message = "the base files are not the ones that {delta} was made from: {count} problem(s)"
-    hint = "one exact conversion is needed; docs/reference/catalogue.md says what is known of it"
+    hint = "one exact conversion is needed; weightsmith help catalogue says what is known of it"
 
 
 class KeyWrong(Mismatch):

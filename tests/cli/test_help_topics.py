@@ -7,6 +7,7 @@ import pytest
 from tests.support.command_line import Weightsmith
 from weightsmith.cli.flags import as_flags
 from weightsmith.cli.help_topics import TOPICS, exit_codes, placeholders
+from weightsmith.cli.pages import pages
 from weightsmith.errors import WeightsmithError, known_errors, reference_of
 
 
@@ -61,3 +62,29 @@ def test_help_as_json(weightsmith: Weightsmith) -> None:
 
 def test_templates_show_what_will_stand_in_them() -> None:
     assert placeholders("{file} is {size!r} {{x}}") == "FILE is SIZE {x}"
+
+
+@pytest.mark.parametrize("address", pages())
+def test_every_page_is_shown_with_nothing_of_its_markup(
+    weightsmith: Weightsmith, address: str
+) -> None:
+    said = weightsmith("help", address)
+    assert said.code == 0
+    assert "```" not in said.out
+    assert "](" not in said.out
+    prose = [line for line in said.out.splitlines() if line and not line.startswith("    ")]
+    assert [line for line in prose if len(line) > 80 and " " in line.strip()] == []
+
+
+def test_a_page_is_found_without_its_room_unless_a_command_is_called_so(
+    weightsmith: Weightsmith,
+) -> None:
+    assert weightsmith("help", "chains").out == weightsmith("help", "how-to/chains").out
+    assert weightsmith("help", "verify").out != weightsmith("help", "how-to/verify").out
+
+
+def test_help_pages_lists_every_page_by_its_title(weightsmith: Weightsmith) -> None:
+    lines = weightsmith("help", "pages").out.splitlines()
+    shown = [line.split()[0] for line in lines if line.startswith("  ") and "/" in line]
+    assert shown == [*pages()]
+    assert "  how-to/chains            Chains and versions" in lines

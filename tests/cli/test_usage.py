@@ -244,7 +244,7 @@ Messages:
   --color WHEN           Colours: auto (default), always or never.
   -h, --help             Show this message and exit.
 
-Docs: docs/reference/commands.md
+More: weightsmith help reference/commands
 """
 
 

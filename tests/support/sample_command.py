@@ -28,7 +28,7 @@ from weightsmith.errors import ShardMissing
     cls=Command,
     examples=["weightsmith sample --base ./llama-7b", "weightsmith sample --base ./llama-7b -n"],
     aliases={"path-raw": "base", "low-cpu-memory-conversion": "low-cpu-mem"},
-    docs="docs/reference/commands.md",
+    docs="reference/commands",
 )
 @option("--base", group=INPUTS, type=SOURCE, required=True, help="The model to start from.")
 @option("--max-shard-size", group=OUTPUT, type=SIZE, default="5GB", help="Largest weight file.")

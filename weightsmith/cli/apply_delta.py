@@ -42,7 +42,7 @@ from weightsmith.sources.sums import DTypeChoice
         "low-cpu-memory-conversion": "low-cpu-mem",
     },
     positional=("base", "deltas", "target"),
-    docs="docs/how-to/apply-delta.md",
+    docs="how-to/apply-delta",
 )
 @option(
     "--base",

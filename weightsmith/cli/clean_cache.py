@@ -61,7 +61,7 @@ class Age(click.ParamType[float]):
         "weightsmith clean-cache",
         "weightsmith clean-cache --max-size 100GB --keep 'lmsys/*' --dry-run",
     ],
-    docs="docs/how-to/clean-cache.md",
+    docs="how-to/clean-cache",
 )
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @option(

@@ -19,7 +19,7 @@ from weightsmith.plan.expression import parse_expression
         'weightsmith combine "./llama-7b + 0.7*(./math-7b - ./llama-7b)" ./task',
     ],
     positional=("target",),
-    docs="docs/how-to/combine.md",
+    docs="how-to/combine",
 )
 @click.argument("expression")
 @output_option("--target", "target")

@@ -35,7 +35,7 @@ from weightsmith.sources.training.zero import Weights
         "weightsmith convert ./run/global_step_60/actor ./trained",
     ],
     positional=("target",),
-    docs="docs/how-to/convert.md",
+    docs="how-to/convert",
 )
 @click.argument("source", type=SOURCE)
 @output_option("--target", "target")

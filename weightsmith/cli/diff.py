@@ -47,7 +47,7 @@ class PagePath(click.ParamType[Path]):
         "weightsmith diff ./llama-7b ./vicuna-7b-v1.1",
         "weightsmith diff ./llama-7b ./vicuna-7b-v1.1 --html diff.html",
     ],
-    docs="docs/how-to/diff.md",
+    docs="how-to/diff",
 )
 @click.argument("a", type=SOURCE)
 @click.argument("b", type=SOURCE)

@@ -32,7 +32,7 @@ KEPT: Final = "what has arrived is kept, whole files and parts of files"
         "weightsmith download huggyllama/llama-7b",
         "weightsmith download lmsys/vicuna-7b-delta-v1.1@main --local-dir ./vicuna-delta",
     ],
-    docs="docs/how-to/download.md",
+    docs="how-to/download",
 )
 @click.argument("source")
 @option(

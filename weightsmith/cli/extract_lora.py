@@ -64,7 +64,7 @@ class _Rank(click.ParamType[ops.Rank]):
     aliases={"base-model-path": "base", "target-model-path": "target"},
     meant={"model": "target", "lora": "output", "adapter": "output"},
     positional=("base", "target", "adapter"),
-    docs="docs/how-to/extract-lora.md",
+    docs="how-to/extract-lora",
 )
 @option("--base", group=INPUTS, type=SOURCE, required=True, help="The model it was made from.")
 @option("--target", group=INPUTS, type=SOURCE, required=True, help="The model it became.")

@@ -44,7 +44,7 @@ _COLORS: Final = {"+": "green", "-": "red", "@": "cyan"}
         "weightsmith fix-tokenizer ./vicuna-7b --check",
         "weightsmith fix-tokenizer ./vicuna-7b",
     ],
-    docs="docs/reference/repairs.md",
+    docs="reference/repairs",
 )
 @click.argument("folder", metavar="[DIR]", type=FilePath(path_type=Path), default=Path())
 @option("--check", group=SAFETY, is_flag=True, help="Only report; exit 1 if anything is wrong.")

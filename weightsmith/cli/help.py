@@ -6,11 +6,17 @@ from weightsmith.cli.help_topics import TOPICS, error_page, exit_code_page, exit
 from weightsmith.cli.layout import plain
 from weightsmith.cli.options import Command, dashed, output_options
 from weightsmith.cli.output import Output
+from weightsmith.cli.pages import address_of, contents, page, pages
 from weightsmith.cli.usage import nearest
 from weightsmith.errors import CommandLineInvalid, known_errors, reference_of
 
 SCHEMA = "weightsmith.help/1"
 _OTHER_WORDS = {"source": "sources", "exit-code": "exit-codes", "env": "environment"}
+
+
+def _topics(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """All that can be asked about and begins so, for a shell."""
+    return [name for name in _names(_group(context.find_root())) if name.startswith(incomplete)]
 
 
 @click.command(
@@ -20,16 +26,17 @@ _OTHER_WORDS = {"source": "sources", "exit-code": "exit-codes", "env": "environm
         "weightsmith help exit-codes",
         "weightsmith help apply-delta",
         "weightsmith help shard-truncated",
+        "weightsmith help how-to/convert",
     ],
 )
-@click.argument("topic", default="")
+@click.argument("topic", default="", shell_complete=_topics)
 @output_options
 @click.pass_context
 def command(context: click.Context, topic: str) -> None:
     """Explain a command, an exit code, an error, a SOURCE.
 
-    TOPIC is a command, the reference of an error (the word in brackets), an exit code, or one of:
-    exit-codes, environment, sources.
+    TOPIC is a command, the reference of an error (the word in brackets), an exit code, a page of
+    the documentation, or one of: exit-codes, environment, sources, pages (which lists them).
     """
     output = context.ensure_object(Output)
     topic = dashed(topic).strip("[]").lower()
@@ -40,9 +47,7 @@ def command(context: click.Context, topic: str) -> None:
 
 
 def _page(root: click.Context, topic: str, width: int) -> str:
-    group = root.command
-    if not isinstance(group, click.Group):
-        raise TypeError(group)
+    group = _group(root)
     if not topic:
         return root.get_help()
     if topic in TOPICS:
@@ -56,5 +61,21 @@ def _page(root: click.Context, topic: str, width: int) -> str:
     if subcommand is not None:
         with subcommand.context_class(subcommand, info_name=topic, parent=root) as context:
             return context.get_help()
-    near = nearest(topic, [*group.list_commands(root), *TOPICS, *errors])
+    if topic == "pages":
+        return contents(width)
+    if address := address_of(topic):
+        return page(address, width)
+    near = nearest(topic, _names(group))
     raise CommandLineInvalid(reason=f"no help on {topic}", hint=f"weightsmith help {near}".rstrip())
+
+
+def _group(root: click.Context) -> click.Group:
+    if not isinstance(root.command, click.Group):
+        raise TypeError(root.command)
+    return root.command
+
+
+def _names(group: click.Group) -> list[str]:
+    """All that can be asked about, but for codes."""
+    errors = map(reference_of, known_errors())
+    return [*group.list_commands(click.Context(group)), *TOPICS, "pages", *errors, *pages()]

@@ -40,7 +40,7 @@ SOURCES: Final = """\
 A SOURCE is where a model is. In this order:
 
   a directory    ./llama-7b
-  an alias       llama-7b, one of the catalogue's (docs/reference/catalogue.md)
+  an alias       llama-7b, one of 'weightsmith help catalogue'
   a hub id       lmsys/vicuna-7b-delta-v1.1, or with a revision, ...@main
   an address     https://huggingface.co/org/name/tree/main, hf://models/org/name
 
@@ -57,7 +57,7 @@ training_args.bin; .git, .cache, runs/ and checkpoint-* are not looked into.
 Where there are none, params.json and consolidated.NN.pth, Meta's own layout of
 LLaMA, are read as if they had been converted.
 
-What training left is read as the model in it (docs/how-to/training-outputs.md):
+What training left is read as the model in it ('help training-outputs'):
   - the files of all processes of an FSDP run; a .metadata and .distcp files;
     DeepSpeed's global_stepN that 'latest' names, or RUN@global_step100
   - of several checkpoint-N the one with the highest number, said aloud

@@ -35,7 +35,7 @@ from weightsmith.units import counted, format_percent, format_size
         "weightsmith inspect ./my-models",
         "weightsmith inspect ./my-model --bases ./llama-7b ./mistral-7b",
     ],
-    docs="docs/how-to/inspect.md",
+    docs="how-to/inspect",
 )
 @click.argument("sources", type=SOURCE, nargs=-1, required=True, metavar="SOURCE...")
 @option(

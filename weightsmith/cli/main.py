@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 import click
+from click.shell_completion import CompletionItem, shell_complete
 
-from weightsmith.cli.options import Context, dashed, write_examples
+from weightsmith.cli.options import COMPLETE_VARIABLE, Context, dashed, write_examples
 from weightsmith.cli.output import Output, command_line
 from weightsmith.cli.usage import usage_error
 from weightsmith.errors import (
@@ -30,7 +31,7 @@ from weightsmith.errors import (
     SystemRefuses,
     WeightsmithError,
 )
-from weightsmith.version import __version__
+from weightsmith.version import HOMEPAGE, __version__
 
 _PACKAGES: Final = {
     "accelerate": "loading a model a tensor at a time",
@@ -95,6 +96,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "weightsmith.cli.clean_cache",
         "Make room in the hub's cache.",
     ),
+    "completion": ("weightsmith.cli.completion", "Print a script that completes command lines."),
     "version": ("weightsmith.cli.version", "Say which weightsmith this is."),
     "help": ("weightsmith.cli.help", "Explain a command, an exit code, an error, a SOURCE."),
 }
@@ -136,6 +138,15 @@ class LazyGroup(click.Group):
             raise TypeError(module)
         return loaded
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands from the table, importing none, and the few options."""
+        names = [
+            CompletionItem(name, help=summary)
+            for name, (_, summary) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what weightsmith is, then two examples."""
         super().format_help_text(ctx, formatter)
@@ -163,7 +174,8 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
 
 @click.group(
     cls=LazyGroup,
-    epilog="'weightsmith COMMAND -h' explains a command. Docs: docs/",
+    epilog="\b\n'weightsmith COMMAND -h' explains a command.\n"
+    f"Docs: weightsmith help pages; {HOMEPAGE}",
     context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": dashed},
     subcommand_metavar="COMMAND [OPTIONS]",
     options_metavar="",
@@ -333,6 +345,8 @@ def open_streams() -> None:
 def main() -> NoReturn:
     """Run this process's command line and end the process."""
     open_streams()
+    if asked := os.environ.get(COMPLETE_VARIABLE):
+        sys.exit(shell_complete(group, {}, "weightsmith", COMPLETE_VARIABLE, asked))
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, _hang_up)  # unless nohup has it ignored
     # What stops a job politely (a scheduler, a shutdown) is an interrupt like any other.

@@ -62,7 +62,7 @@ from weightsmith.sources.locate import Located
     },
     meant={"model": "target", "target-model": "target", "base-model": "base"},
     positional=("base", "targets", "delta"),
-    docs="docs/how-to/make-delta.md",
+    docs="how-to/make-delta",
 )
 @option("--base", group=INPUTS, type=SOURCE, required=True, help="The model it was made from.")
 @option(

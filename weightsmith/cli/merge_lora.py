@@ -36,7 +36,7 @@ from weightsmith.ops import merge_lora as ops
     },
     meant={"adapter": "lora", "delta": "lora"},
     positional=("base", "loras", "target"),
-    docs="docs/how-to/merge-lora.md",
+    docs="how-to/merge-lora",
 )
 @option("--base", group=INPUTS, type=SOURCE, required=True, help="The model it was trained on.")
 @option(

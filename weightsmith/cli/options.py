@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar, get_args
 
 import click
 from click.core import augment_usage_errors
+from click.shell_completion import CompletionItem
 
 from weightsmith.cli.layout import styled
 from weightsmith.cli.output import Color, Output
@@ -32,6 +33,8 @@ SMOKE: Final = "Smoke test"
 SPEED: Final = "Speed and memory"
 SAFETY: Final = "Safety"
 MESSAGES: Final = "Messages"
+COMPLETE_VARIABLE: Final = "_WEIGHTSMITH_COMPLETE"
+"""Set by the script of ``weightsmith completion``: what the shell asks for, ``bash_complete``."""
 GROUPS: Final = (INPUTS, TENSORS, OUTPUT, REPAIR, PUSH, SMOKE, SPEED, SAFETY, MESSAGES)
 """Headings of a command's options, in the order of its help."""
 NAMES_WIDTH: Final = 28
@@ -98,6 +101,8 @@ class Command(click.Command):
     ) -> None:
         """As click's; `aliases` map other tools' names (``"path-raw"``) to ours (``"base"``).
 
+        `docs` is the page to read more on, by its address: ``how-to/convert``.
+
         `meant` are names that are wrong here, with the option that they probably stand for. What
         stands on the line without an option's name is the value of the `positional` options that
         were not given, in this order: ``apply-delta BASE DELTA DIR``.
@@ -146,6 +151,12 @@ class Command(click.Command):
         with augment_usage_errors(ctx):
             return super().parse_args(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Options, and sources where one may stand without an option's name."""
+        if not self.positional or incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return SOURCE.shell_complete(ctx, self.params[0], incomplete)
+
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what the command does, then its examples."""
         super().format_help_text(ctx, formatter)
@@ -174,7 +185,7 @@ class Command(click.Command):
         super().format_epilog(ctx, formatter)
         if self.docs:
             formatter.write_paragraph()
-            formatter.write_text(f"Docs: {self.docs}")
+            formatter.write_text(f"More: weightsmith help {self.docs}")
 
 
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
@@ -281,6 +292,21 @@ class Source(click.ParamType[str]):
         if not value:
             self.fail("it is empty", param, ctx)
         return os.path.expanduser(str(value))  # noqa: PTH111  (not in `--base=~/x`, says the shell)
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """The catalogue's aliases and releases that begin so, and directories."""
+        from weightsmith.catalogue.load import load_bases, load_releases
+
+        names = [base.alias for base in load_bases()]
+        names += [home.id for release in load_releases() for home in release.hub]
+        known = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        # The shell looks for directories itself; it forgets what was named before them.
+        return [CompletionItem(incomplete, type="dir"), *known]
 
 
 class FilePath(click.Path):

@@ -55,7 +55,7 @@ class Share(click.ParamType[Subset]):
         "weightsmith verify ./vicuna-7b-delta-v1.1 --base ./llama-7b",
         "weightsmith verify --cache --subset 1/30",
     ],
-    docs="docs/how-to/verify.md",
+    docs="how-to/verify",
 )
 @click.argument("source", type=SOURCE, required=False)
 @option(

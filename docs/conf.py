@@ -1,0 +1,24 @@
+"""How Sphinx makes the site out of these pages: ``make docs``.
+
+The pages are plain Markdown that reads as well on a forge; only `index.md` speaks to Sphinx.
+"""
+
+from weightsmith.version import __version__
+
+project = "weightsmith"
+author = "The weightsmith contributors"
+version = release = __version__
+
+extensions = ["myst_parser"]
+exclude_patterns = ["notebooks", "pictures", "man"]
+myst_heading_anchors = 4  # headings have the addresses that a forge gives them
+nitpicky = True  # a reference that leads nowhere is a warning, and `make docs` takes none
+suppress_warnings = ["misc.highlighting_failure"]  # excerpts of JSON with an ellipsis in them
+
+html_theme = "furo"  # asks no foreign host: its fonts are the reader's, its scripts are beside it
+html_title = f"weightsmith {version}"
+html_show_sphinx = False
+html_show_copyright = False
+html_copy_source = False
+html_permalinks_icon = "#"
+html_theme_options: dict[str, list[str]] = {"top_of_page_buttons": []}
