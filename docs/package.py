@@ -13,7 +13,7 @@ from setuptools.command.sdist import sdist
 ROOMS: Final = ("tutorials", "how-to", "reference", "explanation", "decisions")
 TREES: Final = ("weightsmith", "docs", "tests", ".ci")
 FILES: Final = ("Makefile", "CHANGELOG.md", "CITATION.cff", ".gitignore")
-LEFT: Final = {"__pycache__", "found", ".DS_Store"}
+LEFT: Final = {"__pycache__", ".DS_Store"}
 """Names of what runs leave behind."""
 
 
@@ -42,12 +42,14 @@ class BuildWithPages(build_py):
 class WholeSource(sdist):
     """A source distribution with documentation, tests and their vectors."""
 
-    def add_defaults(self) -> None:
-        """List what setuptools lists, and these trees."""
-        super().add_defaults()
+    def make_distribution(self) -> None:
+        """Take what setuptools lists, and these trees."""
         found = (path for tree in TREES for path in sorted(Path(tree).rglob("*")))
         self.filelist.extend(
             str(path)
             for path in (*map(Path, FILES), *found)
             if path.is_file() and LEFT.isdisjoint(path.parts) and path.suffix not in {".pyc", ".so"}
         )
+        self.filelist.sort()
+        self.filelist.remove_duplicates()
+        super().make_distribution()

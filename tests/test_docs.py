@@ -1,12 +1,16 @@
 """The pages of docs/ and the README, as whoever reads them as files finds them."""
 
 import re
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
+from weightsmith.version import HOMEPAGE
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -35,3 +39,34 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     for file, anchor in links(page):
         assert file.exists(), file
         assert not anchor or anchor in anchors(file), f"{file}#{anchor}"
+
+
+def test_every_page_has_a_room() -> None:
+    alone = {"CONTRIBUTING", "SECURITY", "index", "releasing"}
+    outside = {page.stem for page in (ROOT / "docs").glob("*.md")}
+    assert outside - alone - {name for name in outside if name.startswith("README.")} == set()
+
+
+def test_the_address_of_the_project_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["urls"]["Homepage"] == HOMEPAGE
+    assert [url for url in project["urls"].values() if not url.startswith(HOMEPAGE)] == []
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_asks_no_foreign_host(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    build = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet"]
+    trees = ["-d", str(tmp_path / "trees"), str(ROOT / "docs"), str(site)]
+    done = subprocess.run([*build, *trees], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    fetched = r"<(?:script|img|iframe|source|video)[^>]*\bsrc|<link[^>]*\bhref"
+    asked = rf'(?:{fetched})="(?:https?:)?//[^"]*'
+    pages = sorted(site.rglob("*.html"))
+    assert [(page.name, re.findall(asked, page.read_text("utf-8"))) for page in pages] == [
+        (page.name, []) for page in pages
+    ]
+    styles = [path.read_text("utf-8") for path in site.rglob("*.css")]
+    assert not [
+        text for text in styles if re.search(r"""(?:url\(|@import )["']?(?:https?:)?//""", text)
+    ]
