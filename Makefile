@@ -8,7 +8,7 @@ FUZZED := tests/codecs/exact/fuzz/kernel_fuzz.c
 SANITIZED := -fno-sanitize-recover=undefined -fsanitize=address,undefined
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-slow fuzz test-real check fix bench docs clean
+.PHONY: help demo setup test test-slow fuzz torture test-real check fix bench docs clean
 
 help: ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,9 @@ fuzz: ## Feed the compiled part with what no writer makes, for ten minutes; need
 	build/fuzz/seeds --runs 300 7 build/fuzz/corpus
 	$(CLANG) -O1 -g -DWITH_LIBFUZZER $(SANITIZED),fuzzer $(FUZZED) -o build/fuzz/kernel
 	cd build/fuzz && ./kernel -max_total_time=600 -max_len=12000 -print_final_stats=1 corpus
+
+torture: $(READY) ## Kill, starve and cut the power of every command; LONG=1: for hours; SEED=n, CASE=c
+	$(BIN)/python -m tests.torture $(if $(LONG),--long) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case '$(CASE)') $(TORTURE)
 
 check: $(READY) ## Format, lint, types, generated pages
 	$(BIN)/ruff format --check .

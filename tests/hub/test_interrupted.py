@@ -70,7 +70,9 @@ def test_ended_at_any_durable_step_the_cache_is_sound_and_the_next_run_finishes(
         client.dies_at = 0
         assert files_in(client.download("org/model")["folder"]) == files
         assert scan_warnings(client) == []
-    assert step == 2 * len(files) + 3 + 1, "each file is synced and named, then the branch noted"
+        places = {path.name for path in (client.cache / "models--org--model").iterdir()}
+        assert places == {"blobs", "refs", "snapshots"}, "something was left"
+    assert step == 2 * len(files) + 2 + 1, "each file is synced and named, then the branch noted"
 
 
 def test_an_interrupt_ends_it_at_once_and_keeps_what_came(hub: Hub, client: Client) -> None:

@@ -320,6 +320,16 @@ def test_a_killed_repair_leaves_nothing_in_the_temporary_directory(
     assert not [name for name in tree(folder) if ".weightsmith-" in name]
 
 
+def test_what_a_run_left_that_was_killed_at_the_very_end_is_deleted_by_the_next(
+    folder: Path, without_transformers: None
+) -> None:
+    fix_tokenizer(folder)
+    done = tree(folder)
+    (folder / ".repair.weightsmith-0123456789abcdef" / "after").mkdir(parents=True)
+    fix_tokenizer(folder)
+    assert tree(folder) == done
+
+
 def test_a_manifest_of_files_that_somebody_else_changed_is_left_alone(
     folder: Path, without_transformers: None
 ) -> None:

@@ -35,8 +35,7 @@ def workshop(parent: Path, name: str) -> Iterator[Path]:
     try:
         # Turns, so that nobody takes a directory for a dead run's that is not locked yet.
         turn = _locked(parent, wait=True)
-        for left in parent.glob(f".{name}{_MARK}*"):
-            _delete_if_free(left)
+        _delete_left(parent, name)
         path = parent / f".{name}{_MARK}{secrets.token_hex(8)}"
         path.mkdir(mode=0o700)
         lock = _locked(path)
@@ -50,6 +49,15 @@ def workshop(parent: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
         if lock is not None:
             os.close(lock)
+
+
+def discard_left(parent: Path, name: str) -> None:
+    """Delete what killed runs left of a workshop, where this run needs none."""
+    with contextlib.suppress(OSError):  # it is in nobody's way
+        turn = _locked(parent, wait=True)
+        _delete_left(parent, name)
+        if turn is not None:
+            os.close(turn)
 
 
 def is_left(name: str) -> bool:
@@ -165,6 +173,12 @@ def _locked(path: Path, *, wait: bool = False) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _delete_left(parent: Path, name: str) -> None:
+    """Delete the workshops of this name that nobody is at."""
+    for left in parent.glob(f".{name}{_MARK}*"):
+        _delete_if_free(left)
 
 
 def _delete_if_free(left: Path) -> None:

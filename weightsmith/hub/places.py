@@ -79,16 +79,24 @@ class CachePlace:
 
         Only once the snapshot is whole: the cache's scan takes a name without one for damage.
         """
+        from huggingface_hub.utils import WeakFileLock
+
         name = self.repo / "refs" / revision
         noted = self.commit.encode()
         if revision == self.commit or not self.folder.is_dir():
             return
         if name.is_file() and name.read_bytes() == noted:
             return  # the cache may be one that we can only read
-        name.parent.mkdir(parents=True, exist_ok=True)
-        new = self.repo / f"ref.{os.getpid()}"
-        fs.write_durably(new, noted)
-        fs.rename(new, name)
+        lock = self.cache / ".locks" / self.repo.name / "refs.lock"
+        for path in (name, lock):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        # One name for all who write here, so that what a killed run leaves is used by the next.
+        new = self.repo / "ref.new"
+        with WeakFileLock(lock):
+            file = fs.create(new)
+            file.write_from(0, memoryview(noted))
+            file.sync()
+            fs.rename(new, name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from weightsmith.checkpoint.discover import list_directory, sizes_beside
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.checkpoint.sidecars import TOKENIZER, is_sidecar, matches
 from weightsmith.engine import manifest as manifests
-from weightsmith.engine.in_place import BACKUP, replace_files, stage, workshop
+from weightsmith.engine.in_place import BACKUP, discard_left, replace_files, stage, workshop
 from weightsmith.errors import (
     BehindLink,
     JsonInvalid,
@@ -42,6 +42,7 @@ from weightsmith.smoke.tokenizer import ask_tokenizers
 
 LIMIT_NBYTES: Final = 64_000_000
 """Largest file that is read; the largest tokenizer.json of a published model has 34 MB."""
+_WORKSHOP: Final = "repair"
 _OTHER_COPY_HINT: Final = "choose another directory: `local_copy=DIR`"
 _COPY_HINT: Final = "write a repaired copy of these files elsewhere: `local_copy=DIR`"
 
@@ -161,9 +162,11 @@ def carry_out(
     proofs = plan.proofs
     asked = plan.diagnosis.before
     if local_copy is None and not plan.changes:
-        record_repair(plan.folder, asked)  # of a run that was stopped before it came to that
+        # What a run left undone that was stopped after it had replaced the files.
+        record_repair(plan.folder, asked)
+        discard_left(plan.folder, _WORKSHOP)
         return TokenizerResult(target, plan.faults, plan.changes, proofs, plan.notes)
-    place, name = (target, "repair") if local_copy is None else (target.parent, target.name)
+    place, name = (target, _WORKSHOP) if local_copy is None else (target.parent, target.name)
     hint = _COPY_HINT if local_copy is None else _OTHER_COPY_HINT
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -215,7 +218,7 @@ def record_repair(folder: Path, asked: Folder) -> None:
     kept = {n: entry for n, entry in manifest.sidecars.items() if n not in published or n in now}
     updated = replace(manifest, sidecars={**kept, **entries}, repairs=tuple(ids))
     old = fs.read_small(folder / manifests.NAME, LIMIT_NBYTES)
-    with workshop(folder, "repair") as work:
+    with workshop(folder, _WORKSHOP) as work:
         new = {manifests.NAME: updated.to_bytes()}
         replace_files(folder, {manifests.NAME: old}, new, work, backups=False)
 
