@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from weightsmith.checkpoint.lazy import LazyTensor
     from weightsmith.engine.options import Options
     from weightsmith.engine.output import Outcome
+    from weightsmith.engine.share import Share
     from weightsmith.errors import (
         AccessFault,
         DamagedInput,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from weightsmith.ops.make_delta import MadeDelta, make_delta, plan_make_delta
     from weightsmith.ops.merge_lora import merge_lora, plan_merge_lora
     from weightsmith.ops.push import push
+    from weightsmith.ops.run_plan import finish_plan, run_share
     from weightsmith.ops.verify.report import Check, Report
     from weightsmith.ops.verify.smoke import Settings as SmokeSettings
     from weightsmith.ops.verify.verify import verify
@@ -74,6 +76,7 @@ __all__ = [
     "Progress",
     "RankedBase",
     "Report",
+    "Share",
     "SmokeSettings",
     "SourceFault",
     "TemporaryFault",
@@ -89,6 +92,7 @@ __all__ = [
     "diff",
     "download",
     "extract_lora",
+    "finish_plan",
     "fix_tokenizer",
     "inspect",
     "load_into",
@@ -106,6 +110,7 @@ __all__ = [
     "plan_merge_lora",
     "push",
     "rank_bases",
+    "run_share",
     "verify",
 ]
 
@@ -114,6 +119,7 @@ _HOMES: Final = {
     "checkpoint.lazy": ("LazyTensor",),
     "engine.options": ("Options",),
     "engine.output": ("Outcome",),
+    "engine.share": ("Share",),
     "errors": (
         *("WeightsmithError", "UsageFault", "SourceFault", "AccessFault", "TemporaryFault"),
         *("DamagedInput", "Mismatch", "NoRoom", "InTheWay", "DamagedOutput"),
@@ -133,6 +139,7 @@ _HOMES: Final = {
     "ops.make_delta": ("MadeDelta", "make_delta", "plan_make_delta"),
     "ops.merge_lora": ("merge_lora", "plan_merge_lora"),
     "ops.push": ("push",),
+    "ops.run_plan": ("finish_plan", "run_share"),
     "ops.verify.report": ("Check", "Report"),
     "ops.verify.smoke": ("SmokeSettings=Settings",),
     "ops.verify.verify": ("verify",),

@@ -172,6 +172,27 @@ class WeightsInvalid(UsageFault):
     hint = "give one for each adapter, in the order of the adapters"
 
 
+class PathUnnamed(UsageFault):
+    """A path was given for something that the saved plan does not read or write."""
+
+    message = "the plan has no {name}"
+    hint = "it has {names}"
+
+
+class PartitionInvalid(UsageFault):
+    """A share of a plan that cannot be: they are numbered from 1, ``1/4`` to ``4/4``."""
+
+    message = "{partition} is no share of a plan"
+    hint = "write it as I/N, the first of four is 1/4"
+
+
+class PlanNotSaved(UsageFault):
+    """A plan that other machines cannot take up: it leans on what is in this process alone."""
+
+    message = "this plan cannot be carried out elsewhere: {reason}"
+    hint = "run it here"
+
+
 class LabelsUnused(UsageFault):
     """Labels were given, and no adapter brings a classifier that would have any."""
 
@@ -406,6 +427,13 @@ class SourceIsFile(SourceFault):
 
     message = "{source} is a file, not a directory"
     hint = "give the directory that holds it: {directory}"
+
+
+class PathNotHere(SourceFault):
+    """A path of a saved plan is not there on this machine."""
+
+    message = "{name} of the plan is not at {path} here"
+    hint = "say where it is on this machine: `path={name}=PATH`"
 
 
 class LinkBroken(SourceFault):
@@ -741,6 +769,13 @@ class JsonInvalid(DamagedInput):
 
     message = "{file} is not valid JSON: {reason}"
     hint = "download it again, or mend it by hand"
+
+
+class PlanDamaged(DamagedInput):
+    """A saved plan was edited, cut short, or is no saved plan at all."""
+
+    message = "{file} is not a plan as weightsmith saved it: {reason}"
+    hint = "save it anew: the command that made it, with its options and `save_plan`"
 
 
 class IndexInvalid(DamagedInput):
@@ -1186,6 +1221,29 @@ class TiedDiffer(Mismatch):
     hint = "set `tie_word_embeddings` to false in the model's config, and make it anew"
 
 
+class MachinesDiffer(Mismatch):
+    """Files of one output would come from several types of processor, whose matrix products round
+    differently: the result would depend on which file was made where.
+    """
+
+    message = "the plan multiplies matrices, and {count} types of processor take part"
+    hint = "use machines of one type; what the others made is made anew once its receipt is deleted"
+
+
+class VersionsDiffer(Mismatch):
+    """Machines that make one output together run other versions of weightsmith or Python."""
+
+    message = "{what} has {theirs}, and here is {ours}"
+    hint = "install the same version everywhere"
+
+
+class InputsNotPlanned(Mismatch):
+    """What a saved plan was made from, and what is there now, on this machine, are not the same."""
+
+    message = "{source} is not what {plan} was made from: {reason}"
+    hint = "put back what was there, or save the plan anew; copies keep their times with cp -p"
+
+
 class BaseFilesWrong(Mismatch):
     """The base's files are not, byte for byte, those that a release of whole files was made from.
 
@@ -1355,6 +1413,13 @@ class StagingBusy(InTheWay):
 
     message = "another run is writing {target}"
     hint = "wait for it, or choose another name for the output"
+
+
+class SharesMissing(InTheWay):
+    """An output that several processes make in shares is to be finished, and is not whole yet."""
+
+    message = "{count} of {total} files of {target} are not finished"
+    hint = "run the shares that are missing, then finish; finished files are kept"
 
 
 class SystemRefuses(InTheWay):

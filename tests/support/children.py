@@ -73,6 +73,10 @@ class Children:
         """
         return self._ask("apply", base, delta, target, request)
 
+    def share(self, plan: Path, partition: str, **request: Any) -> Answer:
+        """Make a share of a saved plan in a child; else as `apply`."""
+        return self._ask("share", plan, Path(), Path(), {"partition": partition, **request})
+
     def make(self, base: Path, target: Path, delta: Path, **request: Any) -> Answer:
         """Make a delta in a child; `plan` holds keywords of `plan_make_delta`, else as `apply`."""
         return self._ask("make", base, delta, target, request)
@@ -130,6 +134,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     from weightsmith.errors import WeightsmithError
     from weightsmith.ops.apply_delta import apply_delta
     from weightsmith.ops.make_delta import MadeDelta, make_delta
+    from weightsmith.ops.run_plan import run_share
 
     counts = _prepare(request)
     options = Options(**{"workers": 2, **request.get("options", {})})
@@ -137,6 +142,9 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     kwargs: dict[str, Any] = request.get("plan", {})
     outcome: Outcome | MadeDelta
     try:
+        if request["verb"] == "share":
+            made = run_share(base, request["partition"])
+            return {**counts, "kept": len(made.kept), "already_done": made.published}
         if request["verb"] == "make":
             outcome = make_delta(base, target, delta, options=options, **kwargs)
         else:

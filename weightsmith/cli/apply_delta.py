@@ -151,5 +151,7 @@ def command(
         repair=run.repair,
         max_shard_nbytes=run.max_shard_nbytes if run.max_shard_given else None,
         all_sidecars=run.all_sidecars,
+        stream=stream,
+        offline=run.offline,
     )
     return run.perform(output, job)

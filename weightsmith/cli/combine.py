@@ -58,5 +58,6 @@ def command(
         max_shard_nbytes=run.max_shard_nbytes,
         repair=run.repair,
         all_sidecars=run.all_sidecars,
+        offline=run.offline,
     )
     return run.perform(output, job)

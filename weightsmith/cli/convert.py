@@ -151,6 +151,8 @@ def command(
         max_shard_nbytes=run.max_shard_nbytes,
         repair=run.repair,
         all_sidecars=run.all_sidecars,
+        stream=stream,
+        offline=run.offline,
     )
     if check_source:
         with output.progress() as progress:

@@ -72,6 +72,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "weightsmith.cli.combine",
         "Sum models: averages of checkpoints, task arithmetic.",
     ),
+    "run-plan": (
+        "weightsmith.cli.run_plan",
+        "Make a share of a saved plan, or finish it.",
+    ),
     "fix-tokenizer": (
         "weightsmith.cli.fix_tokenizer",
         "Repair tokenizer and config files, and prove the result.",

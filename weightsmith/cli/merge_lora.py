@@ -125,5 +125,7 @@ def command(
         max_shard_nbytes=run.max_shard_nbytes,
         repair=run.repair,
         all_sidecars=run.all_sidecars,
+        stream=stream,
+        offline=run.offline,
     )
     return run.perform(output, job)

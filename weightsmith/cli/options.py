@@ -31,11 +31,12 @@ REPAIR: Final = "Repair"
 PUSH: Final = "Push to the hub"
 SMOKE: Final = "Smoke test"
 SPEED: Final = "Speed and memory"
+CLUSTER: Final = "Several machines"
 SAFETY: Final = "Safety"
 MESSAGES: Final = "Messages"
 COMPLETE_VARIABLE: Final = "_WEIGHTSMITH_COMPLETE"
 """Set by the script of ``weightsmith completion``: what the shell asks for, ``bash_complete``."""
-GROUPS: Final = (INPUTS, TENSORS, OUTPUT, REPAIR, PUSH, SMOKE, SPEED, SAFETY, MESSAGES)
+GROUPS: Final = (INPUTS, TENSORS, OUTPUT, REPAIR, PUSH, SMOKE, SPEED, CLUSTER, SAFETY, MESSAGES)
 """Headings of a command's options, in the order of its help."""
 NAMES_WIDTH: Final = 28
 """Columns that option names may take in help."""

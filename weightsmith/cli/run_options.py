@@ -12,25 +12,30 @@ import click
 from click.core import ParameterSource
 
 from weightsmith.cli.checks_view import run_smoke, tokenizer_faults
+from weightsmith.cli.layout import styled
 from weightsmith.cli.options import (
+    CLUSTER,
     OUTPUT,
     SAFETY,
     SIZE,
     SMOKE,
     SPEED,
+    FilePath,
     dry_run_option,
     offline_option,
     option,
 )
-from weightsmith.cli.output import Output
+from weightsmith.cli.output import Output, command_line
 from weightsmith.cli.plan_view import show_dry_run, show_outcome, show_plan, told
 from weightsmith.cli.sources import located, passing_directory
 from weightsmith.engine.options import Options, Verify, default_workers
+from weightsmith.errors import OptionMeaningless
 from weightsmith.ops.job import Job, carry_out
 from weightsmith.ops.job import needs as assess_needs
 from weightsmith.ops.verify.published_sum import sum_report
 from weightsmith.ops.verify.smoke import Settings
 from weightsmith.sources.locate import Located, Wanted
+from weightsmith.units import counted
 
 VERIFIED: Final[dict[Verify, str]] = {
     "cache": "read back and verified",
@@ -55,6 +60,8 @@ class Run:
     """Take the large ones too."""
     repair: bool
     """Mend known faults of tokenizer and config files."""
+    save_plan: Path | None = None
+    """Store the plan there, and leave its files to `run-plan`."""
     started_s: float = field(default_factory=time.monotonic)
     to_fetch: list[Located] = field(default_factory=list)
     """Sources that the run would fetch first, if this were not a dry run."""
@@ -62,9 +69,11 @@ class Run:
     def located(
         self, output: Output, source: str, *, kind: Wanted = "model", spool: Path | None = None
     ) -> str | os.PathLike[str]:
-        """The source as a path; a dry run fetches no weights, and leaves nothing."""
+        """The source as a path; a dry run fetches no weights, and leaves nothing, and neither does
+        who only saves a plan.
+        """
         streams = spool is not None
-        if self.dry_run:
+        if self.dry_run or self.save_plan is not None:
             spool = passing_directory()
         found = located(output, source, kind=kind, offline=self.offline, spool=spool)
         if self.dry_run and not streams and isinstance(found, Located):
@@ -81,6 +90,9 @@ class Run:
         planned = told(job, needs)
         if self.dry_run:
             show_dry_run(output, job, needs)
+            return 0
+        if self.save_plan is not None:
+            self._save(output, job, self.save_plan)
             return 0
         output.kept = functools.partial(what_is_kept, job)
         sums = None
@@ -119,6 +131,34 @@ class Run:
         output.warning(f"the smoke test failed; {outcome.target} stays as it is")
         return 1
 
+    def _save(self, output: Output, job: Job, path: Path) -> None:
+        """Store the plan for `run-plan`, and say how it goes on.
+
+        Raises: OptionMeaningless, for a smoke test; as `Job.save`.
+        """
+        if self.smoke:
+            reason = "the output is not made yet; weightsmith verify DIR --smoke tests it"
+            raise OptionMeaningless(options="`check_smoke=True`", reason=reason)
+        with output.progress() as progress:
+            job.save(path, self.options, progress)
+        count = counted(len(job.plan.shards), "file")
+        output.result(
+            {
+                "schema": "weightsmith.save-plan/1",
+                "plan_file": str(path),
+                "target": str(job.bindings.target),
+                "files": [shard.name for shard in job.plan.shards],
+                "paths": {**job.call().sources, "target": str(job.bindings.target)},
+                "plan_digest": job.plan.digest,
+            },
+            human=f"{styled('saved', 'green')}  {path}: {count} to make, in as many shares or less",
+            quiet=str(path),
+        )
+        output.hint(
+            f"{command_line(['weightsmith', 'run-plan', path, '--partition', '1/4'])} and so on to "
+            "4/4, anywhere; then --finish"
+        )
+
 
 def what_is_kept(job: Job) -> str:
     """What an interrupted run leaves for the next: ``3 of 7 files are finished and kept``."""
@@ -146,6 +186,7 @@ def run_options(function: F) -> F:
         all_sidecars: bool,
         no_repair: bool,
         allow_nonfinite: bool,
+        save_plan: Path | None,
         **others: Any,
     ) -> Any:
         options = Options(
@@ -167,6 +208,7 @@ def run_options(function: F) -> F:
             offline=offline,
             all_sidecars=all_sidecars,
             repair=not no_repair,
+            save_plan=save_plan,
         )
         return function(*args, run=run, **others)
 
@@ -235,6 +277,13 @@ _OPTIONS: Final = (
     NO_REPAIR,
     LOW_CPU_MEM,
     WORKERS,
+    option(
+        "--save-plan",
+        group=CLUSTER,
+        type=FilePath(dir_okay=False, path_type=Path),
+        metavar="PLAN.json",
+        help="Write down what would be done, for run-plan on any machines, and do none of it.",
+    ),
     option(
         "--verify",
         group=SAFETY,

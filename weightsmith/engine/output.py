@@ -85,6 +85,8 @@ class Making(ABC):
         self.progress = progress
         self.staging = Staging(bindings.target)
         in_order = any(each.sequential for each in bindings.inputs.values())
+        self.anywhere = False
+        """Whether other machines may have made what receipts speak of."""
         self.doubts: tuple[str, ...] = ()
         self.buffers = [Buffers() for _ in range(1 if in_order else options.threads)]
 
@@ -111,7 +113,9 @@ class Making(ABC):
 
         Raises: StagingOfAnotherPlan.
         """
-        return kept_receipts(self.plan, self.bindings, self.staging, self.still_gives)
+        return kept_receipts(
+            self.plan, self.bindings, self.staging, self.still_gives, anywhere=self.anywhere
+        )
 
     def run(self) -> Outcome:
         """Make the output and publish it under its final name, whole or not at all.
@@ -326,8 +330,12 @@ class Background:
         self.wait()
         self.submit(sync)
 
-    def leave(self, receipt: Receipt, directory: Path) -> None:
-        """Leave a receipt, unless the file failed to reach the medium or to be what it must be."""
+    def leave(
+        self, receipt: Receipt, directory: Path, settle: Callable[[], None] | None = None
+    ) -> None:
+        """Leave a receipt, unless the file failed to reach the medium or to be what it must be;
+        `settle` is called just before.
+        """
         before = [*self._pending]
 
         def leave() -> None:
@@ -335,6 +343,8 @@ class Background:
                 each.result()
             with self._leaving:
                 if not self.stopped.is_set():
+                    if settle is not None:
+                        settle()
                     receipt.write(directory)
 
         self.submit(leave)

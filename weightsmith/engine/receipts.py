@@ -17,7 +17,7 @@ from weightsmith.engine.finite import NonFinite
 from weightsmith.engine.inputs import File
 from weightsmith.engine.options import Bindings
 from weightsmith.engine.staging import Staging
-from weightsmith.errors import StagingOfAnotherPlan
+from weightsmith.errors import MachinesDiffer, StagingOfAnotherPlan
 from weightsmith.plan.model import Plan, ShardPlan
 
 _CPU_FIELDS: Final = (
@@ -86,27 +86,36 @@ StillGives = Callable[[ShardPlan, Receipt, Collection[File]], bool]
 
 
 def kept_receipts(
-    plan: Plan, bindings: Bindings, staging: Staging, still_gives: StillGives
+    plan: Plan,
+    bindings: Bindings,
+    staging: Staging,
+    still_gives: StillGives,
+    *,
+    anywhere: bool = False,
 ) -> dict[str, Receipt]:
     """The receipts that an earlier run of the same plan left and that still hold, by shard.
 
-    Of inputs of which only the time of change is another, `still_gives` is asked.
-    Raises: StagingOfAnotherPlan, if an input changed since: its old and new bytes must not mix.
+    Of inputs of which only the time of change is another, `still_gives` is asked; not of receipts
+    that may come from `anywhere`, where copies of the inputs have times of change of their own.
+    Raises: StagingOfAnotherPlan, if an input changed since: its old and new bytes must not mix;
+    MachinesDiffer, if receipts from `anywhere` name several types of CPU.
     """
     kept = {}
     for shard in plan.shards:
         receipt = read_receipt(staging.receipts, shard)
         if receipt is None or _nbytes(staging.output / shard.name) != receipt.nbytes:
             continue
-        if (receipt.plan_digest, receipt.machine) != (plan.digest, machine(plan)):
+        other_machine = not anywhere and receipt.machine != machine(plan)
+        if receipt.plan_digest != plan.digest or other_machine:
             raise StagingOfAnotherPlan(staging=staging.path, reason="it was made elsewhere")
         changed, touched = [], []
         for role, files in made_from(shard, bindings.inputs).items():
+            count = _lasting(bindings.inputs[role]) if anywhere else -1
             then = receipt.made_from.get(role, [])
             for file in files:
-                if file[:-1] not in [each[:-1] for each in then]:
+                if file[:count] not in [each[:count] for each in then]:
                     changed.append((role, str(file[0])))
-                elif file not in then:
+                elif file not in then and not anywhere:
                     touched.append((role, str(file[0])))
         if not changed and touched and not still_gives(shard, receipt, touched):
             changed = touched
@@ -116,7 +125,30 @@ def kept_receipts(
                 staging=staging.path, reason="an input changed since", context=context
             )
         kept[shard.name] = receipt
+    if anywhere:
+        require_one_machine({name: each.machine for name, each in kept.items()})
     return kept
+
+
+def _lasting(checkpoint: Checkpoint) -> int:
+    """How many of the facts about an input's file are the same on another machine that has the same
+    file: name, size and header digest of what the hub's commit pins, which each machine fetches by
+    itself; of other files the time of modification too.
+    """
+    return 3 if checkpoint.origin else 4
+
+
+def require_one_machine(machines: Mapping[str, str]) -> None:
+    """Refuse a mixture; by file or node, the type of CPU, or nothing where it does not matter.
+
+    Raises: MachinesDiffer.
+    """
+    if len(set(machines.values())) > 1:
+        names: dict[str, list[str]] = {}
+        for name, cpu in machines.items():
+            names.setdefault(cpu, []).append(name)
+        context = [f"{cpu}: {', '.join(found)}" for cpu, found in names.items()]
+        raise MachinesDiffer(count=len(names), context=context)
 
 
 def _nbytes(path: Path) -> int | None:

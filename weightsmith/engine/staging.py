@@ -5,6 +5,7 @@
         plan.json     the plan that this staging belongs to
         receipts/     one for each finished shard
         inputs/       files of the hub while they are read, of a run that streams them
+        shares/       files in the making, where several processes make them (`shared_staging`)
         output/       what will be the target, whole or not at all
     .<target>.weightsmith-old     the replaced target, on systems that cannot exchange two names
 
@@ -47,7 +48,8 @@ class Staging:
         self.output = self.path / "output"
         self.receipts = self.path / "receipts"
         self.inputs = self.path / "inputs"
-        self._plan_path = self.path / "plan.json"
+        self.shares = self.path / "shares"
+        self.plan_path = self.path / "plan.json"
         self._lock_path = self.path / "lock"
         self._old = target.with_name(f".{target.name}.weightsmith-old")
         self._synced: dict[str, fs.Identity] = {}
@@ -136,7 +138,7 @@ class Staging:
         Nobody may look into it, or into what is published, who may not look into all of `sources`.
         Raises: StagingOfAnotherPlan, if it holds another plan's work and `restart` is not given.
         """
-        stored = self._plan_path.read_bytes() if self._plan_path.is_file() else None
+        stored = self.plan_path.read_bytes() if self.plan_path.is_file() else None
         ours = plan.to_bytes()
         if stored is not None and stored != ours and not restart:
             raise StagingOfAnotherPlan(staging=self.path, reason="it belongs to another plan")
@@ -152,7 +154,7 @@ class Staging:
             place.mkdir(exist_ok=not afresh)
         fs.restrict(self.output, allowed)
         if afresh:
-            fs.write_durably(self._plan_path, ours)
+            fs.write_durably(self.plan_path, ours)
             fs.sync_directory(self.path)
 
     def keep(self, names: Collection[str]) -> None:
@@ -171,7 +173,7 @@ class Staging:
     def plan_digest(self) -> str | None:
         """The digest of the plan whose work lies in staging, or None where there is none."""
         try:
-            return bytes_digest(self._plan_path.read_bytes())
+            return bytes_digest(self.plan_path.read_bytes())
         except OSError:
             return None
 
@@ -212,7 +214,7 @@ class Staging:
         self._require_as_synced()
         if overwrite and os.path.lexists(self.target):
             # From here on `output` may be the replaced target, which no run may continue.
-            self._plan_path.unlink()
+            self.plan_path.unlink()
             if not fs.exchange(self.output, self.target):
                 fs.rename(self.target, self._old)
                 fs.rename(self.output, self.target)
@@ -258,9 +260,10 @@ class Staging:
             raise VerificationFailed(file=self.output / name, reason=reason, hint=hint)
 
     def _clear(self) -> None:
-        _delete(self._plan_path)
+        _delete(self.plan_path)
         _delete(self.output)
         _delete(self.receipts)
+        _delete(self.shares)
 
     def _remove(self) -> None:
         self._clear()

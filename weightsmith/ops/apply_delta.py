@@ -20,7 +20,7 @@ from weightsmith.errors import (
 from weightsmith.ops.deltas.exact import plan_restore
 from weightsmith.ops.deltas.files import plan_decode
 from weightsmith.ops.deltas.versions import plan_versions
-from weightsmith.ops.job import Job, input_plans, target_apart
+from weightsmith.ops.job import Job, input_plans, recorded, target_apart
 from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.plan.model import Plan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
@@ -37,6 +37,7 @@ from weightsmith.sources.sums import DTypeChoice, plan_sum
 _DELTA_WORD: Final = re.compile(r"[-_.](?:w?diff|delta|xor|enc)(?=[-_.]|$)", re.IGNORECASE)
 
 
+@recorded("apply-delta")
 def plan_apply_delta(
     base: str | os.PathLike[str] | None,
     delta: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],

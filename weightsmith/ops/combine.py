@@ -12,7 +12,7 @@ from weightsmith.engine import run as engine
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.errors import ModelsDoNotCombine
 from weightsmith.formats.tensors import DTYPES, SUMMABLE, TensorInfo
-from weightsmith.ops.job import Job, input_plans, target_apart
+from weightsmith.ops.job import Job, input_plans, recorded, target_apart
 from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.plan.casts import plan_casting
 from weightsmith.plan.expression import parse_expression
@@ -29,6 +29,7 @@ _EVEN: Final = 1e-6
 """How far from one the factors of an average may be for what binary numbers are."""
 
 
+@recorded("combine")
 def plan_combine(
     terms: Terms,
     target: str | os.PathLike[str],

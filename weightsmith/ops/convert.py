@@ -16,7 +16,7 @@ from weightsmith.engine.staging import Staging
 from weightsmith.errors import DtypeNotStorable
 from weightsmith.formats.tensors import DTYPES, TORCH_ONLY_BITS
 from weightsmith.ops.convert_inputs import SOURCE, open_inputs
-from weightsmith.ops.job import Job, input_plans, target_apart
+from weightsmith.ops.job import Job, input_plans, recorded, target_apart
 from weightsmith.ops.known_files import check_known
 from weightsmith.plan.casts import Casting, plan_casting
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
@@ -31,6 +31,7 @@ from weightsmith.sources.training.zero import Weights
 DTypeChoice = Literal["keep", "float16", "bfloat16", "float32"]
 
 
+@recorded("convert")
 def plan_convert(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],

@@ -1,9 +1,11 @@
 """A planned run of any verb: check that there is room for it, and carry it out."""
 
+import functools
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ParamSpec
 
 from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.checkpoint import Checkpoint
@@ -12,6 +14,7 @@ from weightsmith.engine.file_hashes import hash_files
 from weightsmith.engine.finite import require_finite_inputs
 from weightsmith.engine.inputs import streamed_nbytes
 from weightsmith.engine.options import Bindings, Options
+from weightsmith.engine.share import is_published
 from weightsmith.engine.spans import Buffers
 from weightsmith.engine.staging import Staging, is_vacant
 from weightsmith.errors import (
@@ -19,10 +22,15 @@ from weightsmith.errors import (
     DiskTooSmall,
     DownloadTooLarge,
     MemoryTooSmall,
+    OptionMeaningless,
+    PlanNotSaved,
+    TargetExists,
     TargetIsInput,
     TargetUnnamed,
     TargetUnwritable,
 )
+from weightsmith.ops.call import Call, arguments_of
+from weightsmith.ops.saved_plan import SavedPlan
 from weightsmith.plan.model import InputFile, InputPlan, Plan
 from weightsmith.plan.needs import Needs, assess
 from weightsmith.progress import SILENCE, Progress
@@ -47,6 +55,8 @@ class Job:
     """Input files to be held against published hashes before anything is written."""
     looked_through: tuple[str, ...] = ()
     """Roles of small inputs whose values are all looked at before anything is written."""
+    asked: Callable[[], Call] | None = field(default=None, repr=False, compare=False)
+    """Says how the plan was asked for, where another process can ask for it again."""
 
     def finished_count(self) -> int:
         """How many files of the output an earlier run of this plan has finished and left."""
@@ -61,6 +71,61 @@ class Job:
         `engine.run.run`.
         """
         return carry_out(self, options or Options(), progress)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        options: Options | None = None,
+        progress: Progress = SILENCE,
+    ) -> None:
+        """Store the plan and what it is run on in a file, for `run_share` and `finish_plan`.
+
+        Nothing is written beside it. What can be checked before a run is checked now.
+        Raises: PlanNotSaved; BaseFilesWrong, NotFinite; TargetExists, if something has the
+        target's name that the plan may not replace; TargetUnwritable, DiskFull.
+        """
+        chosen = options or Options()
+        call = self.call()
+        if chosen.restart:
+            reason = "shares of a plan discard nothing; delete what is unfinished yourself"
+            raise OptionMeaningless(options="`restart`", reason=reason)
+        _require_free(self, chosen)
+        _require_inputs(self, chosen, progress)
+        file = Path(path)
+        try:
+            SavedPlan.of(self.plan, self.bindings, call, chosen).write(file)
+        except OSError as error:
+            raise TargetUnwritable(where=file, reason=error.strerror) from error
+
+    def call(self) -> Call:
+        """How the plan was asked for.
+
+        Raises: PlanNotSaved, if another process cannot ask for it again.
+        """
+        if self.asked is None:
+            raise PlanNotSaved(reason=f"{self.plan.verb} works in one process")
+        return self.asked()
+
+
+Planner = ParamSpec("Planner")
+
+
+def recorded(
+    verb: str,
+) -> Callable[[Callable[Planner, Job]], Callable[Planner, Job]]:
+    """For the function that plans `verb`: its jobs know how they were asked for."""
+
+    def decorate(planner: Callable[Planner, Job]) -> Callable[Planner, Job]:
+        @functools.wraps(planner)
+        def planned(*args: Planner.args, **kwargs: Planner.kwargs) -> Job:
+            job = planner(*args, **kwargs)
+            origins = [each.origin for each in job.plan.inputs if each.origin]
+            arguments = arguments_of(planner, args, kwargs)
+            return replace(job, asked=functools.partial(Call.of, verb, arguments, origins))
+
+        return planned
+
+    return decorate
 
 
 def input_plans(inputs: Mapping[str, Checkpoint]) -> tuple[InputPlan, ...]:
@@ -158,11 +223,26 @@ def carry_out(job: Job, options: Options, progress: Progress = SILENCE) -> engin
     as `engine.run.run`.
     """
     require_room(needs(job, options))
+    _require_inputs(job, options, progress)
+    return engine.run(job.plan, job.bindings, options, progress)
+
+
+def _require_free(job: Job, options: Options) -> None:
+    """Raises: TargetExists, if the target's name is taken by what may not be replaced."""
+    target = job.bindings.target
+    if not (options.overwrite or is_vacant(target) or is_published(job.plan, target)):
+        raise TargetExists(target=target, reason="nothing in it says that this plan made it")
+
+
+def _require_inputs(job: Job, options: Options, progress: Progress) -> None:
+    """Look at the values of inputs that are looked at before anything is written.
+
+    Raises: BaseFilesWrong, NotFinite.
+    """
     _require_known(job, options, progress)
     if not options.allow_nonfinite:
         buffers = [Buffers() for _ in range(options.threads)]
         require_finite_inputs(job.bindings.inputs, job.looked_through, buffers, progress)
-    return engine.run(job.plan, job.bindings, options, progress)
 
 
 def _require_known(job: Job, options: Options, progress: Progress) -> None:

@@ -15,7 +15,7 @@ from weightsmith.formats.tensors import DTYPES
 from weightsmith.ops.adapters.labels import head_settings
 from weightsmith.ops.adapters.merging import merged, touched
 from weightsmith.ops.adapters.regrouped import regrouped
-from weightsmith.ops.job import Job, input_plans, target_apart
+from weightsmith.ops.job import Job, input_plans, recorded, target_apart
 from weightsmith.ops.sidecars import merged_sidecars
 from weightsmith.plan.casts import Casting, plan_casting
 from weightsmith.plan.merging import Chain
@@ -35,6 +35,7 @@ Rounding = Literal["once", "peft"]
 MergedDType = Literal["base", "float16", "bfloat16", "float32"]
 
 
+@recorded("merge-lora")
 def plan_merge_lora(
     base: str | os.PathLike[str],
     loras: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],

@@ -1,0 +1,167 @@
+"""Carry out a saved plan in shares: by any processes, on any machines that see its paths."""
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from weightsmith import fs
+from weightsmith.engine import share as engine
+from weightsmith.engine.finite import require_finite_inputs
+from weightsmith.engine.options import Options
+from weightsmith.engine.output import Outcome
+from weightsmith.engine.share import Share
+from weightsmith.engine.spans import Buffers
+from weightsmith.engine.staging import Staging
+from weightsmith.errors import PartitionInvalid, PathNotHere, PathUnnamed
+from weightsmith.ops.job import Job, needs, require_room
+from weightsmith.ops.saved_plan import SavedPlan, read_saved_plan
+from weightsmith.progress import SILENCE, Progress
+
+_PARTITION: Final = re.compile(r"([1-9]\d{0,6})/([1-9]\d{0,6})", re.ASCII)
+Paths = Mapping[str, str | os.PathLike[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One of several shares of a plan, from 1."""
+
+    number: int
+    count: int
+
+
+def parse_partition(text: str) -> Partition:
+    """``2/8``, the second of eight.
+
+    Raises: PartitionInvalid.
+    """
+    found = _PARTITION.fullmatch(text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise PartitionInvalid(partition=text)
+    return Partition(int(found[1]), int(found[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A saved plan, and its job with the inputs opened on this machine."""
+
+    saved: SavedPlan
+    job: Job
+
+    def run_share(self, which: Partition, options: Options, progress: Progress) -> Share:
+        """As the function `run_share`."""
+        job = self.job
+        numbers = engine.share_of(job.plan, which.number, which.count)
+        mine = replace(job.plan, shards=tuple(job.plan.shards[n] for n in numbers), sidecars=())
+        require_room(needs(replace(job, plan=mine), options))
+        if not options.allow_nonfinite:
+            buffers = [Buffers() for _ in range(options.threads)]
+            require_finite_inputs(job.bindings.inputs, job.looked_through, buffers, progress)
+        return engine.make_share(job.plan, job.bindings, options, numbers, progress)
+
+    def finish(self, options: Options, progress: Progress) -> Outcome:
+        """As `finish_plan`."""
+        return engine.finish(self.job.plan, self.job.bindings, options, progress)
+
+    def what_is_kept(self) -> str:
+        """What an interruption leaves, a sentence."""
+        done, total = self.job.finished_count(), len(self.job.plan.shards)
+        return f"{done} of {total} files finished and kept: run the same share again"
+
+
+def run_share(
+    plan: str | os.PathLike[str],
+    partition: str,
+    *,
+    paths: Paths | None = None,
+    options: Options | None = None,
+    progress: Progress = SILENCE,
+) -> Share:
+    """Make one share, ``2/8``, of the files of a saved plan in the staging of its target.
+
+    It can be run any number of times, beside any others, on any machine; what is finished is left
+    as it is. `paths` says where this machine sees what the plan names: ``base``, ``delta``,
+    ``lora-2``, ``source``, ``target``. `options`: those of the plan, if none are given.
+    Memory: as the command's whose plan it is.
+    Raises: PartitionInvalid; as `opened` and `engine.share.make_share`; DiskTooSmall,
+    MemoryTooSmall.
+    """
+    which = parse_partition(partition)
+    with opened(Path(plan), paths or {}, whole=False, progress=progress) as found:
+        return found.run_share(which, options or found.saved.options, progress)
+
+
+def finish_plan(
+    plan: str | os.PathLike[str],
+    *,
+    paths: Paths | None = None,
+    options: Options | None = None,
+    progress: Progress = SILENCE,
+) -> Outcome:
+    """Publish what the shares of a saved plan made, once all of it is there and holds.
+
+    Every file is read back first, as `options` or those of the plan say.
+    Raises: as `opened` and `engine.share.finish`.
+    """
+    with opened(Path(plan), paths or {}, whole=True, progress=progress) as found:
+        return found.finish(options or found.saved.options, progress)
+
+
+@contextlib.contextmanager
+def opened(
+    file: Path, paths: Paths, *, whole: bool, progress: Progress = SILENCE
+) -> Iterator[Opened]:
+    """A saved plan with its inputs opened on this machine; `whole`: for publishing its target.
+
+    Raises: as `read_saved_plan` and `open_saved`.
+    """
+    saved = read_saved_plan(file)
+    with open_saved(saved, file, paths, whole=whole, progress=progress) as job:
+        yield Opened(saved, job)
+
+
+@contextlib.contextmanager
+def open_saved(
+    saved: SavedPlan, file: Path, paths: Paths, *, whole: bool, progress: Progress = SILENCE
+) -> Iterator[Job]:
+    """Plan a saved plan anew on this machine; `file` is for messages.
+
+    Raises: PathUnnamed, PathNotHere; InputsNotPlanned, where something else comes out; what
+    opening the sources raises.
+    """
+    known = [*saved.call.sources, "target"]
+    for name in paths:
+        if name not in known:
+            raise PathUnnamed(name=name, names=", ".join(known))
+    call = saved.call.with_paths(paths)
+    for name, path in call.paths():
+        if not os.path.lexists(path):
+            raise PathNotHere(name=name, path=path)
+    # Whoever publishes reads no weights; whoever makes files of what streams fetches them into a
+    # folder of its own, which others who do the same cannot pull away.
+    streams = whole or bool(call.settings.get("stream"))
+    with _scratch(Path(call.target), wanted=streams and not whole) as scratch:
+        job = call.again(scratch, progress, streams=streams, mends=whole)
+        saved.require_same(job.plan, job.bindings, file, whole=whole)
+        yield replace(job, plan=saved.plan)
+
+
+@contextlib.contextmanager
+def _scratch(target: Path, *, wanted: bool) -> Iterator[Path]:
+    """A folder that is nobody else's and gone afterwards: beside the target, where there is room
+    for weight files that are `wanted`, or else where the system has such folders.
+    """
+    if not wanted:
+        with fs.scratch_directory() as folder:
+            yield folder
+        return
+    folder = Staging(target).inputs / secrets.token_hex(8)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
