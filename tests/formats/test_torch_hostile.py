@@ -492,7 +492,7 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
     "a size of 4 GB": (patched(SOUND, "data/0", SIZES, sizes(2**32 - 2)), "data/0 ends outside"),
     "a place beyond the file": (
         patched(SOUND, "data/0", PLACE, struct.pack("<I", 2**31)),
-        "data/0 begins outside",
+        "does not fit the file",
     ),
     "a place with no header": (
         patched(SOUND, "data/0", PLACE, struct.pack("<I", 3)),
@@ -504,7 +504,7 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
     ),
     "a directory that begins before the place it names": (
         SOUND[:-6] + struct.pack("<I", SOUND.index(b"PK\1\2") + 5) + SOUND[-2:],
-        "archive/data.pkl begins outside",
+        "does not fit the file",
     ),
     "a name that leads out of the file": (
         patched(SOUND, "data/0", LOCAL_NAME_SIZE, b"\xff\xff", local=True),
@@ -520,7 +520,7 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
     ),
     "a directory that is none": (
         SOUND.replace(b"PK\1\2", b"PK\1\3"),
-        "Bad magic number for central directory",
+        "does not fit the file",
     ),
     "a member of a later zip version": (
         patched(SOUND, "data/0", slice(6, 8), b"\xff\0"),

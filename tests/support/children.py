@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,6 +187,8 @@ def _prepare(request: dict[str, Any]) -> dict[str, int]:
             sys.modules[name] = None  # type: ignore[assignment]
         else:
             delattr(os, name)
+    if "O_NONBLOCK" in request.get("absent", ()):
+        shutil._use_fd_functions = False  # type: ignore[attr-defined]  # as where that is absent
     if limit := request.get("file_size_limit"):
         sys.dont_write_bytecode = True  # cut short, it would be kept
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

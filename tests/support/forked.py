@@ -50,9 +50,7 @@ def start_here(scratch: Path) -> runner.Process:
     """The same from this very process, with all that a test has changed in it."""
 
     def fork(asked: int, answers: int) -> int:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the other threads are idle
-            pid = os.fork()
+        pid = _fork()
         if pid == 0:
             _be_the_child(asked, answers, str(scratch / runner.SAID))
         return pid
@@ -93,13 +91,19 @@ def _serve(asked: socket.socket) -> None:
             status = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
             asked.sendall(str(status).encode())
             continue
-        pid = os.fork()
+        pid = _fork()
         if pid == 0:
             asked.close()
             _be_the_child(descriptors[0], descriptors[1], request["said"])
         for each in descriptors:
             os.close(each)
         asked.sendall(str(pid).encode())
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the other threads are idle
+        return os.fork()
 
 
 def _be_the_child(asked: int, answers: int, said: str) -> NoReturn:

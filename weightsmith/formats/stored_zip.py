@@ -30,6 +30,8 @@ _DESCRIPTORS: Final = (16, 24)
 _ALIGNMENT: Final = 64
 _MOST_PADDING: Final = 128
 """More than torch puts between a member's name and its aligned bytes."""
+_DOES_NOT_FIT: Final = "its directory does not fit the file"
+"""What is said of faults that some versions of `zipfile` notice by themselves and others do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,10 @@ class StoredZip:
                 members = archive.infolist()
                 starts = sorted({member.header_offset for member in members})
                 self._ends = dict(zip(starts, [*starts[1:], archive.start_dir], strict=False))
-        except (
-            zipfile.BadZipFile,
-            NotImplementedError,
-            OSError,
-            ValueError,
-            struct.error,
-        ) as error:
+        except NotImplementedError as error:  # of a later version of the format
             raise self.invalid(str(error)) from error
+        except (zipfile.BadZipFile, OSError, ValueError, struct.error) as error:
+            raise self.invalid(_DOES_NOT_FIT) from error
         self._members = {member.filename: member for member in members}
         if len(self._members) < len(members):
             raise self.invalid("two of its members have one name")
@@ -92,7 +90,7 @@ class StoredZip:
         member = self._stored(name)
         start = member.header_offset + _LOCAL_HEADER.size
         if member.header_offset < 0 or start > self._size:
-            raise self.invalid(f"{name} begins outside the file")
+            raise self.invalid(_DOES_NOT_FIT)
         magic, _, flags, method, *_, name_nbytes, extra_nbytes = _LOCAL_HEADER.unpack(
             self._file.read(member.header_offset, _LOCAL_HEADER.size)
         )

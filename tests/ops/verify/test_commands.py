@@ -11,6 +11,7 @@ import torch
 from tests.support.command_line import Said, Weightsmith
 from tests.support.story_models import Copy, Models, change_weights
 from weightsmith.ops.verify.verify import verify
+from weightsmith.smoke.runner import Runner
 
 APPLY = ("apply-delta", "--smoke", "--json")
 
@@ -112,6 +113,7 @@ def test_result_stands_where_its_smoke_test_cannot_be_made(
     models: Models, tmp_path: Path, weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("weightsmith.ops.verify.smoke.available_memory", lambda: 10_000_000)
+    monkeypatch.setattr(Runner, "choose_device", lambda *_, **__: "cpu")  # a GPU has its own memory
     options = ("--base", models.base, "--delta", models.delta, "--target", tmp_path / "out")
     said = weightsmith("apply-delta", "--smoke", *options)
     assert said.code == 8

@@ -23,7 +23,7 @@ from weightsmith.smoke.device import choose_device
 from weightsmith.smoke.perplexity import TEXT
 
 HEADS = 4
-SHORT = Settings(prompt="Where is the drum?", max_new_tokens=12)
+SHORT = Settings(prompt="Where is the drum?", max_new_tokens=12, device="cpu")
 
 
 def verdicts(source: Path, settings: Settings = SHORT, **options: Any) -> dict[str, str]:
@@ -383,7 +383,7 @@ def test_model_larger_than_memory_is_refused_before_it_is_loaded(
     monkeypatch.setattr(smokes, "available_memory", lambda: 10_000_000)
     with pytest.raises(MemoryTooSmall):
         smoke(models.result, SHORT)
-    said = weightsmith("verify", models.result, "--smoke")
+    said = weightsmith("verify", models.result, "--smoke", "--device", "cpu")
     assert said.code == 8
     assert "try --low-cpu-mem" in said.err
     assert not verdicts(models.result, Settings(max_new_tokens=2, low_cpu_mem=True))
