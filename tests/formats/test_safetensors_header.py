@@ -22,7 +22,13 @@ from weightsmith.errors import (
     WebPage,
     WeightsmithError,
 )
-from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES, layout, read_header
+from weightsmith.formats.safetensors_header import (
+    MAX_HEADER_NBYTES,
+    MAX_TENSORS,
+    layout,
+    read_header,
+    read_metadata,
+)
 from weightsmith.formats.tensors import DTYPE_BITS, StoredTensor, TensorInfo
 from weightsmith.fs import PositionedFile, open_for_reading
 
@@ -89,7 +95,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "header of no bytes": (bytes(8), "its header is empty"),
     "header over the limit": (
         (MAX_HEADER_NBYTES + 1).to_bytes(8, "little") + b"{}",
-        "would have 100000001 bytes",
+        "would have 100000001 bytes, and the format allows 100000000",
     ),
     "header length of 2**64 - 1": (b"\xff" * 8 + b"{}", "would have 18446744073709551615"),
     "a torch file": (b"PK\3\4\0\0\x08\x08" + bytes(200), "it is a zip archive"),
@@ -195,6 +201,40 @@ STRICTER_THAN_THE_LIBRARY = {
 def test_what_we_refuse_the_library_refuses(case: str) -> None:
     with pytest.raises(safetensors.SafetensorError):
         library_read(BROKEN[case][0])
+
+
+def test_more_tensors_than_any_model_has_are_refused_with_the_bound(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MAX_TENSORS == 1_000_000
+    monkeypatch.setattr("weightsmith.formats.safetensors_header.MAX_TENSORS", 1000)
+    entry = b'"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
+    text = b"{" + b",".join(entry % number for number in range(1001)) + b"}"
+    with pytest.raises(HeaderInvalid, match="lists more than 1000 tensors"):
+        read_header(opened(file_bytes(text)))
+
+
+def test_tensors_of_one_shape_share_it_and_their_dtype(opened: Opened) -> None:
+    entries = {
+        f"t{number}": {
+            "dtype": "F32",
+            "shape": [3, 7],
+            "data_offsets": [84 * number, 84 * number + 84],
+        }
+        for number in range(3)
+    }
+    header, _ = read_header(opened(file_bytes(entries, bytes(252))))
+    assert len({id(each.info.shape) for each in header.tensors}) == 1
+    assert len({id(each.info.dtype) for each in header.tensors}) == 1
+
+
+@pytest.mark.parametrize("metadata", [{}, {"format": "pt"}, {"a": "b", "c": "d"}])
+def test_the_metadata_is_found_without_the_tensors(
+    opened: Opened, metadata: dict[str, str]
+) -> None:
+    header, _ = layout([TensorInfo("a", "F32", (1,))], metadata)
+    file = opened(header + bytes(4))
+    assert read_metadata(file) == metadata == read_header(file)[0].metadata
 
 
 # --- What is not the file at all ------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weightsmith.errors import JsonInvalid
-from weightsmith.formats.strict_json import parse_json
+from weightsmith.formats.strict_json import iter_members, parse_json
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -71,3 +71,50 @@ def test_an_escaped_surrogate_pair_is_one_character() -> None:
 
 def test_the_integer_that_tokenizers_write_for_no_limit_is_read() -> None:
     assert parse_json(b"1000000000000000019884624838656", "x.json") == int(1e30)
+
+
+# --- A map, member by member ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raw, reason", REFUSED.values(), ids=REFUSED.keys())
+def test_what_has_no_single_meaning_is_refused_member_by_member(raw: bytes, reason: str) -> None:
+    with pytest.raises(JsonInvalid) as caught:
+        list(iter_members(raw, Path("dir/config.json")))
+    assert reason in str(caught.value) or not raw.startswith(b"{")
+
+
+@given(st.text('{}[]":,1a \n\\u', max_size=12) | JSON_VALUES.map(json.dumps), st.data())
+def test_both_ways_to_read_a_map_take_and_refuse_the_same(text: str, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(text)))
+    for raw in (
+        text.encode(),
+        (text[:at] + data.draw(st.sampled_from(',:"} ')) + text[at:]).encode(),
+    ):
+        try:
+            whole = parse_json(raw, "x.json")
+        except JsonInvalid:
+            whole = None
+        if isinstance(whole, dict):
+            assert list(iter_members(raw, "x.json")) == list(whole.items())
+        else:
+            with pytest.raises(JsonInvalid):
+                list(iter_members(raw, "x.json"))
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"a": 1,}', b"{,}", b'{"a": 1 "b": 2}', b"{1: 2}", b'{"a": 1', b'{"a"}', b"{} x"]
+)
+def test_the_syntax_between_members_is_told_as_python_tells_it(raw: bytes) -> None:
+    with pytest.raises(JsonInvalid) as whole:
+        parse_json(raw, "x.json")
+    with pytest.raises(JsonInvalid) as members:
+        list(iter_members(raw, "x.json"))
+    if b",}" not in raw:  # later Pythons have a sentence of its own for that comma
+        assert str(members.value) == str(whole.value)
+
+
+def test_members_before_a_fault_come_first() -> None:
+    members = iter_members(b'{"a": 1, "b": [2, 3], "b": 4}', "x.json")
+    assert [next(members), next(members)] == [("a", 1), ("b", [2, 3])]
+    with pytest.raises(JsonInvalid, match="the key 'b' is repeated"):
+        next(members)

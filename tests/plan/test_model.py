@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 from tests.support.folders import copied
 from tests.support.plan_strategies import plans
+from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.apply_delta import plan_apply_delta
 from weightsmith.plan.model import (
@@ -33,6 +34,9 @@ def test_a_plan_comes_back_from_its_json_as_it_was(plan: Plan) -> None:
     assert again == plan
     assert again.digest == plan.digest
     assert again.to_bytes() == plan.to_bytes()
+    whole = json.dumps(plan.to_document(), sort_keys=True, separators=(",", ":")).encode()
+    assert plan.to_bytes() == whole
+    assert plan.digest == bytes_digest(whole)
     assert again.nbytes == plan.nbytes
     assert [shard.header for shard in again.shards] == [shard.header for shard in plan.shards]
 

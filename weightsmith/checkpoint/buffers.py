@@ -1,12 +1,11 @@
 """Tensors that old transformers saved as if they were weights."""
 
-import fnmatch
 from typing import Final
 
 BUFFERS: Final = (
-    "*.rotary_emb.inv_freq",
-    "*.rotary_emb.cos_cached",
-    "*.rotary_emb.sin_cached",
+    ".rotary_emb.inv_freq",
+    ".rotary_emb.cos_cached",
+    ".rotary_emb.sin_cached",
 )
 """Values computed from the config, which today's loaders never read; no output holds them.
 
@@ -27,4 +26,4 @@ def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
         return len(shape) == 4 and shape == (1, 1, shape[-1], shape[-1])
     if name.endswith(_MASKED):
         return shape in {(), (1,)}
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in BUFFERS)
+    return name.endswith(BUFFERS)

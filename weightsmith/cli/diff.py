@@ -71,7 +71,9 @@ def command(output: Output, a: str, b: str, html: Path | None, workers: int, off
     before, after = (located(output, source, offline=offline) for source in (a, b))
     with output.progress() as progress:
         found = ops.diff(before, after, options=Options(workers=workers), progress=progress)
-    document = {"schema": "weightsmith.diff/1", **found.to_document()}
+    document: dict[str, Any] = {"schema": "weightsmith.diff/1"}
+    if output.json:
+        document |= found.to_document()
     if html is not None:
         try:
             fs.write_durably(html, render_page(found).encode())

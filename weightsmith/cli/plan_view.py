@@ -11,6 +11,7 @@ from weightsmith.checkpoint.layers import positions
 from weightsmith.cli.checks_view import Smoked, checks_page
 from weightsmith.cli.layout import heading, stacked, styled, table
 from weightsmith.cli.output import Output
+from weightsmith.codecs.registry import codec
 from weightsmith.engine.run import Outcome
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.job import Job, require_room
@@ -107,8 +108,10 @@ def show_dry_run(
 
     Raises: DownloadTooLarge, DiskTooSmall, MemoryTooSmall, as the run would.
     """
+    # The complete plan of a large model is hundreds of megabytes of values, for programs alone.
+    document = plan_document(job, needs) if output.json else {}
     output.result(
-        {"schema": "weightsmith.plan/1", **plan_document(job, needs), **(more or {})},
+        {"schema": "weightsmith.plan/1", **document, **(more or {})},
         human="dry run: nothing was written",
         quiet=str(job.bindings.target),
     )
@@ -240,19 +243,22 @@ def _detail_rows(output: Output, job: Job, needs: Needs) -> list[tuple[str, str]
 
 def _rules(job: Job) -> list[str]:
     """How many tensors each rule makes, with its settings."""
-    most = Counter(map(_rule, job.plan.tensors)).most_common()
-    return [f"{count} by {rule}" for rule, count in most]
+    alike = Counter((each.codec, tuple(each.params.items())) for each in job.plan.tensors)
+    counts = Counter[str]()
+    for (codec_id, params), count in alike.items():
+        counts[_rule_of(codec_id, dict(params))] += count
+    return [f"{count} by {rule}" for rule, count in counts.most_common()]
 
 
 def _rule(tensor: TensorPlan) -> str:
+    return _rule_of(tensor.codec, tensor.params)
+
+
+def _rule_of(codec_id: str, params: Mapping[str, str]) -> str:
     """``"add in F32, rounded to F16 (new_rows=mean)"``."""
-    return tensor.codec.split("@")[0] + _settings(_shown(tensor))
-
-
-def _shown(tensor: TensorPlan) -> dict[str, str]:
-    """The settings of a tensor's rule that a person is told."""
-    shown = tensor.rule.shown
-    return {key: value for key, value in tensor.params.items() if shown is None or key in shown}
+    shown = codec(codec_id, params).shown  # the settings that a person is told
+    told = {key: value for key, value in params.items() if shown is None or key in shown}
+    return codec_id.split("@", maxsplit=1)[0] + _settings(told)
 
 
 def _settings(params: dict[str, str]) -> str:

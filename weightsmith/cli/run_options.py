@@ -87,13 +87,13 @@ class Run:
         """
         needs = assess_needs(job, self.options, self.to_fetch)
         show_plan(output, job, needs)
-        planned = told(job, needs)
         if self.dry_run:
             show_dry_run(output, job, needs)
             return 0
         if self.save_plan is not None:
             self._save(output, job, self.save_plan)
             return 0
+        planned = told(job, needs)
         output.kept = functools.partial(what_is_kept, job)
         sums = None
         with output.progress() as progress:

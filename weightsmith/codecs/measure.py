@@ -66,6 +66,8 @@ class Measure:
 def combine(parts: Iterable[Measure]) -> Measure:
     """The measure of all parts together, the same in whatever order they come."""
     each = list(parts)
+    if len(each) == 1:
+        return each[0]
     return Measure(
         numel=sum(part.numel for part in each),
         changed=sum(part.changed for part in each),

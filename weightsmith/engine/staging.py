@@ -177,6 +177,11 @@ class Staging:
         except OSError:
             return None
 
+    def holds(self, plan: Plan) -> bool:
+        """Whether this plan's work lies in staging."""
+        digest = self.plan_digest()
+        return digest is not None and digest == plan.digest
+
     def finished_count(self) -> int:
         """How many files of the unfinished output have a receipt; 0 once it is published."""
         with contextlib.suppress(OSError), os.scandir(self.receipts) as entries:

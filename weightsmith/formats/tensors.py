@@ -51,10 +51,12 @@ DTYPES: Final = {name: dtype for dtype, name in TORCH_NAMES.items()}
 """The summable dtypes by that spelling."""
 
 
+_BITS: Final = {**DTYPE_BITS, **TORCH_ONLY_BITS}
+
+
 def dtype_bits(dtype: str) -> int:
     """Bits of one element of a known dtype code."""
-    bits = DTYPE_BITS.get(dtype)
-    return TORCH_ONLY_BITS[dtype] if bits is None else bits
+    return _BITS[dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class TensorInfo:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensor when contiguous; the format keeps sub-byte dtypes to whole bytes."""
-        return self.numel * dtype_bits(self.dtype) // 8
+        return math.prod(self.shape) * _BITS[self.dtype] // 8
 
     def __str__(self) -> str:
         """``F16 [32000, 4096]``, as messages show it."""

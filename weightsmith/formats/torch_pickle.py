@@ -198,7 +198,7 @@ def _record(raw: bytes, file: Path, max_opcodes: int) -> object:
                 return stack.pop()
             case name:
                 raise _ForeignError(f"torch never writes the opcode {name}")
-    raise _ForeignError(f"it goes on after {max_opcodes} steps")
+    raise _ForeignError(f"it goes on after {max_opcodes} steps, as that of no model does")
 
 
 def _symbol(name: str, file: Path) -> Symbol:

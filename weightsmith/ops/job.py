@@ -61,7 +61,7 @@ class Job:
     def finished_count(self) -> int:
         """How many files of the output an earlier run of this plan has finished and left."""
         staging = Staging(self.bindings.target)
-        return staging.finished_count() if staging.plan_digest() == self.plan.digest else 0
+        return staging.finished_count() if staging.holds(self.plan) else 0
 
     def run(self, options: Options | None = None, progress: Progress = SILENCE) -> engine.Outcome:
         """Write what was planned to a new directory, whole or not at all.
@@ -169,7 +169,7 @@ def needs(job: Job, options: Options, to_fetch: Iterable[Located] = ()) -> Needs
     """
     staging = Staging(job.bindings.target)
     kept = 0
-    if staging.plan_digest() == job.plan.digest and not options.restart:
+    if not options.restart and staging.holds(job.plan):
         kept = staging.output_nbytes()
     fetched = [each for each in to_fetch if each.store is not None]
     stores = [each.store for each in fetched if each.store is not None]
@@ -251,7 +251,7 @@ def _require_known(job: Job, options: Options, progress: Progress) -> None:
 
     Raises: BaseFilesWrong.
     """
-    begun = Staging(job.bindings.target).plan_digest() == job.plan.digest
+    begun = Staging(job.bindings.target).holds(job.plan)
     if not job.known or begun or not is_vacant(job.bindings.target):
         return
     buffers = [Buffers() for _ in range(options.threads)]

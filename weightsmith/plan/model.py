@@ -6,11 +6,13 @@ the key by which an unfinished output is continued, and a finished one recognise
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
+
+from blake3 import blake3
 
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.layout import ADAPTER_WEIGHTS
@@ -258,7 +260,10 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """Hex blake3 over the plan's canonical bytes."""
-        return bytes_digest(self.to_bytes())
+        found = blake3()
+        for piece in self._pieces():
+            found.update(piece)
+        return found.hexdigest()
 
     @property
     def multiplies(self) -> bool:
@@ -287,6 +292,10 @@ class Plan:
 
     def to_document(self) -> dict[str, Any]:
         """The plan as JSON values."""
+        return {**self._frame(), "shards": [_shard_document(shard) for shard in self.shards]}
+
+    def _frame(self) -> dict[str, Any]:
+        """The same without the shards."""
         return {
             "schema": SCHEMA,
             "verb": self.verb,
@@ -299,7 +308,6 @@ class Plan:
                 }
                 for each in self.inputs
             ],
-            "shards": [_shard_document(shard) for shard in self.shards],
             "sidecars": [
                 {
                     "name": s.name,
@@ -319,8 +327,17 @@ class Plan:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: the same plan gives the same bytes."""
-        document = self.to_document()
-        return json.dumps(document, sort_keys=True, separators=(",", ":")).encode("ascii")
+        return b"".join(self._pieces())
+
+    def _pieces(self) -> Iterator[bytes]:
+        """Canonical JSON in pieces: of one shard's tensors at a time there are values."""
+        frame = self._frame()
+        before = _canonical({key: frame[key] for key in frame if key < "shards"})
+        after = _canonical({key: frame[key] for key in frame if key > "shards"})
+        yield before.removesuffix(b"}") + b',"shards":['
+        for number, shard in enumerate(self.shards):
+            yield (b"," if number else b"") + _canonical(_shard_document(shard))
+        yield b"]," + after.removeprefix(b"{")
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "Plan":
@@ -353,6 +370,10 @@ class Plan:
             release=document["release"],
             delta=DeltaPlan.from_document(document["delta"]),
         )
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
 
 
 def _shard_document(shard: ShardPlan) -> dict[str, object]:

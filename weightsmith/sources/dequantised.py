@@ -7,7 +7,7 @@ from weightsmith.checkpoint.content import Content
 from weightsmith.checkpoint.sidecars import CONFIG
 from weightsmith.checkpoint.table import SAFETENSORS
 from weightsmith.engine.derived import Derived
-from weightsmith.formats.safetensors_header import read_header
+from weightsmith.formats.safetensors_header import read_metadata
 from weightsmith.formats.tensors import TORCH_NAMES
 from weightsmith.plan.quantised.find import KEYS, find_quantised, quantisation_settings
 from weightsmith.plan.quantised.weights import Quantised
@@ -56,8 +56,7 @@ def kept_metadata(checkpoint: Checkpoint) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in checkpoint.files:
         if file.name.endswith(SAFETENSORS):
-            header, _ = read_header(checkpoint.peek(file.name))
-            found = {**header.metadata, **found}
+            found = {**read_metadata(checkpoint.peek(file.name)), **found}
     return found
 
 
