@@ -30,7 +30,7 @@ def test_405b_parameters_are_planned_by_their_headers(ghosts: Path) -> None:
     delta = write_ghost(ghosts / "delta", ghost, delta=True)
     seen = inspect(base)
     assert (seen.kind, seen.tensors, seen.nbytes) == ("model", len(ghost.infos), ghost.nbytes)
-    plan = plan_apply_delta(base, delta, ghosts / "target").plan
+    plan = plan_apply_delta(base, delta, target=ghosts / "target").plan
     assert len(plan.tensors) == len(ghost.infos) == 1137
     assert {tensor.codec for tensor in plan.tensors} == {"add@1"}
     assert sum(shard.data_nbytes for shard in plan.shards) == ghost.nbytes
@@ -55,6 +55,6 @@ def test_an_additive_delta_of_671b_parameters_is_planned_by_its_headers(ghosts: 
     ghost = experts_671b(dtype="BF16")
     base = write_ghost(ghosts / "base", ghost)
     delta = write_ghost(ghosts / "delta", ghost, delta=True)
-    plan = plan_apply_delta(base, delta, ghosts / "target").plan
+    plan = plan_apply_delta(base, delta, target=ghosts / "target").plan
     assert len(plan.tensors) == len(ghost.infos)
     assert sum(shard.data_nbytes for shard in plan.shards) == ghost.nbytes

@@ -153,7 +153,7 @@ def write_ghost(folder: Path, ghost: Ghost, *, delta: bool = False) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(ghost.config))
     shards = list(_dealt(ghost.infos))
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, infos in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         header, places = layout(infos, {"format": "pt"})
