@@ -451,3 +451,135 @@ def test_code_that_is_there_is_meant() -> None:
     files = files_of("auto-map-leftover")
     names = ["modeling_x.py", "tokenization_x.py"]
     assert diagnose(files, names=names).faults == ()
+
+
+# --- as people publish it -------------------------------------------------------------------------
+
+
+def test_a_bos_that_the_settings_promise_above_bytes_is_put_into_tokenizer_json_and_proved(
+    tmp_path: Path,
+) -> None:
+    """As DeepSeek-V3 is published: transformers 4 alone puts a BOS before a text."""
+    files = with_values(bytes_without_bos(), SETTINGS, add_bos_token=True)
+    for name, raw in files.items():
+        (tmp_path / name).write_bytes(raw)
+    assert "llama-class-bytelevel" in [fault.id for fault in fix_tokenizer(tmp_path).faults]
+    after = Tokenizer.from_file(str(tmp_path / JSON)).encode("hi").ids
+    before = Tokenizer.from_str(files[JSON].decode()).encode("hi").ids
+    assert after[1:] == before
+
+
+def phi_3_saved_by_4_33() -> Files:
+    """Phi-3 without its added tokens' rules in tokenizer.json, and no word of BOS."""
+
+    def forgotten(document: dict[str, Any]) -> None:
+        for token in document["added_tokens"]:
+            if token["id"] > 2:
+                token |= {"rstrip": False, "normalized": True, "special": False}
+
+    files = changed(files_of("good-phi3"), JSON, forgotten)
+    return changed(files, SETTINGS, lambda settings: settings.pop("add_bos_token"))
+
+
+def test_a_tokenizer_json_that_is_built_anew_leaves_the_question_of_bos_open() -> None:
+    found = diagnose(phi_3_saved_by_4_33())
+    assert ids(found)[:2] == ({"tokenizer-json-stale"}, {"bos-rule-lost"})
+    after = dict(mend(found).after.files)
+    assert "add_bos_token" not in json.loads(after[SETTINGS])
+    assert misread(after, ORACLES["good-phi3"]) == []
+
+
+def test_a_control_piece_keeps_the_rules_that_the_files_give_it() -> None:
+    """Phi-3's </s> takes the space behind it."""
+    after = dict(mend(diagnose(phi_3_saved_by_4_33())).after.files)
+    decoder = json.loads(files_of("good-phi3")[SETTINGS])["added_tokens_decoder"]
+    assert decoder["2"]["rstrip"]
+    assert json.loads(after[SETTINGS])["added_tokens_decoder"] == decoder
+
+
+CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "eos_token,generation,told",
+    [
+        ("<|endoftext|>", {"eos_token_id": 600}, False),
+        ("<|endoftext|>", {"eos_token_id": 600, "do_sample": False}, False),
+        ("<|endoftext|>", {"eos_token_id": 600, "do_sample": True}, True),
+        ("<|im_end|>", {"eos_token_id": 600}, True),
+        ("<|im_end|>", {"eos_token_id": [600, 602]}, False),
+    ],
+)
+def test_a_base_model_with_a_chatml_template_ends_as_documents_do(
+    eos_token: str, generation: dict[str, Any], told: bool
+) -> None:
+    files = with_values(files_of("good-qwen2"), SETTINGS, eos_token=eos_token, chat_template=CHATML)
+    files["generation_config.json"] = json.dumps(generation).encode()
+    assert ("eos-lacks-turn-end" in ids(diagnose(files))[0]) == told
+
+
+def test_llama_3_as_first_published_is_told_and_gemma_1_is_not() -> None:
+    said = {"_from_model_config": True, "bos_token_id": 600, "eos_token_id": 601}
+    files = with_values(files_of("eos-lacks-turn-end"), SETTINGS, eos_token="<|end_of_text|>")
+    files["generation_config.json"] = json.dumps(said).encode()
+    assert ids(diagnose(files))[0] == {"eos-lacks-turn-end"}
+    assert (
+        "eos-lacks-turn-end" not in ids(diagnose(with_values(files, CONFIG, model_type="gemma")))[0]
+    )
+
+
+def test_pairs_are_joined_for_a_reader_that_wants_texts() -> None:
+    files = files_of("merges-pairs")
+    after = dict(mend(diagnose(files, reader="transformers-4")).after.files)
+    merges = json.loads(after[JSON])["model"]["merges"]
+    assert all(isinstance(each, str) for each in merges)
+    assert misread(after, ORACLES["merges-pairs"]) == []
+    assert mend(diagnose(files, reader="transformers-5")).changed == {}
+
+
+def normalized(**rule: Any) -> Files:
+    """BERT with another normalizer."""
+    return changed(files_of("good-bert"), JSON, lambda doc: doc["normalizer"].update(rule))
+
+
+@pytest.mark.parametrize(
+    "files,edits",
+    [
+        (normalized(handle_chinese_chars=False), {"tokenize_chinese_chars": False}),
+        (normalized(strip_accents=False), {"strip_accents": False}),
+        (
+            normalized(lowercase=False, strip_accents=True),
+            {"do_lower_case": False, "strip_accents": True},
+        ),
+        (normalized(strip_accents=True), None),
+        (with_values(files_of("trap-bert-cased"), SETTINGS, strip_accents=False), None),
+    ],
+    ids=["chinese", "accents", "both", "accents go with capitals", "none to strip"],
+)
+def test_every_setting_of_bert_s_normalizer_says_what_tokenizer_json_does(
+    files: Files, edits: dict[str, Any] | None
+) -> None:
+    found = [fault for fault in diagnose(files).faults if fault.id == "bert-case"]
+    assert [dict(fault.edits[0].set) for fault in found] == ([edits] if edits else [])
+
+
+def test_code_llama_is_read_by_transformers_5_as_llama_is() -> None:
+    files = with_values(files_of("good-llama2"), SETTINGS, tokenizer_class="CodeLlamaTokenizer")
+    files = without(files, "tokenizer.model")
+    assert ids(diagnose(files)) == (set(), set(), {"leading-space-v5"})
+    after = json.loads(mend(diagnose(files, exact_class=True)).after.files[SETTINGS])
+    assert (after["tokenizer_class"], after["padding_side"]) == ("PreTrainedTokenizerFast", "left")
+
+
+def test_gemma_s_class_above_bytes() -> None:
+    files = with_values(files_of("good-nemo"), SETTINGS, tokenizer_class="GemmaTokenizer")
+    assert "class-overrules-json" in ids(diagnose(without(files, CONFIG)))[0]
+
+
+@pytest.mark.parametrize(
+    "name,why", [("tokenizer.model", "tiktoken"), ("tekken.json", "Mistral's own")]
+)
+def test_a_vocabulary_that_is_not_looked_at_is_named(name: str, why: str) -> None:
+    raw = {"tokenizer.model": b"IQ== 0\nIg== 1\n", "tekken.json": b"{}"}[name]
+    (reason,) = diagnose({name: raw, CONFIG: b'{"model_type": "mistral"}'}).unchecked
+    assert why in reason

@@ -17,7 +17,7 @@ from weightsmith.repair import (
     tokens,
 )
 from weightsmith.repair import tokenizer_json as tokenizer
-from weightsmith.repair.contents import MODEL, SETTINGS, TOKENIZER_JSON, Reader
+from weightsmith.repair.contents import MODEL, SETTINGS, TEKKEN, TOKENIZER_JSON, Reader
 from weightsmith.repair.faults import Edit, Fault
 from weightsmith.repair.folder import Folder, read_folder
 from weightsmith.repair.llama import difference_from_llama
@@ -259,5 +259,9 @@ def _unchecked(folder: Folder) -> Iterator[str]:
     elif folder.model:
         named = folder.settings.get("tokenizer_class") or folder.config.get("model_type")
         yield f"{named} is not LLaMA's tokenizer: its files are left alone"
+    elif MODEL in folder.files:
+        yield f"{MODEL} is a table of tiktoken's, and there is no {TOKENIZER_JSON}"
+    elif TEKKEN in folder.files:
+        yield f"{TEKKEN} is Mistral's own, and there is no {TOKENIZER_JSON}"
     else:
-        yield f"there is no {TOKENIZER_JSON}, and no {MODEL} of sentencepiece's kind"
+        yield f"there is no {TOKENIZER_JSON}, and no {MODEL}"

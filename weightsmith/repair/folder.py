@@ -74,6 +74,11 @@ class Folder(Contents):
     def added(self) -> dict[int, AddedToken]:
         """Tokens beyond the pieces, by id, from all files that may name them."""
         first = len(self.model.pieces) if self.model else 0
+        return {n: self._described[n] for n in sorted(self._described) if n >= first}
+
+    @cached_property
+    def _described(self) -> dict[int, AddedToken]:
+        """Tokens by id as the JSON files describe them, pieces of the model's among them."""
         found: dict[int, AddedToken] = {}
         for entry in entries(self.parsed(TOKENIZER_JSON).get("added_tokens")):
             _keep(found, entry.get("id"), entry)
@@ -85,7 +90,7 @@ class Folder(Contents):
         decoder = self.settings.get("added_tokens_decoder")
         for text, entry in decoder.items() if isinstance(decoder, dict) else ():
             _keep(found, int(text) if text.isdecimal() else None, entry)
-        return {number: found[number] for number in sorted(found) if number >= first}
+        return found
 
     @property
     def special_tokens(self) -> list[AddedToken]:
@@ -96,7 +101,9 @@ class Folder(Contents):
             for number, piece in enumerate(pieces)
             if piece.type in {PieceType.UNKNOWN, PieceType.CONTROL}
         ]
-        return [*control, *self.added.values()]
+        told = (self._described.get(token.id, token) for token in control)
+        kept = [a if a.text == b.text else b for a, b in zip(told, control, strict=True)]
+        return [*kept, *self.added.values()]
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:

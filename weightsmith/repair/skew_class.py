@@ -25,6 +25,7 @@ from weightsmith.repair.pipeline import (
 GENERIC: Final = "PreTrainedTokenizerFast"
 """The class that reads all of ``tokenizer.json``, by the name that transformers 4 and 5 know."""
 _INPUTS: Final = ["input_ids", "attention_mask"]
+_PAD_LEFT: Final = ("LlamaTokenizer", "CodeLlamaTokenizer")
 
 
 def generic_class(folder: Folder) -> Edit:
@@ -36,7 +37,7 @@ def generic_class(folder: Folder) -> Edit:
     said: dict[str, Any] = {"tokenizer_class": GENERIC}
     if not _wants_token_types(folder):
         said["model_input_names"] = _INPUTS
-    if folder.is_llama_class and "padding_side" not in folder.settings:
+    if folder.tokenizer_class in _PAD_LEFT and "padding_side" not in folder.settings:
         said["padding_side"] = "left"
     return Edit(SETTINGS, said)
 
@@ -75,7 +76,8 @@ def llama_class_bytelevel(folder: Folder, known: KnownRepair) -> Iterator[Fault]
     rule = with_bos(folder) if said else None
     if rule is not None:
         edits = (generic_class(folder), Edit(TOKENIZER_JSON, {"post_processor": rule}))
-        yield Fault(known.id, SETTINGS, evidence, edits, read_as=wrong)
+        truth = {**document, "post_processor": rule}
+        yield Fault(known.id, SETTINGS, evidence, edits, read_as=wrong, truth=truth)
     elif folder.reader is not None:
         edits = (generic_class(folder), Edit(SETTINGS, {"add_bos_token": False}))
         yield Fault(known.id, SETTINGS, evidence, edits, read_as=wrong)
@@ -112,8 +114,10 @@ def leading_space_v5(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     document = folder.parsed(TOKENIZER_JSON)
     prepends = has_part(document, "Prepend")
     prepends |= folder.llama is not None and not has_part(document, "Metaspace")  # once it is built
-    if effective_class(folder) == "LlamaTokenizer" and (prepends or folder.exact_class):
-        evidence = "with LlamaTokenizer, text that begins with a space is cut otherwise"
+    cls = class_of(folder)
+    if cls is not None and cls.kind == "spaces" and (prepends or folder.exact_class):
+        named = effective_class(folder)
+        evidence = f"with {named}, text that begins with a space is cut otherwise"
         wrong = as_llama_class(document, folder)
         edit = generic_class(folder)
         yield Fault(known.id, SETTINGS, evidence, (edit,), verdict=known.verdict, read_as=wrong)
@@ -144,10 +148,11 @@ def _overruled(folder: Folder) -> dict[str, Any] | None:
         wrong = as_bytes_class(document, cls, folder)
         same_space = in_sequence_prefix(document) in {None, in_sequence_prefix(wrong)}
         return None if pipeline(wrong) == said and same_space else wrong
-    if has_part(document, "ByteLevel") or not said.normalizers + said.steps:
-        return None
+    bytewise = has_part(document, "ByteLevel")
     if cls.kind == "gemma":
-        return as_gemma_class(document) if begins_with_space(document) else None
+        return as_gemma_class(document) if bytewise or begins_with_space(document) else None
+    if bytewise or not said.normalizers + said.steps:
+        return None
     if cls.kind == "spaces" and folder.settings.get("add_prefix_space") is not False:
         return as_llama_class(document, folder) if spaces_as_they_are(document) else None
     return None

@@ -1,7 +1,8 @@
 """Detectors for ``tokenizer.json`` against the settings and the vocabularies beside it."""
 
 import copy
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from weightsmith.catalogue.repairs import KnownRepair
@@ -10,6 +11,18 @@ from weightsmith.repair.faults import Edit, Fault
 from weightsmith.repair.folder import Folder
 from weightsmith.repair.pipeline import class_of, has_part, parts
 
+_LOWER: Final = "do_lower_case"
+_CHINESE: Final = "tokenize_chinese_chars"
+_ACCENTS: Final = "strip_accents"
+_BERT_RULES: Final[Mapping[str, tuple[str, bool | None]]] = {
+    _LOWER: ("lowercase", True),
+    _CHINESE: ("handle_chinese_chars", True),
+    _ACCENTS: ("strip_accents", None),
+}
+"""Settings of BERT's classes: the normalizer's name for each, and what counts where it is unsaid.
+
+Source: transformers 4.46.3 and 5.23.0, ``BertTokenizerFast``.
+"""
 _TEKKEN_TYPES: Final = ("mistral", "mistral3", "ministral", "ministral3", "pixtral", "voxtral")
 _TEKKEN_ROWS: Final = range(130_000, 132_000)
 _TEKKEN_SPLIT: Final = (
@@ -24,23 +37,33 @@ Source: mistral-common 1.13.1, ``data/tekken_240911.json``.
 
 
 def bert_case(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """``do_lower_case`` that is not what ``tokenizer.json`` does, as the vocabulary shows."""
+    """Settings of BERT's normalizer that are not what ``tokenizer.json`` does: the settings win.
+
+    Accents go with capitals where nothing is said of them. That capitals are kept has to agree with
+    the vocabulary.
+    """
     cls, document = class_of(folder), folder.parsed(TOKENIZER_JSON)
     rules = [e for e in parts(document.get("normalizer")) if e.get("type") == "BertNormalizer"]
     if cls is None or cls.kind != "words" or len(rules) != 1:
         return
-    said, right = folder.settings.get("do_lower_case", True), rules[0].get("lowercase") is True
-    if bool(said) == right:
+    rule = rules[0]
+    said = {key: folder.settings.get(key, usual) for key, (_, usual) in _BERT_RULES.items()}
+    right = {key: rule.get(name, usual) for key, (name, usual) in _BERT_RULES.items()}
+    differ = {key: right[key] for key in (_LOWER, _CHINESE) if bool(said[key]) != bool(right[key])}
+    stripped = (each[_ACCENTS] for each in (said, right))
+    if len({bool(right[_LOWER] if each is None else each) for each in stripped}) > 1:
+        differ[_ACCENTS] = right[_ACCENTS]
+    if not differ:
         return
-    wrong = {**document, "normalizer": {**rules[0], "lowercase": bool(said)}}
-    evidence = _differs("do_lower_case", bool(said))
+    theirs = {name: said[key] for key, (name, _) in _BERT_RULES.items()}
+    wrong = {**document, "normalizer": {**rule, **theirs}}
+    evidence = " and ".join(_differs(key, said[key], value) for key, value in differ.items())
     plain = (text for text in folder.vocab if not text.startswith("["))
-    if right and any(text != text.lower() for text in plain):
+    if differ.get(_LOWER) and any(text != text.lower() for text in plain):
         evidence += ", and the vocabulary has capitals: which is right, is not known"
         yield Fault(known.id, SETTINGS, evidence, verdict="report", read_as=wrong)
     else:
-        edit = Edit(SETTINGS, {"do_lower_case": right})
-        yield Fault(known.id, SETTINGS, evidence, (edit,), read_as=wrong)
+        yield Fault(known.id, SETTINGS, evidence, (Edit(SETTINGS, differ),), read_as=wrong)
 
 
 def prefix_space(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
@@ -56,7 +79,7 @@ def prefix_space(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
             **folder.parsed(TOKENIZER_JSON),
             "pre_tokenizer": {**rule, "add_prefix_space": bool(said)},
         }
-        evidence = _differs("add_prefix_space", bool(said))
+        evidence = _differs("add_prefix_space", bool(said), right)
         edit = Edit(SETTINGS, {"add_prefix_space": right})
         yield Fault(known.id, SETTINGS, evidence, (edit,), read_as=wrong)
 
@@ -155,9 +178,9 @@ def merge_texts(model: dict[str, Any]) -> list[str]:
     return [" ".join(map(str, e)) if isinstance(e, list) else str(e) for e in listed]
 
 
-def _differs(key: str, said: bool) -> str:
+def _differs(key: str, said: object, right: object) -> str:
     """That a setting is not what ``tokenizer.json`` does."""
-    return f"{key} is {str(said).lower()}, {TOKENIZER_JSON} has it {str(not said).lower()}"
+    return f"{key} is {json.dumps(said)}, {TOKENIZER_JSON} has it {json.dumps(right)}"
 
 
 def _replaced(rule: Any, pattern: str) -> Any:

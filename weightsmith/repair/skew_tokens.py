@@ -24,6 +24,12 @@ from weightsmith.repair.folder import Folder
 _EXTRA: Final = "extra_special_tokens"
 _LISTED: Final = "additional_special_tokens"
 _AUTO_MAP: Final = "auto_map"
+_CHATML_END: Final = "<|im_end|>"
+_ENDS_BY_EOS: Final = ("gemma",)
+"""Model types that end an answer with EOS, whatever their template writes after one.
+
+Source: huggingface/transformers#32110, ml-explore/mlx-swift-examples#89.
+"""
 _TURN_ENDS: Final = (
     *("<|eot_id|>", "<|eot|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<turn|>"),
     *("<|END_OF_TURN_TOKEN|>", "<|end_of_turn|>", "<|endofturn|>", "<|eom|>", "<|return|>"),
@@ -115,8 +121,9 @@ def cleanup_spaces(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 def eos_lacks_turn_end(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """A chat template that ends a turn with a token after which nobody stops.
 
-    A folder that says not to sample is taken for a base model that comes with a template, as
-    Qwen's are published.
+    Base models that come with a template, as Qwen's do, are in order: they stop at the end of a
+    document. They are told by what they say: not to sample, or nothing of it, with a template in
+    ChatML and a tokenizer that does not end a text by ChatML's token. Source: QwenLM/Qwen3#927.
     """
     said = folder.settings.get(TEMPLATE)
     template = said if isinstance(said, str) else folder.template_file
@@ -125,18 +132,25 @@ def eos_lacks_turn_end(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     stops = [each for each in as_list(source.get("eos_token_id")) if isinstance(each, int)]
     if folder.tokens_lack_rows or not template or not stops:
         return
-    if generation.get("do_sample") is False:
+    if generation.get("do_sample") is False or folder.model_type in _ENDS_BY_EOS:
         return
     if re.search(r"\beos_token\b", template):
         return
     ends = [token.text for token in folder.special_tokens if _ends_content(token.text, template)]
     ends = ends or [text for text in _TURN_ENDS if text in template and text in folder.tokens]
+    if ends == [_CHATML_END] and not generation.get("do_sample") and not _is_eos(folder, ends[0]):
+        return
     number = folder.tokens.get(ends[0]) if len(ends) == 1 else None
     if number is not None and number not in stops:
         file = GENERATION if source is generation else CONFIG
         evidence = f"the chat template ends a turn with {ends[0]} ({number}), which stops nothing"
         edit = Edit(file, {"eos_token_id": [*stops, number]})
         yield Fault(known.id, file, evidence, (edit,))
+
+
+def _is_eos(folder: Folder, text: str) -> bool:
+    """Whether the tokenizer itself says that this token ends a text."""
+    return token_text(folder.settings.get("eos_token")) == text
 
 
 def _ends_content(text: str, template: str) -> bool:

@@ -43,12 +43,17 @@ def plain_settings(folder: Folder) -> Iterator[Edit]:
 
     Plain texts as special tokens, and all tokens in ``added_tokens_decoder``, never ``normalized``:
     the objects that transformers 4.28 wrote make later versions cut ``</s>`` into characters.
+    Whether a text begins with BOS stays open where the folder leaves it open: `bos_rule_lost` asks.
     """
     said = folder.settings
     tokens = {role: folder.right_token(role) for role in ROLES}
     pad = folder.right_token("pad_token")
+    there = said.get("added_tokens_decoder")
+    there = there if isinstance(there, dict) else {}
     entries = {str(token.id): _described(token) for token in folder.special_tokens}
-    rules = {"add_bos_token": True, "add_eos_token": False, "legacy": True}
+    entries = {k: there[k] if there.get(k) == entry else entry for k, entry in entries.items()}
+    rules = {"add_bos_token": True} if folder.begins_with_bos else {}
+    rules |= {"add_eos_token": False, "legacy": True}
     rules |= {key: said[key] for key in rules if said.get(key) is not None}
     settings = {**rules, **tokens, "added_tokens_decoder": entries}
     if pad or "pad_token" in said:
