@@ -18,8 +18,10 @@ from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.engine.manifest import Manifest, Sidecar, read_manifest
 from weightsmith.errors import (
     BehindLink,
+    FileTooLarge,
     JsonInvalid,
     LfsPointer,
+    LinkBroken,
     NoTokenizer,
     SourceNotFound,
     TargetExists,
@@ -408,5 +410,12 @@ def test_bad_files_are_named_and_the_folder_stays_as_it_was(folder: Path) -> Non
 
 def test_a_hundred_megabytes_of_json_are_refused_unread(folder: Path) -> None:
     lengthened(folder / "tokenizer_config.json", 100_000_000)
-    with pytest.raises(JsonInvalid, match="100000000 bytes, more than 64000000"):
+    with pytest.raises(FileTooLarge, match="100000000 bytes, more than the 64000000"):
         fix_tokenizer(folder)
+
+
+def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(folder: Path) -> None:
+    (folder / "special_tokens_map.json").unlink()
+    (folder / "special_tokens_map.json").symlink_to("nowhere")
+    with pytest.raises(LinkBroken, match="nowhere"):
+        check_tokenizer(folder)

@@ -8,41 +8,30 @@ from typing import Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.content import Content, inside
-from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.discover import list_directory, sizes_beside
-from weightsmith.checkpoint.opening import open_checkpoint
-from weightsmith.checkpoint.sidecars import TOKENIZER, is_sidecar, matches
-from weightsmith.engine import manifest as manifests
-from weightsmith.engine.in_place import BACKUP, discard_left, replace_files, stage, workshop
+from weightsmith.checkpoint.sidecars import is_sidecar
+from weightsmith.engine.in_place import discard_left, replace_files, stage, workshop
 from weightsmith.errors import (
     BehindLink,
-    JsonInvalid,
-    NoTokenizer,
-    NoWeights,
     TargetExists,
     TargetUnwritable,
-    TokenizerInvalid,
-    WeightsmithError,
 )
+from weightsmith.ops.record_repair import WORKSHOP, record_repair
+from weightsmith.ops.tokenizer_files import embedding_rows, read_files
 from weightsmith.repair.contents import (
     CONFIG,
     GENERATION,
     MODEL,
-    READ,
     TOKENIZER_JSON,
     Reader,
 )
 from weightsmith.repair.detect import Diagnosis, Repair, diagnose, mend
 from weightsmith.repair.examples import Example, examples
 from weightsmith.repair.faults import Fault
-from weightsmith.repair.folder import Folder
 from weightsmith.repair.proof import Proof
 from weightsmith.smoke.prove_tokenizer import prove_by_readers
 from weightsmith.smoke.tokenizer import ask_tokenizers
 
-LIMIT_NBYTES: Final = 64_000_000
-"""Largest file that is read; the largest tokenizer.json of a published model has 34 MB."""
-_WORKSHOP: Final = "repair"
 _OTHER_COPY_HINT: Final = "choose another directory: `local_copy=DIR`"
 _COPY_HINT: Final = "write a repaired copy of these files elsewhere: `local_copy=DIR`"
 
@@ -95,8 +84,8 @@ def check_tokenizer(
     Raises: SourceNotFound, NoTokenizer, SourceUnreadable; JsonInvalid.
     """
     path = Path(folder)
-    files = _read(path)
-    rows, notes = _embedding_rows(path)
+    files = read_files(path)
+    rows, notes = embedding_rows(path)
     diagnosis = diagnose(
         files,
         embedding_rows=rows,
@@ -164,9 +153,9 @@ def carry_out(
     if local_copy is None and not plan.changes:
         # What a run left undone that was stopped after it had replaced the files.
         record_repair(plan.folder, asked)
-        discard_left(plan.folder, _WORKSHOP)
+        discard_left(plan.folder, WORKSHOP)
         return TokenizerResult(target, plan.faults, plan.changes, proofs, plan.notes)
-    place, name = (target, _WORKSHOP) if local_copy is None else (target.parent, target.name)
+    place, name = (target, WORKSHOP) if local_copy is None else (target.parent, target.name)
     hint = _COPY_HINT if local_copy is None else _OTHER_COPY_HINT
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -182,76 +171,6 @@ def carry_out(
     except OSError as error:
         raise TargetUnwritable(where=target, reason=error.strerror, hint=hint) from error
     return TokenizerResult(target, plan.faults, plan.changes, proofs, plan.notes)
-
-
-def record_repair(folder: Path, asked: Folder) -> None:
-    """Bring the manifest's digests up to date, if repairs are all that was done to the sidecars.
-
-    What the files were is read from the ``.bak`` copies, so that this also finishes a repair which
-    was stopped before it came here. Anything else that was changed is left for `verify` to tell.
-    """
-    manifest = manifests.read_manifest(folder)
-    if manifest is None:
-        return
-    now = {name: raw for name, raw in _read(folder).items() if not (folder / name).is_symlink()}
-    published: dict[str, bytes] = {}
-    for name in READ:
-        if name in manifest.sidecars:
-            backup = _read_if_there(folder / (name + BACKUP))
-            for raw in (now.get(name), backup):
-                if raw is not None and bytes_digest(raw) == manifest.sidecars[name].digest:
-                    published[name] = raw
-    if published == now:
-        return  # the files are as the manifest says: nothing was repaired
-    rows, _ = _embedding_rows(folder)
-    names, reader, exact = asked.names, asked.reader, asked.exact_class
-    diagnosis = diagnose(
-        published, embedding_rows=rows, names=names, reader=reader, exact_class=exact
-    )
-    if not diagnosis.mendable or diagnosis.incurable:
-        return
-    repair = mend(diagnosis)
-    if repair.after.files != now:
-        return
-    entries = {n: manifests.Sidecar(len(raw), bytes_digest(raw)) for n, raw in now.items()}
-    ids = dict.fromkeys((*manifest.repairs, *(fault.id for fault in repair.faults)))
-    kept = {n: entry for n, entry in manifest.sidecars.items() if n not in published or n in now}
-    updated = replace(manifest, sidecars={**kept, **entries}, repairs=tuple(ids))
-    old = fs.read_small(folder / manifests.NAME, LIMIT_NBYTES)
-    with workshop(folder, _WORKSHOP) as work:
-        new = {manifests.NAME: updated.to_bytes()}
-        replace_files(folder, {manifests.NAME: old}, new, work, backups=False)
-
-
-def _read(folder: Path) -> dict[str, bytes]:
-    """The files that a diagnosis looks at.
-
-    Raises: SourceNotFound, SourceIsFile, NoTokenizer, SourceUnreadable.
-    """
-    fs.require_directory(folder)
-    if not any(matches(each.name, TOKENIZER) for each in folder.iterdir()):
-        raise NoTokenizer(source=folder)
-    contents = {name: _read_if_there(folder / name) for name in READ}
-    return {name: raw for name, raw in contents.items() if raw is not None}
-
-
-def _read_if_there(path: Path) -> bytes | None:
-    if not path.exists():
-        return None
-    if (size := path.stat().st_size) > LIMIT_NBYTES:
-        kind = TokenizerInvalid if path.name == MODEL else JsonInvalid
-        raise kind(file=path, reason=f"it has {size} bytes, more than {LIMIT_NBYTES}")
-    return fs.read_small(path, LIMIT_NBYTES)
-
-
-def _embedding_rows(folder: Path) -> tuple[int | None, tuple[str, ...]]:
-    """How many rows the weights' embeddings have, where there are weights that can be read."""
-    try:
-        return open_checkpoint(folder).embedding_rows, ()
-    except NoWeights:
-        return None, ()
-    except WeightsmithError as error:
-        return None, (f"the vocabulary's rows are taken from config.json: {error}",)
 
 
 def _proved_by_readers(plan: TokenizerPlan, work: Path) -> Proof | None:

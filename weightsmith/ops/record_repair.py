@@ -1,0 +1,57 @@
+"""Bring a folder's manifest up to date after a repair of its tokenizer and config files."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from weightsmith import fs
+from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.engine import manifest as manifests
+from weightsmith.engine.in_place import BACKUP, replace_files, workshop
+from weightsmith.ops.tokenizer_files import LIMIT_NBYTES, embedding_rows, read_files, read_if_there
+from weightsmith.repair.contents import READ
+from weightsmith.repair.detect import diagnose, mend
+from weightsmith.repair.folder import Folder
+
+WORKSHOP: Final = "repair"
+"""The name by which the directories of repairs at work are told."""
+
+
+def record_repair(folder: Path, asked: Folder) -> None:
+    """Bring the manifest's digests up to date, if repairs are all that was done to the sidecars.
+
+    What the files were is read from the ``.bak`` copies, so that this also finishes a repair which
+    was stopped before it came here. Anything else that was changed is left for `verify` to tell.
+    """
+    manifest = manifests.read_manifest(folder)
+    if manifest is None:
+        return
+    files = read_files(folder)
+    now = {name: raw for name, raw in files.items() if not (folder / name).is_symlink()}
+    published: dict[str, bytes] = {}
+    for name in READ:
+        if name in manifest.sidecars:
+            backup = read_if_there(folder / (name + BACKUP))
+            for raw in (now.get(name), backup):
+                if raw is not None and bytes_digest(raw) == manifest.sidecars[name].digest:
+                    published[name] = raw
+    if published == now:
+        return  # the files are as the manifest says: nothing was repaired
+    rows, _ = embedding_rows(folder)
+    names, reader, exact = asked.names, asked.reader, asked.exact_class
+    diagnosis = diagnose(
+        published, embedding_rows=rows, names=names, reader=reader, exact_class=exact
+    )
+    if not diagnosis.mendable or diagnosis.incurable:
+        return
+    repair = mend(diagnosis)
+    if repair.after.files != now:
+        return
+    entries = {n: manifests.Sidecar(len(raw), bytes_digest(raw)) for n, raw in now.items()}
+    ids = dict.fromkeys((*manifest.repairs, *(fault.id for fault in repair.faults)))
+    kept = {n: entry for n, entry in manifest.sidecars.items() if n not in published or n in now}
+    updated = replace(manifest, sidecars={**kept, **entries}, repairs=tuple(ids))
+    old = fs.read_small(folder / manifests.NAME, LIMIT_NBYTES)
+    with workshop(folder, WORKSHOP) as work:
+        new = {manifests.NAME: updated.to_bytes()}
+        replace_files(folder, {manifests.NAME: old}, new, work, backups=False)
