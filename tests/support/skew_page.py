@@ -1,4 +1,4 @@
-"""The tables in docs/version-skew.md: what becomes of every case, and what each reader makes of it.
+"""The tables in docs/reference/version-skew.md: what becomes of each case, what each reader reads.
 
 python -m tests.support.skew_page     write it anew; fetches older versions of transformers
 """
@@ -25,7 +25,7 @@ from weightsmith.catalogue.repairs import load_repairs
 from weightsmith.ops.fix_tokenizer import TokenizerResult, check_tokenizer, fix_tokenizer
 from weightsmith.repair.contents import Reader
 
-PAGE: Final = ROOT / "docs" / "version-skew.md"
+PAGE: Final = ROOT / "docs" / "reference" / "version-skew.md"
 OLDER: Final = ("5.3.0", "4.57.6", "4.46.3", "4.33.3")
 """Versions of transformers beside the one that is installed."""
 ASKED: Final[Mapping[str, Reader | None]] = {
