@@ -649,6 +649,15 @@ class TemporaryFault(WeightsmithError):
     exit_code = 5
 
 
+class CacheChanged(TemporaryFault):
+    """Since the plan was made, something that is to go has become what another model is rebuilt
+    from. Nothing was deleted.
+    """
+
+    message = "{what} is to go, and has to stay: {reason}"
+    hint = "run the same command again; it looks at the cache anew"
+
+
 class InputChanged(TemporaryFault):
     """An input file was written to while we read it; what was made from it is not kept."""
 
@@ -1170,6 +1179,15 @@ class LinkNotDelta(Mismatch):
     hint = "behind the first +, name deltas; a LoRA adapter is merged first: weightsmith merge-lora"
 
 
+class DeltaNotExact(Mismatch):
+    """Only an exact delta gives files back byte for byte, so only on its account may a cached model
+    go.
+    """
+
+    message = "{delta} is no exact delta: {reason}"
+    hint = "make one: weightsmith make-delta --base SOURCE --target SOURCE --delta DIR"
+
+
 class NothingChanged(Mismatch):
     """A version of a training run was to be made, and no byte of the model is another."""
 
@@ -1420,6 +1438,13 @@ class SharesMissing(InTheWay):
 
     message = "{count} of {total} files of {target} are not finished"
     hint = "run the shares that are missing, then finish; finished files are kept"
+
+
+class CacheBusy(InTheWay):
+    """Another run is deleting from this cache right now."""
+
+    message = "another clean-cache is deleting from {cache}"
+    hint = "wait for it, then run the same command again"
 
 
 class SystemRefuses(InTheWay):

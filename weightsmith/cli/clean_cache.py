@@ -60,6 +60,7 @@ class Age(click.ParamType[float]):
     examples=[
         "weightsmith clean-cache",
         "weightsmith clean-cache --max-size 100GB --keep 'lmsys/*' --dry-run",
+        "weightsmith clean-cache --covered-by ./deltas/my-7b",
     ],
     docs="how-to/clean-cache",
 )
@@ -88,6 +89,13 @@ class Age(click.ParamType[float]):
     group=INPUTS,
     is_flag=True,
     help=".bin weights beside safetensors of the same revision.",
+)
+@option(
+    "--covered-by",
+    group=INPUTS,
+    metavar="DELTA",
+    multiple=True,
+    help="Models that this exact delta rebuilds byte for byte; it stays, and its base; repeatable.",
 )
 @option(
     "--keep",
@@ -135,6 +143,7 @@ def command(
     max_size: int | None,
     keep_last: int | None,
     duplicates: bool,
+    covered_by: tuple[str, ...],
     keep: tuple[str, ...],
     by: Clock,
     list_: bool,
@@ -148,17 +157,21 @@ def command(
     SOURCE is an alias or a hub id. Selectors narrow each other. Without any, on a terminal, there
     is a table to choose from; with --yes, only incomplete downloads and unreferenced blobs go.
     """
-    plan = ops.plan_clean_cache(
-        *sources,
-        older_than_s=older_than,
-        max_nbytes=max_size,
-        keep_last=keep_last,
-        keep=keep,
-        duplicates=duplicates,
-        by=by,
-        cache=cache_dir,
-    )
-    selecting = bool(sources or older_than or max_size or duplicates) or keep_last is not None
+    with output.progress() as progress:
+        plan = ops.plan_clean_cache(
+            *sources,
+            older_than_s=older_than,
+            max_nbytes=max_size,
+            keep_last=keep_last,
+            keep=keep,
+            duplicates=duplicates,
+            covered_by=covered_by,
+            by=by,
+            cache=cache_dir,
+            progress=progress,
+        )
+    selecting = bool(sources or older_than or max_size or duplicates or covered_by)
+    selecting = selecting or keep_last is not None
     for problem in plan.cache.unreadable:
         output.warning(f"left alone: {problem}")
     rows = _sorted(plan.rows, sort)
@@ -214,6 +227,11 @@ def _show(output: Output, plan: CleanPlan, rows: Sequence[Row], *, numbered: boo
     if staying:
         nbytes = format_size(sum(row.nbytes for row in staying))
         output.plan(f"  {counted(len(staying), 'row')} of {nbytes} stay (-v lists them)")
+    for row in rows:
+        if row.uncovered:
+            output.plan(f"  {_what(row)} stays, {row.reason}:")
+            lines = [["", each.file, each.why] for each in row.uncovered]
+            output.plan(one_line_rows(lines, width=output.width, shrink=(2, 1)))
     if rows:
         output.plan()
 

@@ -9,9 +9,18 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from weightsmith.hub.cache import Cache, CachedFile, CachedRevision, Leftover
+from weightsmith.hub.pins import Commit, Pins
 from weightsmith.hub.resolve import HubSource
 
 _NUMBERED: Final = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """A file of a cached model that a delta does not rebuild."""
+
+    file: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,10 @@ class Row:
     reason: str = ""
     locked: bool = False
     """Whether it stays whatever is chosen."""
+    pinned: bool = False
+    """Whether it stays because a model that was removed is rebuilt from it."""
+    uncovered: tuple[Uncovered, ...] = ()
+    """Why it is not covered by the delta that could make it, where it is not."""
 
     @property
     def id(self) -> str:
@@ -54,15 +67,17 @@ class Row:
             "modified": self.modified,
             "remove": self.remove,
             "reason": self.reason,
+            "uncovered": [dataclasses.asdict(each) for each in self.uncovered],
         }
 
 
-def rows_of(cache: Cache, *, used_known: bool) -> list[Row]:
-    """All that could be deleted, by repository."""
+def rows_of(cache: Cache, pins: Pins, *, used_known: bool) -> list[Row]:
+    """All that could be deleted, by repository; what is being downloaded, or pinned, is locked."""
     busy = {(item.repo_type, item.repo_id) for item in cache.leftovers if item.busy}
     rows = []
     for revision in cache.revisions:
         downloading = (revision.repo_type, revision.repo_id) in busy
+        why = "being downloaded" if downloading else why_pinned(revision, pins)
         row = Row(
             kind="revision",
             repo=_name(revision.repo_type, revision.repo_id),
@@ -72,8 +87,9 @@ def rows_of(cache: Cache, *, used_known: bool) -> list[Row]:
             used=revision.used if used_known else None,
             modified=revision.modified,
             revisions=frozenset({revision}),
-            locked=downloading,
-            reason="kept: being downloaded" if downloading else "",
+            locked=bool(why),
+            pinned=bool(why) and not downloading,
+            reason=f"kept: {why}" if why else "",
         )
         rows.append(row)
         if twice := _duplicates(revision.files):
@@ -90,6 +106,7 @@ def rows_of(cache: Cache, *, used_known: bool) -> list[Row]:
     for item in cache.leftovers:
         groups.setdefault((item.repo_type, item.repo_id, item.kind, item.busy), []).append(item)
     for (repo_type, repo_id, _, downloading), items in groups.items():
+        why = "being downloaded" if downloading else _why_pinned_whole(items, pins)
         rows.append(
             Row(
                 kind=items[0].kind,
@@ -100,8 +117,9 @@ def rows_of(cache: Cache, *, used_known: bool) -> list[Row]:
                 used=None,
                 modified=max(item.modified for item in items),
                 leftovers=frozenset(items),
-                locked=downloading,
-                reason="kept: being downloaded" if downloading else "",
+                locked=bool(why),
+                pinned=bool(why) and not downloading,
+                reason=f"kept: {why}" if why else "",
             )
         )
     return sorted(rows, key=lambda row: (row.repo, row.revision, row.kind))
@@ -118,6 +136,19 @@ def _duplicates(files: Iterable[CachedFile]) -> list[CachedFile]:
     if not whole and "model.safetensors" not in by_name:
         return []
     return [by_name[name] for name in fnmatch.filter(by_name, "pytorch_model*.bin*")]
+
+
+def why_pinned(revision: CachedRevision, pins: Pins) -> str:
+    """Why something leans on a revision, as a clause; empty, if nothing does."""
+    if revision.repo_type != "model":
+        return ""
+    return pins.why_kept(Commit(revision.repo_id, "").folder, revision.commit)
+
+
+def _why_pinned_whole(leftovers: Iterable[Leftover], pins: Pins) -> str:
+    """Why something leans on a repository that would go as a whole."""
+    reasons = (pins.why_kept(each.path.name) for each in leftovers if each.path.is_dir())
+    return next(filter(None, reasons), "")
 
 
 def _name(repo_type: str, repo_id: str) -> str:

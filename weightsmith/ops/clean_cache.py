@@ -3,15 +3,20 @@
 import fnmatch
 import os
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from weightsmith.errors import LastUsedUnknown, NotInCache, TargetUnwritable
+from weightsmith.engine.options import Options
+from weightsmith.errors import CacheChanged, LastUsedUnknown, NotInCache, TargetUnwritable
 from weightsmith.hub.cache import Cache, delete, freed_nbytes, scan
 from weightsmith.hub.connection import connect
+from weightsmith.hub.pins import Pins, cleaning, write_pin
 from weightsmith.hub.resolve import HubSource, parse_hub_source
 from weightsmith.ops.cache_rows import Row, is_named, newest_ids, rows_of, targets_of
+from weightsmith.ops.cover_rows import narrow
+from weightsmith.ops.covered import Cover
+from weightsmith.progress import SILENCE, Progress
 from weightsmith.units import counted, format_size
 
 Clock = Literal["used", "modified"]
@@ -34,6 +39,8 @@ class CleanPlan:
     cache: Cache
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    covers: Mapping[str, Cover] = field(default_factory=dict)
+    """The proof that a delta rebuilds what goes, by the rows' ids."""
 
     @property
     def removed(self) -> tuple[Row, ...]:
@@ -82,22 +89,29 @@ def plan_clean_cache(
     keep_last: int | None = None,
     keep: Sequence[str] = (),
     duplicates: bool = False,
+    covered_by: Sequence[str] = (),
     by: Clock = "used",
     cache: str | os.PathLike[str] | None = None,
+    options: Options | None = None,
+    progress: Progress = SILENCE,
 ) -> CleanPlan:
-    """Decide what goes; no file is opened, let alone deleted.
+    """Decide what goes; nothing is deleted, and but for `covered_by` only pins are opened.
 
     Selectors narrow: what is named, and older, and not among the newest `keep_last` of its
-    repository. `max_nbytes` then takes of that only what it must, the least recently used first.
-    Without any selector, only incomplete downloads and unreferenced blobs go. What `keep` matches
-    and what is being downloaded stays.
-    Raises: SourceIsDirectory, SourceUnknown, NotInCache; LastUsedUnknown.
+    repository, and rebuilt byte for byte by one of the deltas `covered_by`, directories or in the
+    cache, whose base is in the cache: each such model is rebuilt and compared. `max_nbytes` then
+    takes of that only what it must, the least recently used first.
+    Without any selector, only incomplete downloads and unreferenced blobs go. What `keep` matches,
+    what is being downloaded, and what a removed model is rebuilt from stays.
+    Raises: SourceIsDirectory, SourceUnknown, NotInCache; LastUsedUnknown; as `covered.prove` and
+    `covered.open_rebuilder`.
     """
     found = scan(connect(cache=cache).cache)
+    pins = Pins(found)
     unknown = found.last_use_unknown
     if unknown and by == "used" and (older_than_s is not None or max_nbytes is not None):
         raise LastUsedUnknown(cache=found.root, reason=unknown)
-    rows = rows_of(found, used_known=not unknown)
+    rows = rows_of(found, pins, used_known=not unknown)
     named = [_source_of(source, rows) for source in sources]
     for source in named:
         if not any(is_named(row, source) for row in rows):
@@ -106,7 +120,7 @@ def plan_clean_cache(
     kinds = LEFTOVERS
     if duplicates:
         kinds = frozenset({"duplicates"})
-    elif keep_last is not None:
+    elif keep_last is not None or covered_by:
         kinds = frozenset({"revision"})
     elif sources or older_than_s is not None or max_nbytes is not None:
         kinds = LEFTOVERS | {"broken", "revision"}
@@ -121,7 +135,7 @@ def plan_clean_cache(
         if pattern := next((p for p in keep if fnmatch.fnmatchcase(row.repo, p)), None):
             return replace(row, reason=f"kept: `keep={pattern}`", locked=True)
         if row.kind not in kinds:
-            return replace(row, reason=_unselected(row, kinds))
+            return replace(row, reason=_unselected(row, kinds, covering=bool(covered_by)))
         if named and not any(is_named(row, source) for source in named):
             return replace(row, reason="not named")
         if older_than_s is not None and age_s < older_than_s:
@@ -137,7 +151,12 @@ def plan_clean_cache(
         return replace(row, remove=True, reason=reason)
 
     rows = [judge(row) for row in rows]
-    notes = []
+    notes = pins.faults()
+    covers: Mapping[str, Cover] = {}
+    if covered_by:
+        work = options or Options()
+        rows, covers, said = narrow(rows, covered_by, found, pins, work, progress)
+        notes += said
     if max_nbytes is not None:
         rows = _evict(found, rows, max_nbytes, by)
     rows = _whole(rows)
@@ -146,7 +165,7 @@ def plan_clean_cache(
         left = found.nbytes - freed_nbytes(found, *targets_of(removed))
         if left > max_nbytes:
             notes.append(f"{format_size(left)} stay: more than asked for, but nothing else may go")
-    return CleanPlan(found, tuple(rows), tuple(notes))
+    return CleanPlan(found, tuple(rows), tuple(notes), covers)
 
 
 def choose(plan: CleanPlan, ids: Collection[str]) -> CleanPlan:
@@ -167,8 +186,11 @@ def clean_cache(
     keep_last: int | None = None,
     keep: Sequence[str] = (),
     duplicates: bool = False,
+    covered_by: Sequence[str] = (),
     by: Clock = "used",
     cache: str | os.PathLike[str] | None = None,
+    options: Options | None = None,
+    progress: Progress = SILENCE,
 ) -> Cleaned:
     """Delete what `plan_clean_cache` chooses of the hub's cache, without asking.
 
@@ -181,8 +203,11 @@ def clean_cache(
         keep_last=keep_last,
         keep=keep,
         duplicates=duplicates,
+        covered_by=covered_by,
         by=by,
         cache=cache,
+        options=options,
+        progress=progress,
     )
     return carry_out(plan)
 
@@ -190,11 +215,20 @@ def clean_cache(
 def carry_out(plan: CleanPlan) -> Cleaned:
     """Delete what the plan says, by the hub library's own deletion strategies.
 
-    Raises: TargetUnwritable, if something could not be deleted; the rest has been.
+    Raises: CacheBusy; CacheChanged, InputChanged, if something that is to go is needed by now, or
+    is no longer what was compared: nothing was deleted then; TargetUnwritable, if something could
+    not be deleted; the rest has been.
     """
     revisions, links, leftovers = targets_of(plan.removed)
     if plan.removed:
-        delete(plan.cache.root, revisions, links, leftovers)
+        with cleaning(plan.cache.root):
+            _require_free(plan)
+            # All pins are durable before anything goes: stopped at any instant, what is gone has
+            # one, and a pin whose model is still whole keeps nothing.
+            for cover in (plan.covers[row.id] for row in plan.removed if row.id in plan.covers):
+                cover.require_same()
+                write_pin(plan.cache.root, cover.pin)
+            delete(plan.cache.root, revisions, links, leftovers)
     after = scan(plan.cache.root)
     there = {file.link for revision in after.revisions for file in revision.files}
     there |= {leftover.path for leftover in after.leftovers}
@@ -208,6 +242,16 @@ def carry_out(plan: CleanPlan) -> Cleaned:
             hint="check who owns them; their owner can run the same command",
         )
     return Cleaned(plan, plan.cache.nbytes - after.nbytes, after.nbytes)
+
+
+def _require_free(plan: CleanPlan) -> None:
+    """Raises: CacheChanged, if something has come to lean on what goes."""
+    now = scan(plan.cache.root)
+    rows = rows_of(now, Pins(now), used_known=False)
+    pinned = {row.id: row.reason for row in rows if row.pinned}
+    for row in plan.removed:
+        if row.id in pinned:
+            raise CacheChanged(what=row.id, reason=pinned[row.id])
 
 
 def _evict(cache: Cache, rows: list[Row], max_nbytes: int, by: Clock) -> list[Row]:
@@ -233,8 +277,10 @@ def _evict(cache: Cache, rows: list[Row], max_nbytes: int, by: Clock) -> list[Ro
 
 def _whole(rows: list[Row]) -> list[Row]:
     """A repository whose last revision goes is deleted as a directory: its leftovers go too."""
-    staying = {row.repo for row in rows if row.kind == "revision" and not row.remove}
-    going = {row.repo for row in rows if row.kind == "revision" and row.remove} - staying
+    revisions = [row for row in rows if row.kind == "revision"]
+    # One of which hidden files stay has links to go, and no revision.
+    staying = {row.repo for row in revisions if not (row.remove and row.revisions)}
+    going = {row.repo for row in revisions} - staying
     return [
         replace(row, remove=True, reason="goes with its repository")
         if row.leftovers and row.repo in going and not row.remove
@@ -253,8 +299,10 @@ def _source_of(source: str, rows: list[Row]) -> HubSource:
     return parse_hub_source(source)
 
 
-def _unselected(row: Row, kinds: frozenset[str]) -> str:
+def _unselected(row: Row, kinds: frozenset[str], *, covering: bool) -> str:
     """Why a row of no selected kind stays."""
+    if covering and row.kind != "duplicates":
+        return "`covered_by` does not select it"
     if row.kind == "duplicates":
         return "goes by itself only with `duplicates=True`"
     if kinds == LEFTOVERS and row.kind == "broken":

@@ -99,7 +99,7 @@ class Maker:
         return sum(
             path.stat().st_size
             for path in files
-            if not path.name.endswith(own) and path.parent.name != "refs"
+            if not path.name.endswith(own) and path.parent.name not in {"refs", "weightsmith-pins"}
         )
 
     def assert_sound(self) -> None:
