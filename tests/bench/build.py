@@ -6,17 +6,19 @@ The kinds are ``SIDE-safetensors`` and ``SIDE-bin``, checkpoints in two shards; 
 files of ``delta-bin`` XORed with those of ``base-bin``; ``base-meta``, the base in Meta's own
 layout; ``adapter``, a LoRA of rank 16 on all linear layers, as peft saves it; ``experts``, a
 mixture of experts of that size, and ``experts-adapter`` for all of them; ``base-fp8``, one in FP8;
-``base-ranks``, ``base-dcp`` and ``base-zero3``, what training leaves of the base.
+``base-ranks``, ``base-dcp`` and ``base-zero3``, what training leaves of the base; ``base-bf16``,
+``next-bf16`` and ``steps``, as `steps` has them.
 """
 
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tests.bench import models, trained
+from tests.bench import models, steps, trained
 from tests.bench.models import Side, Size
 from tests.bench.training_inputs import write_dcp, write_ranks, write_zero3
 
@@ -37,7 +39,7 @@ def missing(work: Path, size: Size, kinds: Iterable[str]) -> list[str]:
 
 def nbytes(size: Size, kind: str) -> int:
     """About what an input takes on disk."""
-    share = {"adapter": 100, "experts-adapter": 20, "base-fp8": 2}
+    share = {"steps": 3, "adapter": 100, "experts-adapter": 20, "base-fp8": 2}
     return size.nbytes * (2 if kind == "base-zero3" else 1) // share.get(kind, 1)
 
 
@@ -64,8 +66,9 @@ def build(work: Path, size: Size, kinds: Iterable[str]) -> None:
         "base-ranks": lambda folder: write_ranks(size, folder),
         "base-dcp": lambda folder: write_dcp(size, folder),
         "base-zero3": lambda folder: write_zero3(size, folder),
+        **{kind: partial(write, work, size) for kind, write in steps.KINDS.items()},
     }
-    for kind in derived.keys() & set(todo):
+    for kind in (kind for kind in derived if kind in todo):
         with _whole([models.folder(work, size, kind)]) as folders:
             derived[kind](folders[0])
 

@@ -72,7 +72,7 @@ class Setup:
         return Command(
             name="weightsmith",
             argv=[*WEIGHTSMITH, *map(str, arguments)],
-            makes=(target, target.with_name(f".{made}.weightsmith-partial")),
+            makes=(target, target.with_name(f".{target.name}.weightsmith-partial")),
         )
 
     def check(self, size: str, side: Side) -> Callable[[], None]:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 
 import click
 
-from weightsmith.cli.layout import heading, one_line_rows, styled
+from weightsmith.cli.layout import heading, one_line_rows, styled, table
 from weightsmith.cli.options import (
     INPUTS,
     MESSAGES,
@@ -216,6 +216,7 @@ def _show(output: Output, plan: CleanPlan, rows: Sequence[Row], *, numbered: boo
             mark = str(number) if numbered else "x" if row.remove else ""
             used = _ago(now - row.used) if row.used is not None else "?"
             why = "" if numbered and not row.locked else row.reason  # a choice is its own reason
+            why = "kept, see below" if row.pinned else why
             lines.append([mark, _what(row), format_size(row.nbytes), used, why])
         if not any(why for *_, why in lines[1:]):
             lines[0][-1] = ""
@@ -227,6 +228,8 @@ def _show(output: Output, plan: CleanPlan, rows: Sequence[Row], *, numbered: boo
     if staying:
         nbytes = format_size(sum(row.nbytes for row in staying))
         output.plan(f"  {counted(len(staying), 'row')} of {nbytes} stay (-v lists them)")
+    if kept := [("", _what(row), row.reason) for row in rows if row.pinned]:
+        output.plan(table(kept, width=output.width, indent=0))
     for row in rows:
         if row.uncovered:
             output.plan(f"  {_what(row)} stays, {row.reason}:")

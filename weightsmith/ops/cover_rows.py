@@ -76,7 +76,7 @@ def _judged(
     if not row.remove:
         return row
     if cover := covers.get(row.id):
-        because = f"{cover.delta} rebuilds it from {cover.pin.base[0].short}"
+        because = f"rebuilt by {cover.delta}"
         reason = f"{because}, {row.reason}" if row.reason else because
         (revision,) = row.revisions
         if len(cover.links) == len(revision.files):
