@@ -602,6 +602,13 @@ class OnlyAdapter(SourceFault):
     hint = "put it onto its base: weightsmith merge-lora --base SOURCE --lora {repo} --target DIR"
 
 
+class OnlyTraining(SourceFault):
+    """The repository holds what a training run left, which is put together from a directory."""
+
+    message = "{repo} holds {what}, which are read from a directory, not from the hub"
+    hint = "download all of it with the hub's own `hf download`, then name the directory"
+
+
 class NoTokenizer(SourceFault):
     """The directory holds no file of a tokenizer."""
 

@@ -98,6 +98,13 @@ class TestNo:
             ({"adapter_model.bin": b"a", "adapter_config.json": b"{}"}, "only-adapter"),
             ({"config.json": b"{}", "README.md": b"soon"}, "no-weights"),
             ({"flax_model.msgpack": b"f"}, "no-weights"),
+            ({"model_world_size_2_rank_0.pt": b"r", "config.json": b"{}"}, "only-training"),
+            ({"pytorch_model_fsdp_0_rank0.bin": b"r", "config.json": b"{}"}, "only-training"),
+            ({"pytorch_model_fsdp_0/.metadata": b"m", "a/__0_0.distcp": b"d"}, "only-training"),
+            ({"shard-00001-model-00001-of-00001.safetensors": b"s"}, "only-training"),
+            ({"latest": b"x", "x/mp_rank_00_model_states.pt": b"z"}, "only-training"),
+            ({"checkpoint-500/model.safetensors": b"c"}, "only-training"),
+            ({"last.ckpt": b"l"}, "only-training"),
         ],
     )
     def test_a_repository_without_a_model_is_called_what_it_is(

@@ -14,7 +14,8 @@ from weightsmith.checkpoint.layout import (
     layout_of,
     looks_like_weights,
 )
-from weightsmith.errors import NoWeights, OnlyAdapter, OnlyGguf, ShardMissing
+from weightsmith.checkpoint.training_names import is_rank_file, told_by_paths
+from weightsmith.errors import NoWeights, OnlyAdapter, OnlyGguf, OnlyTraining, ShardMissing
 from weightsmith.hub.listing import Listing, RepoFile
 from weightsmith.hub.translate_errors import page_of
 
@@ -47,12 +48,12 @@ def select_files(
 
     Weights count at the repository's top only: ``original/``, ``checkpoint-*`` and the like are
     left. Other files also in the subfolders of layouts that are known.
-    Raises: NoWeights, OnlyGguf, OnlyAdapter; ShardMissing, IndexInvalid, IndexEscapes and
-    JsonInvalid for the index; what `read` raises.
+    Raises: NoWeights, OnlyGguf, OnlyAdapter, OnlyTraining; ShardMissing, IndexInvalid, IndexEscapes
+    and JsonInvalid for the index; what `read` raises.
     """
     top = {file.name: file for file in listing.files if "/" not in file.name}
     layout = layout_of(
-        top.keys(),
+        [name for name in top if not is_rank_file(name)],
         kinds=("adapter",) if kind == "adapter" else _MODELS,
         formats=FORMATS if weights == "auto" else (weights,),
     )
@@ -80,7 +81,7 @@ def select_files(
 
 def _nothing(
     listing: Listing, top: dict[str, RepoFile], weights: WeightFormat, kind: Wanted
-) -> NoWeights | OnlyAdapter | OnlyGguf:
+) -> NoWeights | OnlyAdapter | OnlyGguf | OnlyTraining:
     repo = listing.repo_id
     if kind == "adapter":
         hint = f"expected {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS[0]} there"
@@ -88,6 +89,8 @@ def _nothing(
     like_weights = [file.name for file in listing.files if looks_like_weights(file.name)]
     if any(name in top for name in ADAPTER_WEIGHTS):
         return OnlyAdapter(repo=repo)
+    if (what := told_by_paths(file.name for file in listing.files)) is not None:
+        return OnlyTraining(repo=repo, what=what)
     if like_weights and all(name.endswith(".gguf") for name in like_weights):
         return OnlyGguf(repo=repo, page=page_of(repo))
     found = [f"found {name}" for name in like_weights]

@@ -4,7 +4,6 @@ Each file says where in the whole its tensors begin; nothing says how large the 
 many processes there were.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ from weightsmith.checkpoint.checkpoint import WeightFile
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.pieces import Gathered, Piece, Pieced
 from weightsmith.checkpoint.store import LocalStore
+from weightsmith.checkpoint.training_names import DCP_SAFETENSORS
 from weightsmith.errors import PartitionsInvalid, TrainingMixed
 from weightsmith.formats.safetensors_header import read_header
 from weightsmith.formats.strict_json import parse_json
@@ -20,14 +20,12 @@ from weightsmith.formats.tensors import TensorInfo
 from weightsmith.sources.training.complete import require_all
 from weightsmith.sources.training.placement import are_counts
 
-SHARD: Final = re.compile(r"shard-(\d{5})-model-(\d{5})-of-(\d{5})\.safetensors")
-"""Number of the process, of the file, and how many files there are."""
 _SHARDING: Final = "DCP_SHARDING_INFO"
 _LAST: Final = "only a config tells whether files are missing at the end: compare the shapes"
 
 
 def open_dcp_safetensors(directory: Path, names: Sequence[str], label: str) -> Gathered:
-    """The model in files of these names, all of them named like `SHARD`.
+    """The model in files of these names, all of them named like `DCP_SAFETENSORS`.
 
     Raises: RankMissing, TrainingMixed; PartitionsInvalid, PartsDoNotFit; what opening a safetensors
     file raises.
@@ -67,7 +65,11 @@ def _require_numbers(names: Sequence[str], label: str) -> None:
 
     Raises: RankMissing, TrainingMixed.
     """
-    found = [tuple(map(int, match.groups())) for name in names if (match := SHARD.fullmatch(name))]
+    found = [
+        tuple(map(int, match.groups()))
+        for name in names
+        if (match := DCP_SAFETENSORS.fullmatch(name))
+    ]
     totals = {total for _, _, total in found}
     if len(totals) > 1:
         reason = "files are numbered of " + " and of ".join(map(str, sorted(totals)))

@@ -9,6 +9,15 @@ from typing import Final, Literal
 from weightsmith import fs
 from weightsmith.checkpoint.discover import list_directory
 from weightsmith.checkpoint.layout import layout_of
+from weightsmith.checkpoint.training_names import (
+    ACCELERATE,
+    CHECKPOINT,
+    DCP_SAFETENSORS,
+    VERL,
+    ZERO_MODEL,
+    ZERO_PARTITIONS,
+    is_rank_file,
+)
 from weightsmith.errors import (
     CheckpointUnnamed,
     PartitionsInvalid,
@@ -17,8 +26,6 @@ from weightsmith.errors import (
     TrainingMixed,
 )
 from weightsmith.sources.training.dcp import METADATA
-from weightsmith.sources.training.dcp_safetensors import SHARD
-from weightsmith.sources.training.zero_files import MODEL, PARTITIONS
 
 Form = Literal["ranks", "dcp", "dcp-safetensors", "zero", "file"]
 
@@ -39,10 +46,7 @@ _LOOSE: Final = re.compile(
     r".*\.(ckpt|pt|pth)"
 )
 """A file that may hold the whole model, where nothing else in a directory does."""
-_VERL: Final = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
-_ACCELERATE: Final = re.compile(r"pytorch_model_fsdp(?:_(\d+))?_rank_?(\d+)\.bin")
 _FSDP_FOLDER: Final = re.compile(r"pytorch_model_fsdp_(\d+)")
-_NUMBERED: Final = re.compile(r"checkpoint-(\d+)")
 _NUMBERED_SHARD: Final = re.compile(r"-\d{5}-of-(\d{5})\.")
 _TAG_LIMIT: Final = 4096
 
@@ -67,11 +71,6 @@ class Layout:
     beside: tuple[Path, ...] = ()
     """Directories in which config and tokenizer are looked for, the first that has them first."""
     notes: tuple[str, ...] = ()
-
-
-def is_rank_file(name: str) -> bool:
-    """Whether a file is one process's part, though it is named as a model's might be."""
-    return _ACCELERATE.fullmatch(name) is not None or _VERL.fullmatch(name) is not None
 
 
 def is_one_of_several(name: str) -> bool:
@@ -112,7 +111,7 @@ def numbered(directory: Path, label: str, *, tag: str = "") -> tuple[Path, str] 
     Raises: CheckpointUnnamed, SourceNotFound, SourceUnreadable.
     """
     names = list_directory(directory)[1]
-    numbers = {int(match[1]): name for name in names if (match := _NUMBERED.fullmatch(name))}
+    numbers = {int(match[1]): name for name in names if (match := CHECKPOINT.fullmatch(name))}
     if tag:
         if tag not in names:
             raise _unnamed(directory, label, tag, numbers.values() or names)
@@ -143,9 +142,9 @@ def _ranks(directory: Path, names: Collection[str], label: str) -> Layout | None
     worlds: dict[int, dict[int, str]] = {}
     models: dict[str, dict[int, str]] = {}
     for name in names:
-        if match := _VERL.fullmatch(name):
+        if match := VERL.fullmatch(name):
             worlds.setdefault(int(match[1]), {})[int(match[2])] = name
-        elif match := _ACCELERATE.fullmatch(name):
+        elif match := ACCELERATE.fullmatch(name):
             models.setdefault(match[1] or "0", {})[int(match[2])] = name
     if len(worlds) > 1:
         counts = " and ".join(map(str, sorted(worlds)))
@@ -244,7 +243,7 @@ def _zero(
 def _states(names: Collection[str]) -> tuple[str, ...]:
     """DeepSpeed's files among these names; its states of pipelines too, to be refused by name."""
     found = [name for name in names if name.endswith(("_model_states.pt", "_optim_states.pt"))]
-    known = any(MODEL.fullmatch(name) or PARTITIONS.fullmatch(name) for name in found)
+    known = any(ZERO_MODEL.fullmatch(name) or ZERO_PARTITIONS.fullmatch(name) for name in found)
     return tuple(sorted(found)) if known else ()
 
 
@@ -256,7 +255,7 @@ def _names(directory: Path) -> list[str]:
 
 
 def _dcp_safetensors(directory: Path, names: Collection[str]) -> Layout | None:
-    files = tuple(sorted(filter(SHARD.fullmatch, names)))
+    files = tuple(sorted(filter(DCP_SAFETENSORS.fullmatch, names)))
     if not files:
         return None
     beside = (directory, directory.resolve().parent)

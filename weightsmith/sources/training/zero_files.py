@@ -9,6 +9,7 @@ from typing import Final
 from weightsmith.checkpoint.checkpoint import WeightFile
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.store import LocalStore
+from weightsmith.checkpoint.training_names import ZERO_MODEL, ZERO_PARTITIONS
 from weightsmith.errors import PartitionsInvalid, RankMissing, TrainingMixed, TrainingUnknown
 from weightsmith.formats.tensors import StoredTensor
 from weightsmith.formats.torch_pickle import View
@@ -16,10 +17,6 @@ from weightsmith.formats.torch_zip import TorchFile
 from weightsmith.sources.training.complete import require_all
 from weightsmith.sources.training.placement import are_counts
 
-MODEL: Final = re.compile(r"(?:zero_pp_rank_(\d+)_)?mp_rank_(\d+)_model_states\.pt")
-"""The model and what is known of it; with ZeRO-3 a file a process, and no weights in it."""
-PARTITIONS: Final = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
-"""A process's part of the optimizer's state, the float32 weights among it."""
 _PIPELINE: Final = re.compile(r"layer_\d+.*model_states\.pt|.*expert.*_states\.pt")
 
 Shapes = dict[str, tuple[int, ...]]
@@ -90,7 +87,7 @@ class ZeroFiles:
     @property
     def partitioned(self) -> bool:
         """Whether each process holds a part of each weight (ZeRO-3)."""
-        return MODEL.fullmatch(Path(self.model.name).name)[1] is not None  # type: ignore[index]
+        return ZERO_MODEL.fullmatch(Path(self.model.name).name)[1] is not None  # type: ignore[index]
 
     @property
     def groups(self) -> list[Shapes]:
@@ -117,7 +114,7 @@ def open_zero_files(directory: Path, folder: str, names: Collection[str], label:
     unknown = [name for name in names if _PIPELINE.fullmatch(name)]
     files: list[WeightFile] = []
     for name in sorted(names):
-        model, partition = MODEL.fullmatch(name), PARTITIONS.fullmatch(name)
+        model, partition = ZERO_MODEL.fullmatch(name), ZERO_PARTITIONS.fullmatch(name)
         match = model or partition
         if match is None or name in unknown:
             continue
