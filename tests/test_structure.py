@@ -21,7 +21,7 @@ from weightsmith.errors import known_errors, reference_of
 
 PACKAGE = Path(weightsmith.__file__).parent
 
-BESIDE = {"hub", "smoke"}
+BESIDE = {"hub", "objects", "smoke"}
 """Parts beside the house, which only `ops` and `sources` may enter."""
 
 HEAVY = {
@@ -32,6 +32,7 @@ HEAVY = {
     "sentencepiece": {"repair"},
     "safetensors": {"checkpoint", "engine", "smoke"},
     "huggingface_hub": {"hub"},
+    "obstore": {"objects"},
     "tqdm": {"cli", "progress"},
 }
 """Packages that take long to import, and who may do so, inside functions only."""

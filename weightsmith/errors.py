@@ -553,6 +553,13 @@ class AddressNotModel(SourceFault):
     hint = "a model's address is https://huggingface.co/ORG/NAME; its hub id ORG/NAME will do"
 
 
+class ObjectAddressInvalid(SourceFault):
+    """An address of an object store that names no place there, or holds a password or signature."""
+
+    message = "{address} is no address of a model: {reason}"
+    hint = "give s3://BUCKET/PREFIX alone; the login comes from the environment"
+
+
 class RepoNotFound(SourceFault):
     """The hub has no such repository, or does not show it to you because it is private."""
 
@@ -650,6 +657,13 @@ class AccessDenied(AccessFault):
 # -----------------------------------------------------------------------------------
 
 
+class StoreDenied(AccessFault):
+    """An object store does not know who asks, says no, or cannot be asked with these settings."""
+
+    message = "no access to {address}: {reason}"
+    hint = "check the login in the environment (AWS_PROFILE, AWS_ACCESS_KEY_ID and their kin)"
+
+
 class TemporaryFault(WeightsmithError):
     """Something that may well work the next time."""
 
@@ -677,6 +691,13 @@ class HubUnreachable(TemporaryFault):
 
     message = "cannot reach {endpoint}: {reason}"
     hint = "check the network and run the same command again; it goes on where it stopped"
+
+
+class StoreUnreachable(TemporaryFault):
+    """No connection to an object store could be made, or it broke off again and again."""
+
+    message = "cannot read {address}: {reason}"
+    hint = "check the network, and the endpoint (AWS_ENDPOINT_URL); run the same command again"
 
 
 class HubBusy(TemporaryFault):
@@ -1031,6 +1052,13 @@ class FileNameUnsafe(DamagedInput):
 
     message = "{repo} lists a file with an unsafe name: {name}"
     hint = "do not trust this repository"
+
+
+class ObjectNameUnsafe(DamagedInput):
+    """A bucket holds an object whose name leads outside its directory. Nothing was read."""
+
+    message = "{address} holds an object with an unsafe name: {name}"
+    hint = "do not trust what lies there"
 
 
 class ModelNotRunnable(DamagedInput):

@@ -14,6 +14,7 @@ import ctypes
 import difflib
 import errno
 import functools
+import io
 import mmap
 import os
 import secrets
@@ -98,6 +99,20 @@ class Readable(ABC):
         buffer = bytearray(nbytes)
         self.read_into(offset, memoryview(buffer))
         return bytes(buffer)
+
+    def is_cached(self, offset: int, nbytes: int) -> bool:  # noqa: ARG002
+        """Whether the page cache holds most of this range; True where there is none."""
+        return True
+
+    def drop_cache(self, offset: int, nbytes: int) -> None:  # noqa: B027  (nothing, as a rule)
+        """Give the page cache of this range back, where there is one."""
+
+    def fileno(self) -> int:
+        """The descriptor, for a memory map.
+
+        Raises: UnsupportedOperation, of what is no file of this machine.
+        """
+        raise io.UnsupportedOperation
 
 
 class PositionedFile(Readable):

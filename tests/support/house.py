@@ -13,6 +13,7 @@ FLOORS = {
     "engine": 7,
     "plan": 6,
     "hub": 6,
+    "objects": 6,
     "smoke": 6,
     "codecs": 5,
     "repair": 5,

@@ -371,7 +371,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         else:
             self.read_into(name, start, buffer)
 
-    def _proved(self, name: str) -> fs.PositionedFile:
+    def _proved(self, name: str) -> fs.Readable:
         """An open weight file, once what was assumed of it from afar has been seen to be so."""
         file = self._store.open(name)
         if name in self._assumed:
@@ -447,6 +447,10 @@ class Checkpoint(Mapping[str, LazyTensor]):
     def disk_nbytes(self, file: str) -> int:
         """Bytes of disk that reading a file takes until it is released; 0 where it is here."""
         return self._store.nbytes(file)
+
+    def is_far(self, file: str) -> bool:
+        """Whether reading a little of a file is a request to another machine."""
+        return self._store.is_far(file)
 
     def expect(self, file: str) -> None:
         """Say that a file will be read soon."""

@@ -43,7 +43,7 @@ def _open(source: Path, label: str | None, found: Found, store: Store | None = N
     unlisted: dict[str, str] = {}
     stale: dict[str, Tensor] = {}
     notes: list[str] = []
-    far = {name for name in found.weights if store.nbytes(name) and not name.endswith(SAFETENSORS)}
+    far = {name for name in found.weights if store.is_far(name) and not name.endswith(SAFETENSORS)}
     for name in found.weights:
         tensors, identity = read_table(store.peek(name), notes, far=name in far)
         files.append(WeightFile(name, *store.identity(name), bytes_digest(identity)))

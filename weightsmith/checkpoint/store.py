@@ -24,8 +24,8 @@ its files with it.
 class Store(Protocol):
     """Ranges of bytes from named files, from any number of threads."""
 
-    def open(self, name: str) -> fs.PositionedFile:
-        """The file, ready for positional reads."""
+    def open(self, name: str) -> fs.Readable:
+        """The file, ready for positional reads from any thread."""
         ...
 
     def peek(self, name: str) -> fs.Readable:
@@ -38,6 +38,10 @@ class Store(Protocol):
 
     def nbytes(self, name: str) -> int:
         """Bytes of disk that reading the file takes for as long as it is not released."""
+        ...
+
+    def is_far(self, name: str) -> bool:
+        """Whether reading a little of the file is a request to another machine."""
         ...
 
     def expect(self, name: str) -> None:
@@ -92,6 +96,10 @@ class LocalStore:
     def nbytes(self, name: str) -> int:  # noqa: ARG002
         """None: the file is there already."""
         return 0
+
+    def is_far(self, name: str) -> bool:  # noqa: ARG002
+        """No."""
+        return False
 
     def expect(self, name: str) -> None:
         """Nothing to do: the file is there already."""

@@ -10,9 +10,7 @@ _UNSIGNED: Final = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "V16"}
 """NumPy types that move elements of a width without looking at them."""
 
 
-def read_strided(
-    file: fs.PositionedFile, stored: StoredTensor, start: int, buffer: memoryview
-) -> None:
+def read_strided(file: fs.Readable, stored: StoredTensor, start: int, buffer: memoryview) -> None:
     """Fill `buffer` with the tensor's bytes in row-major order, from byte `start` of that order.
 
     `start` and the buffer's length are whole elements. The file is mapped read-only for the call;

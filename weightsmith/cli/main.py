@@ -37,6 +37,7 @@ from weightsmith.version import HOMEPAGE, __version__
 _PACKAGES: Final = {
     "accelerate": "loading a model a tensor at a time",
     "huggingface_hub": "reaching the hub",
+    "obstore": "reading from an object store",
     "regex": "matching the patterns of an adapter",
     "safetensors": "loading a model",
     "sentencepiece": "proving a tokenizer",

@@ -76,7 +76,8 @@ class Run:
         if self.dry_run or self.save_plan is not None:
             spool = passing_directory()
         found = located(output, source, kind=kind, offline=self.offline, spool=spool)
-        if self.dry_run and not streams and isinstance(found, Located):
+        fetches = isinstance(found, Located) and found.store and found.store.missing_nbytes
+        if self.dry_run and not streams and isinstance(found, Located) and fetches:
             self.to_fetch.append(found)
         return found
 

@@ -231,6 +231,10 @@ class Derived(Checkpoint):
         """Bytes of disk that reading a file takes until it is released; 0 where it is here."""
         return sum(each.disk_nbytes(file) for each in self._holders(file))
 
+    def is_far(self, file: str) -> bool:
+        """Whether reading a little of a file is a request to another machine."""
+        return any(each.is_far(file) for each in self._holders(file))
+
     def expect(self, file: str) -> None:
         """Say that a file will be read soon."""
         for each in self._holders(file):

@@ -241,8 +241,7 @@ def _describe(target: Checkpoint, name: str, stopped: Event) -> TargetFile:
         if stopped.is_set():
             raise InterruptedError
 
-    path = target.directory / name
-    file = fs.open_for_reading(path)
+    file = target.peek(name)
     sha256 = hash_file(file, {"sha256"}, Buffers(), go_on)["sha256"]
     return TargetFile(name, file.size, sha256, read_header(file)[1])
 

@@ -67,6 +67,10 @@ class HubStore:
         file = self._files[name]
         return 0 if holds(self._cached, file) else file.nbytes
 
+    def is_far(self, name: str) -> bool:
+        """Whether it is not here."""
+        return self.nbytes(name) > 0
+
     def identity(self, name: str) -> tuple[int, int, int]:
         """Size, and no times: the commit pins what the file is."""
         return self._files[name].nbytes, 0, 0

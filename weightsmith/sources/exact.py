@@ -87,7 +87,7 @@ def require_base(record: BaseRecord, needed: Container[str | None], base: Checkp
     ]
     unknown = [each for name, each in known.items() if name not in promised]
     smallest = sorted(unknown, key=lambda each: each.info.nbytes)
-    far = bool(unknown) and any(base.disk_nbytes(file.name) for file in base.files)
+    far = bool(unknown) and any(base.is_far(file.name) for file in base.files)
     if far and not problems:
         problems = [each.info.name for each in _glance_afar(smallest) if _differs(each, base)]
     if problems:

@@ -6,6 +6,7 @@ from typing import Final
 
 from weightsmith.catalogue.load import alias
 from weightsmith.hub.resolve import is_hub_source
+from weightsmith.objects.address import is_object_address
 
 PLUS: Final = "+"
 """What stands between the links."""
@@ -44,4 +45,6 @@ def _pieces(words: Sequence[str]) -> Iterator[str]:
 
 
 def _could_be_far(text: str) -> bool:
-    return alias(text.partition("@")[0]) is not None or is_hub_source(text)
+    return (
+        alias(text.partition("@")[0]) is not None or is_hub_source(text) or is_object_address(text)
+    )

@@ -1,14 +1,22 @@
-"""Where a SOURCE is: a directory, or a repository of the hub, which is fetched or streamed."""
+"""Where a SOURCE is: a directory, a repository of the hub, which is fetched or streamed, or a
+prefix of an object store, which is read where it is.
+"""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
 
+from weightsmith.errors import NotCached
 from weightsmith.hub.download import download
 from weightsmith.hub.resolve import HubSource, parse_source
 from weightsmith.hub.select import Wanted
 from weightsmith.hub.store import HubStore
 from weightsmith.hub.voice import Note
+from weightsmith.objects.address import is_object_address, parse_address
+from weightsmith.objects.bucket import Bucket
+from weightsmith.objects.store import ObjectStore
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.links import split
 from weightsmith.sources.plan_download import plan_download
@@ -16,20 +24,26 @@ from weightsmith.units import format_size
 
 __all__ = ["Located", "LocatedChain", "Wanted", "label_of", "locate", "split_tag"]
 
+_FILE: Final = "file:///"
+_YES: Final = frozenset({"1", "ON", "YES", "TRUE"})
+"""What the hub library takes for a switch that is on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Located(os.PathLike[str]):
-    """A source of the hub that is reached: the directory that stands for it, a path as any
-    other.
+    """A source of the hub or of an object store that is reached: the directory that stands for it,
+    a path as any other.
     """
 
     folder: Path
     label: str
     """The source as the user wrote it."""
     origin: str
-    """``org/name@commit``."""
-    store: HubStore | None = None
-    """Brings the weight files one at a time; None where all of them are in the folder."""
+    """``org/name@commit``, or the address in an object store."""
+    store: HubStore | ObjectStore | None = None
+    """Brings the weight files one at a time, or ranges of them; None where all of them are in the
+    folder.
+    """
 
     def __fspath__(self) -> str:
         """The folder."""
@@ -64,11 +78,15 @@ def locate(
     With `spool`, weight files that are not in the hub's cache are not fetched now: each is brought
     into a directory in there when it is first read, and dropped when it is read no more.
     What is found on the way goes to `note`, by default that of `progress`.
-    Raises: SourceUnknown, and what `plan_download` and `download` raise.
+    Raises: SourceUnknown, and what `plan_download` and `download` raise, or `_in_store`.
     """
     if not isinstance(source, str) or not source:
         return source
     note = progress.note if note is None else note
+    if source.lower().startswith(_FILE):
+        return unquote(source[len(_FILE) - 1 :])
+    if is_object_address(source) and len(links := split(source)) < 2:
+        return _in_store(source, kind, offline=offline, spool=spool, note=note, progress=progress)
     here = os.path.lexists(source) or split_tag(source)[1]
     links = split(source)
     if len(links) > 1 and not here:
@@ -94,6 +112,29 @@ def locate(
     store = HubStore(found, spool / found.label.replace("/", "--"), progress)
     store.fetch_small()
     return Located(store.folder, source, origin, store)
+
+
+def _in_store(
+    source: str,
+    kind: Wanted,
+    *,
+    offline: bool,
+    spool: Path | None,
+    note: Note,
+    progress: Progress,
+) -> Located:
+    """A model in an object store: its small files are copied, its weights read where they are.
+
+    Raises: ObjectAddressInvalid; NotCached, without a network; as `ObjectStore`.
+    """
+    address = parse_address(source)
+    if offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in _YES:
+        hint = "an object store is only read over the network: leave out `offline=True`"
+        raise NotCached(what=address, hint=hint)
+    note(f"looking for {address}")
+    adapter = kind == "adapter"
+    store = ObjectStore(Bucket(address), spool=spool, adapter=adapter, progress=progress)
+    return Located(store.folder, source, str(address), store)
 
 
 def split_tag(source: str | os.PathLike[str]) -> tuple[Path, str]:

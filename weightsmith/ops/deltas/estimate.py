@@ -103,7 +103,7 @@ def estimate(
     such a delta comes out smaller.
     Raises: what reading meets.
     """
-    far = any(each.disk_nbytes(file.name) for each in inputs.values() for file in each.files)
+    far = any(each.is_far(file.name) for each in inputs.values() for file in each.files)
     pieces = pieces or (_FEW if far else _PIECES)
     piece_nbytes = piece_nbytes or (_SMALL_NBYTES if far else SPAN_NBYTES)
     writer = kernel.find() if coded else None
