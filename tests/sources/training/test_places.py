@@ -137,3 +137,8 @@ def test_without_a_config_the_shapes_tell_what_they_can() -> None:
     found = inspect(LEFT / "dcp_plain_w4/ckpt")
     assert found.kind == "training-output"
     assert found.architecture.startswith("hidden 26, 2 layers, vocabulary 67, by its tensors")
+
+
+def test_an_adapter_in_the_states_of_zero_3_is_said_to_be_one(ckpt: Callable[[str], Path]) -> None:
+    found = open_model(ckpt("peft_zero3/ckpt") / "zero")
+    assert any("no model without its base" in note for note in found.notes)

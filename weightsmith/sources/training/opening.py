@@ -20,6 +20,8 @@ _SCRIPTS: Final = ("zero_to_fp32.py", "zero_to_torch.py")
 """What DeepSpeed puts beside its states, which is no code of the model."""
 _CODE: Final = b'"auto_map"'
 """What a config has that goes with code of its own."""
+_FACTOR: Final = ".lora_A."
+_OF_AN_ADAPTER: Final = "its tensors are an adapter's, which is no model without its base"
 
 
 def open_training(layout: Layout, label: str, weights: Weights | None = None) -> Checkpoint:
@@ -42,6 +44,8 @@ def open_training(layout: Layout, label: str, weights: Weights | None = None) ->
         case "file":
             checkpoint = open_weight_file(layout.directory, layout.files[0], label)
     checkpoint.notes = (*checkpoint.notes, *layout.notes)
+    if any(_FACTOR in name for name in checkpoint.tensors):
+        checkpoint.notes = (*checkpoint.notes, _OF_AN_ADAPTER)
     _take_sidecars(checkpoint, layout)
     return checkpoint
 
