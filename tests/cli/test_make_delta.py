@@ -1,14 +1,15 @@
 """``weightsmith make-delta`` as people and programs see it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.support.command_line import Weightsmith
-from tests.support.delta_models import write_pair
-from tests.support.folders import contents, copied
+from tests.support.delta_models import trained, weights, write_pair
+from tests.support.folders import contents, copied, write_model
 
 
 @pytest.fixture
@@ -125,6 +126,56 @@ def test_many_fine_tunes_of_one_base_are_made_in_one_line(
     assert [each["already_done"] for each in again["deltas"]] == [True, True]
     restored = str(tmp_path / "restored")
     assert weightsmith("apply-delta", str(base), str(tmp_path / "deltas/other"), restored).code == 0
+
+
+def test_thirty_fine_tunes_as_a_person_sees_them(
+    tmp_path: Path, weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made, made again, looked at, one restored, on a terminal of 80 columns; here they are six."""
+    monkeypatch.chdir(tmp_path)
+    tensors = {"w.weight": weights(300, 64), "model.norm.weight": weights(64, seed=1).abs() + 1}
+    write_model(Path("base"), tensors)
+    names = [f"fine-tunes/customer-support-{number:02}" for number in range(6)]
+    for number, name in enumerate(names):
+        tuned = {key: trained(each, seed=number) for key, each in tensors.items()}
+        write_model(Path(name), tuned)
+    targets = [part for name in names for part in ("--target", name)]
+    line = ["make-delta", "--base", "base", *targets, "--delta", "deltas"]
+
+    made = weightsmith(*line, terminal=True)
+    assert made.code == 0, made.err
+    heading, *rows, _, total = lines_of(made.out)
+    assert heading.split() == ["delta", "target", "size", "share", "in"]
+    assert [row.split()[0] for row in rows] == [f"deltas/{Path(name).name}" for name in names]
+    assert total.startswith("done  6 fine-tunes: 2")
+    assert [line for line in lines_of(made.err) if "of 6: " in line] == [
+        f"{number} of 6: {name}" for number, name in enumerate(names, 1)
+    ]
+    again = weightsmith(*line, terminal=True)
+    assert again.out.count("was there") == len(names)
+
+    seen = weightsmith("inspect", "deltas", terminal=True)
+    heading, *rows = lines_of(seen.out)
+    assert heading.split()[:4] == ["source", "is", "size", "dtypes"]
+    assert [row.split()[:2] for row in rows] == [
+        [f"deltas/{Path(name).name}", "delta"] for name in names
+    ]
+    restored = weightsmith(
+        *("apply-delta", "--base", "base", "--delta", f"deltas/{Path(names[3]).name}"),
+        *("--target", "back"),
+        terminal=True,
+    )
+    assert restored.code == 0, restored.err
+    assert contents(Path(names[3])).items() <= contents(Path("back")).items()
+    for said in (made, again, seen, restored):
+        shown = [line for line in lines_of(said.out) if str(tmp_path) not in line]
+        assert all(len(line) <= 80 for line in shown), said.out
+
+
+def lines_of(screen: str) -> list[str]:
+    """What stands there in the end, without colours."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen)
+    return [line.rpartition("\r")[2] for line in plain.splitlines()]
 
 
 def test_two_targets_of_one_name_are_refused(tmp_path: Path, weightsmith: Weightsmith) -> None:

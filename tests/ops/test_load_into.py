@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 import weightsmith
 from tests.support.adapters import make_llama
+from tests.support.expert_models import MODELS
 from weightsmith.errors import BuffersUnset, DeltaInvalid, ModelDiffers, TiedDiffer, WrongBase
 
 
@@ -186,3 +187,20 @@ def test_what_is_yielded_was_held_against_its_digest(tmp_path: Path) -> None:
     model = nn.ParameterDict({"big": torch.zeros(1500, 1500), "small": torch.zeros(4)})
     with pytest.raises((WrongBase, DeltaInvalid)):
         weightsmith.load_into(model, source)
+
+
+def test_experts_of_their_own_for_a_model_that_stacks_them_are_refused_with_the_way(
+    tmp_path: Path,
+) -> None:
+    family = MODELS["qwen3_moe"]
+    folder = family.make(tmp_path / "moe", dtype=torch.bfloat16)
+    assert any("experts.0." in name for name in load_file(folder / "model.safetensors"))
+    model = family.load(folder, torch.bfloat16)
+    before = {name: each.clone() for name, each in model.state_dict().items()}
+    assert any(name.endswith("experts.gate_up_proj") for name in before)
+    with pytest.raises(ModelDiffers) as caught:
+        weightsmith.load_into(model, folder)
+    assert "from_pretrained stacks them" in caught.value.hint_text
+    assert any("experts.gate_up_proj is not there" in each for each in caught.value.context)
+    after = model.state_dict()
+    assert all(torch.equal(each, after[name]) for name, each in before.items())

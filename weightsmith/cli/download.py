@@ -100,6 +100,8 @@ def command(
     )
     checked = f"all {len(plan.files)} have the hub's hashes"
     faults, cure = tokenizer_faults(done.folder, "--local-copy", "DIR")
+    if plan.selection.format == "versions":  # they bring no tokenizer, and need none
+        faults = []
     output.result(
         {"schema": "weightsmith.download/1", **done.to_document(), "faults": faults},
         human=f"{styled('done', 'green')}  {folder}\n      {fetched}; {checked}",
@@ -120,7 +122,9 @@ def _rows(plan: Resolved) -> Iterator[tuple[str, str]]:
     at = commit if listing.revision == listing.commit else f"{listing.revision}, now {commit}"
     weights = sum(file.name.endswith((".safetensors", ".bin", ".pth")) for file in plan.files)
     others = counted(len(plan.files) - weights, "other")
-    what = f"{weights} with {plan.selection.format} weights, {others}"
+    kind = plan.selection.format
+    held = "of versions" if kind == "versions" else f"with {kind} weights"
+    what = f"{weights} {held}, {others}"
     yield "repository", listing.repo_id
     yield "revision", at
     yield "files", f"{what}, {format_size(plan.nbytes)}"

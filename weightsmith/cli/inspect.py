@@ -113,7 +113,8 @@ def _inspect_all(output: Output, sources: Sequence[str], *, offline: bool) -> in
             documents.append(error_document(error, ()) | {"source": source})
             continue
         dtypes = " ".join(dtype for dtype, _ in found.dtypes[:2])
-        about = found.release or found.reason if found.kind == "delta" else found.architecture
+        about = found.about or found.release or found.reason
+        about = about if found.kind == "delta" else found.architecture
         rows.append((source, found.kind, format_size(found.nbytes), dtypes, about))
         documents.append({"schema": "weightsmith.inspect/1", **found.to_document()})
     human = one_line_rows(

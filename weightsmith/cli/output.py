@@ -152,10 +152,13 @@ class Output:
     def progress(self) -> Iterator[Progress]:
         """A listener for a long run: a bar on a terminal, a line every 30 s elsewhere.
 
-        In json and quiet mode it hears nothing.
+        In json and quiet mode it hears nothing. Within another one, it is that one: a terminal has
+        room for one bar.
         """
         if not self.is_human:
             yield SILENCE
+        elif self._live is not None:
+            yield self._live
         elif not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             yield Lines(self.line)
         else:

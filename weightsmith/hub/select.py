@@ -1,5 +1,6 @@
 """Which files of a repository a command needs: one weight format, its sidecars, nothing else."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from weightsmith.hub.translate_errors import page_of
 WeightFormat = Literal["auto", "safetensors", "bin"]
 Wanted = Literal["model", "adapter"]
 
+_VERSION: Final = re.compile(r"weight_v\d+/model[^/]*\.(?:safetensors|safetensors\.index\.json)")
+"""A file of a version that a training run publishes (`sources.disk_delta`)."""
 _MODELS: Final[tuple[LayoutKind, ...]] = ("exact-delta", "huggingface", "meta")
 
 
@@ -30,7 +33,7 @@ class Selection:
     """The files to fetch, and what was left."""
 
     format: str
-    """``safetensors``, ``bin``, or ``pth`` for Meta's own layout."""
+    """``safetensors``, ``bin``, ``pth`` for Meta's own layout, or ``versions``."""
     files: tuple[RepoFile, ...]
     """Small ones first, then the weights by name."""
     left: tuple[RepoFile, ...]
@@ -46,6 +49,7 @@ def select_files(
 ) -> Selection:
     """Choose by name alone, as for a local directory; `read` is asked for the index, if any.
 
+    Where there is no model, the versions of one by a training run count, all of them.
     Weights count at the repository's top only: ``original/``, ``checkpoint-*`` and the like are
     left. Other files also in the subfolders of layouts that are known.
     Raises: NoWeights, OnlyGguf, OnlyAdapter, OnlyTraining; ShardMissing, IndexInvalid, IndexEscapes
@@ -57,6 +61,11 @@ def select_files(
         kinds=("adapter",) if kind == "adapter" else _MODELS,
         formats=FORMATS if weights == "auto" else (weights,),
     )
+    versions = sorted(file.name for file in listing.files if _VERSION.fullmatch(file.name))
+    if layout is None and versions and kind == "model" and weights != "bin":
+        by_name = {file.name: file for file in listing.files}
+        versions.sort(key=lambda name: not name.endswith(".json"))
+        return Selection("versions", tuple(by_name[name] for name in versions), ())
     if layout is None or (layout.kind == "meta" and weights != "auto"):
         raise _nothing(listing, top, weights, kind)
     names, index = layout.weights(lambda name: read(top[name]), Path())

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.plan.model import Plan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.chain import naming
 from weightsmith.sources.disk_delta import DiskDelta
 from weightsmith.sources.file_release import FileRelease
 from weightsmith.sources.kinds import AdditiveDelta, ExactDelta, Source
@@ -83,7 +85,10 @@ def plan_apply_delta(
     reach = partial(locate, offline=offline, spool=spool, progress=progress)
     base = reach(base) if base is not None else None
     delta = reach(delta)
-    source = recognise(delta)
+    # One of several must say which it is; a single one is known.
+    which = partial(naming, label_of(delta)) if before else nullcontext
+    with which():
+        source = recognise(delta)
     if key is not None:
         _require_key_alone(source, base, before)
     elif base is None:
@@ -110,14 +115,15 @@ def plan_apply_delta(
     if isinstance(source, ExactDelta):
         reason = "an exact delta restores its target as it is"
         _require_plain(reason, new_rows=new_rows, whole=whole)
-        return plan_restore(
-            base,
-            source,
-            path,
-            dtype=dtype,
-            dtype_all=dtype_all,
-            max_shard_nbytes=max_shard_nbytes,
-        )
+        with which():
+            return plan_restore(
+                base,
+                source,
+                path,
+                dtype=dtype,
+                dtype_all=dtype_all,
+                max_shard_nbytes=max_shard_nbytes,
+            )
     summing = plan_sum(
         recognise(base),
         source,

@@ -66,6 +66,8 @@ class Inspection:
     source: str
     kind: SourceKind
     reason: str
+    about: str = ""
+    """Of an exact delta, its share of the model and its base, in few words."""
     release: str = ""
     """The catalogue's name for it, and why, where it is known."""
     architecture: str = ""
@@ -178,6 +180,7 @@ def _inspect_delta(found: ExactDelta) -> Inspection:
         source=delta.label,
         kind="delta",
         reason=f"weightsmith made it: {share} of the model it gives with its base, {record.base}",
+        about=f"{share}, base {record.base.id or record.base.fingerprint[:12]}",
         architecture=_architecture(delta.config),
         tensors=len(made),
         parameters=sum(info.numel for info in made),

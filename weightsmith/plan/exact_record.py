@@ -8,13 +8,15 @@ import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from weightsmith.checkpoint.digest import fingerprint
 from weightsmith.codecs.exact.codec import params_of, serves_as_base
 from weightsmith.codecs.exact.payload import table_nbytes
 from weightsmith.codecs.low_rank.form import has_room_for
-from weightsmith.errors import DeltaInvalid, DeltaUnknown
+from weightsmith.errors import DamagedInput, DeltaInvalid, DeltaUnknown
+from weightsmith.formats.safetensors_header import parse_header
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.base_record import BaseRecord, count_of, digest_of, info_of, items, text
 from weightsmith.plan.model import InputTensor, TensorPlan
@@ -216,7 +218,7 @@ def _way_to_read(document: Mapping[str, Any]) -> str | None:
 
 
 def _require_consistent(record: DeltaRecord, target_fingerprint: object) -> None:
-    """Raises: ValueError."""
+    """Raises: ValueError; DeltaInvalid, if a file cannot be as large as its header has it."""
     bases = {each.info.name: each.info for each in record.base.tensors}
     names = [each.info.name for each in record.tensors]
     if len({*names}) < len(names):
@@ -225,6 +227,11 @@ def _require_consistent(record: DeltaRecord, target_fingerprint: object) -> None
         raise ValueError("its files cannot have the names that it gives them")
     if target_fingerprint != record.fingerprint:
         raise ValueError("the target's fingerprint is not that of its tensors")
+    for file in record.files:
+        try:
+            parse_header(file.header, file.size, Path(file.name))
+        except DamagedInput as error:
+            raise DeltaInvalid(name=file.name, reason=error) from error
     for tensor in record.tensors:
         base = None if tensor.base is None else bases.get(tensor.base)
         if (tensor.base is not None and base is None) or tensor.base == tensor.payload is None:

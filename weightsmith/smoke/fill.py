@@ -1,5 +1,6 @@
 """Fill a model in memory with a checkpoint's tensors, one after the other."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _META: Final = "meta"
 """The device of tensors that have a shape and no values."""
+_EXPERT: Final = re.compile(r"\bexperts\.\d+\.")
+"""In the name of a tensor that is one expert's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,15 @@ def _require_fit(
             problems.append(f"{name} has the shape {list(theirs)}, not {list(ours)}")
     problems += [f"the model has no place for {name}" for name in unused]
     if problems:
-        raise ModelDiffers(source=checkpoint.label, count=len(problems), context=problems)
+        hint = None
+        if any(_EXPERT.search(name) for name in checkpoint.tensors if name not in wanted):
+            hint = (
+                "the source has each expert for itself, the model all of a layer in one tensor: "
+                f"weightsmith convert {checkpoint.label} DIR, and from_pretrained stacks them"
+            )
+        raise ModelDiffers(
+            source=checkpoint.label, count=len(problems), context=problems, hint=hint
+        )
 
 
 def _compute_buffers(model: "Module", device: "str | torch.device") -> None:

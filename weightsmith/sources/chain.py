@@ -1,11 +1,12 @@
 """A delta on its base, as the model that applying it would give: what ``A+D1+D2`` is made of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.content import Content
 from weightsmith.engine.derived import Derived, Proved
-from weightsmith.errors import LinkNotDelta
+from weightsmith.errors import DamagedInput, LinkNotDelta, WrongBase, printable
 from weightsmith.sources.disk_delta import DiskDelta, fold
 from weightsmith.sources.exact import restore
 from weightsmith.sources.kinds import AdditiveDelta, Chain, ExactDelta, Model, Source
@@ -21,8 +22,19 @@ def put_on(base: Checkpoint, deltas: Sequence[Source], labels: Sequence[str]) ->
     """
     promising = [number for number, delta in enumerate(deltas) if _promises(delta)]
     for number, (delta, label) in enumerate(zip(deltas, labels, strict=True)):
-        base = link(base, delta, label, proved=number == max(promising, default=-1))
+        with naming(delta.label):
+            base = link(base, delta, label, proved=number == max(promising, default=-1))
     return base
+
+
+@contextmanager
+def naming(delta: str) -> Iterator[None]:
+    """Let what is wrong with a delta, or with what it is put on, say which of several it is."""
+    try:
+        yield
+    except (DamagedInput, WrongBase) as error:
+        error.context = (*error.context, printable(f"the delta is {delta}"))
+        raise
 
 
 def _promises(delta: Source) -> bool:

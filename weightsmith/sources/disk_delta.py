@@ -108,6 +108,12 @@ def find_disk_delta(folder: Path, label: str) -> DiskDelta | None:
     return DiskDelta(_open(newest, label), versions, tuple(unfinished))
 
 
+def is_version(folder: Path) -> bool:
+    """Whether a directory's index says that it holds what a model changed by, not a model."""
+    index = _index(folder)
+    return index is not None and "delta_encoding" in index.metadata
+
+
 def fold(base: Checkpoint | None, delta: DiskDelta, at: int | None = None) -> Checkpoint:
     """The model of version `at`, or the newest, made as it is read: the newest whole version at or
     below it, else `base`, and what changed since then in one pass.

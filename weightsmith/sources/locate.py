@@ -18,6 +18,7 @@ from weightsmith.objects.address import is_object_address, parse_address
 from weightsmith.objects.bucket import Bucket
 from weightsmith.objects.store import ObjectStore
 from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.disk_delta import is_version
 from weightsmith.sources.links import split
 from weightsmith.sources.plan_download import plan_download
 from weightsmith.units import format_size
@@ -107,10 +108,13 @@ def locate(
         note(line)
     here = f"{format_size(found.fetch_nbytes)} of it not here yet" if found.to_fetch else "all here"
     note(f"{found.label}: {format_size(found.nbytes)}, {here}")
-    if spool is None or not found.to_fetch:
+    # Versions of a training run are read together, and small: they are not streamed.
+    if spool is None or not found.to_fetch or found.selection.format == "versions":
         return Located(download(found, progress).folder, source, origin)
     store = HubStore(found, spool / found.label.replace("/", "--"), progress)
     store.fetch_small()
+    if is_version(store.folder):
+        return Located(download(found, progress).folder, source, origin)
     return Located(store.folder, source, origin, store)
 
 

@@ -31,7 +31,7 @@ from weightsmith.errors import (
 from weightsmith.plan.add_record import AddRecord
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.progress import SILENCE, Progress
-from weightsmith.sources.chain import put_on
+from weightsmith.sources.chain import naming, put_on
 from weightsmith.sources.disk_delta import find_disk_delta
 from weightsmith.sources.file_release import FileRelease, find_file_release
 from weightsmith.sources.kinds import (
@@ -104,6 +104,8 @@ def recognise(
             chosen = numbered(folder, label, tag=tag)
             if chosen is not None:
                 return _chosen(recognise(chosen[0], weights=weights), label, chosen[1])
+    elif source.store is None and (versions := find_disk_delta(Path(source), source.label)):
+        return versions
     if weights is not None:
         refuse_choice(label_of(source), weights)
     directory = _directory(source, Path(source))
@@ -176,7 +178,11 @@ def _chained(source: LocatedChain, weights: Weights | None) -> Chain:
     checkpoint = require_model(recognise(first, weights=weights))
     names = [label_of(each) for each in source.links]
     labels = [PLUS.join(names[: number + 2]) for number in range(len(deltas))]
-    return Chain(put_on(checkpoint, [recognise(each) for each in deltas], labels), tuple(names))
+    found = []
+    for each, name in zip(deltas, names[1:], strict=True):
+        with naming(name):
+            found.append(recognise(each))
+    return Chain(put_on(checkpoint, found, labels), tuple(names))
 
 
 def _trained(
