@@ -1,5 +1,6 @@
 """The same small world for every test: no network, no colours, no settings of whoever runs them."""
 
+import gc
 import os
 import shutil
 import signal
@@ -14,7 +15,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import forked, forked_reader
 from tests.support.children import Children
+from tests.support.cpu_report import CpuReport
 from tests.support.loopback import refuse_far_connections
+from tests.support.pace import mark_samples
 from tests.support.paths import VECTORS
 from weightsmith.smoke import runner, tokenizer
 
@@ -51,19 +54,33 @@ def pytest_configure(config: pytest.Config) -> None:
     # searches for new examples says so with --hypothesis-seed=random.
     settings.register_profile(
         "weightsmith",
+        max_examples=25 if _is_fast(config) else 100,
         deadline=None,
         derandomize=config.getoption("--hypothesis-seed") is None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
     settings.load_profile("weightsmith")
     sys.addaudithook(refuse_far_connections)
+    config.pluginmanager.register(CpuReport())
 
 
+@pytest.hookimpl(tryfirst=True)  # before the slow ones are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let a slow test take its time, on a busy machine too."""
+    """Leave of sampled tests a few cases fast; let a slow test take its time on a busy machine."""
+    mark_samples(items)
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(900))
+
+
+def pytest_collection_finish() -> None:
+    """Keep thousands of tests, which stay to the end, out of every collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+def _is_fast(config: pytest.Config) -> bool:
+    return "not slow" in config.option.markexpr
 
 
 def _write_to_memory(config: pytest.Config) -> None:
@@ -71,7 +88,7 @@ def _write_to_memory(config: pytest.Config) -> None:
     of all their time. Before ext4 makes a file it looks through those that were deleted in the last
     seconds, and here that is thousands.
     """
-    fast = "not slow" in config.option.markexpr and not config.option.basetemp
+    fast = _is_fast(config) and not config.option.basetemp
     if fast and "TMPDIR" not in os.environ and _has_room(_MEMORY):
         os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
 

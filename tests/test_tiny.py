@@ -35,6 +35,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
+@pytest.mark.slow
 def test_tokenizer_is_the_same_every_time(made: Path, tmp_path: Path) -> None:
     tiny.train_sentencepiece(tmp_path / "again.model")
     assert (tmp_path / "again.model").read_bytes() == (made / "tokenizer.model").read_bytes()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.support.folders import load, save, write_model
+from tests.support.pace import examples
 from tests.support.spans import DTYPES, assert_bits, random_tensor, raw
 from weightsmith.checkpoint import store
 from weightsmith.checkpoint.checkpoint import Checkpoint
@@ -84,7 +85,7 @@ def test_what_was_assumed_of_a_torch_file_is_proved_before_a_byte_of_it_is_read(
             _bytes(checkpoint, name, 0, 1800)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(data=st.data())
 def test_any_range_of_a_strided_tensor_is_that_range_of_its_bytes(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

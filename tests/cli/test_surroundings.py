@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.folders import copied, staging
+from tests.support.pace import examples
 from weightsmith.cli.main import run
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import parse_manifest
@@ -45,7 +46,8 @@ def shell(streams: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[st
 # --- streams --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", "<&-", ">&-", "2>&-"])
 def test_closed_streams_are_as_the_null_device(streams: str, inputs: Path) -> None:
     done = shell(streams, *APPLY, cwd=inputs)
     assert done.returncode == 0, done.stderr
@@ -65,8 +67,9 @@ def test_who_must_be_asked_and_is_not_there_is_asked_nothing(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
-@pytest.mark.parametrize("args", [("--help",), ("inspect", "base"), ("inspect", "base", "--json")])
+@pytest.mark.parametrize("args", [("inspect", "base"), ("--help",), ("inspect", "base", "--json")])
 def test_output_that_cannot_be_written_is_said(args: tuple[str, ...], inputs: Path) -> None:
     done = shell(">/dev/full", *args, cwd=inputs)
     assert done.returncode == 8
@@ -117,7 +120,8 @@ def test_a_terminal_that_goes_ends_a_run_as_an_interrupt_does(inputs: Path) -> N
 # --- places that the system refuses ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [0, 300, 5000])
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("limit", [300, 0, 5000])
 def test_a_size_limit_met_by_a_repair_is_no_room_and_changes_nothing(
     limit: int, inputs: Path
 ) -> None:
@@ -178,7 +182,7 @@ def made(vectors: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(data=st.data(), value=VALUES)
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_a_manifest_with_values_of_other_types_is_no_manifest_and_no_traceback(
     data: st.DataObject, value: object, made: Path
 ) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.support.folders import load, write_model
+from tests.support.pace import examples
 from tests.support.spans import DTYPES, FLOATS, assert_bits, decoded, random_tensor
 from weightsmith.codecs.add import Add
 from weightsmith.codecs.base import Range
@@ -71,7 +72,7 @@ def test_the_widest_dtype_holds_every_value_of_all(dtypes: tuple[str, ...], wide
     assert {promoted(*order) for order in itertools.permutations(dtypes)} == {widest}
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.data())
 def test_cutting_elsewhere_changes_no_bit(data: st.DataObject) -> None:
     base, delta = (data.draw(st.sampled_from(FLOATS)) for _ in range(2))

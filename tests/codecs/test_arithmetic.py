@@ -188,6 +188,7 @@ def test_a_row_is_repeated_from_any_of_its_elements_on() -> None:
     assert len(row.repeated(1, 0)) == 0
 
 
+@pytest.mark.slow
 def test_every_kernel_of_this_processor_has_the_same_bits() -> None:
     """The kernels are taken away one by one, the fastest first, down to plain C."""
     program = """

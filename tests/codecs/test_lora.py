@@ -76,6 +76,7 @@ def test_a_product_in_blocks_is_the_whole_product(rows: int, columns: int, rank:
     assert not kinds_that_differ(rows, columns, rank)
 
 
+@pytest.mark.slow
 def test_it_is_the_whole_product_on_processors_without_avx_512_too() -> None:
     """Which cut a product into other parts; Intel's library takes what it is told to take."""
     program = """
@@ -93,6 +94,7 @@ print([(case, kinds) for case in cases if (kinds := kinds_that_differ(*case))])
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["transposed", "embedding"])
 @pytest.mark.parametrize("shape", [(40, 300), (300, 40), (2000, 90)], ids=str)
 def test_norms_over_columns_are_those_of_the_whole_tensor(

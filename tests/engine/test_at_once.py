@@ -151,6 +151,7 @@ def test_a_run_that_is_overtaken_between_its_look_and_its_lock_finds_all_done(
     assert hidden(world.target.parent) == []
 
 
+@pytest.mark.slow
 def test_of_two_runs_on_a_file_system_without_locks_one_ends_well_and_the_other_gives_way(
     vectors: Path,
     tmp_path: Path,

@@ -51,12 +51,13 @@ class World:
         return again
 
 
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_durable_step_the_target_is_absent_or_whole(
-    vectors: Path, tmp_path: Path, children: Children
+    every: int, vectors: Path, tmp_path: Path, children: Children
 ) -> None:
     world = World(vectors, tmp_path, children)
     kept = []
-    for step in range(1, world.steps + 1):
+    for step in range(world.steps, 0, -every):
         died = world.apply(die_at_step=step)
         assert died.exit == KILLED, step
         if world.target.exists():
@@ -83,6 +84,7 @@ def test_killed_after_any_write_nothing_is_published_and_nothing_is_lost(
         world.check_finished_by_the_same_command()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("replaced", ["folder", "our own"])
 @pytest.mark.parametrize("no_exchange", [False, True], ids=["exchange", "two renames"])
 @pytest.mark.parametrize("last_steps", [3, pytest.param(99, marks=pytest.mark.slow)])

@@ -108,14 +108,15 @@ def interrupted(world: Interrupted) -> Interrupted:
     return world
 
 
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_durable_step_the_delta_is_absent_or_whole(
-    world: Interrupted, expected: dict[str, bytes]
+    every: int, world: Interrupted, expected: dict[str, bytes]
 ) -> None:
     inputs = state(world.base, world.target)
     whole = world.make()
     world.check_finished(whole, expected, kept=0)
     kept = []
-    for step in range(1, whole.steps + 1):
+    for step in range(whole.steps, 0, -every):
         world.delta = world.delta.with_name(f"delta-{step}")
         assert world.make(die_at_step=step).exit == KILLED
         if world.delta.exists():

@@ -141,6 +141,7 @@ def test_of_tiny_tensors_many_are_given_back_at_once(
     assert given == [(0, SPAN_NBYTES), (SPAN_NBYTES, SPAN_NBYTES)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what its page cache holds")
 def test_what_is_given_back_leaves_the_page_cache(on_disk: Path) -> None:
     if (found := file_system(on_disk)) not in {"ext4", "xfs"}:

@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as library_save
 
+from tests.support.pace import examples
 from weightsmith.errors import (
     DtypeNotStorable,
     HeaderInvalid,
@@ -379,7 +380,7 @@ def test_what_the_library_reads_we_read(opened: Opened, content: bytes) -> None:
     assert found == expected
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_a_header_with_any_byte_changed_is_read_or_refused_by_name(
     tmp_path: Path, data: st.DataObject
@@ -425,7 +426,7 @@ def test_the_header_bytes_are_golden() -> None:
     ]
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(
     st.dictionaries(
         NAMES,
@@ -456,7 +457,7 @@ def test_our_header_has_the_bytes_that_the_library_writes(
     assert len(tensors) == len(infos)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     st.dictionaries(
         NAMES,

@@ -79,8 +79,9 @@ def test_other_settings_and_ids_are_read_as_sentencepiece_reads_them(
     assert bool(parsed.charsmap) == ("normalization_rule_name" in settings)
 
 
-def test_a_model_cut_short_anywhere_is_refused_as_cut_short(model: bytes) -> None:
-    for nbytes in range(0, len(model), 7):
+@pytest.mark.parametrize("every", [70, pytest.param(7, marks=pytest.mark.slow)])
+def test_a_model_cut_short_anywhere_is_refused_as_cut_short(every: int, model: bytes) -> None:
+    for nbytes in range(0, len(model), every):
         with pytest.raises(TokenizerTruncated):
             parse_sentencepiece_model(model[:nbytes])
 

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.pace import examples
 from weightsmith.errors import (
     DamagedInput,
     ExpandedTensor,
@@ -592,7 +593,7 @@ def test_empty_pointer_and_page_are_told_apart(opened: Opened) -> None:
     refused(opened(b"<!DOCTYPE html><html></html>"), WebPage, "is a web page")
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.data())
 def test_a_file_with_any_bytes_changed_is_read_within_itself_or_refused_by_name(
     tmp_path: Path, data: st.DataObject
@@ -611,7 +612,7 @@ def test_a_file_with_any_bytes_changed_is_read_within_itself_or_refused_by_name(
             assert 0 <= stored.offset <= stored.offset + stored.info.nbytes <= len(content)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.data())
 def test_a_pickle_with_any_bytes_changed_is_read_or_refused_by_name(
     tmp_path: Path, data: st.DataObject

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.serialization import get_crc32_options, set_crc32_options
 
+from tests.support.pace import examples
 from weightsmith.formats.tensors import StoredTensor, TensorInfo, dtype_bits
 from weightsmith.formats.torch_zip import TorchTable, read_torch_table
 from weightsmith.fs import PositionedFile, Readable, open_for_reading
@@ -176,7 +177,7 @@ def assert_table(path: Path, content: Mapping[str, object]) -> TorchTable:
     return table
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(state_dicts(), st.sampled_from([2, 3, 4, 5]))
 def test_every_state_dict_comes_out_as_torch_loads_it(
     tmp_path: Path, content: dict[str, object], protocol: int

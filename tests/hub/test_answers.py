@@ -66,6 +66,7 @@ def test_a_list_of_files_that_never_ends_is_left(hub: Hub, client: Client) -> No
 # --- answers that are too large -------------------------------------------------------------------
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("status", [200, 400, 404])
 def test_an_answer_that_unpacks_to_gigabytes_is_not_unpacked(
     hub: Hub, client: Client, status: int

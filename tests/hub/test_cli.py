@@ -32,6 +32,7 @@ def test_faults_of_a_model_on_the_hub_are_mended_in_a_copy(hub: Hub, person: She
     assert person.run("fix-tokenizer", "copy").returncode == 0
 
 
+@pytest.mark.slow
 def test_the_hint_for_faults_in_the_hubs_cache_works(hub: Hub, person: ShellUser) -> None:
     """There the files lie behind links, and are mended in a copy."""
     hub.add("org/model", ROOT / "tests" / "vectors" / "vicuna_v1_1" / "base")

@@ -13,6 +13,7 @@ from tests.support.paths import ROOT
 PAGE = ROOT / "docs" / "how-to" / "python.md"
 
 
+@pytest.mark.slow
 def test_the_program_of_the_page_runs(
     hub: Hub, client: Client, vectors: Path, tmp_path: Path
 ) -> None:

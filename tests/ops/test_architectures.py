@@ -68,6 +68,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- deltas ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("family, base_form", FORMED)
 def test_an_exact_delta_gives_the_target_back(family: str, base_form: str, tmp_path: Path) -> None:
     base = save(tmp_path / "base", family, base_form)
@@ -84,6 +85,7 @@ def test_an_exact_delta_gives_the_target_back(family: str, base_form: str, tmp_p
     assert inspect(tmp_path / "delta").kind == "delta"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("family, form", FORMED)
 def test_an_additive_delta_loses_what_it_says(family: str, form: str, tmp_path: Path) -> None:
     base, target = stored(family)[1], tuned(stored(family)[1])
@@ -172,6 +174,7 @@ def kinds(family: str) -> dict[str, dict[str, Any]]:
     }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "family, kind",
     mostly_slow(
@@ -193,6 +196,7 @@ def test_a_merge_of_any_family_gives_the_bits_of_peft(
     assert torch.equal(logits(loaded(tmp_path / "out")), logits(theirs.eval()))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("family", ["qwen2", "gpt2"])
 @pytest.mark.parametrize("kind", ["input", "output", "rows", "whole"])
 def test_a_tied_output_layer_that_is_stored_twice_goes_with_the_embedding(
@@ -282,6 +286,7 @@ OF_VERSION_5 = {
 """What one version of transformers minds of a model that another saved."""
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "family, form",
     mostly_slow(FORMED, {("falcon", "bin shards"), ("gpt2", "whole"), ("mixtral", "shards")}),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from tests.support.folders import copied
+from tests.support.pace import examples
 from tests.support.plan_strategies import plans
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.formats.tensors import TensorInfo
@@ -27,7 +28,7 @@ from weightsmith.plan.model import (
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(plans())
 def test_a_plan_comes_back_from_its_json_as_it_was(plan: Plan) -> None:
     again = Plan.from_document(json.loads(plan.to_bytes()))

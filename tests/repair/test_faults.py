@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.pace import examples
 from tests.support.paths import VECTORS
 from tests.support.tokenizer_folders import (
     GOOD_TOKENS,
@@ -523,7 +524,7 @@ keys = st.sampled_from(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(
     st.dictionaries(
         st.sampled_from([name for name in READ if name.endswith(".json")]),

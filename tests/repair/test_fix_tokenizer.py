@@ -307,6 +307,7 @@ run(["fix-tokenizer", sys.argv[1]])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_repair_leaves_nothing_in_the_temporary_directory(
     tmp_path: Path, folder: Path, without_transformers: None
 ) -> None:

@@ -63,6 +63,7 @@ def questions(repaired: dict[str, tuple[Path, Folder]]) -> dict[Path, list[str]]
     return {path: probes_for_readers(folder) for path, folder in repaired.values()}
 
 
+@pytest.mark.slow
 def test_transformers_5_is_wrong_on_old_folders(tmp_path: Path, small_model: bytes) -> None:
     folders = {row: write(tmp_path / row, old_folder(row, small_model)) for row in OLD_TABLE}
     answers = ask_transformers({path: [*PLAIN] for path in folders.values()})
@@ -104,6 +105,7 @@ def test_transformers_5_reads_every_repaired_folder_as_sentencepiece_does(
         assert all(STARTS_WITH_SPACE.search(probe) for probe in proof.departures)
 
 
+@pytest.mark.slow
 @pytest.mark.fresh
 def test_nothing_in_the_folder_or_the_working_directory_is_run(
     tmp_path: Path, healthy: Files, monkeypatch: pytest.MonkeyPatch

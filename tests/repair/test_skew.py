@@ -253,6 +253,7 @@ def test_mistral_s_rule_is_proved_by_mistral_s_own_file(tmp_path: Path) -> None:
         fix_tokenizer(tmp_path / "bad")
 
 
+@pytest.mark.slow
 @pytest.mark.fresh
 def test_a_tokenizer_that_never_ends_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

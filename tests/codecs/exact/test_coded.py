@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.exact_frozen import CASES, frozen
 from tests.support.exact_payloads import by_path, content, decode, encode, noise
+from tests.support.pace import examples
 from weightsmith.codecs.elements import Bits, Elements, elements_of
 from weightsmith.codecs.exact import coded, kernel
 from weightsmith.codecs.exact.kernel import Kernel
@@ -83,7 +84,7 @@ def test_every_path_writes_the_same_bytes_and_reads_them(
             )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_any_bits_come_back_by_every_path(data: st.DataObject) -> None:
     found = kernel.find()
@@ -122,6 +123,7 @@ def test_what_was_frozen_has_every_part_that_there_is() -> None:
     assert {0, 8} < {each.values for each in heads}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", CODED)
 def test_of_a_damaged_payload_every_path_says_the_same(name: str, paths: list[Kernel]) -> None:
     base, target, expected, payload = frozen(name)

@@ -40,6 +40,7 @@ def places_in(payload: bytes) -> range:
     return range(0, len(payload), 1 + len(payload) // 1500)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", CASES)
 def test_flipped_bits_are_named_or_decode_to_other_bytes(name: str) -> None:
     base, target, expected, payload = frozen(name)

@@ -16,6 +16,7 @@ from tests.support.exact_payloads import (
     restored,
     stepped,
 )
+from tests.support.pace import examples
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_count
 from weightsmith.codecs.base import Range
 from weightsmith.formats.tensors import DTYPE_BITS, TensorInfo
@@ -169,7 +170,7 @@ def pairs(draw: st.DrawFn) -> tuple[Content | None, Content]:
     return content(dtype, bytes(changed), (rows, columns)), target
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(pairs())
 def test_any_target_comes_back_from_any_base(pair: tuple[Content | None, Content]) -> None:
     base, target = pair

@@ -50,16 +50,17 @@ def with_head(**settings: int) -> bytes:
     return bytes(payload)
 
 
-def test_flipped_bits_are_named_or_decode_to_other_bytes() -> None:
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_flipped_bits_are_named_or_decode_to_other_bytes(every: int) -> None:
     payload = payload_of()
     rng = random.Random(0)
     noticed = 0
-    for at in range(len(payload)):
+    for at in range(0, len(payload), every):
         damaged = bytearray(payload)
         damaged[at] ^= rng.randrange(1, 256)
         error = fault(bytes(damaged))
         noticed += error is not None and "tensor w" in str(error)
-    assert noticed >= HEAD + 8
+    assert noticed >= (HEAD + 8) // every
     assert decode(CHANGED, payload, 3) == CHANGED.target_data
 
 

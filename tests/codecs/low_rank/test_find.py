@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.low_rank_matrices import Changed, decode, digest_of_factors, encode, merged
+from tests.support.pace import examples
 from weightsmith.codecs.low_rank.making import Prediction
 from weightsmith.codecs.low_rank.matrix_pair import MatrixPair
 from weightsmith.codecs.low_rank.range_finder import begin, may_be_low_rank
@@ -35,6 +36,7 @@ def share(changed: Changed, *, given: bool = False) -> float:
     return len(payload) / changed.target.nbytes
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
 @pytest.mark.parametrize("rank", [1, 4, 16])
 def test_a_merged_lora_is_found_with_its_rank(dtype: str, rank: int) -> None:
@@ -44,6 +46,7 @@ def test_a_merged_lora_is_found_with_its_rank(dtype: str, rank: int) -> None:
     assert share(changed) < 0.03 + 0.005 * rank
 
 
+@pytest.mark.slow
 def test_factors_of_a_higher_rank_are_found_in_a_larger_matrix() -> None:
     changed = merged((2048, 2048), 48, "F16")
     assert changed.predicted().rank == 48
@@ -147,7 +150,8 @@ def test_a_sample_of_rows_tells_the_rank(rank: int) -> None:
     assert start is None if not rank else start is not None and start.shape == (1024, rank)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("threads", [3, 1])
 def test_the_same_factors_are_found_whatever_the_number_of_threads(threads: int) -> None:
     code = (
         "from tests.support import low_rank_matrices; print(low_rank_matrices.digest_of_factors())"
@@ -169,7 +173,7 @@ def test_the_same_factors_are_found_whatever_the_number_of_threads(threads: int)
     still=st.sampled_from([0.0, 0.5, 0.99]),
     size=st.sampled_from([1e-6, 0.02, 1e6]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_any_bits_are_coded_with_factors_or_without(
     seed: int, dtype: str, wild: float, still: float, size: float
 ) -> None:

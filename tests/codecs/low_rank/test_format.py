@@ -22,6 +22,7 @@ from tests.support.low_rank_matrices import (
     with_integers,
 )
 from tests.support.low_rank_reader import read_payload
+from tests.support.pace import examples
 from weightsmith.codecs.base import Range
 from weightsmith.codecs.low_rank.factors import EXACT, Right
 from weightsmith.codecs.low_rank.round_once import FORMATS, round_once, values_of
@@ -53,6 +54,7 @@ def test_frozen_payloads_are_read_for_ever(name: str) -> None:
     assert read == data["target"]
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("dtypes", ["F16 F16", "BF16 BF16", "F32 F32", "F32 BF16", "F16 F32"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("product_rounded", [False, True])
@@ -104,7 +106,7 @@ def test_where_the_base_is_no_number_it_is_what_is_predicted(dtype: str) -> None
     bits=st.integers(1, 23),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_products_are_exact(rank: int, rows: int, columns: int, bits: int, seed: int) -> None:
     left = integers(rows, rank, seed=seed, bits=bits)
     right = integers(columns, rank, seed=seed + 1, bits=bits)
@@ -126,6 +128,7 @@ KERNELS = ["Haswell", "SkylakeX", "Zen", "Nehalem", "Prescott"]
 """Of OpenBLAS: with fused multiplication and without, of 512 bits to 128."""
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kernel, threads", [*((each, 1) for each in KERNELS), ("Haswell", 4)])
 def test_predictions_are_the_same_from_every_kernel_and_any_number_of_threads(
     kernel: str, threads: int

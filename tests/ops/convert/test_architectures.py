@@ -22,6 +22,7 @@ from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.convert import convert
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("family, form", mostly_slow(itertools.product(FAMILIES, FORMS), FORMED))
 def test_a_model_of_any_family_is_written_anew(family: str, form: str, tmp_path: Path) -> None:
     expected = loaded(save(tmp_path / "in", family, form)).state_dict()

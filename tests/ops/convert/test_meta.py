@@ -109,6 +109,7 @@ def test_every_sharding_of_llama_1_2_and_3_gives_the_model_back(
     assert config["torch_dtype"] == str(dtype).removeprefix("torch.")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "options",
     [Options(workers=1), Options(workers=4), Options(low_cpu_mem=True), Options(verify="disk")],

@@ -46,6 +46,7 @@ def test_a_deltas_bytes_depend_on_no_path_and_no_workers(
     assert contents(tmp_path / "delta") == contents(folder / "delta")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("path", ["plain", "avx2", "avx512", "none"])
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_every_path_restores_it(

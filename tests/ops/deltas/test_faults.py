@@ -383,6 +383,7 @@ def test_stopped_at_any_durable_step_there_is_nothing_or_all_and_the_next_run_fi
     assert steps > 8
 
 
+@pytest.mark.slow
 def test_stopped_while_it_is_applied_it_is_finished_by_the_next_run(
     pair: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

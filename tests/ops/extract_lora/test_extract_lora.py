@@ -78,6 +78,7 @@ def errors(made: ExtractedLora) -> dict[str, float]:
     return {each.name: each.error for each in made.tensors}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_the_rank_is_found_and_peft_computes_what_the_target_does(
     tmp_path: Path, dtype: torch.dtype

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.pace import examples
 from weightsmith.errors import AdapterConfigInvalid, AdapterNotMergeable, JsonInvalid
 from weightsmith.formats.adapter import AdapterConfig, parse_adapter_config
 
@@ -266,7 +267,7 @@ MODULES = (
 
 
 @given(st.lists(PIECES, max_size=6).map("".join))
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_patterns_match_what_peft_would_match(pattern: str) -> None:
     try:
         expected = [bool(re.match(rf"(.*\.)?({pattern})$", name)) for name in MODULES]

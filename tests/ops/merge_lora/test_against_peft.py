@@ -29,6 +29,7 @@ from tests.support.adapters import (
     merged_by_peft,
 )
 from tests.support.folders import assert_same_bits, bits, load
+from tests.support.pace import examples
 from weightsmith.ops.merge_lora import merge_lora
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -84,6 +85,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, torch.dty
     return found
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     "dtype",
     [
@@ -197,7 +199,8 @@ def cases(draw: st.DrawFn, model: Model) -> Case:
     )
 
 
-@settings(max_examples=EXAMPLES)
+@pytest.mark.sampled(2)
+@settings(max_examples=examples(EXAMPLES))
 @pytest.mark.parametrize("name", MODELS)
 @given(data=st.data())
 def test_random_adapters_give_the_bits_of_peft(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.support.adapters import edit_config, write_adapter
 from tests.support.expert_models import MODELS, make_expert_adapter, merge_by_peft
 from tests.support.folders import assert_same_bits, load
+from tests.support.pace import examples
 from weightsmith.errors import AdapterDoesNotFit
 from weightsmith.ops.merge_lora import merge_lora
 
@@ -62,7 +63,8 @@ def configs(draw: st.DrawFn, name: str) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=2)
+@pytest.mark.sampled(2)
+@settings(max_examples=examples(2))
 @pytest.mark.parametrize(
     "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in MODELS]
 )

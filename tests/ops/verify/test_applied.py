@@ -107,6 +107,7 @@ def test_infinite_sum_of_finite_sides_is_found(
     assert f"{name} holds 0 NaN and 1 infinite values" in said.words
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("low_cpu_mem", [False, True])
 def test_delta_runs_on_its_base_without_being_applied(models: Models, low_cpu_mem: bool) -> None:
     settings = Settings(prompt="Where is the drum?", max_new_tokens=8, low_cpu_mem=low_cpu_mem)
@@ -253,15 +254,16 @@ def test_faults_of_a_deltas_sidecars_are_mended_in_its_target(
         assert f"fix-tokenizer {folder}" not in said.err
 
 
+@pytest.mark.parametrize("flips", [8, pytest.param(40, marks=pytest.mark.slow)])
 def test_each_flipped_bit_in_an_exact_delta_is_found_by_what_comes_out(
-    models: Models, exact: Path, copy: Copy
+    flips: int, models: Models, exact: Path, copy: Copy
 ) -> None:
     folder = copy(exact)
     (path,) = folder.glob("*.safetensors")
     raw = path.read_bytes()
     rng = random.Random(11)
     missed = []
-    for _ in range(40):
+    for _ in range(flips):
         offset, bit = rng.randrange(len(raw)), rng.randrange(8)
         path.write_bytes(raw[:offset] + bytes([raw[offset] ^ 1 << bit]) + raw[offset + 1 :])
         if verify(folder, base=models.base).passed():

@@ -99,6 +99,7 @@ def test_stopping_at_eos_is_told_from_reaching_the_limit(models: Models) -> None
 # --- broken models, each told by its cause --------------------------------------------------------
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("change,base", [(scrambled, False), (to_meta_order, False)])
 def test_scrambled_and_unpermuted_tensors_show_as_perplexity(
     models: Models, copy: Copy, change: Callable[..., dict[str, Tensor]], base: bool
@@ -121,6 +122,7 @@ def test_unpermuted_q_and_k_are_called_by_their_name(models: Models, copy: Copy)
     assert "q_proj and k_proj" in reason
 
 
+@pytest.mark.slow
 def test_delta_used_as_a_model_shows_as_perplexity_near_the_vocabulary_size(
     models: Models,
 ) -> None:
@@ -222,6 +224,7 @@ def test_chat_template_is_used_and_its_bos_is_not_doubled(models: Models, copy: 
 # --- little memory, and other containers ----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_low_cpu_mem_gives_the_same_text_and_perplexity(models: Models) -> None:
     whole, _ = smoke(models.result, SHORT)
     parts, _ = smoke(models.result, Settings(SHORT.device, SHORT.prompt, 12, low_cpu_mem=True))
@@ -340,6 +343,7 @@ def test_missing_tokenizer_fails_and_does_not_crash(
     assert "Traceback" not in said.err
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "file,values",
     [

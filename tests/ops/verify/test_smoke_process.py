@@ -48,6 +48,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place / "kernels" / "calls"
 
 
+@pytest.mark.slow
 @pytest.mark.fresh
 def test_no_setting_makes_a_process_fetch_or_import_anything(
     models: Models, copy: Copy, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
