@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.support.house import Import, imports_of, points_up
+from tests.support.house import Import, imports_of, points_up, tree_of
 from tests.support.paths import ROOT
 
 Parameter = tuple[str, str]
@@ -56,7 +56,7 @@ def read_package(package: Path) -> dict[str, Module]:
         name = name.removesuffix(".__init__")
         text = path.read_text(encoding="utf-8")
         imports = tuple(imports_of(path, package))
-        modules[name] = Module(name, ast.parse(text), text.count("\n"), imports)
+        modules[name] = Module(name, tree_of(path), text.count("\n"), imports)
     return modules
 
 

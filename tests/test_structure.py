@@ -13,7 +13,7 @@ import pytest
 
 import weightsmith
 from tests.picture import in_circles, read_package
-from tests.support.house import FLOORS, Import, imports_of, part_of, points_up
+from tests.support.house import FLOORS, Import, imports_of, part_of, points_up, tree_of
 from tests.support.paths import TESTS
 from weightsmith.cli.main import COMMANDS
 from weightsmith.cli.pages import pages
@@ -140,7 +140,7 @@ def test_tests_share_support_modules_and_nothing_else() -> None:
     wrong = [
         f"{path.relative_to(TESTS)}:{node.lineno}"
         for path in sorted(TESTS.rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.ImportFrom | ast.Import)
         for alias in node.names
         for module in [getattr(node, "module", None) or alias.name]
@@ -154,7 +154,7 @@ def test_only_cli_prints() -> None:
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in sorted(PACKAGE.rglob("*.py"))
         if path.parent.name != "cli"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and node.func.id == "print"
@@ -171,7 +171,7 @@ def test_the_library_names_no_flag() -> None:
         f"{path.relative_to(PACKAGE)}: {text[:60]}"
         for path in sorted(PACKAGE.rglob("*.py"))
         if path.parent.name != "cli"
-        for text in texts_of(ast.parse(path.read_text(encoding="utf-8")))
+        for text in texts_of(tree_of(path))
         if flag.search(text) and not command.search(text)
     ]
     assert not wrong

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.folders import copied
 from tests.support.hub.client import Client, usual_env
 from tests.support.hub.server import Hub

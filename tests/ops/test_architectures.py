@@ -28,13 +28,13 @@ from tests.support.families import (
     loaded,
     logits,
     make,
-    mostly_slow,
     save,
     stored,
     tuned,
     write,
 )
 from tests.support.folders import assert_same_bits, bits, load
+from tests.support.pace import mostly_slow
 from weightsmith.errors import TensorsDoNotFit
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.convert import convert

@@ -36,7 +36,7 @@ class CpuReport:
             now = used_s()
             item.user_properties.append((_PROPERTY, now - self._before))
             self._before = now
-        return (yield)  # type: ignore[return-value]
+        return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Hear of it, in the process that reports."""

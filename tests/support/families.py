@@ -4,13 +4,10 @@ import functools
 import itertools
 import json
 import tempfile
-from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import torch
-from _pytest.mark import ParameterSet
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
@@ -71,15 +68,6 @@ FORMS: Final = ("whole", "shards", "bin", "bin shards")
 """How a folder holds a model; torch files name both of two tied matrices, as transformers 4 did."""
 FORMED: Final = tuple(zip(FAMILIES, itertools.cycle(["bin shards", "whole", "shards", "bin"])))
 """Each family in one form, each form twice."""
-
-
-def mostly_slow(
-    cases: Iterable[tuple[str, str]], quick: Collection[tuple[str, str]]
-) -> list[ParameterSet]:
-    """The cases of a test: the `quick` ones show what the others prove of every family."""
-    found = {case: pytest.param(*case, marks=pytest.mark.slow) for case in cases}
-    assert found.keys() > set(quick)
-    return list((found | {case: pytest.param(*case) for case in quick}).values())
 
 
 def make(family: str, *, seed: int = 0) -> Any:

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 FLOORS = {
@@ -51,6 +52,12 @@ def part_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """What a file says, parsed once for all who ask."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports_of(path: Path, package: Path) -> Iterator[Import]:
     """All imports of one file of the package, wherever they stand in it."""
     parts = path.relative_to(package.parent).with_suffix("").parts
@@ -81,8 +88,7 @@ def imports_of(path: Path, package: Path) -> Iterator[Import]:
                 for inner in ast.iter_child_nodes(node):
                     yield from walk(inner, deferred=deferred, typing_only=typing_only)
 
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    yield from walk(tree, deferred=False, typing_only=False)
+    yield from walk(tree_of(path), deferred=False, typing_only=False)
 
 
 def points_up(each: Import) -> bool:

@@ -11,7 +11,7 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 def examples(number: int) -> int:
     """So many examples of a `@given` test, in the fast suite a quarter of them."""
-    return max(1, number * settings.default.max_examples // 100)
+    return max(1, number * settings().max_examples // 100)
 
 
 def mostly_slow(cases: Iterable[Any], quick: Collection[Any]) -> list[Any]:

@@ -11,12 +11,12 @@ from tests.support.families import (
     FORMED,
     FORMS,
     loaded,
-    mostly_slow,
     save,
     stored,
     write,
 )
 from tests.support.folders import assert_same_bits, bits, load
+from tests.support.pace import mostly_slow
 from weightsmith.errors import ModelGivenAsDelta
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.convert import convert
