@@ -8,7 +8,7 @@ FUZZED := tests/codecs/exact/fuzz/kernel_fuzz.c
 SANITIZED := -fno-sanitize-recover=undefined -fsanitize=address,undefined
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-slow fuzz torture test-real check fix bench docs clean
+.PHONY: help recording demo setup test test-slow fuzz torture test-real check fix bench docs clean
 
 help: ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -67,6 +67,9 @@ docs: $(READY) ## Write the generated pages anew, and the site of all pages into
 	$(BIN)/python -m tests.support.merge_matrix
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/site
 	@echo 'the site: build/site/index.html'
+
+recording: $(READY) ## Run the commands at the top of the README and draw what they say
+	$(BIN)/python -m tests.demo.recording
 
 clean: ## Remove what was built, .venv too
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

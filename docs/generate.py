@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import click
+from charts import charts
 from man_page import manual
 
 from weightsmith.catalogue import page, repairs
@@ -39,6 +40,7 @@ def generated() -> dict[str, str]:
         "reference/exit-codes.md": exit_codes_markdown(),
         "reference/repairs.md": repairs.render(),
         **{f"man/{name}": text for name, text in man_pages.items()},
+        **{f"pictures/{name}": text for name, text in charts(DOCS / "pictures").items()},
     }
 
 

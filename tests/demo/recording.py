@@ -1,0 +1,103 @@
+"""The picture at the top of the README: a real run, line by line, as an SVG that plays itself.
+
+    python -m tests.demo.recording        writes docs/pictures/recording.svg
+
+The commands run on the tiny models of the scenes, their hub on loopback; nothing is edited but for
+the paths of the folder that they run in.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from html import escape
+from pathlib import Path
+from typing import Final
+
+from tests.support.hub.client import usual_env
+from tests.support.hub.server import Hub
+from tests.support.paths import ROOT
+from tests.support.scenes import Cast, hub_alone
+from weightsmith.cli.layout import RESET, STYLES
+
+COMMANDS: Final = (
+    "weightsmith apply-delta --base llama-7b --delta lmsys/vicuna-7b-delta-v1.1",
+    "weightsmith verify ./vicuna-7b-v1.1 --smoke",
+)
+PICTURE: Final = ROOT / "docs" / "pictures" / "recording.svg"
+_COLOURS: Final = {
+    "bold": "font-weight='700'", "dim": "fill='#8b949e'", "red": "fill='#ff7b72'",
+    "green": "fill='#3fb950'", "yellow": "fill='#d29922'", "cyan": "fill='#56d4dd'",
+}  # fmt: skip
+_CODES: Final = re.compile("(" + "|".join(map(re.escape, [*STYLES.values(), RESET])) + ")")
+_LINE: Final = 17
+
+
+def main() -> None:
+    """Run the commands and draw what they say."""
+    lines: list[tuple[float, str]] = []
+    with tempfile.TemporaryDirectory() as temporary, Hub() as hub:
+        folder = Path(temporary).resolve()
+        (trained := folder / "cast").mkdir()
+        cast = Cast.trained(trained)
+        (here := folder / "here").mkdir()
+        hub_alone(cast, here, hub)
+        beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        env = usual_env(hub) | {"HF_HOME": str(folder / "hf"), "PATH": beside, "COLUMNS": "80"}
+        env |= {"FORCE_COLOR": "1", "HF_HUB_DISABLE_XET": "1"}
+        env.pop("NO_COLOR", None)
+        at = 0.4
+        for command in COMMANDS:
+            lines.append((at, f"{STYLES['green']}${RESET} {command}"))
+            done = subprocess.run(
+                ["bash", "-c", f"{command} 2>&1"], cwd=here, env=env, capture_output=True, text=True,
+                check=True,
+            )  # fmt: skip
+            at += 1.2
+            for line in done.stdout.replace(f"{here}/", "./").splitlines():
+                lines.append((at, line.rpartition("\r")[2]))
+                at += 0.12
+            lines.append((at, ""))
+            at += 1.5
+    PICTURE.write_text(drawn(lines), encoding="utf-8")
+    print(PICTURE.relative_to(ROOT))
+
+
+def drawn(lines: list[tuple[float, str]]) -> str:
+    """Each line appears at its second; where motion is not wanted, all are there at once."""
+    height = _LINE * len(lines) + 44
+    said = escape(" ".join(COMMANDS))
+    parts = [
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 740 {height}' width='740' role='img'"
+        f" aria-label='{said}'>",
+        "<style>text{font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;fill:#e6edf3;"
+        "white-space:pre;opacity:0;animation:show .01s forwards}@keyframes show{to{opacity:1}}"
+        "@media (prefers-reduced-motion:reduce){text{animation:none;opacity:1}}</style>",
+        f"<rect width='740' height='{height}' rx='8' fill='#0d1117'/>",
+        "<circle cx='18' cy='16' r='5' fill='#484f58'/><circle cx='36' cy='16' r='5'"
+        " fill='#484f58'/><circle cx='54' cy='16' r='5' fill='#484f58'/>",
+    ]
+    for row, (at, line) in enumerate(lines):
+        y = 44 + _LINE * row
+        parts.append(
+            f"<text x='14' y='{y}' xml:space='preserve' style='animation-delay:{at:.2f}s'>"
+            f"{spans(line)}</text>"
+        )
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def spans(line: str) -> str:
+    """A line with its styles as spans."""
+    names = {code: name for name, code in STYLES.items()}
+    style, parts = "", []
+    for part in _CODES.split(line):
+        if part == RESET or part in names:
+            style = _COLOURS[names[part]] if part in names else ""
+        elif part:
+            parts.append(f"<tspan {style}>{escape(part)}</tspan>" if style else escape(part))
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    main()
