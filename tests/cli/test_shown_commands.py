@@ -1,5 +1,6 @@
 """Every command of every page is one that weightsmith understands, as it stands there."""
 
+import re
 import shlex
 from collections.abc import Iterator
 
@@ -16,11 +17,12 @@ BLOCKS = [*blocks()]
 
 def command_lines(block: Block) -> Iterator[list[str]]:
     """The words of each command of ours."""
-    for line in block.commands.replace("\\\n", " ").splitlines():
+    for shown in block.commands.replace("\\\n", " ").splitlines():
+        line = re.sub(r"\$\{?\w+\}?", "1", shown)  # a shell variable may be a number
         words = shlex.split(line.replace("<(", "").replace(")", " )"), comments=True)
         while "weightsmith" in words and words[0] not in {"pip", "man"}:
             words = words[words.index("weightsmith") + 1 :]
-            ends = (at for at, word in enumerate(words) if word in {"|", ">", "&&", ";", ")"})
+            ends = (at for at, word in enumerate(words) if word in {"|", "||", ">", "&&", ";", ")"})
             yield words[: next(ends, len(words))]
 
 

@@ -32,6 +32,13 @@ _COLOURS: Final = {
 }  # fmt: skip
 _CODES: Final = re.compile("(" + "|".join(map(re.escape, [*STYLES.values(), RESET])) + ")")
 _LINE: Final = 17
+_WIDTH: Final = 740
+_STYLE: Final = """<style>
+text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #e6edf3;
+  white-space: pre; opacity: 0; animation: show .01s forwards }
+@keyframes show { to { opacity: 1 } }
+@media (prefers-reduced-motion: reduce) { text { animation: none; opacity: 1 } }
+</style>"""
 
 
 def main() -> None:
@@ -51,9 +58,13 @@ def main() -> None:
         for command in COMMANDS:
             lines.append((at, f"{STYLES['green']}${RESET} {command}"))
             done = subprocess.run(
-                ["bash", "-c", f"{command} 2>&1"], cwd=here, env=env, capture_output=True, text=True,
+                ["bash", "-c", f"{command} 2>&1"],
+                cwd=here,
+                env=env,
+                capture_output=True,
+                text=True,
                 check=True,
-            )  # fmt: skip
+            )
             at += 1.2
             for line in done.stdout.replace(f"{here}/", "./").splitlines():
                 lines.append((at, line.rpartition("\r")[2]))
@@ -68,15 +79,13 @@ def drawn(lines: list[tuple[float, str]]) -> str:
     """Each line appears at its second; where motion is not wanted, all are there at once."""
     height = _LINE * len(lines) + 44
     said = escape(" ".join(COMMANDS))
+    dots = "".join(f"<circle cx='{x}' cy='16' r='5' fill='#484f58'/>" for x in (18, 36, 54))
     parts = [
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 740 {height}' width='740' role='img'"
-        f" aria-label='{said}'>",
-        "<style>text{font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;fill:#e6edf3;"
-        "white-space:pre;opacity:0;animation:show .01s forwards}@keyframes show{to{opacity:1}}"
-        "@media (prefers-reduced-motion:reduce){text{animation:none;opacity:1}}</style>",
-        f"<rect width='740' height='{height}' rx='8' fill='#0d1117'/>",
-        "<circle cx='18' cy='16' r='5' fill='#484f58'/><circle cx='36' cy='16' r='5'"
-        " fill='#484f58'/><circle cx='54' cy='16' r='5' fill='#484f58'/>",
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {height}'",
+        f" width='{_WIDTH}' role='img' aria-label='{said}'>",
+        _STYLE,
+        f"<rect width='{_WIDTH}' height='{height}' rx='8' fill='#0d1117'/>",
+        dots,
     ]
     for row, (at, line) in enumerate(lines):
         y = 44 + _LINE * row
