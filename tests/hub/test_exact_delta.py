@@ -75,6 +75,19 @@ def test_the_targets_files_come_back_byte_for_byte(person: Person, pair: Path) -
     assert (code, "already done" in out) == (0, True), err
 
 
+def test_a_delta_on_a_delta_finds_both_and_their_base(
+    person: Person, pair: Path, tmp_path: Path
+) -> None:
+    tensors = {name: each + 1 for name, each in load(pair / "target").items()}
+    last = write_model(tmp_path / "last", tensors)
+    line = ["make-delta", "--base", f"{BASE}+{DELTA}", "--target", str(last), "--delta", "second"]
+    code, _, err = person.run(*line)
+    assert code == 0, err
+    code, _, err = person.run("apply-delta", "--delta", "second", "--target", "out", "--offline")
+    assert code == 0, err
+    assert contents(last).items() <= contents(person.place / "out").items()
+
+
 def test_planning_a_delta_of_models_on_the_hub_fetches_no_weights(
     person: Person, pair: Path
 ) -> None:

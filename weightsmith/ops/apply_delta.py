@@ -30,7 +30,7 @@ from weightsmith.sources.chain import naming
 from weightsmith.sources.disk_delta import DiskDelta
 from weightsmith.sources.file_release import FileRelease
 from weightsmith.sources.kinds import AdditiveDelta, ExactDelta, Source
-from weightsmith.sources.links import PLUS
+from weightsmith.sources.links import PLUS, spelled
 from weightsmith.sources.locate import LocatedChain, label_of, locate
 from weightsmith.sources.policy import NewRowsChoice
 from weightsmith.sources.recognise import recognise
@@ -227,7 +227,7 @@ def known_base(delta: Source) -> str:
             named = delta.release.base
     if not named:
         raise NoBase(delta=delta.label)
-    return named
+    return spelled(named)
 
 
 def _released(delta: AdditiveDelta) -> list[tuple[Release, str]]:

@@ -26,7 +26,7 @@ from weightsmith.ops.job import Job
 from weightsmith.plan.model import RestoredPlan
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.kinds import ExactDelta
-from weightsmith.sources.links import PLUS
+from weightsmith.sources.links import PLUS, spelled
 from weightsmith.sources.locate import Located, LocatedChain, label_of
 from weightsmith.sources.recognise import recognise
 
@@ -102,8 +102,7 @@ def open_rebuilder(delta: str, cache: Cache) -> Rebuilder:
             delta=delta,
             hint="make it with the base from the hub, or say what it is: `base_id=ORG/NAME@COMMIT`",
         )
-    # Of a delta on deltas the last one comes first: "D2 on D1 on A".
-    links = [_named(each, cache) for each in reversed(record.base.id.split(" on "))]
+    links = [_named(each, cache) for each in spelled(record.base.id).split(PLUS)]
     parts = [_located(link, cache, str(commit_of(link))) for link in links]
     label = PLUS.join(map(label_of, parts))
     base = parts[0] if len(parts) == 1 else LocatedChain(tuple(parts), label)

@@ -10,6 +10,7 @@ from weightsmith.errors import DamagedInput, LinkNotDelta, WrongBase, printable
 from weightsmith.sources.disk_delta import DiskDelta, fold
 from weightsmith.sources.exact import restore
 from weightsmith.sources.kinds import AdditiveDelta, Chain, ExactDelta, Model, Source
+from weightsmith.sources.links import ON
 from weightsmith.sources.sums import plan_sum
 
 
@@ -76,7 +77,7 @@ def link(base: Checkpoint, delta: Source, label: str, *, proved: bool) -> Checkp
                 notes=summing.decision.notes,
                 finite=("delta",),
             )
-            added.origin = " on ".join(filter(None, [inputs["delta"].origin, base.origin]))
+            added.origin = ON.join(filter(None, [inputs["delta"].origin, base.origin]))
             return added
         case _:
             what = "a model" if isinstance(delta, Model) else type(delta).__name__

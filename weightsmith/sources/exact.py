@@ -18,6 +18,7 @@ from weightsmith.errors import DeltaInvalid
 from weightsmith.plan.base_record import BaseRecord, BaseTensor
 from weightsmith.plan.model import InputTensor, TensorPlan
 from weightsmith.sources.kinds import ExactDelta
+from weightsmith.sources.links import ON
 
 _GLANCE_NBYTES: Final = 32 * SPAN_NBYTES
 """How much of the base is digested while planning: its smallest tensors, up to so many bytes."""
@@ -47,7 +48,7 @@ class Restoring:
             sidecars=self.sidecars,
         )
         origins = [each.origin for each in (self.payloads, self.base) if each.origin]
-        restored.origin = " on ".join(origins)
+        restored.origin = ON.join(origins)
         return restored
 
 

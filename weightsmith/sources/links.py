@@ -10,6 +10,8 @@ from weightsmith.objects.address import is_object_address
 
 PLUS: Final = "+"
 """What stands between the links."""
+ON: Final = " on "
+"""What stands between the links of an origin, the last delta first."""
 _LONGEST_PATH: Final = 4096
 
 
@@ -31,6 +33,13 @@ def split(text: str) -> list[str]:
         links.append(piece)
         start += piece.count(PLUS) + 1
     return links
+
+
+def spelled(origin: str) -> str:
+    """The SOURCE that an origin is: of ``D2 on D1 on A``, as deltas on deltas say what they were
+    made from, ``A+D1+D2``.
+    """
+    return PLUS.join(reversed(origin.split(ON)))
 
 
 def _pieces(words: Sequence[str]) -> Iterator[str]:
