@@ -34,11 +34,11 @@ from tests.bench.measure import CommandFailed
 from tests.bench.peers import NotInstalled
 from tests.bench.report import Goal
 from tests.bench.section import Section, Setup, WrongResult, tell
-from tests.bench.sections import additions, deltas, files, merging, steps, training
+from tests.bench.sections import additions, deltas, files, merging, scale, steps, training
 
 SECTIONS: Final = {
     section.name: section
-    for module in (additions, merging, files, deltas, training, steps)
+    for module in (additions, merging, files, deltas, training, steps, scale)
     for section in module.SECTIONS
 }
 

@@ -43,8 +43,8 @@ A SOURCE is where a model is. In this order:
   an alias       llama-7b, one of 'weightsmith help catalogue'
   a hub id       lmsys/vicuna-7b-delta-v1.1, or with a revision, ...@main
   an address     https://huggingface.co/org/name/tree/main, hf://models/org/name
-  a prefix       s3://bucket/models/llama, and likewise gs:// and az://: read where
-                 it is; pip install 'weightsmith[s3]'
+  a prefix       s3://bucket/models/llama, or gs:// and az://, read where it is
+                 (pip install 'weightsmith[s3]')
 
 and any of them with deltas behind it, A+D1+D2: the model that applying them
 would give, read without being written. A directory of that very name wins.

@@ -70,7 +70,8 @@ def a_header_with_one_tensor_twice(folder: Path) -> Sequence[str]:
 @HEADERS.add("100000 names in a header, the last one twice", 6, "header-invalid")
 def a_late_repetition(folder: Path) -> Sequence[str]:
     names = [f"{number:06d}" for number in range(100_000)]
-    text = ",".join(f'"{name}":0' for name in (*names, names[-1]))
+    entry = '{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
+    text = ",".join(f'"{name}":{entry}' for name in (*names, names[-1]))
     return _raw(folder, f"{{{text}}}".encode())
 
 
