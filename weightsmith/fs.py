@@ -179,12 +179,16 @@ class PositionedFile(Readable):
     def write_from(self, offset: int, buffer: memoryview) -> None:
         """Write all of `buffer` at `offset`.
 
-        Raises: DiskFull, if the file system, a quota or a size limit refuses.
+        Raises: DiskFull, if the file system, a quota or a size limit refuses; TargetUnwritable, if
+        it fails, or takes nothing and says no reason: to go on asking might take for ever.
         """
         done = 0
         with translated_write_errors(self.path):
             while done < len(buffer):
-                done += self._write_some(offset + done, buffer[done:])
+                count = self._write_some(offset + done, buffer[done:])
+                if count == 0:
+                    raise OSError(errno.EIO, "no byte was taken")
+                done += count
 
     def _read_some(self, offset: int, buffer: memoryview) -> int:
         if hasattr(os, "preadv"):

@@ -204,3 +204,12 @@ def test_what_is_written_while_we_read_unnoticed_stays_as_new_as_it_is(path: Pat
     after = path.stat()
     assert after.st_atime_ns == before.st_atime_ns
     assert after.st_mtime_ns == before.st_mtime_ns + 10**9
+
+
+def test_a_medium_that_takes_nothing_ends_the_run_instead_of_being_asked_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = fs.create(tmp_path / "x")
+    monkeypatch.setattr(fs.PositionedFile, "_write_some", lambda *_: 0)
+    with pytest.raises(TargetUnwritable, match="no byte was taken"):
+        file.write_from(0, memoryview(b"some"))

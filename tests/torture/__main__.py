@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from tests.torture import kills, shim
+from tests.torture import faults, kills, power, shim
 from tests.torture.bench import Bench
 from tests.torture.commands import COMMANDS, Command
 from tests.torture.world import World
 
-PARTS: dict[str, ModuleType] = {part.PART: part for part in (kills,)}
+PARTS: dict[str, ModuleType] = {part.PART: part for part in (kills, faults, power)}
 WORKERS = 2
+_NEED_SHIM = {faults.PART, power.PART}
 _FEW = 4
 """Cases of a slow command in a sample, by part."""
 _MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of its own is made there)
@@ -127,6 +128,8 @@ def _one(
     start = time.monotonic()
     world = World(bench, command)
     for part in parts:
+        if bench.library is None and part in _NEED_SHIM:
+            continue
         module = PARTS[part]
         rng = random.Random(f"{report.seed}/{part}/{command.name}")
         names = [only] if only else module.names(world, rng, long=long)

@@ -27,7 +27,7 @@ from tests.torture.shim import Counts, Trouble, arm, shift_clock
 from weightsmith import fs
 from weightsmith.hub import fetch
 
-HANGS_AFTER_S: Final = 120
+HANGS_AFTER_S: Final = 60
 """Long beyond anything that a busy machine makes of a second."""
 _IMPORTED: Final = (
     *("huggingface_hub.hf_api", "huggingface_hub.file_download", "huggingface_hub.lfs", "torch"),

@@ -66,11 +66,13 @@ class World:
         self.lay_out()
         return self.judge(self.run(**request))
 
-    def judge(self, ended: Ended, **again: Any) -> list[str]:
-        """What is wrong after a run that ended like this, and after the same command once more."""
+    def judge(self, ended: Ended, *, tidy: bool = True, **again: Any) -> list[str]:
+        """What is wrong after a run that ended like this, and after the same command once more;
+        `tidy`: it could delete what it wanted to.
+        """
         wrong = self._wrong_end(ended)
         wrong += self.wrong_now(finished=ended.exit == 0)
-        if ended.exit >= 0:
+        if ended.exit >= 0 and tidy:
             left = [path for path in below(self.area(), "tmp") if path != "tmp"]
             wrong += [f"left in TMPDIR: {path}" for path in left]
         return wrong + self.finish(**again)
