@@ -7,6 +7,7 @@ most of the time of a small model. A process that has imported them and computes
 """
 
 import functools
+import gc
 import importlib
 import json
 import os
@@ -81,6 +82,8 @@ def _server() -> socket.socket:
 def _serve(asked: socket.socket) -> None:
     for name in _IMPORTED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a child would touch, and so copy, all the memory that it shares
     os.cpu_count = lambda: 1  # so small a model gains nothing from two
     while True:
         message, descriptors, *_ = socket.recv_fds(asked, 10_000, 2)

@@ -7,6 +7,7 @@ the time. A process that has imported it, without torch as the original does, fo
 """
 
 import functools
+import gc
 import importlib
 import os
 import socket
@@ -58,6 +59,8 @@ def _serve(asked: socket.socket) -> None:
     read_tokenizer.leave_out_packages()
     for name in _IMPORTED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a child would touch, and so copy, all the memory that it shares
     while True:
         message, descriptors, *_ = socket.recv_fds(asked, 10_000, 3)
         if not message:
