@@ -28,7 +28,7 @@ $(READY): pyproject.toml .ci/constraints.txt weightsmith/codecs/exact/kernel.c
 # Containers often forbid bytecode: then each process of the tests would compile everything anew.
 test test-slow test-real: export PYTHONDONTWRITEBYTECODE =
 
-test: $(READY) ## Run the tests, in a minute on two cores
+test: $(READY) ## Run the tests, in a minute or two on two cores
 	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow and not real'
 
 test-slow: $(READY) ## Run the tests that take longer, and all examples of those of any values
