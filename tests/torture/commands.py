@@ -67,6 +67,18 @@ def _exact(bench: Bench, inputs: Path, area: Path) -> None:
         raise RuntimeError(made.said)
 
 
+def _shares(bench: Bench, inputs: Path, area: Path) -> None:
+    _vicuna(bench, inputs, area)
+    line = [word.replace("{in}", str(inputs)) for word in (*_APPLY, *_VERBATIM)]
+    share = ("run-plan", "plan.json", "--partition")
+    for words in ([*line, "--save-plan", "plan.json"], [*share, "1/2"], [*share, "2/2"]):
+        made = bench.run(words)
+        if made.exit:
+            raise RuntimeError(made.said)
+    for name in ("plan.json", ".out.weightsmith-partial"):
+        (bench.area / name).rename(area / name)
+
+
 def _lora(_: Bench, inputs: Path, __: Path) -> None:
     for side in ("base", "adapter"):
         shutil.copytree(VECTORS / "lora" / "plain_fp16" / side, inputs / side)
@@ -178,6 +190,7 @@ COMMANDS: Final = (
         ("extract-lora", *_PAIR, "-o", "out"),
         _merged,
     ),
+    Command("run-plan", ("run-plan", "plan.json", "--finish"), _shares),
     Command("fix-config", ("fix-tokenizer", "model"), _old_config, whole=""),
     Command("fix-tokenizer", ("fix-tokenizer", "model"), _old_tokenizer, whole="", slow=True),
     Command("download", ("download", "org/model"), _repository, whole=""),

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from weightsmith import fs
 from weightsmith.engine import share as engine
 from weightsmith.engine.finite import require_finite_inputs
 from weightsmith.engine.options import Options
@@ -145,23 +144,24 @@ def open_saved(
     # Whoever publishes reads no weights; whoever makes files of what streams fetches them into a
     # folder of its own, which others who do the same cannot pull away.
     streams = whole or bool(call.settings.get("stream"))
-    with _scratch(Path(call.target), wanted=streams and not whole) as scratch:
+    with _scratch(Path(call.target)) as scratch:
         job = call.again(scratch, progress, streams=streams, mends=whole)
         saved.require_same(job.plan, job.bindings, file, whole=whole)
         yield replace(job, plan=saved.plan)
 
 
 @contextlib.contextmanager
-def _scratch(target: Path, *, wanted: bool) -> Iterator[Path]:
-    """A folder that is nobody else's and gone afterwards: beside the target, where there is room
-    for weight files that are `wanted`, or else where the system has such folders.
+def _scratch(target: Path) -> Iterator[Path]:
+    """A folder for what is fetched, nobody else's and gone afterwards; whoever uses it makes it.
+
+    It is in staging: there is room for weight files, and what a killed run leaves goes with it.
     """
-    if not wanted:
-        with fs.scratch_directory() as folder:
-            yield folder
-        return
-    folder = Staging(target).inputs / secrets.token_hex(8)
+    staging = Staging(target)
+    folder = staging.inputs / secrets.token_hex(8)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others work there, or it was never made
+            staging.inputs.rmdir()
+            staging.path.rmdir()
