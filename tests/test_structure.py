@@ -34,6 +34,7 @@ HEAVY = {
     "huggingface_hub": {"hub"},
     "obstore": {"objects"},
     "tqdm": {"cli", "progress"},
+    "ray": {"engine"},
 }
 """Packages that take long to import, and who may do so, inside functions only."""
 

@@ -19,7 +19,7 @@ name in kebab-case is the error's reference (``ShardTruncated`` is ``shard-trunc
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 FIRST_SHOWN = 5
 """How many problems of one kind a message names before it says "and N more"."""
@@ -50,10 +50,31 @@ class WeightsmithError(Exception):
         self.hint_text = printable(hint) if hint is not None else self.hint.format(**self.values)
         super().__init__(self.message.format(**self.values))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error travels between processes with all that it says."""
+        return _restored, (type(self), str(self), self.values, self.context, self.hint_text)
+
+    def with_context(self, line: str) -> "WeightsmithError":
+        """The same error, with a line before its context."""
+        return _restored(type(self), str(self), self.values, (line, *self.context), self.hint_text)
+
     @property
     def reference(self) -> str:
         """The error's name in the documentation, kebab-case."""
         return reference_of(type(self))
+
+
+def _restored(
+    kind: type[WeightsmithError],
+    message: str,
+    values: dict[str, str],
+    context: tuple[str, ...],
+    hint: str,
+) -> WeightsmithError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    error.values, error.context, error.hint_text = values, context, hint
+    return error
 
 
 def reference_of(error: type[WeightsmithError]) -> str:
@@ -429,6 +450,20 @@ class SourceIsFile(SourceFault):
     hint = "give the directory that holds it: {directory}"
 
 
+class ClusterNotFound(SourceFault):
+    """No Ray cluster answers at the address; nothing is made here in its place."""
+
+    message = "no Ray cluster answers at {address}"
+    hint = "start one with ray start, or say where it is: `ray_address`"
+
+
+class NodeBlind(SourceFault):
+    """A node of the cluster does not see a path that its tasks would read or write."""
+
+    message = "nodes of the cluster do not see what they need ({count} paths)"
+    hint = "put it on a file system that all nodes share, under one path"
+
+
 class PathNotHere(SourceFault):
     """A path of a saved plan is not there on this machine."""
 
@@ -684,6 +719,13 @@ class InputChanged(TemporaryFault):
 
     message = "{file} changed while it was read"
     hint = "wait until nothing writes to it, then run the same command again"
+
+
+class ClusterFailed(TemporaryFault):
+    """The Ray cluster lost too many nodes, or cannot run what it was given."""
+
+    message = "the Ray cluster cannot go on: {reason}"
+    hint = "run the same command again: finished files are kept"
 
 
 class HubUnreachable(TemporaryFault):

@@ -278,7 +278,7 @@ def test_products_of_two_types_of_processor_are_not_mixed(
     merge(vectors, tmp_path / "out").save(plan)
     run_share(plan, "1/2")
     with monkeypatch.context() as patch:
-        patch.setattr(receipts, "_processor", lambda: "x86_64 GenuineElsewhere")
+        patch.setattr(receipts, "processor", lambda: "x86_64 GenuineElsewhere")
         with pytest.raises(MachinesDiffer) as caught:
             run_share(plan, "2/2")
         assert "x86_64 GenuineElsewhere: this machine" in caught.value.context

@@ -28,7 +28,7 @@ from weightsmith.cli.options import (
 from weightsmith.cli.output import Output, command_line
 from weightsmith.cli.plan_view import show_dry_run, show_outcome, show_plan, told
 from weightsmith.cli.sources import located, passing_directory
-from weightsmith.engine.options import Options, Verify, default_workers
+from weightsmith.engine.options import ExecutorName, Options, Verify, default_workers
 from weightsmith.errors import OptionMeaningless
 from weightsmith.ops.job import Job, carry_out
 from weightsmith.ops.job import needs as assess_needs
@@ -188,9 +188,18 @@ def run_options(function: F) -> F:
         no_repair: bool,
         allow_nonfinite: bool,
         save_plan: Path | None,
+        executor: ExecutorName,
+        ray_address: str | None,
         **others: Any,
     ) -> Any:
+        context = click.get_current_context()
+        if ray_address is not None and executor != "ray":
+            raise click.UsageError("--ray-address belongs to --executor ray")
+        if executor == "ray" and _is_default(context, "workers"):
+            workers = 1  # a task takes as many CPUs: the cluster has room for more tasks instead
         options = Options(
+            executor=executor,
+            ray_address=ray_address or "auto",
             workers=workers,
             low_cpu_mem=low_cpu_mem,
             verify=verify,
@@ -198,12 +207,10 @@ def run_options(function: F) -> F:
             restart=restart,
             allow_nonfinite=allow_nonfinite,
         )
-        context = click.get_current_context()
-        source = context.get_parameter_source("max_shard_size")
         run = Run(
             options=options,
             max_shard_nbytes=max_shard_size,
-            max_shard_given=source is not ParameterSource.DEFAULT,
+            max_shard_given=not _is_default(context, "max_shard_size"),
             dry_run=dry_run,
             smoke=smoke,
             offline=offline,
@@ -216,6 +223,10 @@ def run_options(function: F) -> F:
     for decorate in reversed(_OPTIONS):
         gathered = decorate(gathered)
     return gathered  # type: ignore[return-value]  # click sees the options, the command `run`
+
+
+def _is_default(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.DEFAULT
 
 
 DTYPE_ALL: Final = option(
@@ -278,6 +289,20 @@ _OPTIONS: Final = (
     NO_REPAIR,
     LOW_CPU_MEM,
     WORKERS,
+    option(
+        "--executor",
+        group=CLUSTER,
+        type=click.Choice(get_args(ExecutorName)),
+        default="threads",
+        show_default=True,
+        help="Threads here, or tasks of a Ray cluster, one a file.",
+    ),
+    option(
+        "--ray-address",
+        group=CLUSTER,
+        metavar="auto|HOST:PORT",
+        help="Where the cluster is; default: auto.",
+    ),
     option(
         "--save-plan",
         group=CLUSTER,

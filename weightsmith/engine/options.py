@@ -9,6 +9,7 @@ from typing import Literal
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.content import Content
 
+ExecutorName = Literal["threads", "ray"]
 Verify = Literal["cache", "disk", "no"]
 
 
@@ -46,6 +47,11 @@ class Options:
     """Discard unfinished staging."""
     allow_nonfinite: bool = False
     """Take an adapter or a delta that holds values which are no numbers."""
+
+    executor: ExecutorName = "threads"
+    """Threads of this process, or tasks of a Ray cluster, each with `workers` threads."""
+    ray_address: str = "auto"
+    """Where the cluster is: ``auto`` or ``HOST:PORT``."""
 
     @property
     def threads(self) -> int:

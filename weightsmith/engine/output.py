@@ -28,6 +28,7 @@ from weightsmith.errors import (
     DamagedInput,
     InputChanged,
     OtherDeltaThere,
+    PlanNotSaved,
     SourceFault,
     TargetExists,
     VerificationFailed,
@@ -124,6 +125,8 @@ class Making(ABC):
         Raises: InTheWay for a target or staging that is not this plan's; DiskFull;
         VerificationFailed; InputChanged; whatever reading the inputs meets.
         """
+        if self.options.executor != "threads" and not self.anywhere:
+            raise PlanNotSaved(reason=f"{self.plan.verb} works in one process")
         self.staging.recover()
         seen = _manifest_state(self.bindings.target)
         if (finished := self._finished()) is not None:

@@ -175,10 +175,10 @@ def machine(plan: Plan) -> str:
     """The type of CPU where it can matter to a bit of the output; element-wise rules agree
     everywhere.
     """
-    return _processor() if plan.multiplies else ""
+    return processor() if plan.multiplies else ""
 
 
-def _processor() -> str:
+def processor() -> str:
     """The type of CPU; on Linux as the kernel tells it, for Python only knows its instructions."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")

@@ -3,13 +3,17 @@
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ParamSpec
+from typing import Final, ParamSpec
 
 from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.engine import run as engine
+from weightsmith.engine.executors.executor import Executor
+from weightsmith.engine.executors.local import THREADS
+from weightsmith.engine.executors.ray import Recipe, connected
 from weightsmith.engine.file_hashes import hash_files
 from weightsmith.engine.finite import require_finite_inputs
 from weightsmith.engine.inputs import streamed_nbytes
@@ -37,6 +41,9 @@ from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.file_release import KnownFile
 from weightsmith.sources.locate import Located
 from weightsmith.units import format_memory, format_size
+
+_OPENER: Final = "weightsmith.ops.run_plan:open_share"
+"""What opens a job where a task of a cluster runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,9 @@ class Job:
         """
         chosen = options or Options()
         call = self.call()
+        if chosen.executor != "threads":
+            reason = "a saved plan is carried out by whatever starts its shares"
+            raise OptionMeaningless(options="`executor`", reason=reason)
         if chosen.restart:
             reason = "shares of a plan discard nothing; delete what is unfinished yourself"
             raise OptionMeaningless(options="`restart`", reason=reason)
@@ -223,8 +233,22 @@ def carry_out(job: Job, options: Options, progress: Progress = SILENCE) -> engin
     as `engine.run.run`.
     """
     require_room(needs(job, options))
-    _require_inputs(job, options, progress)
-    return engine.run(job.plan, job.bindings, options, progress)
+    with _executor(job, options) as executor:
+        _require_inputs(job, options, progress)
+        return engine.run(job.plan, job.bindings, options, progress, executor)
+
+
+def _executor(job: Job, options: Options) -> AbstractContextManager[Executor]:
+    """Who makes the files.
+
+    Raises: PlanNotSaved, PackageMissing, ClusterNotFound.
+    """
+    if options.executor == "threads":
+        return nullcontext(THREADS)
+    call = job.call()
+    document = SavedPlan.of(job.plan, job.bindings, call, options).to_bytes()
+    paths = tuple(path for _, path in call.paths())
+    return connected(options.ray_address, Recipe(document, _OPENER, paths))
 
 
 def _require_free(job: Job, options: Options) -> None:

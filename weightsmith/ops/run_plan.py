@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from weightsmith.engine.spans import Buffers
 from weightsmith.engine.staging import Staging
 from weightsmith.errors import PartitionInvalid, PathNotHere, PathUnnamed
 from weightsmith.ops.job import Job, needs, require_room
-from weightsmith.ops.saved_plan import SavedPlan, read_saved_plan
+from weightsmith.ops.saved_plan import SavedPlan, parse_saved_plan, read_saved_plan
 from weightsmith.progress import SILENCE, Progress
 
 _PARTITION: Final = re.compile(r"([1-9]\d{0,6})/([1-9]\d{0,6})", re.ASCII)
@@ -122,6 +123,15 @@ def opened(
     saved = read_saved_plan(file)
     with open_saved(saved, file, paths, whole=whole, progress=progress) as job:
         yield Opened(saved, job)
+
+
+def open_share(document: bytes) -> AbstractContextManager[Job]:
+    """A saved plan that came by itself, opened for a share on this machine.
+
+    Raises: as `parse_saved_plan` and `open_saved`.
+    """
+    file = Path("the plan")
+    return open_saved(parse_saved_plan(document, file), file, {}, whole=False)
 
 
 @contextlib.contextmanager

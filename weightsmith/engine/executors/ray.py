@@ -1,0 +1,335 @@
+"""Shards made by tasks of a Ray cluster, one a file, whose nodes share a file system.
+
+Ray schedules, retries and transports. A task opens the inputs where it runs, by planning anew, and
+makes its file as a share (`engine.share`); the process that asked publishes.
+"""
+
+import contextlib
+import importlib
+import logging
+import platform
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from weightsmith.engine.executors.executor import Work
+from weightsmith.engine.executors.local import nbytes_to_do
+from weightsmith.engine.options import Bindings, Options
+from weightsmith.engine.receipts import Receipt, read_receipt, require_one_machine
+from weightsmith.errors import (
+    ClusterFailed,
+    ClusterNotFound,
+    NodeBlind,
+    OptionMeaningless,
+    PackageMissing,
+    StagingBusy,
+    VersionsDiffer,
+    WeightsmithError,
+)
+from weightsmith.plan.model import Plan
+from weightsmith.progress import Progress
+from weightsmith.version import __version__
+
+_RETRIES: Final = 10
+"""How many lost nodes a file survives."""
+_LOOK_S: Final = 0.5
+"""How often the bar hears of all nodes."""
+_ANSWER_S: Final = 120.0
+"""How long a node may take to say what it is: it imports weightsmith for it."""
+_KNOCK_S: Final = 10.0
+_END_S: Final = 10.0
+"""How long tasks that are called off have for clearing up."""
+
+
+class Job(Protocol):
+    """A plan and what it is run on, opened where a task runs."""
+
+    @property
+    def plan(self) -> Plan:
+        """What is made."""
+        ...
+
+    @property
+    def bindings(self) -> Bindings:
+        """The inputs as that machine sees them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a task is given to open a job with."""
+
+    document: bytes
+    """A saved plan."""
+    opener: str
+    """``module:function`` that makes a context manager with the job of it."""
+    paths: tuple[str, ...]
+    """What every node must see."""
+
+    def open(self) -> AbstractContextManager[Job]:
+        """The job, on this machine."""
+        module, _, name = self.opener.partition(":")
+        opened: AbstractContextManager[Job] = getattr(importlib.import_module(module), name)(
+            self.document
+        )
+        return opened
+
+
+class Ray:
+    """The executor that gives each shard to a task of the cluster that is connected."""
+
+    anywhere = True
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Use `connected`."""
+        self._recipe = recipe
+
+    def make(self, work: Work, numbers: Sequence[int]) -> Mapping[str, Receipt]:
+        """As `Executor.make`; the files of a lost node are made on others.
+
+        Raises: NodeBlind, VersionsDiffer, MachinesDiffer, before anything is made; ClusterFailed.
+        """
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        if not numbers:
+            return {}
+        cpus = _require_nodes(work, self._recipe)
+        options, threads = work.options, min(work.options.threads, cpus)
+        here = _here(ray.get_runtime_context().get_node_id())
+        board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+        recipe = ray.put(self._recipe)
+        task = ray.remote(make_file).options(
+            num_cpus=threads, max_retries=_RETRIES, scheduling_strategy="SPREAD"
+        )
+        pending = [task.remote(recipe, number, options, board) for number in numbers]
+        found: dict[str, Receipt] = {}
+        seen = 0
+        try:
+            while pending:
+                done, pending = ray.wait(pending, timeout=_LOOK_S)
+                total: int = ray.get(board.total.remote())
+                work.progress.advance(max(total - seen, 0))
+                seen = max(total, seen)
+                for receipt in map(_result, ray.get(done)):
+                    work.require_finite(receipt)
+                    found[receipt.shard] = receipt
+        except RayTaskError as error:
+            raise error.cause from error
+        except RayError as error:
+            raise ClusterFailed(reason=str(error).partition("\n")[0]) from error
+        finally:
+            # An interrupt, or a fault of one file: the others are told to stop, and clear up.
+            for each in pending:
+                ray.cancel(each)
+            if pending:
+                ray.wait(pending, num_returns=len(pending), timeout=_END_S)
+        due = sum(nbytes_to_do(work.plan.shards[n], options.verify, kept=False) for n in numbers)
+        work.progress.advance(max(due - seen, 0))
+        require_one_machine({name: each.machine for name, each in found.items()})
+        for name in found:
+            work.staging.synced(name, (work.staging.output / name).lstat())
+        work.require_unchanged(found)
+        return found
+
+
+@contextlib.contextmanager
+def connected(address: str, recipe: Recipe) -> Iterator[Ray]:
+    """The executor of the cluster at ``auto`` or ``HOST:PORT``.
+
+    Raises: PackageMissing, ClusterNotFound, VersionsDiffer.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise PackageMissing(wish="`executor=ray`", package="weightsmith[ray]") from error
+    ours = not ray.is_initialized()
+    if ours:
+        _require_answer(address)
+        before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        except (ConnectionError, ValueError) as error:
+            raise ClusterNotFound(address=address) from error
+        except RuntimeError as error:
+            if "ersion mismatch" not in str(error):
+                raise ClusterNotFound(address=address) from error
+            reason = " ".join(str(error).split())
+            here = f"Ray {ray.__version__} and Python {platform.python_version()}"
+            raise VersionsDiffer(what="the cluster", theirs=reason, ours=here) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for each, handler in before.items():
+                    signal.signal(each, handler)
+    try:
+        yield Ray(recipe)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Knock first: of an address where nobody is, Ray tells only after minutes.
+
+    Raises: OptionMeaningless, ClusterNotFound.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        reason = f"{address!r} is neither auto nor HOST:PORT"
+        raise OptionMeaningless(options="`ray_address`", reason=reason)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterNotFound(address=address) from error
+
+
+# --- on the nodes ---------------------------------------------------------------------------------
+
+
+class Board:
+    """How many bytes of each file are done; a file that is made again begins anew."""
+
+    def __init__(self) -> None:
+        """Nothing is done."""
+        self._done: dict[int, int] = {}
+
+    def tell(self, number: int, nbytes: int) -> None:
+        """So many bytes of a file are done."""
+        self._done[number] = nbytes
+
+    def total(self) -> int:
+        """Of all files."""
+        return sum(self._done.values())
+
+
+class _Teller:
+    """A progress that tells the board, now and then."""
+
+    def __init__(self, board: Any, number: int) -> None:
+        """Nothing is done yet."""
+        self._board, self._number = board, number
+        self._done, self._told = 0, time.monotonic()
+        self._lock = threading.Lock()
+
+    def begin(self, phase: str, total_nbytes: int) -> None:
+        """Nothing: the driver knows."""
+
+    def note(self, text: str) -> None:
+        """Nothing: the driver says it too."""
+
+    def advance(self, nbytes: int) -> None:
+        """Count, and tell at most twice a second."""
+        with self._lock:
+            self._done += nbytes
+            now = time.monotonic()
+            if now - self._told >= _LOOK_S:
+                self._told = now
+                self._board.tell.remote(self._number, self._done)
+
+
+def make_file(recipe: Recipe, number: int, options: Options, board: Any) -> Receipt | bytes:
+    """The task: one file, made as a share; a known fault is returned, pickled, and not retried."""
+    import pickle
+
+    from weightsmith.engine.share import make_share
+
+    try:
+        with recipe.open() as job:
+            plan, bindings = job.plan, job.bindings
+            teller: Progress = _Teller(board, number)
+            make_share(plan, bindings, options, [number], teller)
+            receipts = bindings.target.with_name(f".{bindings.target.name}.weightsmith-partial")
+            receipt = read_receipt(receipts / "receipts", plan.shards[number])
+            if receipt is None:
+                raise StagingBusy(target=bindings.target)
+            return receipt
+    except WeightsmithError as error:
+        return pickle.dumps(error.with_context(f"on {platform.node()}"))
+
+
+def _result(answer: Receipt | bytes) -> Receipt:
+    import pickle
+
+    if isinstance(answer, Receipt):
+        return answer
+    raise pickle.loads(answer)  # noqa: S301  (of our own task)
+
+
+# --- what the nodes are ---------------------------------------------------------------------------
+
+
+def _nodes() -> list[dict[str, Any]]:
+    import ray
+
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
+    return found
+
+
+def _here(node: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def _require_nodes(work: Work, recipe: Recipe) -> int:
+    """Ask every node what it is and sees; returns the most CPUs that one has.
+
+    Raises: ClusterFailed, VersionsDiffer, NodeBlind, MachinesDiffer.
+    """
+    import ray
+
+    nodes = [each for each in _nodes() if each["Alive"] and each["Resources"].get("CPU")]
+    if not nodes:
+        raise ClusterFailed(reason="no node of it has a CPU to give")
+    paths = [*recipe.paths, str(work.staging.plan_path)]
+    asked = {}
+    for each in nodes:
+        name = f"{each['NodeManagerAddress']} ({each['NodeID'][:8]})"
+        task = ray.remote(_asking()).options(num_cpus=0, scheduling_strategy=_here(each["NodeID"]))
+        asked[name] = task.remote(paths)
+    try:
+        told = dict(zip(asked, ray.get(list(asked.values()), timeout=_ANSWER_S), strict=True))
+    except ray.exceptions.RayError as error:
+        reason = f"a node does not answer: {type(error).__name__}"
+        raise ClusterFailed(reason=reason) from error
+    here = (__version__, platform.python_version())
+    for name, (versions, _, _) in told.items():
+        if versions != here:
+            theirs, ours = ("weightsmith {}, Python {}".format(*each) for each in (versions, here))
+            raise VersionsDiffer(what=name, theirs=theirs, ours=ours)
+    blind = [f"{name}: {path}" for name, (_, missing, _) in told.items() for path in missing]
+    if blind:
+        raise NodeBlind(count=len(blind), context=blind)
+    if work.plan.multiplies:
+        require_one_machine({name: cpu for name, (_, _, cpu) in told.items()})
+    return max(int(each["Resources"]["CPU"]) for each in nodes)
+
+
+def _asking() -> Callable[[list[str]], tuple[tuple[str, str], list[str], str]]:
+    """A function that travels by value: a node with another weightsmith, or none, runs it too."""
+
+    def ask(paths: list[str]) -> tuple[tuple[str, str], list[str], str]:
+        import os
+        import platform
+
+        try:
+            from weightsmith.version import __version__
+        except ImportError:
+            return ("none", platform.python_version()), [], ""
+        try:
+            from weightsmith.engine.receipts import processor
+
+            cpu = processor()
+        except ImportError:
+            cpu = ""
+        missing = [path for path in paths if not os.path.lexists(path)]
+        return (__version__, platform.python_version()), missing, cpu
+
+    return ask
