@@ -329,3 +329,16 @@ def test_four_processes_one_killed_and_run_again_then_finish(
     for args in (("--partition", "3/4"), ("--finish",)):
         assert end(start(*args))[0] == 0
     assert contents(shared.target) == expected
+
+
+def test_nothing_is_put_where_a_killed_run_would_leave_it_for_good(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise AssertionError
+
+    plan = shared.save()
+    monkeypatch.setattr(fs, "scratch_directory", refuse)
+    run_share(plan, "1/1")
+    finish_plan(plan)
+    assert hidden(shared.target.parent) == []
