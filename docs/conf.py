@@ -10,7 +10,7 @@ author = "The weightsmith contributors"
 version = release = __version__
 
 extensions = ["myst_parser"]
-exclude_patterns = ["notebooks", "pictures", "man"]
+exclude_patterns = ["notebooks", "pictures", "man", "README.*.md"]
 myst_heading_anchors = 4  # headings have the addresses that a forge gives them
 nitpicky = True  # a reference that leads nowhere is a warning, and `make docs` takes none
 suppress_warnings = ["misc.highlighting_failure"]  # excerpts of JSON with an ellipsis in them

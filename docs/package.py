@@ -4,10 +4,12 @@ The pages go into the package, where ``weightsmith help`` finds them, and the so
 holds all that ``make demo`` and ``make test`` need.
 """
 
+import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from setuptools.command.build_py import build_py
+from setuptools.command.egg_info import egg_info
 from setuptools.command.sdist import sdist
 
 ROOMS: Final = ("tutorials", "how-to", "reference", "explanation", "decisions")
@@ -37,6 +39,24 @@ class BuildWithPages(build_py):
         to = Path(self.build_lib, "weightsmith", "pages")
         pages = (page for room in ROOMS for page in sorted(Path("docs", room).glob("*.md")))
         return {str(page): str(to / page.relative_to("docs")) for page in pages}
+
+
+class AbsoluteLinks(egg_info):
+    """The package's metadata, with links in its description that lead somewhere on an index."""
+
+    def run(self) -> None:
+        """Write them as setuptools does."""
+        metadata: Any = self.distribution.metadata
+        home = metadata.project_urls["Homepage"]
+        metadata.long_description = absolute(metadata.long_description or "", home)
+        super().run()
+
+
+def absolute(text: str, home: str) -> str:
+    """Markdown with links into the repository as addresses, of pages and of pictures."""
+    page = r"(?<!!)\[([^\]]*)\]\((?![\w+]+:|#)([^)]+)\)"
+    text = re.sub(r"!\[([^\]]*)\]\((?!\w+:)([^)]+)\)", rf"![\1]({home}/raw/main/\2)", text)
+    return re.sub(page, rf"[\1]({home}/blob/main/\2)", text)
 
 
 class WholeSource(sdist):

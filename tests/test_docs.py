@@ -47,6 +47,19 @@ def test_every_page_has_a_room() -> None:
     assert outside - alone - {name for name in outside if name.startswith("README.")} == set()
 
 
+@pytest.mark.parametrize("language", ["zh", "ko"])
+def test_readmes_in_other_languages_show_the_same_commands(language: str) -> None:
+    english, other = (
+        re.findall(
+            r"^```sh\n(weightsmith .*?)^```",
+            (ROOT / name).read_text("utf-8"),
+            re.MULTILINE | re.DOTALL,
+        )
+        for name in ("README.md", f"docs/README.{language}.md")
+    )
+    assert other == english
+
+
 def test_the_address_of_the_project_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert project["urls"]["Homepage"] == HOMEPAGE

@@ -1,5 +1,6 @@
 """What is built from the sources: the pages and man pages in a wheel, all of it in an archive."""
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -70,3 +71,6 @@ def test_the_wheel_holds_every_page_and_man_page(source: Path) -> None:
     shared = {name.rpartition("/")[2] for name in names if "/data/share/man/man1/" in name}
     assert man == shared
     assert not [name for name in names if name.startswith(("docs/", "tests/"))]
+    (metadata,) = (name for name in names if name.endswith("dist-info/METADATA"))
+    said = zipfile.ZipFile(wheel).read(metadata).decode()
+    assert re.findall(r"\]\((?!https://|#)[^)]*", said) == []

@@ -138,6 +138,8 @@ def meta_files(cast: Cast, here: Path, hub: Hub) -> None:
 
 SCENES: Final[Mapping[str, Scene]] = {
     "README.md": hub_alone,
+    "docs/README.zh.md": hub_alone,
+    "docs/README.ko.md": hub_alone,
     "docs/tutorials/vicuna.md": hub_alone,
     "docs/tutorials/thirty-fine-tunes.md": fine_tunes,
     "docs/tutorials/cache.md": hub_alone,
