@@ -50,9 +50,11 @@ def test_a_dtype_that_it_does_not_know_is_told_and_no_fault(
     path = tmp_path / "model.safetensors"
     save_file({"w": torch.ones(2, dtype=torch.float8_e4m3fn)}, path)
     rename_dtype(path, b"F8_E4M3", b"F8_E9M9")
-    from weightsmith.formats import tensors
+    from weightsmith.formats import safetensors_header, tensors
 
-    monkeypatch.setitem(tensors.DTYPE_BITS, "F8_E9M9", 8)
+    for table in (tensors.DTYPE_BITS, tensors._BITS):
+        monkeypatch.setitem(table, "F8_E9M9", 8)
+    monkeypatch.setitem(safetensors_header._CODES, "F8_E9M9", "F8_E9M9")
     assert "not opened with the safetensors library: F8_E9M9" in require_readable(path)
 
 
