@@ -306,6 +306,7 @@ def test_the_slurm_script_makes_every_share(
     assert contents(saved.target) == expected
 
 
+@pytest.mark.slow
 def test_the_kubernetes_job_makes_every_share(
     saved: Shared, expected: dict[str, bytes], cluster: dict[str, str]
 ) -> None:

@@ -307,6 +307,7 @@ def test_a_delta_is_made_in_one_process(shared: Shared, tmp_path: Path) -> None:
         job.save(tmp_path / "plan.json")
 
 
+@pytest.mark.slow
 def test_four_processes_one_killed_and_run_again_then_finish(
     shared: Shared, children: Children, expected: dict[str, bytes]
 ) -> None:
