@@ -57,7 +57,11 @@ def files_below(folder: Path) -> set[str]:
 @pytest.mark.slow
 def test_the_archive_holds_all_that_the_repository_does(source: Path) -> None:
     theirs = files_below(source.parent / "tree")
-    built = {name for name in theirs if name.startswith(("build/", "weightsmith.egg-info/"))}
+    built = {
+        name
+        for name in theirs
+        if name.startswith(("build/", "weightsmith.egg-info/")) or "__pycache__" in name
+    }
     assert theirs - built - files_below(source) == set()
 
 
