@@ -2,9 +2,11 @@
 
 import ast
 import importlib
+import importlib.metadata
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 import weightsmith
 from tests.picture import in_circles, read_package
 from tests.support.house import FLOORS, Import, imports_of, part_of, points_up, tree_of
-from tests.support.paths import TESTS
+from tests.support.paths import ROOT, TESTS
 from weightsmith.cli.main import COMMANDS
 from weightsmith.cli.pages import pages
 from weightsmith.errors import known_errors, reference_of
@@ -148,6 +150,38 @@ def test_tests_share_support_modules_and_nothing_else() -> None:
         if private.match(module) or private.match(f"{module}.{alias.name}")
     ]
     assert not wrong
+
+
+def test_every_package_that_the_code_or_a_test_imports_is_asked_for() -> None:
+    """What another package happens to bring is missing on the day that it no longer does."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    project, built_with = pyproject["project"], pyproject["build-system"]["requires"]
+    asked = {
+        re.split(r"[^\w.-]", line)[0].lower().replace("_", "-")
+        for line in (
+            *project["dependencies"],
+            *project["optional-dependencies"]["dev"],
+            *built_with,
+        )
+    }
+    brings = importlib.metadata.packages_distributions()
+    own = sys.stdlib_module_names | {"weightsmith", "tests"} | modules_in(ROOT / "docs")
+    missing = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for folder in (PACKAGE, TESTS, ROOT / "docs")
+        for path in sorted(folder.rglob("*.py"))
+        if "rivals" not in path.parts  # other tools, which `make bench PEERS=1` asks for itself
+        for each in imports_of(path, folder)
+        for name in [each.module.split(".")[0]]
+        if name not in own
+        and not {dist.lower().replace("_", "-") for dist in brings.get(name, ())} & asked
+    }
+    assert not missing
+
+
+def modules_in(folder: Path) -> set[str]:
+    """The scripts of a folder, which import each other by name."""
+    return {path.stem for path in folder.glob("*.py")}
 
 
 def test_only_cli_prints() -> None:
