@@ -97,7 +97,8 @@ def test_an_additive_delta_tells_its_loss(
     made = weightsmith("make-delta", *sides, "--delta-path", "delta", "--codec", "add")
     assert made.code == 0
     assert "what this delta will not restore" in made.err
-    assert "3.17 % of the weights" in made.err
+    assert "of the weights  off by up to\n  all " in made.err
+    assert "  3.17 %  " in made.err
     assert "hint: an exact delta restores every bit" in made.err
 
 
