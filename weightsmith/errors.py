@@ -389,7 +389,7 @@ class PackageMissing(UsageFault):
     """Something was asked for that takes a package which is not installed."""
 
     message = "{wish} needs the package {package}, which is not installed"
-    hint = "pip install {package}"
+    hint = "pip install '{package}'"  # some shells take brackets for a pattern
 
 
 class DtypeUnknownHere(UsageFault):
