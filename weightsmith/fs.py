@@ -18,6 +18,7 @@ import io
 import mmap
 import os
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from weightsmith.errors import (
+    DamagedInput,
     DiskFull,
     FileTooLarge,
     LinkBroken,
@@ -313,6 +315,21 @@ def create(path: Path, mode: int = 0o666, *, exclusive: bool = False) -> Positio
         return PositionedFile(path, os.open(path, flags, mode))
 
 
+def open_lock(path: Path) -> int:
+    """The descriptor of a lock file, which is made if it is not there; never through a link, and
+    never waiting for whoever is at the other end of a FIFO.
+
+    Raises: OSError, also where something else lies there.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    fd = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    return fd
+
+
 def read_small(path: Path, limit_bytes: int) -> bytes:
     """The whole of a small regular file.
 
@@ -327,9 +344,10 @@ def read_small(path: Path, limit_bytes: int) -> bytes:
 
 def write_durably(
     path: Path, content: bytes | Iterable[bytes | memoryview], *, mode: int = 0o666
-) -> None:
+) -> os.stat_result:
     """Write a file whole, all at once or in pieces: temporary name, fsync, rename (two durable
-    steps). Its permissions are ``mode & ~umask``.
+    steps). Its permissions are ``mode & ~umask``. Returns what the system says of it before the
+    rename.
 
     The name is nobody else's: what lies under a name that can be guessed may be somebody's file.
     """
@@ -341,10 +359,21 @@ def write_durably(
             file.write_from(offset, memoryview(piece))
             offset += len(piece)
         file.sync()
+        state = file.stat()
         rename(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    return state
+
+
+def read_if_file(path: Path) -> bytes | None:
+    """The whole of a regular file; None where there is none, or it cannot be read."""
+    try:
+        file = open_for_reading(path)
+        return file.read(0, file.size)
+    except (SourceFault, DamagedInput):
+        return None
 
 
 def restrict(directory: Path, modes: Iterable[int]) -> None:
@@ -427,6 +456,16 @@ def file_state(path: Path) -> os.stat_result | None:
             return None
         raise
     return state if stat.S_ISREG(state.st_mode) else None
+
+
+def free_nbytes(path: Path) -> int | None:
+    """Bytes that still fit on the disk that holds a path; None where the system does not tell.
+
+    Some file systems, a network's and one of memory without a limit among them, say that they have
+    no bytes at all.
+    """
+    usage = shutil.disk_usage(path)
+    return usage.free if usage.total else None
 
 
 def require_directory(path: Path) -> None:

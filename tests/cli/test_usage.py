@@ -229,7 +229,7 @@ Output:
   --max-shard-size SIZE  Largest weight file.
 
 Speed and memory:
-  --workers N            Threads.
+  --workers N            Threads.  [x>=1]
   --low-cpu-mem          One worker.
 
 Safety:

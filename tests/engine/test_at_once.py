@@ -59,7 +59,16 @@ def add_a_link(path: Path) -> None:
     path.with_name("zz").symlink_to(path.parent)
 
 
-HARMS = (remove, replace_by_a_copy, flip, add_another, add_a_link)
+def put_a_link_in_the_place_of_its_directory(path: Path) -> None:
+    away = path.parents[2] / f"away {path.name}"
+    path.parent.rename(away)
+    path.parent.symlink_to(away)
+
+
+HARMS = (
+    *(remove, replace_by_a_copy, flip, add_another, add_a_link),
+    put_a_link_in_the_place_of_its_directory,
+)
 NAMES = ("model-00001-of-00004.safetensors", "config.json", "model.safetensors.index.json")
 
 
@@ -84,6 +93,24 @@ def test_what_is_not_as_it_was_synced_is_not_published(
     monkeypatch.setattr(fs, "on_durable_step", lambda: None)
     world.run(verify=verify, restart=True)
     assert contents(world.target) == files
+
+
+@pytest.mark.parametrize("name", ["config.json", "weightsmith.json"])
+def test_what_changes_in_the_moment_in_which_it_gets_its_name_is_not_published(
+    name: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = fs.rename
+
+    def rename_and_append(old: Path, new: Path) -> None:
+        rename(old, new)
+        if new == world.output / name:
+            with new.open("ab") as file:
+                file.write(b" ")
+
+    monkeypatch.setattr(fs, "rename", rename_and_append)
+    with pytest.raises(VerificationFailed, match="another program changed it"):
+        world.run()
+    assert not world.target.exists()
 
 
 @pytest.mark.parametrize("harm", HARMS)
@@ -152,7 +179,9 @@ def test_a_run_that_is_overtaken_between_its_look_and_its_lock_finds_all_done(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("locks", ["none", "granted to everybody"])
 def test_of_two_runs_on_a_file_system_without_locks_one_ends_well_and_the_other_gives_way(
+    locks: str,
     vectors: Path,
     tmp_path: Path,
     expected: tuple[dict[str, bytes], int],
@@ -161,7 +190,8 @@ def test_of_two_runs_on_a_file_system_without_locks_one_ends_well_and_the_other_
     """The second one comes at each durable step of the first, and runs to its end meanwhile."""
 
     def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        if locks == "none":
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     files, steps = expected
     monkeypatch.setattr(fcntl, "flock", no_locks)

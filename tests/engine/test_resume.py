@@ -101,17 +101,23 @@ def test_an_input_that_changed_since_is_refused_and_restart_starts_afresh(
     raw = bytearray(shard.read_bytes())
     raw[_inside_a_storage(shard) + 1] ^= 0x40  # the sign of a float16's exponent
     shard.write_bytes(raw)
-    before = state(interrupted.staging)
+    before = _work(interrupted)
     refused = interrupted.run()
     assert (refused.error, refused.exit_code) == ("staging-of-another-plan", 9)
     assert "an input changed since" in refused.message
-    assert state(interrupted.staging) == before
+    assert _work(interrupted) == before
     answer = interrupted.run(options={"restart": True})
     assert (answer.error, answer.unknown, answer.kept) == ("", "", 0)
     changed = contents(interrupted.target)
     assert changed.keys() == expected.keys()
     assert changed != expected
     assert hidden(interrupted.target.parent) == []
+
+
+def _work(interrupted: Interrupted) -> list[Any]:
+    """All in staging but the lock, in which each run writes that it was there."""
+    lock = str(interrupted.staging / "lock")
+    return [each for each in state(interrupted.staging) if str(each[0]) != lock]
 
 
 def _inside_a_storage(shard: Path) -> int:
@@ -147,11 +153,11 @@ def test_an_input_that_no_kept_shard_came_from_may_change(
 
 
 def test_unfinished_work_of_another_plan_is_refused_untouched(interrupted: Interrupted) -> None:
-    before = state(interrupted.staging)
+    before = _work(interrupted)
     for changed in ({"dtype": "float32"}, {"max_shard_nbytes": 50_000}):
         refused = interrupted.run(plan={**PLAN, **changed})
         assert (refused.error, refused.exit_code) == ("staging-of-another-plan", 9)
-        assert state(interrupted.staging) == before
+        assert _work(interrupted) == before
         assert not interrupted.target.exists()
     other = interrupted.run(plan={**PLAN, "dtype": "float32"}, options={"restart": True})
     assert (other.error, other.kept) == ("", 0)
@@ -241,6 +247,26 @@ def test_what_a_staged_link_leads_to_is_left_as_it_is(
         path.symlink_to(theirs)
     _assert_finished(interrupted.run(), interrupted, expected)
     assert theirs.read_bytes() == b"from whoever"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+@pytest.mark.parametrize("place", ["lock", "plan.json", "receipt"])
+@pytest.mark.parametrize("instead", ["fifo", "symbolic", "hard"])
+def test_what_others_put_in_the_place_of_a_file_of_staging_is_neither_waited_for_nor_written_to(
+    interrupted: Interrupted, expected: dict[str, bytes], place: str, instead: str
+) -> None:
+    path = interrupted.receipts[0] if place == "receipt" else interrupted.staging / place
+    theirs = interrupted.target.parent / "theirs"
+    os.link(path, theirs)
+    content = theirs.read_bytes()
+    if instead != "hard":
+        path.unlink()
+    if instead == "fifo":
+        os.mkfifo(path)
+    elif instead == "symbolic":
+        path.symlink_to(theirs)
+    _assert_finished(interrupted.run(), interrupted, expected)
+    assert theirs.read_bytes() == content
 
 
 @pytest.mark.parametrize("place", ["output", "receipts", "plan.json"])

@@ -56,6 +56,14 @@ def test_torch_counts_where_matrices_are_multiplied_and_nowhere_else(tmp_path: P
     assert (without, with_torch - without) == (needs.RUNTIME_NBYTES, needs.TORCH_NBYTES)
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no file system without a size here")
+def test_a_file_system_that_does_not_tell_its_size_is_not_taken_for_a_full_one() -> None:
+    """Some of a network's say zero, and one of memory that has no limit does."""
+    found = assess(plan_of("F16", "F16", rows=10), Path("/proc"), workers=1, kept_nbytes=0)
+    assert found.disk_free_nbytes is None
+    require_room(found)
+
+
 def test_too_little_of_either_is_refused_with_both_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

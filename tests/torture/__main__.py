@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from tests.torture import faults, kills, power, shim
+from tests.torture import faults, kills, mounts, others, power, shim, system
 from tests.torture.bench import Bench
 from tests.torture.commands import COMMANDS, Command
 from tests.torture.world import World
 
-PARTS: dict[str, ModuleType] = {part.PART: part for part in (kills, faults, power)}
+PARTS: dict[str, ModuleType] = {part.PART: part for part in (kills, faults, power, system, others)}
 WORKERS = 2
 _NEED_SHIM = {faults.PART, power.PART}
 _FEW = 4
@@ -79,6 +79,7 @@ def torture(
     only: str = "",
     at_most: int = 0,
     workers: int = WORKERS,
+    may_mount: bool = False,
 ) -> None:
     """Try every part on every command; `only` this case, or `at_most` so many of each."""
     home = Path(tempfile.mkdtemp(prefix="weightsmith-torture-", dir=_place()))
@@ -91,7 +92,7 @@ def torture(
             waiting.put(command)
 
         def work(number: int) -> None:
-            bench = Bench(home / str(number), library)
+            bench = Bench(home / str(number), library, mounts=may_mount)
             try:
                 while True:
                     try:
@@ -154,6 +155,7 @@ def main() -> int:
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--part", choices=PARTS)
     parser.add_argument("--command", choices=[each.name for each in COMMANDS])
+    parser.add_argument("--at-most", type=int, default=0, help="cases of each command and part")
     parser.add_argument("--case", default="", help="PART/COMMAND/NAME, as a report tells it")
     args = parser.parse_args()
     part, name, only = args.part, args.command, ""
@@ -161,8 +163,12 @@ def main() -> int:
         part, name, only = args.case.split("/", 2)
     report = Report(args.seed)
     start = time.monotonic()
+    if why_not := mounts.enter():
+        report.notes.add(f"no file systems that are full, read-only or elsewhere: {why_not}")
     torture(
         report,
+        may_mount=not why_not,
+        at_most=args.at_most,
         commands=[each for each in COMMANDS if name in {None, each.name}],
         parts=[part] if part else tuple(PARTS),
         long=args.long,

@@ -1,9 +1,9 @@
 """A workbench: a world of files, a hub, and a process that runs weightsmith in that world.
 
-HOME/world/inputs/COMMAND/    what a command reads; nothing of it may ever change
-HOME/world/area/              its working directory, HOME, TMPDIR and cache: all it may change
-HOME/pristine/COMMAND/        the area as it is before the command
-HOME/counts, said, log        of the process: calls, what it said, what a medium was told
+HOME/wörld 世界/inputs/COMMAND/    what a command reads; nothing of it may ever change
+HOME/wörld 世界/area/              its working directory, HOME, TMPDIR and cache: all it may change
+HOME/pristine/COMMAND/              the area as it is before the command
+HOME/counts, said, log              of the process: calls, what it said, what a medium was told
 """
 
 import json
@@ -32,15 +32,18 @@ class Ended:
     hung: bool
     counts: Mapping[str, int]
     said: str
+    twin: int | None = None
+    """How the other of two runs ended."""
 
 
 class Bench:
     """One world with its process; used by one thread at a time."""
 
-    def __init__(self, home: Path, library: Path | None) -> None:
-        """Start the process; `library` is the shim, if there is one."""
+    def __init__(self, home: Path, library: Path | None, *, mounts: bool = False) -> None:
+        """Start the process; `library` is the shim, if there is one; `mounts`: it may mount."""
+        self.mounts = mounts
         self.home = home
-        self.world = home / "world"
+        self.world = home / "wörld 世界"
         self.area = self.world / "area"
         self.log = home / "log"
         self.library = library
@@ -71,12 +74,35 @@ class Bench:
         self._server.stdin.write(json.dumps(document) + "\n")
         self._server.stdin.flush()
         answer = self._server.stdout.readline()
-        said = (self.home / "said").read_text(errors="replace")
+        said = "".join(
+            (self.home / name).read_text(errors="replace")
+            for name in ("said", "said-twin")
+            if name == "said" or "twin" in request
+        )
         return Ended(**json.loads(answer), said=said)
+
+    def run_afresh(self, line: Sequence[str], **env: str) -> Ended:
+        """Run a command line in a new process, as a user does, with no shim under it."""
+        done = subprocess.run(
+            [sys.executable, "-m", "weightsmith", *line],
+            cwd=self.area,
+            env={**_environment(self), **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        return Ended(
+            done.returncode, hung=False, counts={}, said=done.stdout.decode(errors="replace")
+        )
 
     def lay_out(self, pristine: Path | None) -> None:
         """Make the area what it was before, or empty."""
         empty(self.area)
+        self.fill(pristine)
+
+    def fill(self, pristine: Path | None) -> None:
+        """Put into the empty area what it held before."""
         if pristine is not None:
             shutil.copytree(pristine, self.area, symlinks=True, dirs_exist_ok=True)
         for name in ("home", "tmp", "cache"):

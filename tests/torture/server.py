@@ -7,6 +7,9 @@ It has imported everything, so that a command takes milliseconds; the shim is lo
 """
 
 import contextlib
+import errno
+import fcntl
+import functools
 import gc
 import importlib
 import json
@@ -23,12 +26,16 @@ from typing import Any, Final, NoReturn
 
 import weightsmith
 from tests.support.loopback import refuse_far_connections
+from tests.torture import acts, mounts
 from tests.torture.shim import Counts, Trouble, arm, shift_clock
 from weightsmith import fs
 from weightsmith.hub import fetch
 
 HANGS_AFTER_S: Final = 60
 """Long beyond anything that a busy machine makes of a second."""
+_POLITE: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WAITS_S: Final = 2
+"""How long a run is stopped for another one's sake, which may wait for a lock that it holds."""
 _IMPORTED: Final = (
     *("huggingface_hub.hf_api", "huggingface_hub.file_download", "huggingface_hub.lfs", "torch"),
     *("numkong", "numpy.typing", "safetensors", "sentencepiece", "tokenizers", "zstandard"),
@@ -54,31 +61,73 @@ def serve(home: Path) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         counts.clear()
-        pid = os.fork()
-        if pid == 0:
-            _be(request, home, counts)
-        status, hung = _wait(pid, request.get("signals", ()), sleep)
-        print(json.dumps({"exit": status, "hung": hung, "counts": counts.read()}), flush=True)
+        run = _started(request, home, counts)
+        twin = None
+        if "twin" in request:
+            if "stop_at_step" in request:
+                run.wait(sleep, until_stopped=True)
+            twin = _started({**request, "stop_at_step": 0, "said": "said-twin"}, home, counts)
+            twin.wait(sleep, at_most_s=WAITS_S if run.is_stopped else 0.0)
+            run.go_on()
+        run.wait(sleep)
+        answer = {"exit": run.exit, "hung": run.hung, "counts": counts.read()}
+        if twin is not None:
+            twin.wait(sleep)
+            answer |= {"twin": twin.exit, "hung": run.hung or twin.hung}
+        print(json.dumps(answer), flush=True)
 
 
-def _wait(
-    pid: int, signals: list[tuple[float, int]], sleep: Callable[[float], None]
-) -> tuple[int, bool]:
-    """The exit status of a child that is sent signals at these times, and whether it hung."""
-    start, left = time.monotonic(), list(signals)
-    while True:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        elapsed = time.monotonic() - start
-        if found:
-            _end_group(pid)
-            return os.waitstatus_to_exitcode(status), False
-        if elapsed > HANGS_AFTER_S:
-            _end_group(pid)
-            os.waitpid(pid, 0)
-            return -signal.SIGKILL, True
-        if left and elapsed >= left[0][0]:
-            os.kill(pid, left.pop(0)[1])
-        sleep(0.001)
+class _Run:
+    """A forked child."""
+
+    def __init__(self, pid: int, signals: list[tuple[float, int]]) -> None:
+        """It is sent signals, at these times after its start."""
+        self.exit: int | None = None
+        self.hung = False
+        self.is_stopped = False
+        self._pid = pid
+        self._start = time.monotonic()
+        self._signals = [*signals]
+
+    def wait(
+        self,
+        sleep: Callable[[float], None],
+        *,
+        until_stopped: bool = False,
+        at_most_s: float | None = None,
+    ) -> None:
+        """Until it has ended, or stopped itself, or so long."""
+        begin = time.monotonic()
+        while self.exit is None and not (until_stopped and self.is_stopped):
+            found, status = os.waitpid(self._pid, os.WNOHANG | os.WUNTRACED)
+            now = time.monotonic()
+            if found and os.WIFSTOPPED(status):
+                self.is_stopped = True
+            elif found:
+                self.exit = os.waitstatus_to_exitcode(status)
+                _end_group(self._pid)
+            elif at_most_s is not None and now - begin > at_most_s:
+                return
+            elif now - self._start > HANGS_AFTER_S:
+                self.hung = True
+                _end_group(self._pid)
+            elif self._signals and now - self._start >= self._signals[0][0]:
+                os.kill(self._pid, self._signals.pop(0)[1])
+            sleep(0.001)
+
+    def go_on(self) -> None:
+        """After it has stopped itself."""
+        if self.exit is None and self.is_stopped:
+            os.kill(self._pid, signal.SIGCONT)
+
+
+def _started(request: dict[str, Any], home: Path, counts: Counts) -> _Run:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _POLITE)  # until there is a command that can answer
+    pid = os.fork()
+    if pid == 0:
+        _be(request, home, counts)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _POLITE)
+    return _Run(pid, request.get("signals", []))
 
 
 def _end_group(pid: int) -> None:
@@ -96,11 +145,12 @@ def _be(request: dict[str, Any], home: Path, counts: Counts) -> NoReturn:
         for name in request.get("unset", ()):
             os.environ.pop(name, None)
         os.umask(request.get("umask", 0o022))
+        for source, place in request.get("binds", ()):
+            mounts.bind_privately(Path(source), Path(place))
         tempfile.tempdir = None
-        for name, limit in request.get("limits", {}).items():
-            number = getattr(resource, name)
-            resource.setrlimit(number, (limit, resource.getrlimit(number)[1]))
-        said = os.open(home / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        said = os.open(
+            home / request.get("said", "said"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
+        )
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(said, 1)
         os.dup2(said, 2)
@@ -111,16 +161,28 @@ def _be(request: dict[str, Any], home: Path, counts: Counts) -> NoReturn:
         for number in request.get("closed", ()):
             os.close(number)
             setattr(sys, ("stdin", "stdout", "stderr")[number], None)
-        fs.on_durable_step = _step(counts, request.get("kill_at_step", 0))
-        if request.get("act"):
-            fs.on_durable_step = _acting(counts, *request["act"])
+        fs.on_durable_step = _at_step(counts, *_deed(request))
+        if request.get("twin") in {"none", "granted"}:
+            fcntl.flock = _no_lock if request["twin"] == "none" else _granted
         if request["shim"]:
             trouble = request.get("trouble")
             log = request.get("log")
-            arm(home / "world", counts, log and Path(log), trouble and Trouble(**trouble))
+            arm(
+                Path(request["cwd"]).parent,
+                counts,
+                log and Path(log),
+                trouble and Trouble(**trouble),
+            )
             shift_clock(request.get("clock", 0))
+        for name, limit in request.get("limits", {}).items():
+            number = getattr(resource, name)
+            resource.setrlimit(number, (limit, resource.getrlimit(number)[1]))
         sys.argv = ["weightsmith", *request["line"]]
-        importlib.import_module("weightsmith.cli.main").main()
+        main = importlib.import_module("weightsmith.cli.main").main
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _POLITE)
+        main()
+    except KeyboardInterrupt:
+        os._exit(130)
     except SystemExit as done:
         os._exit(done.code if isinstance(done.code, int) else 1)
     except BaseException as error:  # noqa: BLE001  (a defect of this very file)
@@ -129,23 +191,33 @@ def _be(request: dict[str, Any], home: Path, counts: Counts) -> NoReturn:
         os._exit(99)
 
 
-def _step(counts: Counts, last: int) -> Callable[[], None]:
+def _deed(request: dict[str, Any]) -> tuple[int, Callable[[], object]]:
+    """At which durable step something happens, and what."""
+    if act := request.get("act"):
+        number, name, *more = act
+        return number, functools.partial(acts.ACTS[name], *more)
+    ending = signal.SIGSTOP if "stop_at_step" in request else signal.SIGKILL
+    number = request.get("stop_at_step", request.get("kill_at_step", 0))
+    return number, functools.partial(os.kill, os.getpid(), ending)
+
+
+def _at_step(counts: Counts, number: int, deed: Callable[[], object]) -> Callable[[], None]:
     def count() -> None:
-        if counts.step() == last:
-            os.kill(os.getpid(), signal.SIGKILL)
+        step = counts.step()
+        if step == number - 1:
+            acts.look()
+        if step == number:
+            deed()
 
     return count
 
 
-def _acting(counts: Counts, number: int, name: str) -> Callable[[], None]:
-    """At a durable step somebody else does something (`neighbours.py`)."""
-    act = importlib.import_module("tests.torture.neighbours").ACTS[name]
+def _no_lock(*_: object) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    def count() -> None:
-        if counts.step() == number:
-            act()
 
-    return count
+def _granted(*_: object) -> None:
+    """What some network file systems say to everybody."""
 
 
 if __name__ == "__main__":

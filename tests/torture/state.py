@@ -27,6 +27,8 @@ class Entry:
     content: str = ""
     """A file's hash, a link's target."""
     mtime_ns: int = 0
+    nbytes: int = 0
+    """Of a file."""
 
 
 State = Mapping[str, Entry]
@@ -44,17 +46,19 @@ def state_of(folder: Path, *, times: bool = False) -> State:
 
 def _entry(path: Path, *, times: bool) -> Entry:
     found = path.lstat()
-    content = ""
+    content, nbytes = "", 0
     if stat.S_ISLNK(found.st_mode):
         content = os.readlink(path)  # noqa: PTH115  (the text itself)
     elif stat.S_ISREG(found.st_mode):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
+        nbytes = found.st_size
     return Entry(
         kind=stat.filemode(found.st_mode)[0],
         mode=stat.S_IMODE(found.st_mode),
         owner=(found.st_uid, found.st_gid),
         content=content,
         mtime_ns=found.st_mtime_ns if times else 0,
+        nbytes=nbytes,
     )
 
 

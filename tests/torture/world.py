@@ -1,6 +1,6 @@
 """The world of one command, and the one judge of what is left of it after a disturbance."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,13 +21,13 @@ class World:
         self.bench = bench
         self.command = command
         self.inputs = bench.world / "inputs" / command.name
-        self._pristine = bench.home / "pristine" / command.name
-        for folder in (self.inputs, self._pristine):
+        self.pristine = bench.home / "pristine" / command.name
+        for folder in (self.inputs, self.pristine):
             folder.mkdir(parents=True)
         bench.lay_out(None)
         bench.hub.forget()
         bench.hub.accounts = {TOKEN: {WHO}}
-        command.prepare(bench, self.inputs, self._pristine)
+        command.prepare(bench, self.inputs, self.pristine)
         self._repositories = {*bench.hub.repos}
         self.lay_out()
         self._inputs_before = state_of(self.inputs, times=True)
@@ -46,7 +46,15 @@ class World:
 
     def lay_out(self) -> None:
         """All as before the command."""
-        self.bench.lay_out(self._pristine)
+        self.bench.lay_out(self.pristine)
+        self._forget()
+
+    def fill(self) -> None:
+        """All as before the command, in an area that is empty."""
+        self.bench.fill(self.pristine)
+        self._forget()
+
+    def _forget(self) -> None:
         hub = self.bench.hub
         hub.objects.clear()
         for name in [*hub.repos]:
@@ -57,52 +65,76 @@ class World:
         """What the area holds now."""
         return state_of(self.bench.area)
 
-    def run(self, **request: Any) -> Ended:
-        """Run the command as things are; `request` as in `server._be`."""
-        return self.bench.run(self.command.words(self.bench), **request)
+    def run(
+        self, *, more: Sequence[str] = (), afresh: Mapping[str, str] | None = None, **request: Any
+    ) -> Ended:
+        """Run the command as things are, with `more` words; `request` as in `server._be`.
+
+        `afresh`: in a new process with this environment.
+        """
+        words = [*self.command.words(self.bench), *more]
+        if afresh is not None:
+            return self.bench.run_afresh(words, **afresh)
+        return self.bench.run(words, **request)
 
     def disturbed(self, **request: Any) -> list[str]:
         """Run the command from the start with a disturbance; what is wrong then, as sentences."""
         self.lay_out()
         return self.judge(self.run(**request))
 
-    def judge(self, ended: Ended, *, tidy: bool = True, **again: Any) -> list[str]:
-        """What is wrong after a run that ended like this, and after the same command once more;
-        `tidy`: it could delete what it wanted to.
+    def judge(
+        self, ended: Ended, *, tidy: bool = True, after: State | None = None, **again: Any
+    ) -> list[str]:
+        """What is wrong after a run that ended like this, and after the same command once more."""
+        return self.judge_end(ended, tidy=tidy, after=after) + self.finish(after=after, **again)
+
+    def judge_end(
+        self,
+        ended: Ended,
+        *,
+        tidy: bool = True,
+        before: State | None = None,
+        after: State | None = None,
+    ) -> list[str]:
+        """What is wrong after a run that ended like this; `tidy`: it could delete what it wanted
+        to.
         """
-        wrong = self._wrong_end(ended)
-        wrong += self.wrong_now(finished=ended.exit == 0)
+        wrong = self.wrong_end(ended)
+        wrong += self.wrong_now(finished=ended.exit == 0, before=before, after=after)
         if ended.exit >= 0 and tidy:
             left = [path for path in below(self.area(), "tmp") if path != "tmp"]
             wrong += [f"left in TMPDIR: {path}" for path in left]
-        return wrong + self.finish(**again)
+        return wrong
 
-    def finish(self, **again: Any) -> list[str]:
+    def finish(self, *, after: State | None = None, **again: Any) -> list[str]:
         """What is wrong after the same command, undisturbed, on what there is."""
         ended = self.run(**again)
-        wrong = [f"again: {each}" for each in self._wrong_end(ended)]
+        wrong = [f"again: {each}" for each in self.wrong_end(ended)]
         if ended.exit != 0:
             wrong.append(f"again: exit {ended.exit}: {ended.said[-600:]}")
             return wrong
-        wrong += [f"again: {each}" for each in differences(self.area(), self.after)]
+        wrong += [f"again: {each}" for each in differences(self.area(), after or self.after)]
         if self._remote() != self._remote_after:
             wrong.append("again: the hub has something else")
-        return wrong + self._wrong_inputs()
+        return wrong + self.wrong_inputs()
 
-    def wrong_now(self, *, finished: bool = False) -> list[str]:
+    def wrong_now(
+        self, *, finished: bool = False, before: State | None = None, after: State | None = None
+    ) -> list[str]:
         """What of the inputs, the target and other files is neither as before nor as after."""
-        wrong, now = self._wrong_inputs(), self.area()
+        before, after = before or self.before, after or self.after
+        wrong, now = self.wrong_inputs(), self.area()
         whole = self.command.whole
         if whole:
-            wanted = [below(self.after, whole)]
+            wanted = [below(after, whole)]
             if not finished:
-                wanted.append(below(self.before, whole))
+                wanted.append(below(before, whole))
             found = below(now, whole)
             aside = below(now, f".{whole}.weightsmith-old")
             if found not in wanted and (finished or found or not _is_moved(aside, wanted[-1])):
                 told = differences(found, wanted[0])
                 wrong.append(f"{whole} is a mix: " + "; ".join(told[:5]))
-        states = (self.after,) if finished and not whole else (self.before, self.after)
+        states = (after,) if finished and not whole else (before, after)
         for path in sorted({path for state in states for path in state}):
             if whole and f"{path}/".startswith(f"{whole}/"):
                 continue
@@ -113,12 +145,13 @@ class World:
             wrong.append("the hub has neither nothing nor the whole commit")
         return wrong
 
-    def _wrong_inputs(self) -> list[str]:
+    def wrong_inputs(self) -> list[str]:
+        """What of the inputs is not as it was."""
         found = differences(state_of(self.inputs, times=True), self._inputs_before)
         return [f"input {each}" for each in found]
 
     @staticmethod
-    def _wrong_end(ended: Ended) -> list[str]:
+    def wrong_end(ended: Ended) -> list[str]:
         wrong = []
         if ended.hung:
             wrong.append("it hung")

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from weightsmith.cli.layout import heading, one_line_rows, styled
+from weightsmith.cli.layout import heading, styled, table
 from weightsmith.cli.options import (
     INPUTS,
     OUTPUT,
@@ -158,16 +158,15 @@ def _show(output: Output, job: ops.ExtractJob, made: ops.ExtractedLora, elapsed_
 def _show_left(output: Output, made: ops.ExtractedLora) -> None:
     """What merging the adapter back leaves, the largest errors first."""
     output.line(heading("what the adapter leaves of each change"))
-    rows = [("", "kept as", "of the change", "of the weights")]
-    rows += [
+    rows = [
         (
             each.name,
             f"rank {each.rank}" if each.rank else "whole" if not each.left.changed else "left out",
-            format_percent(each.error),
-            format_percent(each.left.share),
+            f"{format_percent(each.error)} of the change",
+            f"{format_percent(each.left.share)} of the weights",
         )
         for each in made.tensors[:_SHOWN]
     ]
-    output.line(one_line_rows(rows, width=output.width, shrink=(0,), right=(2, 3)))
+    output.line(table(rows, width=output.width))
     if len(made.tensors) > _SHOWN:
         output.line(f"and {len(made.tensors) - _SHOWN} more with less (--json lists all)")

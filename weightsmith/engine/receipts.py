@@ -164,7 +164,7 @@ def read_receipt(directory: Path, shard: ShardPlan) -> Receipt | None:
     """The receipt of a shard, or None where there is none that can be read."""
     path = directory / f"{shard.name}.json"
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(fs.read_if_file(path) or b"")
         seal = document.pop("seal")
         return Receipt(**document) if seal == _seal(document) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):

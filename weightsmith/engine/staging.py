@@ -1,7 +1,7 @@
 """Staging: the unfinished output beside the target, and the one rename that publishes it.
 
     .<target>.weightsmith-partial/
-        lock          held while a run is at work; where there are no locks, names it
+        lock          held while a run is at work, and names it
         plan.json     the plan that this staging belongs to
         receipts/     one for each finished shard
         inputs/       files of the hub while they are read, of a run that streams them
@@ -34,6 +34,8 @@ from weightsmith.errors import (
 )
 from weightsmith.plan.model import Plan
 
+_ALONE: Final = "let nothing else work in that directory, and run the same command again"
+_CHANGED: Final = "another program changed it after it was written"
 _TRIES: Final = 10
 """How often in a row another run may end just when we take its lock."""
 
@@ -62,26 +64,23 @@ class Staging:
         of two runs the one that finds the other's files in its place stops, and the other goes on.
         Raises: StagingBusy; TargetUnwritable, also for what the system refuses while it is held.
         """
-        with self._opened_lock() as (lock, is_sure):
+        with self._opened_lock() as lock:
             run = secrets.token_bytes(16)
+            is_marked = _mark(lock, run)
             try:
-                if not is_sure:
-                    lock.truncate(0)
-                    lock.write(run)
-                    lock.flush()
                 yield
             except BrokenPipeError:
                 raise  # whoever listened to the progress has gone; nothing of the target's
             except (OSError, WeightsmithError) as error:
-                if not is_sure and not self._is_held_by(run):
+                if is_marked and not self._is_held_by(run):
                     raise StagingBusy(target=self.target) from error
                 if isinstance(error, WeightsmithError):
                     raise
                 raise TargetUnwritable(where=self.path.parent, reason=error) from error
 
     @contextlib.contextmanager
-    def _opened_lock(self) -> Iterator[tuple[IO[bytes], bool]]:
-        """The lock, and whether it is one: some file systems have none.
+    def _opened_lock(self) -> Iterator[IO[bytes]]:
+        """The lock file, locked where the file system has locks.
 
         Raises: StagingBusy, TargetUnwritable.
         """
@@ -95,11 +94,14 @@ class Staging:
             except OSError as error:
                 raise TargetUnwritable(where=self.path.parent, reason=error.strerror) from error
             try:
-                lock = self._lock_path.open("ab")
+                lock = os.fdopen(fs.open_lock(self._lock_path), "ab")
             except FileNotFoundError:
                 continue  # the run that held it has just ended, and deleted all of staging
             except OSError as error:
-                raise TargetUnwritable(where=self.path.parent, reason=error.strerror) from error
+                if _is_no_file(self._lock_path):
+                    _delete(self._lock_path)  # as all else that others put into staging
+                    continue
+                raise TargetUnwritable(where=self._lock_path, reason=error.strerror) from error
             with lock:
                 try:
                     is_sure = _lock(lock)
@@ -107,16 +109,16 @@ class Staging:
                     raise StagingBusy(target=self.target) from error
                 if is_sure and os.fstat(lock.fileno()).st_nlink == 0:
                     continue  # likewise: it is no lock any more, and others may hold a new one
-                yield lock, is_sure
+                if os.fstat(lock.fileno()).st_nlink > 1:
+                    _delete(self._lock_path)  # somebody keeps a link to it, and is not written to
+                    continue
+                yield lock
                 return
         raise StagingBusy(target=self.target)
 
     def _is_held_by(self, run: bytes) -> bool:
         """Whether no other run has taken, or published, what lies here since `run` took it."""
-        try:
-            return self._lock_path.read_bytes() == run
-        except OSError:
-            return False
+        return fs.read_if_file(self._lock_path) == run
 
     def recover(self) -> None:
         """Finish or undo what a run left that was stopped while it published.
@@ -138,7 +140,7 @@ class Staging:
         Nobody may look into it, or into what is published, who may not look into all of `sources`.
         Raises: StagingOfAnotherPlan, if it holds another plan's work and `restart` is not given.
         """
-        stored = self.plan_path.read_bytes() if self.plan_path.is_file() else None
+        stored = fs.read_if_file(self.plan_path)
         ours = plan.to_bytes()
         if stored is not None and stored != ours and not restart:
             raise StagingOfAnotherPlan(staging=self.path, reason="it belongs to another plan")
@@ -172,10 +174,8 @@ class Staging:
 
     def plan_digest(self) -> str | None:
         """The digest of the plan whose work lies in staging, or None where there is none."""
-        try:
-            return bytes_digest(self.plan_path.read_bytes())
-        except OSError:
-            return None
+        stored = fs.read_if_file(self.plan_path)
+        return None if stored is None else bytes_digest(stored)
 
     def holds(self, plan: Plan) -> bool:
         """Whether this plan's work lies in staging."""
@@ -203,8 +203,11 @@ class Staging:
         """
         path = self.output / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        fs.write_durably(path, content, mode=mode)
-        self.synced(name, path.lstat())
+        written, found = fs.write_durably(path, content, mode=mode), path.lstat()
+        # The rename gave it another time of change; all else must be as when it was synced.
+        if fs.identity_of(found)[:4] != fs.identity_of(written)[:4]:
+            raise VerificationFailed(file=path, reason=_CHANGED, hint=_ALONE)
+        self.synced(name, found)
 
     def synced(self, name: str, state: os.stat_result) -> None:
         """A file of the output is durable: whatever is published under its name must be it."""
@@ -246,6 +249,9 @@ class Staging:
 
     def _require_as_synced(self) -> None:
         """Raises: VerificationFailed, if the output is not exactly the files that were synced."""
+        if self.output.is_symlink():
+            reason = "another program put a link in the place of its directory"
+            raise VerificationFailed(file=self.output, reason=reason, hint=_ALONE)
         found = {}
         for directory, folders, names in os.walk(self.output):
             links = [name for name in folders if os.path.islink(os.path.join(directory, name))]  # noqa: PTH114, PTH118
@@ -258,11 +264,10 @@ class Staging:
             elif name not in self._synced:
                 reason = "another program put it there"
             elif found[name] != self._synced[name]:
-                reason = "another program changed it after it was written"
+                reason = _CHANGED
             else:
                 continue
-            hint = "let nothing else work in that directory, and run the same command again"
-            raise VerificationFailed(file=self.output / name, reason=reason, hint=hint)
+            raise VerificationFailed(file=self.output / name, reason=reason, hint=_ALONE)
 
     def _clear(self) -> None:
         _delete(self.plan_path)
@@ -291,6 +296,19 @@ def _lock(lock: IO[bytes]) -> bool:
     return True
 
 
+def _mark(lock: IO[bytes], run: bytes) -> bool:
+    """Say in the lock file who holds it, for file systems that have no locks, or give each to
+    everybody; False where there is no room to say it.
+    """
+    try:
+        lock.truncate(0)
+        lock.write(run)
+        lock.flush()
+    except OSError:
+        return False
+    return True
+
+
 def is_vacant(target: Path) -> bool:
     """Whether nothing, or an empty directory, has the target's name."""
     if not os.path.lexists(target):
@@ -309,3 +327,8 @@ def _delete(path: Path) -> None:
     else:
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _is_no_file(path: Path) -> bool:
+    """Whether something else than a file lies there, a link too."""
+    return os.path.lexists(path) and (path.is_symlink() or not path.is_file())

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import shutil
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from weightsmith import fs
 from weightsmith.errors import (
     DownloadTooLarge,
     HashMismatch,
@@ -57,8 +57,8 @@ def require_disk(resolved: Resolved) -> None:
     """
     folder = resolved.place.folder
     where = next(path for path in (folder, *folder.parents) if path.is_dir())
-    free = shutil.disk_usage(where).free
-    if free < resolved.fetch_nbytes:
+    free = fs.free_nbytes(where)
+    if free is not None and free < resolved.fetch_nbytes:
         raise DownloadTooLarge(
             where=where, free=format_size(free), needed=format_size(resolved.fetch_nbytes)
         )

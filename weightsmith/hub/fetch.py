@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from weightsmith import fs
-from weightsmith.errors import AnswerNotFromHub, DownloadBroken, HashMismatch, HubUnreachable
+from weightsmith.errors import (
+    AnswerNotFromHub,
+    DownloadBroken,
+    HashMismatch,
+    HubUnreachable,
+    SourceNotFound,
+)
 from weightsmith.hub.connection import Connection, file_url, is_web_page, request_headers
 from weightsmith.hub.hashes import hash_file, require_digest
 from weightsmith.hub.listing import Listing, RepoFile
@@ -176,10 +184,14 @@ def _fetch_to(partial: Path, transfer: Transfer, file: RepoFile) -> None:
         ):
             _gather(partial, transfer, file)
         require_digest(file, hash_file(partial, file.digest))
+        fs.open_for_reading(partial).sync()
     except (HashMismatch, DownloadBroken):
         partial.unlink(missing_ok=True)  # these bytes are good for nothing
         raise
-    fs.open_for_reading(partial).sync()
+    except SourceNotFound as error:
+        # Its lock keeps other downloads away, but for file systems that grant each to everybody.
+        reason = "another program removed what had arrived"
+        raise DownloadBroken(file=file.name, reason=reason) from error
 
 
 def _gather(partial: Path, transfer: Transfer, file: RepoFile) -> None:
@@ -189,7 +201,7 @@ def _gather(partial: Path, transfer: Transfer, file: RepoFile) -> None:
     """
     from huggingface_hub.utils import httpx
 
-    have = partial.stat().st_size if partial.exists() else 0
+    have = _begun_nbytes(partial)
     if have > file.nbytes:
         partial.unlink()
         have = 0
@@ -213,6 +225,20 @@ def _gather(partial: Path, transfer: Transfer, file: RepoFile) -> None:
         transfer.note(f"{file.name}: {reason}; going on at byte {have}")
         if transfer.stop.wait(FIRST_WAIT_S * min(2 ** (failures - 1), 8)):
             raise Stopped
+
+
+def _begun_nbytes(partial: Path) -> int:
+    """How much of it there is already. What lies there by another name too is left to whoever gave
+    it that name, and what is no file is deleted: neither is written to.
+    """
+    if not os.path.lexists(partial):
+        return 0
+    found = partial.lstat()
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+        return found.st_size
+    with fs.translated_write_errors(partial):
+        partial.unlink()
+    return 0
 
 
 def _ask_for_rest(partial: Path, start: int, transfer: Transfer, file: RepoFile) -> int:

@@ -82,8 +82,8 @@ class ObjectStore:
         self._copy(copied, progress)
 
     def _copy(self, files: list[Object], progress: Progress) -> None:
-        needed, free = sum(each.nbytes for each in files), shutil.disk_usage(self.folder).free
-        if needed > free:
+        needed, free = sum(each.nbytes for each in files), fs.free_nbytes(self.folder)
+        if free is not None and needed > free:
             raise DownloadTooLarge(
                 where=self.folder,
                 free=format_size(free),

@@ -208,16 +208,18 @@ def require_room(found: Needs) -> None:
     """Raises: DownloadTooLarge; DiskTooSmall, unless the output may turn out smaller;
     MemoryTooSmall.
     """
-    if found.cache is not None and found.fetched_nbytes > found.cache_free_nbytes:
+    free = found.cache_free_nbytes
+    if found.cache is not None and free is not None and found.fetched_nbytes > free:
         raise DownloadTooLarge(
             where=found.cache,
-            free=format_size(found.cache_free_nbytes),
+            free=format_size(free),
             needed=format_size(found.fetched_nbytes),
         )
-    if found.disk_nbytes > found.disk_free_nbytes and not found.is_at_most:
+    free = found.disk_free_nbytes
+    if free is not None and found.disk_nbytes > free and not found.is_at_most:
         raise DiskTooSmall(
             where=found.where,
-            free=format_size(found.disk_free_nbytes),
+            free=format_size(free),
             needed=format_size(found.disk_nbytes),
         )
     if found.memory_free_nbytes is not None and found.memory_nbytes > found.memory_free_nbytes:

@@ -1,10 +1,10 @@
 """What a run needs of the machine, and what the machine has."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from weightsmith import fs
 from weightsmith.checkpoint.digest import SPAN_NBYTES
 from weightsmith.plan.exact_record import FORM as EXACT
 from weightsmith.plan.model import Plan
@@ -25,7 +25,7 @@ class Needs:
     """The directory whose file system will hold the output."""
     disk_nbytes: int
     """Output, and beside it `streamed_nbytes` and `fetched_nbytes` of input files."""
-    disk_free_nbytes: int
+    disk_free_nbytes: int | None
     memory_nbytes: int
     memory_free_nbytes: int | None
     is_at_most: bool = False
@@ -36,7 +36,7 @@ class Needs:
     """What the hub's cache takes before, of input files that are fetched and stay."""
     cache: Path | None = None
     """Where it lies, if on another disk than the output; `fetched_nbytes` count there then."""
-    cache_free_nbytes: int = 0
+    cache_free_nbytes: int | None = None
 
 
 def assess(
@@ -66,8 +66,8 @@ def assess(
         streamed_nbytes=streamed_nbytes,
         fetched_nbytes=fetched_nbytes,
         cache=cache,
-        cache_free_nbytes=shutil.disk_usage(cache).free if cache is not None else 0,
-        disk_free_nbytes=shutil.disk_usage(parent).free,
+        cache_free_nbytes=fs.free_nbytes(cache) if cache is not None else None,
+        disk_free_nbytes=fs.free_nbytes(parent),
         memory_nbytes=_runtime_nbytes(plan) + held_nbytes + workers * _worker_nbytes(plan),
         memory_free_nbytes=available_memory(),
     )

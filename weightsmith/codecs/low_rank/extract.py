@@ -37,11 +37,7 @@ class LoraFactor(Codec):
     turned: str
     exact: ClassVar[bool] = False
     multiplies: ClassVar[bool] = True
-
-    def told(self) -> str:
-        """As ``factors of the whole change``."""
-        what = "the whole change" if self.method == "whole" else "the largest part of the change"
-        return f"factors of {what}"
+    shown: ClassVar[frozenset[str]] = frozenset({"method"})
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The factor, under the name of the base's matrix."""

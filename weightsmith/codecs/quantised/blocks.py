@@ -35,10 +35,7 @@ class DequantizeBlocks(Codec):
     exact: ClassVar[bool] = False
     takes_any_range: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 6
-
-    def told(self) -> str:
-        """As ``dequantised to BF16``."""
-        return f"dequantised to {self.dtype}"
+    shown: ClassVar[frozenset[str] | None] = frozenset({"dtype", "rows", "columns"})
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """Input 0's name and shape in `dtype`."""

@@ -36,10 +36,7 @@ class DequantizeWords(Codec):
     exact: ClassVar[bool] = False
     takes_any_range: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 8
-
-    def told(self) -> str:
-        """As ``dequantised to BF16``."""
-        return f"dequantised to {self.dtype}"
+    shown: ClassVar[frozenset[str] | None] = frozenset({"dtype", "bits"})
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The words' name and rows."""
@@ -136,10 +133,7 @@ class DequantizeGptq(_Turned):
     dtype: str
     bits: str
     plus: str
-
-    def told(self) -> str:
-        """As ``dequantised to BF16``."""
-        return f"dequantised to {self.dtype}"
+    shown: ClassVar[frozenset[str] | None] = frozenset({"dtype", "bits"})
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The words' name, with a row an output."""
@@ -181,10 +175,7 @@ class DequantizeAwq(_Turned):
     """
 
     dtype: str
-
-    def told(self) -> str:
-        """As ``dequantised to BF16``."""
-        return f"dequantised to {self.dtype}"
+    shown: ClassVar[frozenset[str] | None] = frozenset({"dtype"})
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The words' name, with a row an output."""
