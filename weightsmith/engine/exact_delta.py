@@ -140,7 +140,8 @@ class _ExactDelta(Making):
         originals = [*self._originals.headers]
         receipts: dict[str, Receipt] = {}
         seen: dict[str, TargetTensor] = {}
-        with Background() as background:
+        # Two threads: a file is hashed while the one before it is brought to the medium.
+        with Background() as background, Background() as hashing:
             for number, shard in enumerate(shards):
                 if shard.name in kept:
                     encoded = known[shard.name]
@@ -154,7 +155,7 @@ class _ExactDelta(Making):
                     receipts[shard.name] = kept[shard.name]
                 else:
                     original = originals[number] if originals else None
-                    receipt = self._encode_file(shard, original, seen, background)
+                    receipt = self._encode_file(shard, original, seen, background, hashing)
                     receipts[shard.name] = receipt
                     self.require_unchanged(receipts)
                     background.leave(receipt, self.staging.receipts)
@@ -167,14 +168,15 @@ class _ExactDelta(Making):
         original: str | None,
         seen: dict[str, TargetTensor],
         background: Background,
+        hashing: Background,
     ) -> Receipt:
         """Make one file; the receipt says what it holds, and is to be left once it is synced."""
         plan, inputs, drop_cache = self.plan, self.bindings.inputs, self.options.low_cpu_mem
         identity = made_from(shard, inputs)
         described = None
         if original is not None:
-            stopped = background.stopped
-            described = background.submit(partial(_describe, inputs["target"], original, stopped))
+            stopped = hashing.stopped
+            described = hashing.submit(partial(_describe, inputs["target"], original, stopped))
         file = fs.create(self.staging.output / shard.name)
         advance = self.progress.advance
         encoded = encode_file(
