@@ -41,9 +41,9 @@ _GROUP_NBYTES: Final = 1 << 21
 _FLOORS: Final = (4, 5, 6, 7, 8, 9, 10)
 """By round: steps count as the usual one over two to the power of this at least."""
 _MOMENTUM: Final = 0.4
-_WORTH: Final = 0.003
-"""At rank 16, a round that predicts fewer weights more, as a share of all, was the last; what a
-round takes grows with the square of the rank.
+_WORTH: Final = 0.01
+"""At rank 16, a round that predicts fewer weights more, as a share of all, was the last: the next
+would predict less than half as many more. What a round takes grows with the square of the rank.
 """
 _HELD_OUT: Final = 32
 """Rows on which hits are counted."""
@@ -102,9 +102,11 @@ def fit(pair: MatrixPair, right: Reals) -> Fit:
         before = after
         left = by_row.solve(right, left, floor)
         hits.append(_hits(pair, held_out, right, per_row, floor))
-        if number and hits[-1] < max(hits[:-1]) + worth:
+        if number and hits[-1] <= hits[-2]:
             break
         best, found = right, floor
+        if number and hits[-1] < hits[-2] + worth:
+            break
     return Fit(best, found, tuple(hits))
 
 
@@ -112,11 +114,15 @@ def left_of(pair: MatrixPair, rows: Rows, right: Reals, floor: float) -> Reals:
     """The rows of the left factor that go with a right one, ``(rows, rank)``."""
     rank = right.shape[1]
     small = small_of(pair, rows, _per_row(pair, rank, pair.rows), 0)
-    systems = Systems(small.rows, small.columns, small, len(rows.base))
-    left = np.zeros((len(rows.base), rank), pair.real)
-    for _ in range(2):  # the second time for what the first one's rounding left
-        left = systems.solve(right, left, floor)
-    return left
+    return _left_of(small, len(rows.base), right, floor)
+
+
+def _left_of(small: Small, count: int, right: Reals, floor: float) -> Reals:
+    """So many rows of the left factor, from their small weights."""
+    systems = Systems(small.rows, small.columns, small, count)
+    nothing = np.zeros((count, right.shape[1]), right.dtype)
+    # The second time for what the first one's rounding left.
+    return systems.solve(right, nothing, floor, times=2)
 
 
 def _per_row(pair: MatrixPair, rank: int, looked_at: int) -> int:
@@ -173,15 +179,17 @@ class Systems:
         self._by_size = np.argsort(self._counts, kind="stable")
         self._other, self._change, self._step = other[order], small.change[order], small.step[order]
 
-    def solve(self, factor: Reals, known: Reals, floor: float) -> Reals:
-        """`known` improved to what explains the changes best, `factor` being the other factor."""
+    def solve(self, factor: Reals, known: Reals, floor: float, *, times: int = 1) -> Reals:
+        """`known` improved, so many times, to what explains the changes best, `factor` being the
+        other factor.
+        """
         out = known.copy()
         rank = factor.shape[1]
         real = factor.dtype.type
         for who, places, there in self._groups(rank, factor.itemsize):
-            rows = factor[self._other[places]]
-            old = known[who]
-            rest = self._change[places] - np.matmul(rows, old[:, :, np.newaxis])[:, :, 0]
+            # "clip" spares a check of bounds, and half of the time; no place is out of them.
+            rows = factor.take(self._other.take(places, mode="clip"), axis=0, mode="clip")
+            change = self._change[places]
             weights = (real(floor) / np.maximum(self._step[places], real(floor))) ** 2 * there
             weighted = (rows * weights[:, :, np.newaxis]).transpose(0, 2, 1)
             squares = np.matmul(weighted, rows)
@@ -189,8 +197,10 @@ class Systems:
             # what is not known stays as it was.
             ridge = squares.trace(axis1=1, axis2=2) * real(1e-6 / rank) + np.finfo(real).tiny
             squares[:, np.arange(rank), np.arange(rank)] += ridge[:, np.newaxis]
-            aims = np.matmul(weighted, rest[:, :, np.newaxis])
-            out[who] += np.linalg.solve(squares, aims)[:, :, 0]
+            for _ in range(times):
+                rest = change - np.matmul(rows, out[who][:, :, np.newaxis])[:, :, 0]
+                aims = np.matmul(weighted, rest[:, :, np.newaxis])
+                out[who] += np.linalg.solve(squares, aims)[:, :, 0]
         return out
 
     def _groups(self, rank: int, nbytes: int) -> Iterator[tuple[Places, Places, There]]:
@@ -215,10 +225,7 @@ def _hits(
     """The share of weights of these rows that are predicted."""
     found = 0
     for rows in held_out:
-        small = small_of(pair, rows, per_row, 0)
-        systems = Systems(small.rows, small.columns, small, len(rows.base))
-        left = systems.solve(right, np.zeros((len(rows.base), right.shape[1]), pair.real), floor)
-        left = systems.solve(right, left, floor)
+        left = _left_of(small_of(pair, rows, per_row, 0), len(rows.base), right, floor)
         total = left.astype(np.float64) @ right.T.astype(np.float64)
         total += values_of(rows.base, pair.base_dtype)
         found += int(np.count_nonzero(round_once(total, pair.dtype) == rows.target))
