@@ -31,6 +31,8 @@ _ROLE: Final = "partitions"
 _COMPARED: Final = 256
 """Weights of a process that are looked at."""
 _WIDENED: Final = ("F16", "BF16")
+_UNNAMED: Final = ("fp32_groups", "fp32_groups_flat")
+"""Where the optimizer of ZeRO-0 keeps float32 weights: lists in the order of its own groups."""
 
 
 def open_zero(
@@ -72,6 +74,9 @@ class _Zero:
                 raise self._no("16-bit", "it was trained in float32", "fp32")
             return self._gathered(whole, "the model as it was trained")
         if not self._files.partitions:
+            if any(self._model.get("optimizer", key) is not None for key in _UNNAMED):
+                reason = "ZeRO-0 keeps them in its optimizer, by number alone"
+                raise self._no("named float32", reason, "16bit")
             if not self._files.partitioned:
                 raise self._no("float32", "no optimizer's states lie beside the model", "16bit")
             sentence = "the optimizer states of process {} are missing"
