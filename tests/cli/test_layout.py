@@ -2,6 +2,7 @@
 
 from weightsmith.cli.layout import (
     brief,
+    counted_files,
     display_width,
     encodable,
     plain,
@@ -83,3 +84,10 @@ def test_what_a_stream_cannot_encode_has_a_stand_in() -> None:
     assert encodable("a → b…", "utf-8") == "a → b…"
     assert encodable("a → b… é", "ascii") == "a -> b... \\xe9"
     assert encodable("\udcff", "utf-8") == "\\udcff"
+
+
+def test_files_are_counted_by_their_endings_and_an_index_without_one_is_none() -> None:
+    names = ["part/.metadata", "part/__0_0.distcp", "part/__1_0.distcp", ".metadata"]
+    assert counted_files(names) == "2 .distcp files"
+    assert counted_files(["a.safetensors"]) == "1 .safetensors file"
+    assert counted_files(["b.bin", "a.00.pth"]) == "2 .bin and .pth files"

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from weightsmith.cli.checks_view import tokenizer_faults
-from weightsmith.cli.layout import heading, one_line_rows, styled, table
+from weightsmith.cli.layout import counted_files, heading, one_line_rows, styled, table
 from weightsmith.cli.options import (
     INPUTS,
     SOURCE,
@@ -23,7 +23,7 @@ from weightsmith.cli.sources import located, passing_directory
 from weightsmith.errors import CommandLineInvalid, WeightsmithError
 from weightsmith.ops.deltas.estimate import rank_bases
 from weightsmith.ops.inspect import KIND_WORDS, Inspection, held_by, inspect
-from weightsmith.units import counted, format_percent, format_size
+from weightsmith.units import format_percent, format_size
 
 
 @click.command(
@@ -150,7 +150,6 @@ def _inspect_one(output: Output, source: str, *, offline: bool) -> None:
 
 
 def _page(found: Inspection, output: Output) -> str:
-    kinds = sorted({name.rsplit(".", 1)[-1] for name in found.files})
     dtypes = ", ".join(f"{dtype} {format_size(nbytes)}" for dtype, nbytes in found.dtypes)
     rows = [("is", KIND_WORDS[found.kind]), ("because", found.reason)]
     if found.release:
@@ -162,7 +161,7 @@ def _page(found: Inspection, output: Output) -> str:
     if found.tensors:
         parameters = f"{found.parameters:,} parameters".replace(",", " ")
         rows.append(("tensors", f"{found.tensors}, {parameters}, {dtypes}"))
-    rows.append(("weights", counted(len(found.files), f".{' and .'.join(kinds)} file")))
+    rows.append(("weights", counted_files(found.files)))
     if found.sidecars:
         rows.append(("files", ", ".join(found.sidecars)))
     if found.made_by:

@@ -7,10 +7,12 @@ import re
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from typing import Final
 
 from weightsmith.errors import printable, shown
+from weightsmith.units import counted
 
 STYLES: Final = {
     "bold": "\x1b[1m",
@@ -119,6 +121,12 @@ def stacked(
     return "\n".join(
         line for row in zip(above, below, strict=True) for part in row for line in part
     )
+
+
+def counted_files(names: Iterable[str]) -> str:
+    """``"4 .pt files"``; one whose name has no ending, as ``.metadata``, is an index of others."""
+    endings = [suffix for name in names if (suffix := PurePath(name).suffix)]
+    return counted(len(endings), f"{' and '.join(sorted(set(endings)))} file".lstrip())
 
 
 def one_line_rows(

@@ -9,7 +9,7 @@ from typing import Any, Final
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.layers import positions
 from weightsmith.cli.checks_view import Smoked, checks_page
-from weightsmith.cli.layout import heading, stacked, styled, table
+from weightsmith.cli.layout import counted_files, heading, stacked, styled, table
 from weightsmith.cli.output import Output
 from weightsmith.codecs.registry import codec
 from weightsmith.engine.run import Outcome
@@ -184,8 +184,7 @@ def show_sums(output: Output, sums: SumReport) -> None:
 
 
 def _source_row(role: str, source: Checkpoint) -> tuple[str, ...]:
-    kinds = {"." + file.name.rsplit(".", 1)[-1] for file in source.files}
-    files = counted(len(source.files), f"{' and '.join(sorted(kinds))} file")
+    files = counted_files(file.name for file in source.files)
     return (role, source.label, *_size(t.info for t in source.tensors.values()), files)
 
 

@@ -20,6 +20,7 @@ from weightsmith.formats.torch_pickle import Record, Symbol, View, record_pickle
 from weightsmith.formats.torch_zip import TorchFile
 from weightsmith.formats.window import Window
 from weightsmith.sources.training.placement import are_counts
+from weightsmith.units import counted
 
 METADATA: Final = ".metadata"
 MAX_METADATA_NBYTES: Final = 64 * 2**20
@@ -75,7 +76,7 @@ class _Dcp:
         for name, digests in sorted(self._digests.items()):
             digest = bytes_digest("\n".join(digests).encode())
             files.append(WeightFile(name, *self._store.identity(name), digest))
-        notes = [f"a distributed checkpoint in {len(files) - 1} file(s), put together"]
+        notes = [f"a distributed checkpoint in {counted(len(files) - 1, 'file')}, put together"]
         if left:
             notes.append("not the model, left: " + ", ".join(left))
         return Gathered(

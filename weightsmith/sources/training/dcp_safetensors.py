@@ -19,6 +19,7 @@ from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.sources.training.complete import require_all
 from weightsmith.sources.training.placement import are_counts
+from weightsmith.units import counted
 
 _SHARDING: Final = "DCP_SHARDING_INFO"
 _LAST: Final = "only a config tells whether files are missing at the end: compare the shapes"
@@ -54,7 +55,8 @@ def open_dcp_safetensors(directory: Path, names: Sequence[str], label: str) -> G
         shape = tuple(map(max, zip(*ends[name], strict=True)))
         whole = TensorInfo(name, held[0].stored.info.dtype, shape)
         tensors[name] = Pieced.of(whole, held)
-    notes = (f"a distributed checkpoint in {len(files)} safetensors file(s), put together", _LAST)
+    many = counted(len(files), "safetensors file")
+    notes = (f"a distributed checkpoint in {many}, put together", _LAST)
     return Gathered(
         label=label, directory=directory, files=tuple(files), tensors=tensors, notes=notes
     )

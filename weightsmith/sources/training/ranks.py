@@ -22,6 +22,7 @@ from weightsmith.formats.torch_pickle import Record, View, Wrapped
 from weightsmith.formats.torch_zip import TorchFile, find_entries
 from weightsmith.sources.training.complete import require_all
 from weightsmith.sources.training.placement import PlacementError, are_counts, place, whole_of
+from weightsmith.units import counted
 
 _FLAT: Final = "_flat_param"
 """What FSDP1 names the parameters of a unit that it keeps as one."""
@@ -84,7 +85,7 @@ class _Ranks:
         if left:
             self._notes.append("not tensors, left: " + ", ".join(left))
         held = {n: Pieced.of(each.whole, each.boxes.values()) for n, each in self._tensors.items()}
-        notes = (f"the parts of {len(self._names)} process(es), put together", *self._notes)
+        notes = (f"{counted(len(self._names), 'part')}, one a process, put together", *self._notes)
         return Gathered(
             label=self._label,
             directory=self._directory,
