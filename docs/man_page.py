@@ -7,9 +7,13 @@ from collections.abc import Iterator, Sequence
 import click
 
 from weightsmith.cli.help_topics import ENVIRONMENT, exit_codes
+from weightsmith.cli.layout import continued
 from weightsmith.cli.main import COMMANDS, EXAMPLES
 from weightsmith.cli.options import GROUPS, MESSAGES, Command, Option
 from weightsmith.version import HOMEPAGE, __version__
+
+_WIDTH = 72
+"""Columns that man leaves for an example on a terminal of 80."""
 
 
 def manual(group: click.Group, root: click.Context) -> dict[str, str]:
@@ -41,7 +45,7 @@ def _page(
         lines += [".PP", *_text(paragraph)]
     examples = command.examples if isinstance(command, Command) else EXAMPLES
     if examples:
-        shown = "\n".join(map(inspect.cleandoc, examples)).split("\n")
+        shown = (line for example in examples for line in continued(example, _WIDTH))
         lines += [".SH EXAMPLES", ".nf", *map(_escaped, shown), ".fi"]
     lines += [*_options(command, context), *more]
     lines += [".SH EXIT STATUS", *_list((str(code), text) for code, text in exit_codes().items())]

@@ -96,7 +96,7 @@ def test_an_array_that_needs_a_package_names_it(
     checkpoint = weightsmith.open_checkpoint(tmp_path)
     with pytest.raises(weightsmith.WeightsmithError, match="ml_dtypes") as caught:
         checkpoint["w"].numpy()
-    assert caught.value.hint_text == "pip install ml_dtypes"
+    assert caught.value.hint_text == "pip install 'ml_dtypes'"
 
 
 def test_one_adapter_is_no_list_of_letters(vectors: Path, tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from weightsmith.ops.merge_lora import merge_lora, plan_merge_lora
     from weightsmith.ops.push import push
     from weightsmith.ops.run_plan import finish_plan, run_share
+    from weightsmith.ops.verify.fix import fix_files
+    from weightsmith.ops.verify.fix_report import FixReport
     from weightsmith.ops.verify.report import Check, Report
     from weightsmith.ops.verify.smoke import Settings as SmokeSettings
     from weightsmith.ops.verify.verify import verify
@@ -62,6 +64,7 @@ __all__ = [
     "DamagedOutput",
     "Difference",
     "ExtractedLora",
+    "FixReport",
     "InTheWay",
     "Inspection",
     "Job",
@@ -93,6 +96,7 @@ __all__ = [
     "download",
     "extract_lora",
     "finish_plan",
+    "fix_files",
     "fix_tokenizer",
     "inspect",
     "load_into",
@@ -140,6 +144,8 @@ _HOMES: Final = {
     "ops.merge_lora": ("merge_lora", "plan_merge_lora"),
     "ops.push": ("push",),
     "ops.run_plan": ("finish_plan", "run_share"),
+    "ops.verify.fix": ("fix_files",),
+    "ops.verify.fix_report": ("FixReport",),
     "ops.verify.report": ("Check", "Report"),
     "ops.verify.smoke": ("SmokeSettings=Settings",),
     "ops.verify.verify": ("verify",),

@@ -256,6 +256,20 @@ class PatternUnused(UsageFault):
     hint = "write it as the names above are, with * for what differs: `whole='model.embed*'`"
 
 
+class FixSourceMissing(UsageFault):
+    """Nothing says what the files of this folder must be: it has no manifest of weightsmith, and no
+    source on the hub was named, whose hashes could tell.
+
+    No file is replaced without a digest that proves the new one right.
+    """
+
+    message = "nothing says what the files of {folder} must be"
+    hint = (
+        "name the repository that it is a copy of: "
+        "weightsmith verify {folder} --fix --from ORG/NAME@REVISION"
+    )
+
+
 class NothingNamed(UsageFault):
     """A pattern that chooses or renames tensors fits none: a slip that would change the result."""
 
@@ -389,7 +403,7 @@ class PackageMissing(UsageFault):
     """Something was asked for that takes a package which is not installed."""
 
     message = "{wish} needs the package {package}, which is not installed"
-    hint = "pip install {package}"
+    hint = "pip install '{package}'"  # some shells take brackets for a pattern
 
 
 class DtypeUnknownHere(UsageFault):

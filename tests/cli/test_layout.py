@@ -1,10 +1,15 @@
 """Tables, widths and escapes."""
 
+import shlex
+
 from weightsmith.cli.layout import (
     brief,
+    continued,
     counted_files,
     display_width,
     encodable,
+    filled,
+    one_line_rows,
     plain,
     safe,
     stacked,
@@ -47,6 +52,43 @@ def test_a_row_that_is_too_wide_takes_two_lines() -> None:
         "     5 kB  nobody wants it",
     ]
     assert stacked([], at=2, width=42) == ""
+
+
+def test_a_long_command_goes_on_in_lines_that_a_shell_joins() -> None:
+    command = 'tool combine "0.5*./one + 0.5*./another" ./average --dtype float32 -o x > log'
+    lines = continued(command, 40)
+    assert lines == [
+        "tool combine \\",
+        '    "0.5*./one + 0.5*./another" \\',
+        "    ./average --dtype float32 -o x \\",
+        "    > log",
+    ]
+    assert shlex.split("\n".join(lines).replace("\\\n", "")) == shlex.split(command)
+    assert continued(command, len(command)) == [command]
+
+
+def test_sentences_are_broken_between_words_and_never_in_a_command() -> None:
+    text = f"{styled('hint:', 'cyan')} these are the target's files: weightsmith verify ./it -v"
+    assert plain(filled(text, 40)).splitlines() == [
+        "hint: these are the target's files:",
+        "      weightsmith verify ./it -v",
+    ]
+    text = "error: it is said by 'weightsmith help sources' alone\n  first of all in it"
+    assert filled(text, 30).splitlines() == [
+        "error: it is said by",
+        "       'weightsmith help sources'",
+        "       alone",
+        "  first of all in it",
+    ]
+    assert filled("a\n\n  b", 30) == "a\n\n  b"
+
+
+def test_a_row_of_one_line_is_shortened_where_it_is_widest() -> None:
+    rows = [("a-long-name-of-a-model", "5 kB", "why"), ("b", "10 kB", "because it is so")]
+    assert plain(one_line_rows(rows, width=40, shrink=(2, 0), right=(1,))).splitlines() == [
+        "  a-long-…a-model   5 kB  why",
+        "  b                10 kB  because… is so",
+    ]
 
 
 def test_of_a_list_at_the_end_of_a_note_the_first_names_are_shown() -> None:

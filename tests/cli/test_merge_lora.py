@@ -25,8 +25,7 @@ def test_a_merge_is_planned_shown_made_and_found_done_again(
 ) -> None:
     said = weightsmith(*args)
     assert said.code == 0
-    assert "15 by copy" in said.err
-    assert "steps=linear*" in said.err
+    assert "  how     15 copied bit for bit; 3 merged with LoRA x 4, in F32; " in said.err
     assert (tmp_path / "out" / "model.safetensors").is_file()
     again = weightsmith(*args, "--json")
     assert json.loads(again.out)["already_done"] is True
@@ -88,7 +87,7 @@ def test_several_adapters_have_a_role_each(
     assert said.code == 0
     assert "lora-1" in said.out
     assert "lora-2" in said.out
-    assert "linear*8.0; linear*8.0" in said.out
+    assert "merged with LoRA x 4, then LoRA x 4, in F32" in said.out
 
 
 def test_an_adapter_of_another_model_ends_in_7_and_is_explained(

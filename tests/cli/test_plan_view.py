@@ -33,7 +33,9 @@ def test_where_a_path_is_long_sizes_stand_below_it(
     assert max(len(line) for line in lines if str(target) not in line) <= 80
 
 
-@pytest.mark.parametrize("dtype,rule", [("keep", "21 by copy"), ("float32", "21 by cast to F32")])
+@pytest.mark.parametrize(
+    "dtype,rule", [("keep", "21 copied bit for bit"), ("float32", "21 cast to F32")]
+)
 def test_a_rule_is_told_with_its_dtype(
     weightsmith: Weightsmith, base: str, dtype: str, rule: str
 ) -> None:

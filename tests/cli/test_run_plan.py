@@ -258,6 +258,18 @@ def test_a_target_in_the_way_is_told_when_the_plan_is_saved(
     assert not shared.plan.exists()
 
 
+def test_without_ray_its_package_is_named_and_nothing_is_made(
+    shared: Shared, weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    line = ("apply-delta", str(shared.base), str(shared.delta), str(shared.target))
+    said = weightsmith(*line, "--executor", "ray")
+    assert (said.code, said.out) == (2, "")
+    assert "[package-missing]" in said.err
+    assert "pip install 'weightsmith[ray]'" in said.err
+    assert not shared.target.exists()
+
+
 # --- the page's scripts ---------------------------------------------------------------------------
 
 

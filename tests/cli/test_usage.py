@@ -229,7 +229,7 @@ Output:
   --max-shard-size SIZE  Largest weight file.
 
 Speed and memory:
-  --workers N            Threads.  [x>=1]
+  --workers N            Threads.
   --low-cpu-mem          One worker.
 
 Safety:

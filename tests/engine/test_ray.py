@@ -1,6 +1,5 @@
 """An output made by a Ray cluster has the bytes of threads, whatever becomes of its nodes."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,34 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.folders import contents, hidden
-from tests.support.paths import ROOT
+from tests.support.ray_cluster import SHARD_NBYTES, run_on
 from weightsmith import plan_apply_delta, plan_merge_lora
 
 pytest.importorskip("ray", reason="Ray has no wheel for this Python")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-SHARDS = 30_000
-
-
-def run_on(
-    home: Path, flaws: list[dict[str, str]], *args: str
-) -> "subprocess.CompletedProcess[str]":
-    """Run a command on a cluster whose further nodes have these flaws."""
-    (home / "flaws.json").write_text(json.dumps(flaws))
-    line = [sys.executable, "-m", "tests.support.ray_cluster", str(home / "flaws.json"), "--"]
-    line += [sys.executable, "-m", "weightsmith", *args]
-    line += ["--executor", "ray", "--ray-address", "ADDRESS", "--max-shard-size", f"{SHARDS}B"]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_health_check_period_ms": "500",
-        "RAY_health_check_timeout_ms": "2000",
-        "RAY_health_check_failure_threshold": "2",
-    }
-    return subprocess.run(
-        line, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
-    )
 
 
 def apply_args(vectors: Path, target: Path) -> list[str]:
@@ -54,9 +30,9 @@ def alone(args: list[str]) -> dict[str, bytes]:
     """The files that threads make."""
     target = Path(args[-1]).with_name("alone")
     if args[0] == "apply-delta":
-        job = plan_apply_delta(args[1], args[2], target=target, max_shard_nbytes=SHARDS)
+        job = plan_apply_delta(args[1], args[2], target=target, max_shard_nbytes=SHARD_NBYTES)
     else:
-        job = plan_merge_lora(args[1], args[2], target, max_shard_nbytes=SHARDS)
+        job = plan_merge_lora(args[1], args[2], target, max_shard_nbytes=SHARD_NBYTES)
     job.run()
     return contents(target)
 
@@ -70,7 +46,31 @@ def test_a_node_killed_in_the_middle_changes_nothing(
     done = run_on(tmp_path, [{"NODE_BLOCKS": str(marker)}], *args)
     assert done.returncode == 0, done.stderr
     assert marker.exists()  # it was at work, and had a file that it did not finish
+    assert "its files are made on others" in done.stderr
+    assert "raylet" not in done.stdout + done.stderr
     assert contents(tmp_path / "out") == alone(args)
+    assert not hidden(tmp_path)
+
+
+def test_ctrl_c_calls_off_all_tasks_and_the_next_run_goes_on(vectors: Path, tmp_path: Path) -> None:
+    args = apply_args(vectors, tmp_path / "out")
+    blocks = {"NODE_BLOCKS": str(tmp_path / "blocked"), "NODE_INTERRUPTS": "1"}
+    done = run_on(tmp_path, [blocks], *args)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert hidden(tmp_path) == [".out.weightsmith-partial"]
+    done = run_on(tmp_path, [{}], *args)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "out") == alone(args)
+    assert not hidden(tmp_path)
+
+
+def test_another_ray_than_the_clusters_is_told_in_words(vectors: Path, tmp_path: Path) -> None:
+    args = apply_args(vectors, tmp_path / "out")
+    done = run_on(tmp_path, [], *args, env={**os.environ, "COMMAND_RAY_IS": "2.99.1"})
+    assert done.returncode == 7, done.stderr
+    assert "[versions-differ]" in done.stderr
+    assert "2.99.1" in done.stderr
     assert not hidden(tmp_path)
 
 

@@ -4,46 +4,57 @@ import contextlib
 import ctypes
 import errno
 import sys
+import threading
 from collections import defaultdict
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.bench.report import file_system
+from tests.support.delta_models import write_pair
 from tests.support.folders import sparse_model
 from tests.support.memory import cached_nbytes
 from weightsmith import fs
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_digest
 from weightsmith.checkpoint.opening import open_checkpoint
+from weightsmith.engine import expected
+from weightsmith.engine.executors import local
 from weightsmith.engine.file_hashes import Hashes, hash_file
 from weightsmith.engine.options import Options
-from weightsmith.engine.read_back import TRAIL_NBYTES, Follower, Front, Piece, Trail
+from weightsmith.engine.output import Background
+from weightsmith.engine.read_back import AHEAD_NBYTES, TRAIL_NBYTES, Follower, Front, Piece, Trail
 from weightsmith.engine.spans import Buffers
 from weightsmith.errors import DiskFull, TargetUnwritable, VerificationFailed
 from weightsmith.ops.apply_delta import apply_delta
+from weightsmith.ops.make_delta import make_delta
+from weightsmith.plan.model import ShardPlan
 
 
-def written(start: int, stop: int) -> tuple[Piece, Buffers]:
+def written(start: int, stop: int) -> Piece:
     """What a worker says of bytes that it wrote."""
-    return Piece("a tensor", start, stop - start, b""), Buffers()
+    return Piece("a tensor", start, stop - start, b"")
 
 
 def hashing(
     pool: ThreadPoolExecutor, file: fs.PositionedFile, nbytes: int, front: Front
 ) -> Future[Hashes]:
-    follower = Follower(file, nbytes, front)
-    return pool.submit(hash_file, follower, {"sha256"}, Buffers(), lambda _: None)
+    def hash_it() -> Hashes:
+        with Follower(file, nbytes, front) as follower:
+            return hash_file(follower, {"sha256"}, Buffers(), lambda _: None)
+
+    return pool.submit(hash_it)
 
 
 def test_pieces_count_once_all_before_them_are_written() -> None:
     with Front(2) as front:
-        front.follow(*written(4, 9))
-        front.follow(*written(9, 10))
+        front.add(written(4, 9))
+        front.add(written(9, 10))
     with pytest.raises(InterruptedError):
         front.wait(3)
-    front.follow(*written(2, 4))
+    front.add(written(2, 4))
     front.wait(10)
     with pytest.raises(InterruptedError):
         front.wait(11)
@@ -58,7 +69,7 @@ def test_a_file_is_hashed_while_it_is_filled(tmp_path: Path) -> None:
         for start in (SPAN_NBYTES, 0, 3 * SPAN_NBYTES, 2 * SPAN_NBYTES):
             piece = memoryview(content)[start : start + SPAN_NBYTES]
             file.write_from(start, piece)
-            front.follow(*written(start, start + len(piece)))
+            front.add(written(start, start + len(piece)))
         assert found.result() == {"sha256": sha256(content).hexdigest()}
 
 
@@ -68,9 +79,73 @@ def test_who_follows_a_file_that_is_given_up_is_let_go(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         with Front() as front:
             found = hashing(pool, file, 2 * SPAN_NBYTES, front)
-            front.follow(*written(0, SPAN_NBYTES))
+            front.add(written(0, SPAN_NBYTES))
         with pytest.raises(InterruptedError):
             found.result()
+
+
+def test_who_writes_waits_for_a_hash_that_falls_behind() -> None:
+    with ThreadPoolExecutor(1) as pool, Front() as front:
+        front.add(written(0, AHEAD_NBYTES))
+        front.add(
+            written(AHEAD_NBYTES + 1, 2 * AHEAD_NBYTES)
+        )  # the reader waits for what is before
+        waiting = pool.submit(front.add, written(AHEAD_NBYTES, AHEAD_NBYTES + 1))
+        front.wait(2 * AHEAD_NBYTES)
+        assert wait([waiting], timeout=0.05).not_done
+        front.note_read(AHEAD_NBYTES)
+        waiting.result()
+
+
+def test_who_writes_does_not_wait_for_a_hash_that_has_ended(tmp_path: Path) -> None:
+    file = fs.create(tmp_path / "file")
+    with Front() as front:
+        with contextlib.suppress(VerificationFailed), Follower(file, 8, front) as follower:
+            front.add(written(0, 8))
+            follower.read(0, 8)  # of an empty file
+        front.add(written(8, 2 * AHEAD_NBYTES))
+
+
+def test_what_is_hashed_is_given_back_some_way_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(fs.PositionedFile, "give_back", lambda _, *at: given.append(at))
+    file, size = fs.create(tmp_path / "file"), TRAIL_NBYTES + 2 * SPAN_NBYTES
+    with Front() as front, Follower(file, size, front) as follower:
+        for read in (0, TRAIL_NBYTES + SPAN_NBYTES - 1, TRAIL_NBYTES + SPAN_NBYTES, size, size):
+            front.note_read(read)
+            follower.follow(written(0, 0), Buffers())
+    assert given == [(0, SPAN_NBYTES), (SPAN_NBYTES, SPAN_NBYTES)]
+
+
+def test_a_file_is_hashed_while_the_one_before_it_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The medium takes as long over the first of two as making and hashing the second takes."""
+    base, target = write_pair(tmp_path)
+    make_delta(base=base, target=target, delta=tmp_path / "delta")
+    require, sync, hashed = expected.require_file, Background.sync, list[str]()
+    both = threading.Event()
+
+    def require_and_tell(file: fs.Readable, shard: ShardPlan, *rest: Any) -> None:
+        require(file, shard, *rest)
+        hashed.append(shard.name)
+        if len(hashed) == 2:
+            both.set()
+
+    def arrive() -> None:
+        if not both.wait(60):
+            raise TimeoutError
+
+    def slow_sync(background: Background, *args: Any, **options: Any) -> None:
+        sync(background, *args, **options)
+        background.submit(arrive)
+
+    monkeypatch.setattr(local, "require_file", require_and_tell)
+    monkeypatch.setattr(Background, "sync", slow_sync)
+    apply_delta(base, tmp_path / "delta", target=tmp_path / "out")
+    assert hashed == sorted(path.name for path in target.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("reads", [True, False])

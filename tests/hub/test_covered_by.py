@@ -478,6 +478,22 @@ class TestPins:
         cleaned.maker.revision(TUNED, cleaned.files)
         assert [row.repo for row in cleaned.maker.plan(BASE).removed] == [BASE]
 
+    def test_its_pin_is_told_and_goes_with_the_next_deletion(self, cleaned: Registry) -> None:
+        cleaned.maker.revision(TUNED, cleaned.files)
+        (note,) = cleaned.maker.plan().notes
+        assert "is in the cache with all its files: its pin keeps nothing" in note
+        carry_out(cleaned.maker.plan(TUNED))
+        assert cleaned.pins() == []
+        assert not (cleaned.repo(BASE) / FOLDER).exists()
+        assert cleaned.maker.plan(BASE).notes == ()
+        assert [row.repo for row in cleaned.maker.plan(BASE).removed] == [BASE]
+
+    def test_a_pin_that_is_written_anew_stays(self, cleaned: Registry) -> None:
+        cleaned.maker.revision(TUNED, cleaned.files)
+        cleaned.clean()
+        assert len(cleaned.pins()) == 1
+        assert row_of(cleaned.maker.plan(), BASE).pinned
+
     def test_one_that_is_only_partly_there_still_leans(self, cleaned: Registry) -> None:
         cleaned.maker.revision(TUNED, cleaned.files)
         (cleaned.folder(cleaned.tuned_id) / "config.json").unlink()

@@ -189,18 +189,41 @@ def test_what_is_yielded_was_held_against_its_digest(tmp_path: Path) -> None:
         weightsmith.load_into(model, source)
 
 
-def test_experts_of_their_own_for_a_model_that_stacks_them_are_refused_with_the_way(
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("family", MODELS)
+def test_experts_that_transformers_stacks_are_those_that_it_would_load(
+    family: str, tmp_path: Path
+) -> None:
+    folder = MODELS[family].make(tmp_path / "moe", dtype=torch.bfloat16)
+    read = MODELS[family].load(folder, torch.bfloat16)
+    with torch.device("meta"):
+        model = type(read)._from_config(read.config, dtype=torch.bfloat16)
+    loaded = weightsmith.load_into(model, folder)
+    expected, found = read.state_dict(), model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], each) for name, each in expected.items())
+    assert set(loaded.names) == set(load_file(folder / "model.safetensors"))
+    assert not loaded.unused
+
+
+def test_an_expert_that_is_missing_or_of_another_size_leaves_the_model_as_it_was(
     tmp_path: Path,
 ) -> None:
     family = MODELS["qwen3_moe"]
     folder = family.make(tmp_path / "moe", dtype=torch.bfloat16)
-    assert any("experts.0." in name for name in load_file(folder / "model.safetensors"))
     model = family.load(folder, torch.bfloat16)
     before = {name: each.clone() for name, each in model.state_dict().items()}
-    assert any(name.endswith("experts.gate_up_proj") for name in before)
-    with pytest.raises(ModelDiffers) as caught:
-        weightsmith.load_into(model, folder)
-    assert "from_pretrained stacks them" in caught.value.hint_text
-    assert any("experts.gate_up_proj is not there" in each for each in caught.value.context)
+    tensors = load_file(folder / "model.safetensors")
+    last = max(name for name in tensors if name.endswith("down_proj.weight"))
+    for wrong, said in (
+        (None, "experts.down_proj of [2, "),
+        (torch.zeros(3, 5, dtype=torch.bfloat16), "make no model.layers.0.mlp.experts.down_proj"),
+    ):
+        others = {name: each for name, each in tensors.items() if name != last}
+        damaged = others if wrong is None else {**others, last: wrong}
+        save_file(damaged, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ModelDiffers) as caught:
+            weightsmith.load_into(model, folder)
+        assert any(said in each for each in caught.value.context), caught.value.context
     after = model.state_dict()
     assert all(torch.equal(each, after[name]) for name, each in before.items())

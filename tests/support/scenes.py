@@ -16,6 +16,7 @@ import numpy as np
 from tests.support import tiny
 from tests.support.hub.server import Hub
 from tests.support.paths import VECTORS
+from weightsmith.ops.apply_delta import apply_delta
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,17 @@ def vicuna_applied(cast: Cast, here: Path, hub: Hub) -> None:
     _place(here, {"vicuna-7b-v1.1": cast.tuned[0], "vicuna-7b": cast.tuned[0]})
 
 
+def vicuna_damaged(cast: Cast, here: Path, hub: Hub) -> None:
+    """The two and what they make, once whole and once with a byte that is another."""
+    llama_and_vicuna(cast, here, hub)
+    made = here / "vicuna-7b-v1.1"
+    apply_delta(here / "llama-7b", here / "vicuna-7b-delta-v1.1", target=made)
+    harmed = shutil.copytree(made, here / "vicuna-7b") / "model.safetensors"
+    content = bytearray(harmed.read_bytes())
+    content[-1] ^= 1
+    harmed.write_bytes(content)
+
+
 def hub_alone(cast: Cast, here: Path, hub: Hub) -> None:
     """Nothing on disk yet."""
     hub.add("huggyllama/llama-7b", cast.base)
@@ -156,6 +168,6 @@ SCENES: Final[Mapping[str, Scene]] = {
     "docs/how-to/make-delta.md": my_model,
     "docs/how-to/merge-lora.md": adapters,
     "docs/how-to/publish.md": my_model,
-    "docs/how-to/verify.md": vicuna_applied,
+    "docs/how-to/verify.md": vicuna_damaged,
 }
 """The scene of each page whose commands are run, by the page's path in the repository."""

@@ -141,6 +141,18 @@ def _repository(bench: Bench, inputs: Path, area: Path) -> None:
     bench.hub.add("org/model", inputs / "target")
 
 
+def _damaged(bench: Bench, inputs: Path, area: Path) -> None:
+    _vicuna(bench, inputs, area)
+    made = bench.run([word.replace("{in}", str(inputs)) for word in (*_APPLY, *_VERBATIM)])
+    if made.exit:
+        raise RuntimeError(made.said)
+    (bench.area / "out").rename(area / "model")
+    first, second, *_ = sorted((area / "model").glob("*.safetensors"))
+    first.write_bytes(first.read_bytes()[:-1] + b"x")
+    second.write_bytes(second.read_bytes()[:10])
+    (area / "model" / "config.json").unlink()
+
+
 def _cache(_: Bench, __: Path, area: Path) -> None:
     maker = Maker(area / "cache" / "hub", now=1_700_000_000)
     for name in ("one", "two", "three"):
@@ -193,6 +205,12 @@ COMMANDS: Final = (
     Command("run-plan", ("run-plan", "plan.json", "--finish"), _shares),
     Command("fix-config", ("fix-tokenizer", "model"), _old_config, whole=""),
     Command("fix-tokenizer", ("fix-tokenizer", "model"), _old_tokenizer, whole="", slow=True),
+    Command(
+        "fix-files",
+        ("verify", "model", "--fix", "--from", "{in}/base+{in}/delta", "--workers", "2"),
+        _damaged,
+        whole="",
+    ),
     Command("download", ("download", "org/model"), _repository, whole=""),
     Command("download-folder", ("download", "org/model", "-o", "out"), _repository, whole=""),
     Command("push", _PUSH, _pair, remote=REPO),

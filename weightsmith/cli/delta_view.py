@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.layout import heading, one_line_rows, styled, table
 from weightsmith.cli.output import Output
 from weightsmith.cli.push_view import pushed_line
 from weightsmith.ops.deltas.additive import Loss
@@ -76,20 +76,12 @@ def _show_loss(output: Output, loss: Loss) -> None:
         return
     worst = sorted(loss.tensors.items(), key=lambda each: -each[1].share)[:5]
     output.line(heading("what this delta will not restore"))
-    rows = [("all", loss.whole), *worst]
-    output.line(
-        table(
-            [
-                (
-                    name,
-                    f"{format_percent(each.share)} of the weights",
-                    f"off by up to {each.largest:.2g}",
-                )
-                for name, each in rows
-            ],
-            width=output.width,
-        )
-    )
+    rows = [("", "of the weights", "off by up to")]
+    rows += [
+        (name, format_percent(each.share), f"{each.largest:.2g}")
+        for name, each in [("all", loss.whole), *worst]
+    ]
+    output.line(one_line_rows(rows, width=output.width, shrink=(0,), right=(1, 2)))
     output.hint("an exact delta restores every bit, and is smaller: --codec exact")
 
 

@@ -1,9 +1,10 @@
 """What `diff` found, as a person reads it; the page of ``--html`` writes its numbers likewise."""
 
+import sys
 from collections.abc import Sequence
 from typing import Final
 
-from weightsmith.cli.layout import brief, heading, styled, table
+from weightsmith.cli.layout import brief, display_width, heading, one_line_rows, styled, table
 from weightsmith.codecs.measure import Measure, ulp_range
 from weightsmith.errors import shown
 from weightsmith.ops.diff import Difference, Group, TensorDifference
@@ -20,7 +21,10 @@ _NEAR: Final = 6
 
 def render_diff(found: Difference, *, width: int, everything: bool) -> str:
     """Totals, kinds of module and the most changed tensors; `everything`: layers, all tensors."""
-    title = heading(f"{found.a} → {found.b}")
+    title = f"{found.a} → {found.b}"
+    if display_width(title) > width:
+        title = f"{found.a}\n→ {found.b}"
+    title = "\n".join(map(heading, title.split("\n")))
     title += styled("  the same", "green") if found.equal else ""
     notes = [("note", brief(note, everything=everything)) for note in found.notes]
     rows = _summary(found) + notes
@@ -35,7 +39,7 @@ def render_diff(found: Difference, *, width: int, everything: bool) -> str:
         layers = [(*_group_numbers(each), str(n)) for n, each in found.layers().items()]
         parts.append(_listed("changed by layer", ("tensors", *_COLUMNS), layers, width))
         tensors = [(each.status, *numbers(each.measure), each.name) for each in found.tensors]
-        parts.append(_listed("all tensors", ("", *_COLUMNS), tensors, width))
+        parts.append(_listed("all tensors", ("", *_COLUMNS), tensors, sys.maxsize))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -90,15 +94,17 @@ def _summary(found: Difference) -> list[tuple[str, str]]:
     if total.change_squares:
         rows.append(("change", f"{relative} of the size of A (L2), {largest} at most"))
     if len(total.ulps) > 1:
-        rows.append(("in ulps", _ulps(total.ulps)))
+        rows.append(("moved by", _steps(total.ulps)))
     return rows
 
 
-def _ulps(counts: Sequence[int]) -> str:
+def _steps(counts: Sequence[int]) -> str:
+    """How far elements moved, in steps from a float to the next one."""
     whole, far = sum(counts), sum(counts[_NEAR:])
     near = [f"{ulp_range(n)}: {format_share(each, whole)}" for n, each in enumerate(counts[:_NEAR])]
     more = f"{1 << _NEAR >> 1} or more: {format_share(far, whole)}"
-    return ", ".join([*near, more] if far else near)
+    parts = ", ".join([*near, more] if far else near)
+    return f"{parts} (steps from a float to the next)"
 
 
 def _group_numbers(group: Group) -> tuple[str, ...]:
@@ -117,9 +123,15 @@ def _unmatched(found: Difference, width: int, *, everything: bool) -> str:
 
 
 def _listed(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
-    """Rows of numbers, each with a name at its end, under the names of the columns."""
+    """Rows of numbers, each with a name at its end, under the names of the columns.
+
+    A row takes one line: a name that would pass `width` is shortened in its middle.
+    """
     if not rows:
         return ""
-    right = range(len(rows[0]) - 1)
-    names, *lines = table([columns, *rows], width=width, styles=(), right=right).splitlines()
+    named = len(rows[0]) - 1
+    page = one_line_rows(
+        [(*columns, ""), *rows], width=width, shrink=(named,), styles=(), right=range(named)
+    )
+    names, *lines = page.splitlines()
     return "\n".join([heading(title), styled(names, "dim"), *lines])

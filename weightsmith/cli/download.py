@@ -79,7 +79,7 @@ def command(
         revision=revision,
         weights=weights,
         offline=offline,
-        note=output.line,
+        note=output.sentence,
     )
     output.plan(heading("download"))
     output.plan(table(list(_rows(plan)), width=output.width))

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from weightsmith.cli.layout import heading, styled, table
+from weightsmith.cli.layout import heading, one_line_rows, styled
 from weightsmith.cli.options import (
     INPUTS,
     OUTPUT,
@@ -158,15 +158,16 @@ def _show(output: Output, job: ops.ExtractJob, made: ops.ExtractedLora, elapsed_
 def _show_left(output: Output, made: ops.ExtractedLora) -> None:
     """What merging the adapter back leaves, the largest errors first."""
     output.line(heading("what the adapter leaves of each change"))
-    rows = [
+    rows = [("", "kept as", "of the change", "of the weights")]
+    rows += [
         (
             each.name,
             f"rank {each.rank}" if each.rank else "whole" if not each.left.changed else "left out",
-            f"{format_percent(each.error)} of the change",
-            f"{format_percent(each.left.share)} of the weights",
+            format_percent(each.error),
+            format_percent(each.left.share),
         )
         for each in made.tensors[:_SHOWN]
     ]
-    output.line(table(rows, width=output.width))
+    output.line(one_line_rows(rows, width=output.width, shrink=(0,), right=(2, 3)))
     if len(made.tensors) > _SHOWN:
         output.line(f"and {len(made.tensors) - _SHOWN} more with less (--json lists all)")

@@ -7,7 +7,7 @@ from string import Formatter
 from typing import Final
 
 from weightsmith.cli.flags import as_flags
-from weightsmith.cli.layout import heading, table
+from weightsmith.cli.layout import filled, heading, table
 from weightsmith.errors import WeightsmithError, known_errors, reference_of
 
 DONE: Final = {
@@ -118,10 +118,10 @@ def error_page(error: type[WeightsmithError], width: int) -> str:
         heading(reference_of(error)),
         "\n\n".join(textwrap.fill(paragraph, width) for paragraph in paragraphs),
         "",
-        f"It reads: {placeholders(error.message)}",
+        filled(f"It reads: {placeholders(error.message)}", width),
     ]
     if error.hint:
-        lines.append(f"Way out:  {placeholders(error.hint)}")
+        lines.append(filled(f"Way out: {placeholders(error.hint)}", width))
     lines.append(f"Exit code: {error.exit_code}")
     return "\n".join(lines)
 

@@ -7,7 +7,7 @@ import re
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Final
 
@@ -40,6 +40,12 @@ _ASCII: Final = str.maketrans(
     }
 )
 _GAP: Final = 2
+_WORD: Final = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
+"""A word of a command; in quotes it may have spaces."""
+_UNBROKEN: Final = re.compile(r"'weightsmith [^']*'|(?<!\S)weightsmith .*|\S+")
+"""A word of a sentence, or a command in it."""
+_LABELS: Final = ("error:", "warning:", "hint:")
+_GOES_ON: Final = " \\"
 _SHORTEST: Final = 8
 """Columns that a shortened cell keeps at least."""
 
@@ -138,18 +144,18 @@ def one_line_rows(
     right: Sequence[int] = (),
 ) -> str:
     """A table of one line a row: where it would pass `width`, cells are shortened in their middle,
-    those of the first column in `shrink` first.
+    the widest of the columns in `shrink` first.
     """
     cells = [[*map(printable, row)] for row in rows]
     columns = max(map(len, cells), default=0)
     widths = [max(display_width(row[column]) for row in cells) for column in range(columns)]
     excess = _GAP * columns + sum(widths) - width
-    for column in shrink:
-        if excess > 0:
-            room = max(widths[column] - excess, _SHORTEST)
-            excess -= widths[column] - room
-            for row in cells:
-                row[column] = shortened(row[column], room)
+    for _ in range(max(excess, 0)):
+        widest = max(shrink, key=widths.__getitem__)
+        widths[widest] = max(widths[widest] - 1, _SHORTEST)
+    for row in cells:
+        for column in shrink:
+            row[column] = shortened(row[column], widths[column])
     return table(cells, width=sys.maxsize, styles=styles, right=right)
 
 
@@ -162,6 +168,57 @@ def shortened(text: str, width: int) -> str:
     while display_width(head) + 1 + display_width(tail) > width:
         head, tail = (head[:-1], tail) if len(head) >= len(tail) else (head, tail[1:])
     return f"{head}…{tail}"
+
+
+def filled(text: str, width: int) -> str:
+    """Sentences in lines of `width`, broken between words, but not within a command.
+
+    What does not fit stands below the first word of the sentence: behind ``hint:`` or further in.
+    """
+    lines: list[str] = []
+    for sentence in text.split("\n"):
+        words = _UNBROKEN.findall(sentence)
+        indent = len(sentence) - len(sentence.lstrip())
+        first = plain(words[0]) if words else ""
+        hang = " " * (len(first) + 1 if first in _LABELS else indent + _GAP)
+        line = " " * indent
+        for word in words:
+            longer = line + word if not line.strip() else f"{line} {word}"
+            if line.strip() and display_width(plain(longer)) > width:
+                lines.append(line)
+                longer = hang + word
+            line = longer
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def continued(command: str, width: int) -> list[str]:
+    """A command in lines of `width` that a shell joins, each but the last with a backslash.
+
+    An option stays beside its value, and what is quoted is never broken.
+    """
+    if len(command) <= width:
+        return [command]
+    words = [" ".join(part) for part in _parts(_WORD.findall(command))]
+    lines = words[:1]
+    for word in words[1:]:
+        if len(lines[-1]) + 1 + len(word) + len(_GOES_ON) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(" " * 2 * _GAP + word)
+    return [*(line + _GOES_ON for line in lines[:-1]), *lines[-1:]]
+
+
+def _parts(words: Sequence[str]) -> Iterator[list[str]]:
+    """The words of a command, each option and each ``>`` with the word behind it."""
+    part: list[str] = []
+    for word in words:
+        if part and (word[0] in "-|>" or len(part) > 1 or part[0][0] not in "-|>"):
+            yield part
+            part = []
+        part.append(word)
+    if part:
+        yield part
 
 
 def _table_lines(

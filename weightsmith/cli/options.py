@@ -10,7 +10,6 @@ A command's module holds one `click.Command` named ``command``:
     def command(output: Output, base: str, dry_run: bool) -> int | None:
 """
 
-import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ import click
 from click.core import augment_usage_errors
 from click.shell_completion import CompletionItem
 
-from weightsmith.cli.layout import styled
+from weightsmith.cli.layout import continued, styled
 from weightsmith.cli.output import Color, Output
 from weightsmith.units import parse_size
 
@@ -79,6 +78,12 @@ class Option(click.Option):
             attrs.setdefault("metavar", "N")
         super().__init__(*args, **attrs)
         self.group = group
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """As click's, without the range of a number, which would be told as ``x>=1``."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        return extra
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Its longest name, for messages."""
@@ -190,12 +195,14 @@ class Command(click.Command):
 
 
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
-    """Write commands that can be copied, unwrapped."""
+    """Write commands that can be copied: a long one in several lines that the shell joins."""
     if examples:
         with formatter.section("Examples"):
+            indent = " " * formatter.current_indent
+            width = formatter.width + 2 - len(indent)  # click leaves two columns free
             for example in examples:
-                for line in inspect.cleandoc(example).splitlines():
-                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+                for line in continued(example, width):
+                    formatter.write(f"{indent}{line}\n")
 
 
 # --- options --------------------------------------------------------------------------------------

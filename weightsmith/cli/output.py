@@ -5,6 +5,7 @@ json    one document on stdout and nothing else, or one error object on stderr
 quiet   the result's path or id on stdout; twice: nothing, only the exit code
 """
 
+import contextlib
 import json
 import os
 import shlex
@@ -15,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, Literal, TextIO
 
 from weightsmith.cli.flags import as_flags
-from weightsmith.cli.layout import brief, encodable, plain, safe, styled
+from weightsmith.cli.layout import brief, encodable, filled, plain, safe, styled
 from weightsmith.cli.live import Bar, Lines
 from weightsmith.errors import ConfirmationNeeded, WeightsmithError, printable, shown
 from weightsmith.progress import SILENCE, Progress
@@ -57,7 +58,7 @@ class Output:
     @property
     def width(self) -> int:
         """Columns to fill: those of the terminal, at most 100."""
-        return min(shutil.get_terminal_size((100, 24)).columns, 100)
+        return min(_terminal_columns(), 100)
 
     def shown(self, lines: Sequence[str]) -> list[str]:
         """The first few of many, and how many more there are; with ``-v`` all."""
@@ -80,10 +81,15 @@ class Output:
             self._write(sys.stdout if self.plan_is_result else sys.stderr, text)
 
     def line_once(self, text: str) -> None:
-        """A message that several parts of a run may have to give, and that one is enough of."""
+        """A sentence that several parts of a run may have to say, and that one is enough of."""
         if text not in self._said:
             self._said.add(text)
-            self.line(text)
+            self.sentence(text)
+
+    def sentence(self, text: str) -> None:
+        """A message in words, which a terminal shows in lines of its width."""
+        if self.is_human:
+            self._write(sys.stderr, text, fill=True)
 
     def stream(self, text: str) -> None:
         """A piece of a message that is still being made, without a line break after it."""
@@ -101,11 +107,11 @@ class Output:
         if not self.json and self.quiet < 2:
             more = (f"  {line}" for line in self.shown(details))
             lines = [f"{styled('warning:', 'yellow')} {text}", *more]
-            self._write(sys.stderr, "\n".join(lines))
+            self._write(sys.stderr, "\n".join(lines), fill=True)
 
     def hint(self, text: str) -> None:
         """A command worth running next."""
-        self.line(f"{styled('hint:', 'cyan')} {text}")
+        self.sentence(f"{styled('hint:', 'cyan')} {text}")
 
     # --- how a run ends ---------------------------------------------------------------------------
 
@@ -132,7 +138,8 @@ class Output:
         if self.json:
             self._write(sys.stderr, json.dumps(error_document(error, self._warnings)))
         else:
-            self._write(sys.stderr, render_error(error, everything=self.verbose > 0))
+            said = render_error(error, everything=self.verbose > 0)
+            self._write(sys.stderr, said, fill=True)
 
     def confirm(self, question: str, *, yes: bool) -> bool:
         """Whether the user agrees to `question`, which names counts and bytes; `yes`: ``--yes``.
@@ -160,11 +167,16 @@ class Output:
         elif self._live is not None:
             yield self._live
         elif not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-            yield Lines(self.line)
+            yield Lines(self.sentence)
         else:
             unicode = encodable("━", sys.stderr.encoding) == "━"
             colour = self.shows_color(sys.stderr)
-            self._live = Bar(self.line, fill="━" if unicode else "#", colored=colour)
+            self._live = Bar(
+                self.sentence,
+                fill="━" if unicode else "#",
+                colored=colour,
+                columns=lambda: self.width,
+            )
             try:
                 yield self._live
             finally:
@@ -185,15 +197,27 @@ class Output:
             return True
         return stream.isatty() and os.environ.get("TERM") != "dumb"
 
-    def _write(self, stream: TextIO, text: str, end: str = "\n") -> None:
-        text = as_flags(text)
-        text = safe(text) if self.shows_color(stream) else plain(safe(text))
+    def _write(self, stream: TextIO, text: str, end: str = "\n", *, fill: bool = False) -> None:
+        """`fill`: in lines of the terminal's width; elsewhere a sentence stays one line."""
+        text = safe(as_flags(text))
+        if fill and stream.isatty():
+            text = filled(text, self.width)
+        text = text if self.shows_color(stream) else plain(text)
         above_bar: AbstractContextManager[None] = (
             self._live.set_aside() if self._live else nullcontext()
         )
         with above_bar:
             stream.write(encodable(text, stream.encoding or "utf-8") + end)
             stream.flush()
+
+
+def _terminal_columns() -> int:
+    """``COLUMNS``, else of the first stream that is a terminal: of a pager, we see stderr alone."""
+    found = 0
+    for stream in (sys.stdout, sys.stderr, sys.stdin):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            found = found or os.get_terminal_size(stream.fileno()).columns
+    return shutil.get_terminal_size((found or 100, 24)).columns
 
 
 def render_error(error: WeightsmithError, *, everything: bool = False) -> str:

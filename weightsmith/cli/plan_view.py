@@ -11,12 +11,10 @@ from weightsmith.checkpoint.layers import positions
 from weightsmith.cli.checks_view import Smoked, checks_page
 from weightsmith.cli.layout import counted_files, heading, stacked, styled, table
 from weightsmith.cli.output import Output
-from weightsmith.codecs.registry import codec
 from weightsmith.engine.run import Outcome
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.job import Job, require_room
 from weightsmith.ops.verify.published_sum import SumReport
-from weightsmith.plan.model import TensorPlan
 from weightsmith.plan.needs import Needs
 from weightsmith.units import counted, format_duration, format_memory, format_size
 
@@ -57,7 +55,7 @@ def _file_rows(job: Job, tensors: bool) -> list[tuple[str, ...]]:
         rows.append((shard.name, counted(len(shard.tensors), "tensor"), format_size(shard.nbytes)))
         if tensors:
             rows += [
-                (f"  {each.output.name}", str(each.output), "", _rule(each))
+                (f"  {each.output.name}", str(each.output), "", each.rule.told())
                 for each in shard.tensors
             ]
     return rows
@@ -200,7 +198,7 @@ def _size(infos: Iterable[TensorInfo]) -> tuple[str, str, str]:
 
 def _detail_rows(output: Output, job: Job, needs: Needs) -> list[tuple[str, str]]:
     plan = job.plan
-    rows = [("rule", "; ".join(output.shown(_rules(job))))]
+    rows = [("how", "; ".join(output.shown(_rules(job))))]
     if plan.dropped:
         names = sorted({place.kind for place in positions(plan.dropped).values()})
         rows.append(
@@ -241,34 +239,9 @@ def _detail_rows(output: Output, job: Job, needs: Needs) -> list[tuple[str, str]
 
 
 def _rules(job: Job) -> list[str]:
-    """How many tensors each rule makes, with its settings."""
-    alike = Counter((each.codec, tuple(each.params.items())) for each in job.plan.tensors)
-    counts = Counter[str]()
-    for (codec_id, params), count in alike.items():
-        counts[_rule_of(codec_id, dict(params))] += count
-    return [f"{count} by {rule}" for rule, count in counts.most_common()]
-
-
-def _rule(tensor: TensorPlan) -> str:
-    return _rule_of(tensor.codec, tensor.params)
-
-
-def _rule_of(codec_id: str, params: Mapping[str, str]) -> str:
-    """``"add in F32, rounded to F16 (new_rows=mean)"``."""
-    shown = codec(codec_id, params).shown  # the settings that a person is told
-    told = {key: value for key, value in params.items() if shown is None or key in shown}
-    return codec_id.split("@", maxsplit=1)[0] + _settings(told)
-
-
-def _settings(params: dict[str, str]) -> str:
-    """``" in F32, rounded to F16 (new_rows=mean)"``."""
-    dtype = params.pop("dtype", "")
-    compute = params.pop("compute", "")
-    said = f" to {dtype}" if dtype else ""
-    if compute:
-        said = f" in {compute}" + (f", rounded{said}" if compute != dtype else "")
-    others = ", ".join(f"{key}={value}" for key, value in params.items())
-    return said + (f" ({others})" if others else "")
+    """How tensors are made, and how many so: ``17 copied bit for bit``."""
+    counts = Counter(each.rule.told() for each in job.plan.tensors)
+    return [f"{count} {rule}" for rule, count in counts.most_common()]
 
 
 def _of_free(nbytes: int | None) -> str:

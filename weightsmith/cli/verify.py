@@ -7,14 +7,17 @@ from typing import Any, get_args
 import click
 
 from weightsmith.cli.checks_view import checks_page, run_smoke, show_hints, summary
+from weightsmith.cli.fixes_view import run_fix, tell_fixes
 from weightsmith.cli.layout import heading
 from weightsmith.cli.options import (
     INPUTS,
+    REPAIR,
     SAFETY,
     SMOKE,
     SOURCE,
     SPEED,
     Command,
+    dry_run_option,
     offline_option,
     option,
     output_options,
@@ -53,6 +56,7 @@ class Share(click.ParamType[Subset]):
         "weightsmith verify ./vicuna-7b-v1.1",
         "weightsmith verify ./vicuna-7b-v1.1 --smoke",
         "weightsmith verify ./vicuna-7b-delta-v1.1 --base ./llama-7b",
+        "weightsmith verify ./vicuna-7b-v1.1 --fix --from ./llama-7b+./vicuna-7b-delta-v1.1",
         "weightsmith verify --cache --subset 1/30",
     ],
     docs="how-to/verify",
@@ -117,6 +121,20 @@ class Share(click.ParamType[Subset]):
     is_flag=True,
     help="Smoke test with one tensor in memory at a time, read anew whenever it is needed.",
 )
+@option(
+    "--fix",
+    group=REPAIR,
+    is_flag=True,
+    help="Put right bytes in the place of damaged files first, where digests can prove them.",
+)
+@option(
+    "--from",
+    "truth",
+    group=REPAIR,
+    type=SOURCE,
+    help="Where --fix finds them: a copy, or what it was made from (BASE+DELTA).",
+)
+@dry_run_option
 @option("--strict", group=SAFETY, is_flag=True, help="A check that could not be made fails too.")
 @WORKERS
 @offline_option
@@ -135,14 +153,23 @@ def command(
     max_new_tokens: int,
     max_perplexity: float | None,
     low_cpu_mem: bool,
+    fix: bool,
+    truth: str | None,
+    dry_run: bool,
     strict: bool,
     workers: int,
     offline: bool,
 ) -> int:
     """Check that a model is right: files, tokenizer, every byte.
 
-    Exit code 0 when all checks pass, 1 when one fails.
+    Exit code 0 when all checks pass, 1 when one fails. With --fix, files that are not what the
+    folder's manifest says are first rebuilt or fetched, and no other file is touched; 1 if one is
+    left.
     """
+    if (truth or dry_run) and not fix:
+        raise click.UsageError("--from and --dry-run go with --fix")
+    if fix and (cache or base or against):
+        raise click.UsageError("--fix wants a directory, and neither --cache, --base nor --against")
     if cache == bool(source) or (cache and (against or base or smoke)) or (subset and not cache):
         raise click.UsageError("give a SOURCE, or --cache and perhaps --subset")
     if source is None:
@@ -151,6 +178,13 @@ def command(
                 subset=subset, options=Options(workers=workers), progress=progress
             )
         return _tell(output, report, {}, strict=strict)
+    document: dict[str, Any] = {}
+    complete = True
+    if fix:
+        fixes = run_fix(output, source, truth, dry_run=dry_run, offline=offline, workers=workers)
+        if dry_run:
+            return tell_fixes(output, fixes)
+        document["fixes"], complete = fixes.to_document()["files"], fixes.complete
     if smoke and device == "cuda":
         smokes.choose_device(device)  # rather now than after reading all of the model
     here = located(output, source, offline=offline)
@@ -160,7 +194,6 @@ def command(
         report = verify(
             here, base=ground, against=other, options=Options(workers=workers), progress=progress
         )
-    document: dict[str, Any] = {}
     if smoke and report.checks[0].verdict == "pass":
         settings = smokes.Settings(
             device=device,
@@ -170,10 +203,11 @@ def command(
             low_cpu_mem=low_cpu_mem,
         )
         smoked = run_smoke(output, here, settings, base=ground)
-        document = smoked.to_document()
+        document |= smoked.to_document()
         report = replace(report, checks=(*report.checks, *smoked.checks))
         output.line()
-    return _tell(output, report, document, strict=strict)
+    code = _tell(output, report, document, strict=strict)
+    return code if complete else 1
 
 
 def _tell(output: Output, report: Report, document: Mapping[str, Any], *, strict: bool) -> int:

@@ -35,6 +35,19 @@ class Add(Codec):
     of: ClassVar[Callable[[Block, Block, Block, str], None]] = arithmetic.add
     """What is done to delta and base, in this order; `Subtract` does another thing."""
 
+    def told(self) -> str:
+        """As ``summed in F32, rounded to F16: base + delta``."""
+        return f"summed {self._how()}: {self._base()} + delta"
+
+    def _how(self) -> str:
+        rounded = f", rounded to {self.dtype}" if self.dtype != self.compute else ""
+        return f"in {self.compute}{rounded}"
+
+    def _base(self) -> str:
+        """What counts as the base."""
+        rows = {"zero": " (0 where it has no row)", "mean": " (its mean row where it has none)"}
+        return "base" + rows.get(self.new_rows, "")
+
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The delta's name and shape in `dtype`.
 
@@ -85,6 +98,10 @@ class Subtract(Add):
 
     of: ClassVar[Callable[[Block, Block, Block, str], None]] = arithmetic.subtract
     scratch_spans: ClassVar[int] = 5  # to add up again what was subtracted; measured on Linux
+
+    def told(self) -> str:
+        """As ``subtracted in F16: target - base``."""
+        return f"subtracted {self._how()}: target - {self._base()}"
 
 
 def _mean_row(base: TensorInfo, read: ReadInput) -> Block:

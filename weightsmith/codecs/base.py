@@ -76,8 +76,12 @@ class Codec(ABC):
     """Whether it takes products of matrices, which need torch, and whose last bits may depend on
     the type of processor.
     """
-    shown: ClassVar[frozenset[str] | None] = None
-    """The settings that a plan tells a person; None for all of them."""
+
+    @abstractmethod
+    def told(self) -> str:
+        """What a plan tells a person of the tensors that the codec makes: a clause that goes on
+        from their number, ``cast to F32``.
+        """
 
     @abstractmethod
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:

@@ -18,6 +18,10 @@ class Cast(Codec):
     exact: ClassVar[bool] = False
     takes_any_range: ClassVar[bool] = True
 
+    def told(self) -> str:
+        """As ``cast to F32``."""
+        return f"cast to {self.dtype}"
+
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The input's name and shape in `dtype`.
 

@@ -15,6 +15,10 @@ class Copy(Codec):
     exact: ClassVar[bool] = True
     takes_any_range: ClassVar[bool] = True
 
+    def told(self) -> str:
+        """As ``copied bit for bit``."""
+        return "copied bit for bit"
+
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The input's own."""
         return inputs[0]

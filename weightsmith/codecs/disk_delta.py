@@ -46,6 +46,10 @@ class DiskDelta(Codec):
     encodings: str
     """Of each payload, with commas."""
 
+    def told(self) -> str:
+        """By the versions."""
+        return "restored from the versions of a training run"
+
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The first's own."""
         return inputs[0]

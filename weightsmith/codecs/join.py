@@ -32,6 +32,10 @@ class Join(Codec):
     head_rows: str = "0"
     exact: ClassVar[bool] = True
 
+    def told(self) -> str:
+        """By the parts."""
+        return "joined from the parts that the files hold"
+
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The joint shape, under the first part's name.
 

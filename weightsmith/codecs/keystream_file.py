@@ -25,6 +25,10 @@ class KeystreamFile(Codec):
 
     exact: ClassVar[bool] = True
 
+    def told(self) -> str:
+        """By the key."""
+        return "decrypted with the key"
+
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The encrypted file without its header."""
         encrypted = inputs[1]

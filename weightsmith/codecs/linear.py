@@ -27,6 +27,10 @@ class Linear(Codec):
     takes_any_range: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 1
 
+    def told(self) -> str:
+        """As ``summed in F32, rounded once to F16``; the factors are told beside the models."""
+        return "summed in F32" + (f", rounded once to {self.dtype}" if self.dtype != "F32" else "")
+
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The first input's name and shape in `dtype`.
 

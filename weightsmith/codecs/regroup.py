@@ -19,6 +19,10 @@ class Regroup(Codec):
     experts: str
     exact: ClassVar[bool] = True
 
+    def told(self) -> str:
+        """By the experts."""
+        return "regrouped, expert by expert"
+
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The input's, with the experts as a dimension of their own."""
         rows, columns = inputs[0].shape

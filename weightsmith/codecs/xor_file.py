@@ -17,6 +17,10 @@ class XorFile(Codec):
 
     exact: ClassVar[bool] = True
 
+    def told(self) -> str:
+        """By the base."""
+        return "decoded: the base's file XOR the release's"
+
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The payload's."""
         return inputs[1]

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
+from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.content import inside
 from weightsmith.engine.file_hashes import file_digest
+from weightsmith.engine.manifest import LIMIT_NBYTES, Manifest, own_sidecars
 from weightsmith.engine.manifest import NAME as MANIFEST
-from weightsmith.engine.manifest import Manifest, own_sidecars
 from weightsmith.engine.options import Bindings
 from weightsmith.errors import WeightsmithError
 from weightsmith.plan.model import Plan
@@ -33,6 +34,9 @@ def damage(checkpoint: Checkpoint, manifest: Manifest, digests: Mapping[str, str
     `digests` are those of its tensors, read just now.
     """
     problems = []
+    path = checkpoint.directory / MANIFEST
+    if not manifest.is_of(fs.read_small(path, LIMIT_NBYTES)):
+        problems.append(f"{MANIFEST} was changed")
     files = {file.name: (file.size, file.header_digest) for file in checkpoint.files}
     for name, file in manifest.files.items():
         if name not in files:

@@ -111,22 +111,28 @@ def stage(path: Path, content: bytes, bits: int, *, like: os.stat_result | None 
     """
     file = fs.create(path, exclusive=True)
     file.write_from(0, memoryview(content))
+    if like is not None:
+        take_after(file, like)
+    elif hasattr(os, "fchmod"):
+        os.fchmod(file.fileno(), stat.S_IMODE(file.stat().st_mode & bits))
+    file.sync()
+    return path
+
+
+def take_after(file: fs.PositionedFile, like: os.stat_result) -> None:
+    """Give an open file the mode and owner of one that it is to replace.
+
+    Raises: TargetUnwritable, if the system does not let us keep the owner.
+    """
     state = file.stat()
-    if (
-        hasattr(os, "fchown")
-        and like
-        and (state.st_uid, state.st_gid) != (like.st_uid, like.st_gid)
-    ):
+    if hasattr(os, "fchown") and (state.st_uid, state.st_gid) != (like.st_uid, like.st_gid):
         try:
             os.fchown(file.fileno(), like.st_uid, like.st_gid)
         except PermissionError as error:
             reason = "it belongs to another user, and would not any more"
-            raise TargetUnwritable(where=path.name, reason=reason) from error
+            raise TargetUnwritable(where=file.path.name, reason=reason) from error
     if hasattr(os, "fchmod"):
-        mode = like.st_mode if like else state.st_mode & bits
-        os.fchmod(file.fileno(), stat.S_IMODE(mode))
-    file.sync()
-    return path
+        os.fchmod(file.fileno(), stat.S_IMODE(like.st_mode))
 
 
 def _common_bits(states: Iterable[os.stat_result]) -> int:

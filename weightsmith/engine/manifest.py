@@ -4,7 +4,7 @@ byte.
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,11 +64,28 @@ class Manifest:
     """By role, ``org/name@commit`` of the inputs that came from the hub."""
     delta: Mapping[str, Any] | None = None
     """Of a delta, its record (`plan.exact_record`, `plan.add_record`)."""
+    own_digest: str = field(default="", compare=False)
+    """Of a manifest that was read, what it says is the digest of its file with this left empty."""
     schema: str = SCHEMA
 
     def to_bytes(self) -> bytes:
-        """The file's content."""
-        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+        """The file's content, which bears a digest of itself."""
+        blank = replace(self, own_digest="")
+        raw = (json.dumps(asdict(blank), indent=1, sort_keys=True) + "\n").encode()
+        return raw.replace(_own_line(""), _own_line(bytes_digest(raw)), 1)
+
+    def is_of(self, raw: bytes) -> bool:
+        """Whether a file's content is as it was written: not one byte of it is another.
+
+        One that has no digest of itself was written before there was any.
+        """
+        own = self.own_digest
+        return not own or bytes_digest(raw.replace(_own_line(own), _own_line(""), 1)) == own
+
+
+def _own_line(digest: str) -> bytes:
+    """How the file says its digest; indented less than anything of that name further in."""
+    return f'\n "own_digest": {json.dumps(digest)}'.encode()
 
 
 def manifest_of(plan: Plan, digests: Mapping[str, str], index: Mapping[str, bytes]) -> Manifest:
@@ -140,7 +157,7 @@ def _are_names(value: object) -> bool:
 
 
 _FORMS: Final[Mapping[str, Callable[[object], bool]]] = {
-    **dict.fromkeys(("verb", "plan", "fingerprint", "made_by", "release"), _is_text),
+    **dict.fromkeys(("verb", "plan", "fingerprint", "made_by", "release", "own_digest"), _is_text),
     **dict.fromkeys(("files", "sidecars"), _are_facts),
     **dict.fromkeys(("tensors", "origins"), lambda value: _is_map(value, _is_text)),
     **dict.fromkeys(("dropped", "repairs"), _are_names),

@@ -21,6 +21,10 @@ from weightsmith.errors import ShardTruncated, SourceUnreadable, VerificationFai
 
 TRAIL_NBYTES: Final = 64 * 1024 * 1024
 """How far behind the writing: enough to keep a disk busy."""
+AHEAD_NBYTES: Final = 32 * 1024 * 1024
+"""How far the writing may be ahead of a hash of the whole file, which is the slowest of all that is
+done: so the two end together, and no core is idle while the hash catches up.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +115,17 @@ def _read_own(file: fs.PositionedFile, offset: int, buffer: memoryview) -> None:
 
 
 class Front:
-    """The end of what is written of a file without a gap; for any thread."""
+    """How far a file is written without a gap, and how far that was read; for any thread."""
 
     def __init__(self, end: int = 0) -> None:
-        """Nothing is written yet from `end`."""
+        """Nothing is written yet from `end`, and nothing is read."""
         self._end = end
         self._beyond: dict[int, int] = {}
         """Where each written piece that something is missing before starts and stops."""
         self._closed = False
+        self._read = 0
+        self._left = False
+        self._given_back = 0
         self._changed = Condition()
 
     def __enter__(self) -> Self:
@@ -130,13 +137,17 @@ class Front:
             self._closed = True
             self._changed.notify_all()
 
-    def follow(self, piece: Piece, _: Buffers) -> None:
-        """Take note of a piece."""
+    def add(self, piece: Piece) -> None:
+        """Take note of a written piece; then wait while the reader is too far behind.
+
+        The reader never waits for who waits here: only what lies before a gap is ahead of it.
+        """
         with self._changed:
             self._beyond[piece.offset] = piece.offset + piece.nbytes
             while self._end in self._beyond:
                 self._end = self._beyond.pop(self._end)
             self._changed.notify_all()
+            self._changed.wait_for(lambda: self._end - self._read <= AHEAD_NBYTES or self._left)
 
     def wait(self, stop: int) -> None:
         """Until all before `stop` is written.
@@ -148,9 +159,35 @@ class Front:
             if self._end < stop:
                 raise InterruptedError
 
+    def note_read(self, stop: int) -> None:
+        """All before `stop` was read."""
+        with self._changed:
+            self._read = stop
+            self._changed.notify_all()
+
+    def leave(self) -> None:
+        """Nothing more will be read: let nobody wait for it."""
+        with self._changed:
+            self._left = True
+            self._changed.notify_all()
+
+    def take_trail(self) -> tuple[int, int]:
+        """Where the bytes start and stop that were read some way behind, and not taken before:
+        a span or more, or nothing.
+        """
+        with self._changed:
+            start, stop = self._given_back, self._read - TRAIL_NBYTES
+            if stop - start < SPAN_NBYTES:
+                return start, start
+            self._given_back = stop
+            return start, stop
+
 
 class Follower(fs.Readable):
-    """Reads a file once, from front to back, while it is being filled; for one thread."""
+    """Reads a file once, from front to back, while others fill it.
+
+    One thread reads, and holds it as a context: those that write wait for it where it falls behind.
+    """
 
     def __init__(self, file: fs.PositionedFile, nbytes: int, front: Front) -> None:
         """Follow the writing of a file that will have `nbytes`."""
@@ -159,17 +196,34 @@ class Follower(fs.Readable):
         self._nbytes = nbytes
         self._front = front
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._front.leave()
+
     @property
     def size(self) -> int:
         """Bytes that it will have."""
         return self._nbytes
 
+    def follow(self, piece: Piece, _: Buffers) -> None:
+        """Take note of a written piece, and give back what was read some way behind. The workers
+        do that, for it may wait for the medium, and the reader has most to do.
+
+        Raises: as `fs.PositionedFile.give_back`.
+        """
+        self._front.add(piece)
+        start, stop = self._front.take_trail()
+        if stop > start:
+            self._file.give_back(start, stop - start)
+
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset`, once all before its end is written.
 
-        Raises: InterruptedError, if it never will be; VerificationFailed; as
-        `fs.PositionedFile.give_back`.
+        Raises: InterruptedError, if it never will be; VerificationFailed.
         """
-        self._front.wait(offset + len(buffer))
+        stop = offset + len(buffer)
+        self._front.wait(stop)
         _read_own(self._file, offset, buffer)
-        self._file.give_back(max(offset - TRAIL_NBYTES, 0), len(buffer))
+        self._front.note_read(stop)

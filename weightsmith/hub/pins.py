@@ -8,7 +8,7 @@ says, so that one which somebody else wrote can keep no more than where it lies.
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -169,6 +169,12 @@ class Pins:
                 said.append(f"{pin.model.short} is rebuilt by {pin.delta}, which is gone")
         return list(dict.fromkeys(said))
 
+    def idle(self) -> tuple[FoundPin, ...]:
+        """Those whose model is in the cache again with all its files: they keep nothing."""
+        return tuple(
+            each for each in self.found if each.pin is not None and not self._leans(each.pin)
+        )
+
     def names(self, model: Commit) -> bool:
         """Whether a pin says what a model is rebuilt from."""
         return any(each.pin is not None and each.pin.model == model for each in self.found)
@@ -178,6 +184,14 @@ class Pins:
         there = self._there.get(pin.model)
         sizes = {} if there is None else {file.name: file.nbytes for file in there.files}
         return any(sizes.get(name) != nbytes for name, nbytes in pin.files)
+
+
+def remove_pins(pins: Iterable[FoundPin]) -> None:
+    """Remove pins that keep nothing; one that somebody else must remove stays, and still does."""
+    for each in pins:
+        with contextlib.suppress(OSError):
+            each.path.unlink()
+            each.path.parent.rmdir()  # which fails as long as it holds others
 
 
 def write_pin(root: Path, pin: Pin) -> None:

@@ -129,7 +129,11 @@ class Call:
         as they are, whatever the call says.
         Raises: as the planner.
         """
-        settings = dict(self.settings)
+        # A list may have been a tuple, whose default a planner knows again only as one.
+        settings = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.settings.items()
+        }
         offline = bool(settings["offline"])
         for argument, source in _VERBS[self.verb][1].items():
             texts = [self.sources[name] for name in _sorted(source.name, self.sources)]

@@ -11,7 +11,7 @@ from weightsmith.engine.options import Options
 from weightsmith.errors import CacheChanged, LastUsedUnknown, NotInCache, TargetUnwritable
 from weightsmith.hub.cache import Cache, delete, freed_nbytes, scan
 from weightsmith.hub.connection import connect
-from weightsmith.hub.pins import Pins, cleaning, write_pin
+from weightsmith.hub.pins import Pins, cleaning, remove_pins, write_pin
 from weightsmith.hub.resolve import HubSource, parse_hub_source
 from weightsmith.ops.cache_rows import Row, is_named, newest_ids, rows_of, targets_of
 from weightsmith.ops.cover_rows import narrow
@@ -151,7 +151,7 @@ def plan_clean_cache(
         return replace(row, remove=True, reason=reason)
 
     rows = [judge(row) for row in rows]
-    notes = pins.faults()
+    notes = [*pins.faults(), *_idle_notes(pins)]
     covers: Mapping[str, Cover] = {}
     if covered_by:
         work = options or Options()
@@ -222,7 +222,7 @@ def carry_out(plan: CleanPlan) -> Cleaned:
     revisions, links, leftovers = targets_of(plan.removed)
     if plan.removed:
         with cleaning(plan.cache.root):
-            _require_free(plan)
+            remove_pins(_require_free(plan).idle())
             # All pins are durable before anything goes: stopped at any instant, what is gone has
             # one, and a pin whose model is still whole keeps nothing.
             for cover in (plan.covers[row.id] for row in plan.removed if row.id in plan.covers):
@@ -244,14 +244,28 @@ def carry_out(plan: CleanPlan) -> Cleaned:
     return Cleaned(plan, plan.cache.nbytes - after.nbytes, after.nbytes)
 
 
-def _require_free(plan: CleanPlan) -> None:
-    """Raises: CacheChanged, if something has come to lean on what goes."""
+def _idle_notes(pins: Pins) -> list[str]:
+    models = dict.fromkeys(each.pin.model.short for each in pins.idle() if each.pin is not None)
+    return [
+        f"{model} is in the cache with all its files: its pin keeps nothing, and goes as soon as "
+        "something is deleted"
+        for model in models
+    ]
+
+
+def _require_free(plan: CleanPlan) -> Pins:
+    """The pins as they are now.
+
+    Raises: CacheChanged, if something has come to lean on what goes.
+    """
     now = scan(plan.cache.root)
-    rows = rows_of(now, Pins(now), used_known=False)
+    pins = Pins(now)
+    rows = rows_of(now, pins, used_known=False)
     pinned = {row.id: row.reason for row in rows if row.pinned}
     for row in plan.removed:
         if row.id in pinned:
             raise CacheChanged(what=row.id, reason=pinned[row.id])
+    return pins
 
 
 def _evict(cache: Cache, rows: list[Row], max_nbytes: int, by: Clock) -> list[Row]:

@@ -27,9 +27,11 @@ def load_into(
     a source too, and is written nowhere.
 
     What the model has on the meta device comes to life on `device`; all else stays where it is, and
-    keeps its dtype. Names may lack the model's prefix, or have it beyond the model's. `strict`:
-    nothing of the source may be left over, but for buffers that are computed.
-    Memory: the model, and one tensor.
+    keeps its dtype. Names may lack the model's prefix, or have it beyond the model's. What
+    transformers keeps in another form than the files (all experts of a layer in one tensor) is made
+    by its own rules. `strict`: nothing of the source may be left over, but for buffers that are
+    computed.
+    Memory: the model and one tensor; two more where transformers makes one of several.
     Raises: ModelDiffers, BuffersUnset, before anything is filled; TiedDiffer, WrongBase,
     DeltaInvalid, after which the model is filled in part and must not be used; as `open_model`.
     """

@@ -1,14 +1,15 @@
 """Fill a model in memory with a checkpoint's tensors, one after the other."""
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.errors import BuffersUnset, ModelDiffers, TiedDiffer
 from weightsmith.progress import Progress
+from weightsmith.smoke.conversions import Conversion, find_conversions
+from weightsmith.smoke.slots import Slot, places_of, slots_of
 
 if TYPE_CHECKING:
     import torch
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 _META: Final = "meta"
 """The device of tensors that have a shape and no values."""
-_EXPERT: Final = re.compile(r"\bexperts\.\d+\.")
-"""In the name of a tensor that is one expert's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +30,6 @@ class LoadedInto:
     """Those that it has no place for."""
     cast: tuple[str, ...]
     """Those that the model keeps in another dtype than the source, by its own names."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a module keeps a parameter or buffer."""
-
-    module: "Module"
-    attribute: str
-    is_parameter: bool
-
-    @property
-    def tensor(self) -> "Tensor":
-        held = self.module._parameters if self.is_parameter else self.module._buffers  # noqa: SLF001
-        tensor = held[self.attribute]
-        if tensor is None:
-            raise TypeError(self.attribute)
-        return tensor
-
-    def put(self, tensor: "Tensor") -> None:
-        held: dict[str, Any] = (
-            self.module._parameters if self.is_parameter else self.module._buffers  # noqa: SLF001
-        )
-        held[self.attribute] = tensor
-
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """A tensor of the model, which several modules may share."""
-
-    names: tuple[str, ...]
-    places: tuple[_Place, ...]
 
 
 def fill(
@@ -78,40 +46,54 @@ def fill(
     """
     import torch
 
-    slots = _slots(model)
-    wanted = _wanted(model, slots, checkpoint)
+    slots = slots_of(model)
+    by_name = {name: slot for slot in slots for name in slot.names}
+    found = find_conversions(model, checkpoint.tensors)
+    taken = {name for each in found.made for name in each.names}
+    wanted = _wanted(model, slots, [n for n in checkpoint.tensors if n not in taken], found.renamed)
     unused = [
         name
         for name, tensor in checkpoint.tensors.items()
-        if name not in wanted and not is_buffer(name, tensor.info.shape)
+        if name not in wanted and name not in taken and not is_buffer(name, tensor.info.shape)
     ]
-    _require_fit(checkpoint, slots, wanted, unused if strict else ())
+    _require_fit(checkpoint, slots, wanted, found.made, unused if strict else ())
     _compute_buffers(model, device)
     filled: dict[int, str] = {}
-    cast = []
-    progress.begin(f"loading {checkpoint.label}", sum(checkpoint[n].nbytes for n in wanted))
-    for name in wanted:
-        slot, tensor = wanted[name], checkpoint[name].torch()
-        there = slot.places[0].tensor
+    cast: dict[str, None] = {}
+    names = [*wanted, *(name for each in found.made for name in each.names)]
+    progress.begin(f"loading {checkpoint.label}", sum(checkpoint[n].nbytes for n in names))
+
+    def read(name: str) -> "Tensor":
+        tensor = checkpoint[name].torch()
+        progress.advance(checkpoint[name].nbytes)
+        return tensor
+
+    def put(slot: Slot, name: str, tensor: "Tensor") -> None:
+        there = slot.tensor
         if id(slot) in filled:
             if not torch.equal(there, tensor.to(there.device, there.dtype)):
                 raise TiedDiffer(a=filled[id(slot)], b=name, source=checkpoint.label)
-        else:
-            filled[id(slot)] = name
-            if tensor.dtype != there.dtype:
-                cast.append(slot.names[0])
-            _fill(slot, tensor, device)
-        progress.advance(checkpoint[name].nbytes)
-    return LoadedInto(tuple(wanted), tuple(unused), tuple(cast))
+            return
+        filled[id(slot)] = name
+        if tensor.dtype != there.dtype:
+            cast[slot.names[0]] = None
+        _fill(slot, tensor, device)
+
+    for name, slot in wanted.items():
+        put(slot, name, read(name))
+    for conversion in found.made:
+        for name, tensor in conversion.make(read).items():
+            put(by_name[name], conversion.names[0], tensor)
+    return LoadedInto(tuple(names), tuple(unused), tuple(cast))
 
 
-def _fill(slot: _Slot, tensor: "Tensor", device: "str | torch.device") -> None:
+def _fill(slot: Slot, tensor: "Tensor", device: "str | torch.device") -> None:
     """Give a tensor of the model its values; the source's own memory becomes the model's where that
     can be.
     """
     import torch
 
-    there = slot.places[0].tensor
+    there = slot.tensor
     if there.device.type != _META:
         with torch.no_grad():
             there.copy_(tensor)
@@ -123,40 +105,20 @@ def _fill(slot: _Slot, tensor: "Tensor", device: "str | torch.device") -> None:
         place.put(made)
 
 
-def _slots(model: "Module") -> list[_Slot]:
-    """The model's parameters and the buffers that it saves; what is shared is one."""
-    shared: dict[int, list[tuple[str, _Place]]] = {}
-    for name, place in _places(model, saved=True):
-        shared.setdefault(id(place.tensor), []).append((name, place))
-    return [
-        _Slot(tuple(name for name, _ in held), tuple(place for _, place in held))
-        for held in shared.values()
-    ]
-
-
-def _places(model: "Module", *, saved: bool) -> Iterator[tuple[str, _Place]]:
-    """By name, where the model keeps parameters and saved buffers, or else the other buffers."""
-    for prefix, module in model.named_modules(remove_duplicate=False):
-        dot = f"{prefix}." if prefix else ""
-        if saved:
-            for name, parameter in module._parameters.items():  # noqa: SLF001
-                if parameter is not None:
-                    yield dot + name, _Place(module, name, is_parameter=True)
-        for name, buffer in module._buffers.items():  # noqa: SLF001
-            is_saved = name not in module._non_persistent_buffers_set  # noqa: SLF001
-            if buffer is not None and is_saved == saved:
-                yield dot + name, _Place(module, name, is_parameter=False)
-
-
-def _wanted(model: "Module", slots: list[_Slot], checkpoint: Checkpoint) -> dict[str, _Slot]:
-    """By the source's names, in its order, what each tensor is for."""
+def _wanted(
+    model: "Module", slots: list[Slot], names: Iterable[str], renamed: Mapping[str, str]
+) -> dict[str, Slot]:
+    """By the source's names, in its order, what each tensor is for; `renamed` has other names of
+    the model for some.
+    """
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    known: dict[str, _Slot] = {}
+    known: dict[str, Slot] = {}
     for slot in slots:
         for name in slot.names:
             known |= {each: slot for each in _spellings(name, prefix) if each not in known}
         known |= dict.fromkeys(slot.names, slot)
-    return {name: known[name] for name in checkpoint.tensors if name in known}
+    by_source = {name: known.get(renamed.get(name, name)) or known.get(name) for name in names}
+    return {name: slot for name, slot in by_source.items() if slot is not None}
 
 
 def _spellings(name: str, prefix: str) -> tuple[str, ...]:
@@ -166,28 +128,38 @@ def _spellings(name: str, prefix: str) -> tuple[str, ...]:
 
 def _require_fit(
     checkpoint: Checkpoint,
-    slots: list[_Slot],
-    wanted: Mapping[str, _Slot],
+    slots: list[Slot],
+    wanted: Mapping[str, Slot],
+    made: Sequence[Conversion],
     unused: "list[str] | tuple[()]",
 ) -> None:
     """Raises: ModelDiffers, with every reason."""
     given = {id(slot) for slot in wanted.values()}
-    problems = [f"{slot.names[0]} is not there" for slot in slots if id(slot) not in given]
+    by_name = {name: slot for slot in slots for name in slot.names}
+    wrong: list[str] = []
     for name, slot in wanted.items():
-        ours, theirs = tuple(slot.places[0].tensor.shape), checkpoint[name].shape
-        if ours != theirs:
-            problems.append(f"{name} has the shape {list(theirs)}, not {list(ours)}")
+        theirs = checkpoint[name].shape
+        if slot.shape != theirs:
+            wrong.append(f"{name} has the shape {list(theirs)}, not {list(slot.shape)}")
+    for conversion in made:
+        what = f"{len(conversion.parts)} tensor(s) like {conversion.parts[0][0]}"
+        shapes = conversion.shapes(lambda name: checkpoint[name].shape)
+        if isinstance(shapes, str):
+            wrong.append(f"{what} make no {conversion.target}: {shapes}")
+            shapes = {conversion.target: by_name[conversion.target].shape}
+        for name, theirs in shapes.items():
+            if name not in by_name:
+                wrong.append(f"the model has no place for {name}, which {what} make")
+                continue
+            given.add(id(by_name[name]))
+            ours = by_name[name].shape
+            if ours != theirs:
+                wrong.append(f"{what} make {name} of {list(theirs)}, not {list(ours)}")
+    problems = [f"{slot.names[0]} is not there" for slot in slots if id(slot) not in given]
+    problems += wrong
     problems += [f"the model has no place for {name}" for name in unused]
     if problems:
-        hint = None
-        if any(_EXPERT.search(name) for name in checkpoint.tensors if name not in wanted):
-            hint = (
-                "the source has each expert for itself, the model all of a layer in one tensor: "
-                f"weightsmith convert {checkpoint.label} DIR, and from_pretrained stacks them"
-            )
-        raise ModelDiffers(
-            source=checkpoint.label, count=len(problems), context=problems, hint=hint
-        )
+        raise ModelDiffers(source=checkpoint.label, count=len(problems), context=problems)
 
 
 def _compute_buffers(model: "Module", device: "str | torch.device") -> None:
@@ -198,7 +170,7 @@ def _compute_buffers(model: "Module", device: "str | torch.device") -> None:
     """
     import torch
 
-    unset = [(n, p) for n, p in _places(model, saved=False) if p.tensor.device.type == _META]
+    unset = [(n, p) for n, p in places_of(model, saved=False) if p.tensor.device.type == _META]
     initialise = getattr(model, "_init_weights", lambda _: None)
     for _, place in unset:
         place.put(torch.full_like(place.tensor, _never(place.tensor.dtype), device=device))

@@ -58,6 +58,7 @@ from weightsmith.sources.training.layout import (
     is_one_of_several,
     numbered,
     single_file,
+    states_below,
 )
 from weightsmith.sources.training.opening import open_training, refuse_choice
 from weightsmith.sources.training.zero import Weights
@@ -106,8 +107,14 @@ def recognise(
                 return _chosen(recognise(chosen[0], weights=weights), label, chosen[1])
     elif source.store is None and (versions := find_disk_delta(Path(source), source.label)):
         return versions
-    if weights is not None:
+    found = _untrained(source)
+    if weights is not None:  # what is wrong with the source goes before what is with the choice
         refuse_choice(label_of(source), weights)
+    return found
+
+
+def _untrained(source: str | os.PathLike[str]) -> Source:
+    """What is no output of a training run."""
     directory = _directory(source, Path(source))
     store = source.store if isinstance(source, Located) else None
     if store is None and (release := find_file_release(source)):
@@ -217,7 +224,9 @@ def _sound(checkpoint: Checkpoint) -> Checkpoint:
     empty = [name for name, tensor in checkpoint.tensors.items() if not tensor.info.numel]
     buffers = [n for n, each in checkpoint.tensors.items() if is_buffer(n, each.info.shape)]
     if empty and checkpoint.tensors.keys() <= {*empty, *buffers}:
-        raise NoParameters(source=checkpoint.label, count=len(empty))
+        states = states_below(checkpoint.directory)
+        hint = f"ZeRO-3 leaves it so: the weights are in {states}, give that" if states else None
+        raise NoParameters(source=checkpoint.label, count=len(empty), hint=hint)
     if empty and 2 * len(empty) >= len(checkpoint.tensors):
         raise StateEmpty(
             source=checkpoint.label,

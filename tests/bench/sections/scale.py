@@ -1,16 +1,22 @@
-"""Planning of the largest models, on ghosts of them: headers and index, and no weights."""
+"""Past one machine: planning of the largest models, on ghosts of them (headers and index, and no
+weights), and a run on the nodes of a Ray cluster.
+"""
 
+import os
 import shutil
 import subprocess
 import sys
 from typing import Final
 
+from tests.bench.contest import clear, spread
 from tests.bench.measure import Command
 from tests.bench.report import Goal
-from tests.bench.section import Findings, Section, Setup, peak_mib
+from tests.bench.section import Findings, Section, Setup, peak_mib, tell
 
 SECONDS: Final = 5.0
 PEAK_MIB: Final = 300
+RAY_OVER_THREADS: Final = 1.3
+SHARDS: Final = 8
 PLANS: Final = (
     ("inspect", "671b-fp8"),
     ("convert", "671b-fp8"),
@@ -40,11 +46,47 @@ def planning(setup: Setup) -> Findings:
     return Findings(contests, goals)
 
 
+def on_nodes(setup: Setup) -> Findings:
+    """Two nodes of one CPU against two threads, in turn; a warm round first."""
+    size = setup.size("full")
+    base, delta = (setup.input("full", f"{side}-safetensors") for side in ("base", "delta"))
+    made = setup.weightsmith("apply-delta")  # for what it leaves behind
+    took: dict[str, list[float]] = {"threads": [], "ray": []}
+    for number in range(setup.peer_rounds + 1):
+        for way, found in took.items():
+            clear([made])
+            os.sync()
+            argv = [sys.executable, "-m", "tests.bench.nodes", way, str(base), str(delta)]
+            argv += [str(made.makes[0]), str(size.nbytes // SHARDS)]
+            # Ray's workers are nice by default, which would count what else runs here.
+            environment = {**os.environ, "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+            with setup.log.open("a") as log:
+                done = subprocess.run(
+                    argv, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, check=True
+                )
+            tell(f"apply-delta by {way}: {float(done.stdout):.2f} s")
+            if number:
+                found.append(float(done.stdout))
+    clear([made])
+    ratios = [ours / theirs for ours, theirs in zip(took["ray"], took["threads"], strict=True)]
+    rows = [(way, spread(found)) for way, found in took.items()] + [("ratio", spread(ratios))]
+    lines = [f"  {way:26}{each.median:8.2f} ({each.low:.2f}-{each.high:.2f})" for way, each in rows]
+    title = f"apply-delta of {size.nbytes / 1e9:.1f} GB, two nodes of Ray and two threads, s"
+    goal = Goal("two nodes of Ray: time over two threads", spread(ratios).median, RAY_OVER_THREADS)
+    return Findings(goals=[goal], tables=["\n".join([title, *lines])], figures={"nodes": took})
+
+
 SECTIONS: Final = (
     Section(
         "scale",
         "planning of 405B and 671B parameters, by headers alone",
         {"smoke": ()},
         planning,
+    ),
+    Section(
+        "nodes",
+        "apply-delta on two nodes of a Ray cluster beside two threads",
+        {"full": ("base-safetensors", "delta-safetensors")},
+        on_nodes,
     ),
 )

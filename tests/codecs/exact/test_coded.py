@@ -217,6 +217,32 @@ def test_elements_that_no_kernel_goes_through_are_refused(paths: list[Kernel]) -
         module.decode(b"", None, bytes(4), 2, 7, 255, False)
 
 
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F16", "BF16", "F32"])
+@pytest.mark.parametrize("share", [0.0005, 0.01, 0.04])
+def test_a_step_that_changes_few_elements_is_read_alike_by_every_path(
+    paths: list[Kernel], dtype: str, share: float
+) -> None:
+    """Lanes in which nothing changed are not looked up; damage among them is found all the same."""
+    elements = elements_of(dtype)
+    base, _ = pair(dtype, 6001, 5)
+    target = base.copy()
+    rng = np.random.default_rng(6)
+    places = rng.random(len(base)) < share
+    target[places] += rng.choice([1, -1], int(places.sum())).astype(base.dtype)
+    payload = paths[0].encode(base, target, elements).payload
+    assert payload[4] == 0  # no bits are stored apart, which every element would have to take
+    for reader in every(paths):
+        assert outcome(reader, payload, base, target, elements) == target.tobytes()
+    refused = 0
+    for at in range(0, len(payload), max(1, len(payload) // 40)):
+        damaged = bytearray(payload)
+        damaged[at] ^= 1 << at % 8
+        found = [outcome(each, bytes(damaged), base, target, elements) for each in paths]
+        assert len({*found}) == 1
+        refused += found[0] is None
+    assert refused > 5
+
+
 def test_changes_that_no_sample_sees_come_back(paths: list[Kernel]) -> None:
     """A fuzzer found it: the only group that is not the base's lies between two samples."""
     elements = elements_of("F16")

@@ -38,6 +38,7 @@ from weightsmith.formats.torch_pickle import View
 from weightsmith.formats.torch_zip import TorchFile, find_entries
 from weightsmith.ops.convert import convert
 from weightsmith.ops.inspect import inspect
+from weightsmith.sources.recognise import open_model
 from weightsmith.sources.training import dcp
 
 
@@ -393,8 +394,16 @@ def test_a_file_without_tensors_of_a_model_is_none(ckpt: Callable[[str], Path], 
 
 def test_an_adapter_of_empty_tensors_is_no_adapter(ckpt: Callable[[str], Path]) -> None:
     source = ckpt("peft_zero3/ckpt")
-    with pytest.raises(NoParameters, match="9 tensors, and not a single parameter"):
+    with pytest.raises(NoParameters, match="9 tensors, and not a single parameter") as caught:
         inspect(source)
+    assert f"the weights are in {source / 'zero'}" in caught.value.hint_text
+
+
+def test_what_is_wrong_with_a_source_goes_before_a_choice_that_it_does_not_offer(
+    ckpt: Callable[[str], Path],
+) -> None:
+    with pytest.raises(NoParameters):
+        open_model(ckpt("peft_zero3/ckpt"), weights="fp32")
 
 
 def test_half_of_the_tensors_are_enough_to_tell(tmp_path: Path) -> None:

@@ -44,7 +44,10 @@ class Exact(Codec):
     takes_any_range: ClassVar[bool] = True
     restores: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 6  # measured on Linux
-    shown: ClassVar[frozenset[str]] = frozenset()  # they describe the tensor, nobody chose them
+
+    def told(self) -> str:
+        """By the base, bit for bit; the settings describe the tensor, and nobody chose them."""
+        return "by the exact difference to their base"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The payload's name, with the target's dtype and shape."""

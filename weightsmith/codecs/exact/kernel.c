@@ -67,6 +67,7 @@ enum {
     MOST_LOW = 24,
     LANES = 64, /* or FEW_LANES, where there are few elements */
     FEW_LANES = 8,
+    UNCHANGED = 128, /* the symbol of no difference */
     FIXED = 10, /* bytes of a head before the frequencies */
     STATE = 4,  /* bytes of a state */
     AHEAD = 32  /* bytes that may be read past those that are taken */
@@ -295,6 +296,8 @@ INLINE u32 packed_slot(u32 freq, u32 place, u32 symbol)
 
 typedef struct {
     u32 states[LANES];
+    /* By class, and zeros behind them: the slots of an element that is the base's. */
+    u32 same_first[2 * CLASSES], same_freq[2 * CLASSES];
     union {
         Slot slots[CLASSES << BITS];
         u32 packed[CLASSES << BITS];
@@ -330,6 +333,38 @@ static void fill_slots(const Head *head, Decoder *decoder, int simd)
             else
                 decoder->table.slots[at] = (Slot){0, 0, 0};
     }
+}
+
+/* A sample is SAMPLED neighbours, for the sake of the cache, of each STRETCH of elements. */
+enum { SAMPLED = 16, STRETCH = 1024 };
+
+/* Let lanes that are all the base's be told by their states alone, without a look into the table:
+   a step of a training run changes one element in a hundred. Where lanes with a change are not much
+   rarer than those without, telling them costs more than it saves, and no class has such slots; nor
+   has one where bits follow a symbol. */
+static void fill_same(const Head *head, const u8 *base, size_t count, int simd, Decoder *decoder)
+{
+    const int width = head->form.width, lanes = simd == BY_16 ? 16 : 8;
+    u32 *first = decoder->same_first, *freq = decoder->same_freq;
+    u64 sampled = 0, same = 0;
+    memset(first, 0, sizeof decoder->same_first);
+    memset(freq, 0, sizeof decoder->same_freq);
+    if (!base || head->low)
+        return;
+    for (int c = 0; c < head->values; c++) {
+        const Class *class = &head->classes[c];
+        if (class->raw)
+            continue;
+        for (int i = 0; i < UNCHANGED; i++)
+            first[c] += class->freq[i];
+        freq[c] = class->freq[UNCHANGED];
+    }
+    for (size_t i = 0; i < count; i += 4 * STRETCH)
+        for (size_t j = i; j < i + SAMPLED && j < count; j++, sampled++)
+            same += freq[class_of(load(base + j * (size_t)width, width), &head->form,
+                                  head->ceiling)];
+    if ((u64)lanes * (sampled * SLOTS - same) * 5 > sampled * SLOTS * 2)
+        memset(freq, 0, sizeof decoder->same_freq);
 }
 
 INLINE int take_exception(Source *source, const u8 *base, u8 *target, const int width)
@@ -532,11 +567,26 @@ AVX2 INLINE u32 lanes_of(__m256i which)
     return (u32)_mm256_movemask_ps(_mm256_castsi256_ps(which));
 }
 
+/* States, those that fell too low with one more word. */
+AVX2 INLINE __m256i refilled8(__m256i states, const u8 **words)
+{
+    const __m256i need =
+        _mm256_cmpeq_epi32(_mm256_srli_epi32(states, 16), _mm256_setzero_si256());
+    const u32 needing = lanes_of(need);
+    __m256i word = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)*words));
+    word = _mm256_permutevar8x32_epi32(
+        word, _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)spread[needing])));
+    *words += 2 * _mm_popcnt_u32(needing);
+    return _mm256_blendv_epi8(states, _mm256_or_si256(_mm256_slli_epi32(states, 16), word), need);
+}
+
 AVX2 INLINE int decode_group_avx2(const Head *head, Decoder *decoder, Source *source,
                                   const Vectors *all, const u8 *base, u8 *target, const int lanes,
                                   const int width)
 {
     const __m256i twelve = _mm256_set1_epi32(4095), none = _mm256_setzero_si256();
+    const __m256i same_first = _mm256_loadu_si256((const void *)decoder->same_first);
+    const __m256i same_freq = _mm256_loadu_si256((const void *)decoder->same_freq);
     const u32 *table = decoder->table.packed;
     const u8 *words = source->words, *low = source->low;
     for (int i = 0; i < lanes; i += 8) {
@@ -544,9 +594,21 @@ AVX2 INLINE int decode_group_avx2(const Head *head, Decoder *decoder, Source *so
         const __m256i raw = _mm256_permutevar8x32_epi32(all->raw, class);
         const __m256i is_value = _mm256_cmpgt_epi32(class, all->last);
         __m256i x = _mm256_loadu_si256((const void *)(decoder->states + i));
-        __m256i slot, symbol, bits, need, word, value, flip;
-        u32 at[8], needing, escaped;
+        __m256i slot, freq, place, symbol, bits, value, flip;
+        u32 at[8], escaped;
         slot = _mm256_and_si256(x, _mm256_set1_epi32(SLOTS - 1));
+        freq = _mm256_permutevar8x32_epi32(same_freq, class);
+        place = _mm256_sub_epi32(slot, _mm256_permutevar8x32_epi32(same_first, class));
+        if (lanes_of(_mm256_andnot_si256(_mm256_cmpgt_epi32(none, place),
+                                         _mm256_cmpgt_epi32(freq, place))) == 0xFF) {
+            x = _mm256_mullo_epi32(freq, _mm256_srli_epi32(x, BITS));
+            x = _mm256_add_epi32(x, place);
+            if (lanes_of(_mm256_cmpeq_epi32(_mm256_srli_epi32(x, 16), none))) /* rarely */
+                x = refilled8(x, &words);
+            _mm256_storeu_si256((void *)(decoder->states + i), x);
+            memcpy(target + width * i, base + width * i, (size_t)width * 8);
+            continue;
+        }
         _mm256_storeu_si256((void *)at, _mm256_or_si256(_mm256_slli_epi32(class, BITS), slot));
         /* Faster than a gather, on AMD by far. */
         slot = _mm256_setr_epi32((i32)table[at[0]], (i32)table[at[1]], (i32)table[at[2]],
@@ -557,14 +619,7 @@ AVX2 INLINE int decode_group_avx2(const Head *head, Decoder *decoder, Source *so
         x = _mm256_add_epi32(x, _mm256_and_si256(_mm256_srli_epi32(slot, 12), twelve));
         bits = below8(x, raw);
         x = _mm256_srlv_epi32(x, raw);
-        need = _mm256_cmpeq_epi32(_mm256_srli_epi32(x, 16), none);
-        needing = lanes_of(need);
-        word = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)words));
-        word = _mm256_permutevar8x32_epi32(
-            word, _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)spread[needing])));
-        words += 2 * _mm_popcnt_u32(needing);
-        x = _mm256_blendv_epi8(x, _mm256_or_si256(_mm256_slli_epi32(x, 16), word), need);
-        _mm256_storeu_si256((void *)(decoder->states + i), x);
+        _mm256_storeu_si256((void *)(decoder->states + i), refilled8(x, &words));
         flip = _mm256_and_si256(_mm256_and_si256(is_value, all->top),
                                 _mm256_cmpgt_epi32(_mm256_set1_epi32(128), symbol));
         value = _mm256_and_si256(is_value, _mm256_set1_epi32(128));
@@ -658,16 +713,28 @@ AVX512 INLINE __m512i lows16(const u8 *low, const WideVectors *all)
     return _mm512_sll_epi32(_mm512_and_si512(lows, all->low_mask), all->zero);
 }
 
+/* States, those that fell too low with one more word. */
+AVX512 INLINE __m512i refilled16(__m512i states, const u8 **words)
+{
+    const __mmask16 need = _mm512_cmplt_epu32_mask(states, _mm512_set1_epi32(LOWEST));
+    __m512i word = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)*words));
+    word = _mm512_maskz_expand_epi32(need, word);
+    *words += 2 * _mm_popcnt_u32(need);
+    return _mm512_mask_or_epi32(states, need, _mm512_slli_epi32(states, 16), word);
+}
+
 AVX512 INLINE int decode_group_avx512(const Head *head, Decoder *decoder, Source *source,
                                       const WideVectors *all, const u8 *base, u8 *target,
                                       const int width)
 {
     const __m512i twelve = _mm512_set1_epi32(4095), none = _mm512_setzero_si512();
+    const __m512i same_first = _mm512_loadu_si512(decoder->same_first);
+    const __m512i same_freq = _mm512_loadu_si512(decoder->same_freq);
     const u8 *words = source->words, *low = source->low;
     for (int i = 0; i < LANES; i += 16) {
         const __m512i known = load16(base + width * i, width);
-        __m512i class, raw, x, slot, symbol, bits, word, value;
-        __mmask16 is_value, need;
+        __m512i class, raw, x, slot, freq, place, symbol, bits, value;
+        __mmask16 is_value;
         u32 escaped;
         class = _mm512_and_si512(_mm512_srl_epi32(known, all->shift), all->mask);
         class = _mm512_min_epi32(_mm512_set1_epi32(7), _mm512_sub_epi32(all->ceiling, class));
@@ -675,20 +742,26 @@ AVX512 INLINE int decode_group_avx512(const Head *head, Decoder *decoder, Source
         raw = _mm512_permutexvar_epi32(class, all->raw);
         is_value = _mm512_cmpgt_epi32_mask(class, all->last);
         x = _mm512_loadu_si512(decoder->states + i);
-        slot = _mm512_or_si512(_mm512_slli_epi32(class, BITS),
-                               _mm512_and_si512(x, _mm512_set1_epi32(SLOTS - 1)));
+        slot = _mm512_and_si512(x, _mm512_set1_epi32(SLOTS - 1));
+        freq = _mm512_permutexvar_epi32(class, same_freq);
+        place = _mm512_sub_epi32(slot, _mm512_permutexvar_epi32(class, same_first));
+        if (_mm512_cmplt_epu32_mask(place, freq) == 0xFFFF) {
+            x = _mm512_mullo_epi32(freq, _mm512_srli_epi32(x, BITS));
+            x = _mm512_add_epi32(x, place);
+            if (_mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(LOWEST))) /* rarely */
+                x = refilled16(x, &words);
+            _mm512_storeu_si512(decoder->states + i, x);
+            memcpy(target + width * i, base + width * i, (size_t)width * 16);
+            continue;
+        }
+        slot = _mm512_or_si512(_mm512_slli_epi32(class, BITS), slot);
         slot = _mm512_i32gather_epi32(slot, decoder->table.packed, 4);
         symbol = _mm512_srli_epi32(slot, 24);
         x = _mm512_mullo_epi32(_mm512_and_si512(slot, twelve), _mm512_srli_epi32(x, BITS));
         x = _mm512_add_epi32(x, _mm512_and_si512(_mm512_srli_epi32(slot, 12), twelve));
         bits = _mm512_andnot_si512(_mm512_sllv_epi32(_mm512_set1_epi32(-1), raw), x);
         x = _mm512_srlv_epi32(x, raw);
-        need = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(LOWEST));
-        word = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)words));
-        word = _mm512_maskz_expand_epi32(need, word);
-        words += 2 * _mm_popcnt_u32(need);
-        x = _mm512_mask_or_epi32(x, need, _mm512_slli_epi32(x, 16), word);
-        _mm512_storeu_si512(decoder->states + i, x);
+        _mm512_storeu_si512(decoder->states + i, refilled16(x, &words));
         value = _mm512_mask_and_epi32(symbol, is_value, symbol, _mm512_set1_epi32(127));
         value = _mm512_add_epi32(value, _mm512_permutexvar_epi32(class, all->origin));
         value = _mm512_add_epi32(_mm512_sllv_epi32(value, raw), bits);
@@ -843,6 +916,8 @@ static const char *decode(const u8 *payload, size_t nbytes, const u8 *base, u8 *
     source.words = source.exceptions_end;
     source.words_end = end;
     fill_slots(&head, decoder, simd);
+    if (simd)
+        fill_same(&head, base, count, simd, decoder);
     if (base)
         memcpy(last_base, base + groups.whole * groups.nbytes, groups.left);
     for (size_t i = 0, run_end; i < groups.count; i = run_end) {
@@ -934,9 +1009,6 @@ static void survey(Survey *found, const u8 *base, size_t step, const u8 *target,
     else
         SURVEY(LANES, 4);
 }
-
-/* A sample is SAMPLED neighbours, for the sake of the cache, of each STRETCH of elements. */
-enum { SAMPLED = 16, STRETCH = 1024 };
 
 typedef struct {
     u32 count;

@@ -39,7 +39,14 @@ class Lora(Codec):
     """Which experts the tensor holds, as `Experts` spells it; empty where it is of none."""
     exact: ClassVar[bool] = False
     multiplies: ClassVar[bool] = True
-    shown: ClassVar[frozenset[str] | None] = frozenset({"dtype", "rounding", "steps"})
+
+    def told(self) -> str:
+        """As ``merged with LoRA x 2, in F32, rounded once to F16``."""
+        steps = ", then ".join(step.told() for step in parse_steps(self.steps))
+        if self.rounding == "peft":
+            return f"merged with {steps}, rounded to {self.dtype} where peft rounds"
+        rounded = f", rounded once to {self.dtype}" if self.dtype != "F32" else ""
+        return f"merged with {steps}, in F32{rounded}"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """Input 0's name, in `dtype`, with the rows that a step adds.

@@ -28,6 +28,21 @@ StepKind = Literal[
 Flag = Literal["dora", "rounded", "turned", "low1", "low2", "neumann"]
 """What changes a kind of step: see `Step`."""
 
+_NAMES: Final[dict[StepKind, str]] = {
+    "linear": "LoRA",
+    "transposed": "LoRA",
+    "embedding": "LoRA",
+    "experts": "a LoRA of each expert",
+    "adalora": "AdaLoRA",
+    "loha": "LoHa",
+    "lokr": "LoKr",
+    "vera": "VeRA",
+    "vblora": "VB-LoRA",
+    "ia3": "IA3",
+    "oft": "OFT",
+    "bias": "a bias",
+    "rows": "trained rows",
+}
 _SPELT: Final = re.compile(
     r"(?P<kind>\w+)(?P<flags>(?:\+\w+)*)"
     r"(?:\*(?P<scale>[^/:]+))?(?:/(?P<divisor>[^:]+))?(?::(?P<detail>.+))?"
@@ -131,6 +146,11 @@ class Step:
     def weighted(self, weight: float) -> "Step":
         """The step with its effect multiplied."""
         return replace(self, scale=self.scale * weight)
+
+    def told(self) -> str:
+        """As a person reads it: ``LoRA x 2``."""
+        name = "DoRA" if self.dora else _NAMES[self.kind]
+        return f"{name} x {self.scale:.4g}" if self.is_sum else name
 
     def __str__(self) -> str:
         """As a plan spells it."""

@@ -41,6 +41,10 @@ class LowRank(Exact):
 
     rank: str
 
+    def told(self) -> str:
+        """By base and factors, bit for bit."""
+        return "by the exact difference to their base with a LoRA merged in"
+
     def prepare(self, work: Work, read: ReadInput) -> "Predictor":
         """The right factors as they are stored, and where each span lies.
 

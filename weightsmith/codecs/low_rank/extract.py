@@ -37,7 +37,11 @@ class LoraFactor(Codec):
     turned: str
     exact: ClassVar[bool] = False
     multiplies: ClassVar[bool] = True
-    shown: ClassVar[frozenset[str]] = frozenset({"method"})
+
+    def told(self) -> str:
+        """As ``factors of the whole change``."""
+        what = "the whole change" if self.method == "whole" else "the largest part of the change"
+        return f"factors of {what}"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The factor, under the name of the base's matrix."""

@@ -35,7 +35,10 @@ class DequantizeCodebook(Codec):
     exact: ClassVar[bool] = False
     takes_any_range: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 6
-    shown: ClassVar[frozenset[str] | None] = frozenset({"dtype", "block"})
+
+    def told(self) -> str:
+        """As ``dequantised to BF16``."""
+        return f"dequantised to {self.dtype}"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """Input 0's name, and the shape that its quantiser kept."""

@@ -27,6 +27,10 @@ class DequantizeMxfp4(Codec):
     takes_any_range: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 8
 
+    def told(self) -> str:
+        """As ``dequantised to BF16``."""
+        return f"dequantised to {self.dtype}"
+
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The bytes' name, turned."""
         experts, out, groups, _ = inputs[0].shape

@@ -36,7 +36,10 @@ class DequantizeWords(Codec):
     exact: ClassVar[bool] = False
     takes_any_range: ClassVar[bool] = True
     scratch_spans: ClassVar[int] = 8
-    shown: ClassVar[frozenset[str] | None] = frozenset({"dtype", "bits"})
+
+    def told(self) -> str:
+        """As ``dequantised to BF16``."""
+        return f"dequantised to {self.dtype}"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The words' name and rows."""
@@ -133,7 +136,10 @@ class DequantizeGptq(_Turned):
     dtype: str
     bits: str
     plus: str
-    shown: ClassVar[frozenset[str] | None] = frozenset({"dtype", "bits"})
+
+    def told(self) -> str:
+        """As ``dequantised to BF16``."""
+        return f"dequantised to {self.dtype}"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The words' name, with a row an output."""
@@ -175,7 +181,10 @@ class DequantizeAwq(_Turned):
     """
 
     dtype: str
-    shown: ClassVar[frozenset[str] | None] = frozenset({"dtype"})
+
+    def told(self) -> str:
+        """As ``dequantised to BF16``."""
+        return f"dequantised to {self.dtype}"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
         """The words' name, with a row an output."""

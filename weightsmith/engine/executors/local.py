@@ -1,6 +1,7 @@
 """Shards made by the threads of this process: one is filled while the one before is synced."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from weightsmith.engine.output import Background, require_same
 from weightsmith.engine.read_back import Follower, Front, Trail
 from weightsmith.engine.receipts import Receipt, machine, made_from
 from weightsmith.engine.shard import begin, fill, read_back, reopen
-from weightsmith.engine.spans import Buffers
+from weightsmith.engine.spans import Advance, Buffers
 from weightsmith.plan.model import Plan, ShardPlan
 from weightsmith.progress import Progress
 
@@ -60,7 +61,6 @@ def make_shards(
                 options,
                 work.buffers,
                 countdown,
-                background,
                 work.progress,
                 watch,
             )
@@ -96,14 +96,13 @@ def run_shard(
     options: Options,
     buffers: Sequence[Buffers],
     countdown: Countdown,
-    background: Background,
     progress: Progress,
     watch: FiniteWatch,
 ) -> tuple[fs.PositionedFile, dict[str, str]]:
     """Write shard `number` into the directory `output`, not yet synced; pure and idempotent.
 
     Returns the open file and the digests of its tensors by name. What was written is checked: it
-    is read back here, or hashed in the background where the release gives a hash of the file;
+    is read back here, or hashed as it is written where the release gives a hash of the file;
     where the medium is to say what it holds, that is left until it is synced. `watch` sees what is
     made, and may find values that are no numbers.
     Raises: VerificationFailed; WrongBase, DeltaInvalid.
@@ -122,13 +121,15 @@ def run_shard(
         drop_cache=options.low_cpu_mem,
     )
     if shard.published and verify != "disk":
-        with Front(len(shard.header)) as front:
+        # A thread of its own: the one in the background may still be bringing the shard before
+        # this one to the medium, and those that write would wait for the hash.
+        with ThreadPoolExecutor(1) as pool, Front(len(shard.header)) as front:
             follower = Follower(file, shard.nbytes, front)
-            due = {each.output.name: each.digest for each in shard.tensors if each.digest}
-            background.submit(partial(require_file, follower, shard, due, Buffers(), advance))
+            held = pool.submit(_hold, follower, shard, advance)
             with blamed(shard.tensors, bindings.inputs, buffers):
-                digests = filled(front.follow)
+                digests = filled(follower.follow)
     else:
+        held = None
         trail = Trail(file, advance, reads=verify == "cache")
         with blamed(shard.tensors, bindings.inputs, buffers):
             digests = filled(trail.follow)
@@ -136,7 +137,19 @@ def run_shard(
     if verify == "cache" or shard.published:
         reopen(file.path, shard)
     require_expected(shard, digests, bindings.inputs, buffers)
+    if held is not None:
+        held.result()
     return file, digests
+
+
+def _hold(follower: Follower, shard: ShardPlan, advance: Advance) -> None:
+    """Hold a file that is being filled against its release's hashes.
+
+    Raises: as `require_file`.
+    """
+    digests = {each.output.name: each.digest for each in shard.tensors if each.digest}
+    with follower:
+        require_file(follower, shard, digests, Buffers(), advance)
 
 
 def require_whole(

@@ -7,6 +7,7 @@ makes its file as a share (`engine.share`); the process that asked publishes.
 import contextlib
 import importlib
 import logging
+import os
 import platform
 import signal
 import socket
@@ -42,6 +43,7 @@ _LOOK_S: Final = 0.5
 _ANSWER_S: Final = 120.0
 """How long a node may take to say what it is: it imports weightsmith for it."""
 _KNOCK_S: Final = 10.0
+_SKIPS: Final = "RAY_DEDUP_LOGS_SKIP_REGEX"
 _END_S: Final = 10.0
 """How long tasks that are called off have for clearing up."""
 
@@ -100,6 +102,7 @@ class Ray:
         if not numbers:
             return {}
         cpus = _require_nodes(work, self._recipe)
+        alive = _alive()
         options, threads = work.options, min(work.options.threads, cpus)
         here = _here(ray.get_runtime_context().get_node_id())
         board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
@@ -116,6 +119,8 @@ class Ray:
                 total: int = ray.get(board.total.remote())
                 work.progress.advance(max(total - seen, 0))
                 seen = max(total, seen)
+                for lost in sorted(alive.keys() - (alive := _alive())):
+                    work.progress.note(f"lost node {lost}: its files are made on others")
                 for receipt in map(_result, ray.get(done)):
                     work.require_finite(receipt)
                     found[receipt.shard] = receipt
@@ -145,7 +150,8 @@ def connected(address: str, recipe: Recipe) -> Iterator[Ray]:
     Raises: PackageMissing, ClusterNotFound, VersionsDiffer.
     """
     try:
-        import ray
+        with _nothing_printed():
+            import ray
     except ImportError as error:
         raise PackageMissing(wish="`executor=ray`", package="weightsmith[ray]") from error
     ours = not ray.is_initialized()
@@ -171,6 +177,23 @@ def connected(address: str, recipe: Recipe) -> Iterator[Ray]:
     finally:
         if ours:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """While Ray is imported: have it skip all lines that it would print for other processes.
+
+    It prints to stdout, where our results go, and a lost node alone is a page of them. Whoever
+    imported Ray before, or set the variable, decided for themselves.
+    """
+    if _SKIPS in os.environ:
+        yield
+        return
+    os.environ[_SKIPS] = "^"
+    try:
+        yield
+    finally:
+        del os.environ[_SKIPS]
 
 
 def _require_answer(address: str) -> None:
@@ -265,11 +288,16 @@ def _result(answer: Receipt | bytes) -> Receipt:
 # --- what the nodes are ---------------------------------------------------------------------------
 
 
-def _nodes() -> list[dict[str, Any]]:
+def _alive() -> dict[str, dict[str, Any]]:
+    """The nodes that have a CPU to give, by address and the beginning of their id."""
     import ray
 
-    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
-    return found
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
+    return {
+        f"{each['NodeManagerAddress']} ({each['NodeID'][:8]})": each
+        for each in nodes
+        if each["Alive"] and each["Resources"].get("CPU")
+    }
 
 
 def _here(node: str) -> Any:
@@ -285,13 +313,12 @@ def _require_nodes(work: Work, recipe: Recipe) -> int:
     """
     import ray
 
-    nodes = [each for each in _nodes() if each["Alive"] and each["Resources"].get("CPU")]
+    nodes = _alive()
     if not nodes:
         raise ClusterFailed(reason="no node of it has a CPU to give")
     paths = [*recipe.paths, str(work.staging.plan_path)]
     asked = {}
-    for each in nodes:
-        name = f"{each['NodeManagerAddress']} ({each['NodeID'][:8]})"
+    for name, each in nodes.items():
         task = ray.remote(_asking()).options(num_cpus=0, scheduling_strategy=_here(each["NodeID"]))
         asked[name] = task.remote(paths)
     try:
@@ -309,7 +336,7 @@ def _require_nodes(work: Work, recipe: Recipe) -> int:
         raise NodeBlind(count=len(blind), context=blind)
     if work.plan.multiplies:
         require_one_machine({name: cpu for name, (_, _, cpu) in told.items()})
-    return max(int(each["Resources"]["CPU"]) for each in nodes)
+    return max(int(each["Resources"]["CPU"]) for each in nodes.values())
 
 
 def _asking() -> Callable[[list[str]], tuple[tuple[str, str], list[str], str]]:

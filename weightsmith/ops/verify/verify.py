@@ -192,7 +192,10 @@ def _digests(subject: Subject, digests: Mapping[str, str], buffers: Sequence[Buf
     manifest = subject.manifest
     held = f"{counted(len(digests), 'tensor')} and {counted(len(manifest.sidecars), 'file')}"
     fine = f"{held}, all as weightsmith wrote them"
-    return judged("digests", damage(subject.checkpoint, manifest, digests), fine)
+    hint = (
+        f"weightsmith verify {subject.checkpoint.directory} --fix, with --from COPY or BASE+DELTA"
+    )
+    return judged("digests", damage(subject.checkpoint, manifest, digests), fine, hint=hint)
 
 
 def _promised(subject: Subject, digests: Mapping[str, str], buffers: Sequence[Buffers]) -> Check:

@@ -24,6 +24,7 @@ from weightsmith.errors import (
     SeveralOutputs,
     SourceFault,
     TrainingMixed,
+    WeightsmithError,
 )
 from weightsmith.sources.training.dcp import METADATA
 
@@ -102,6 +103,18 @@ def find_training(
         or _dcp_safetensors(directory, names)
         or _loose(directory, names, label)
     )
+
+
+def states_below(directory: Path) -> Path | None:
+    """A directory right below that holds DeepSpeed's states."""
+    for name in sorted(list_directory(directory)[1]):
+        try:
+            found = find_training(directory / name, name)
+        except WeightsmithError:  # it is looked at for a hint alone
+            continue
+        if found is not None and found.form == "zero":
+            return directory / name
+    return None
 
 
 def numbered(directory: Path, label: str, *, tag: str = "") -> tuple[Path, str] | None:

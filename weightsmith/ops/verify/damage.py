@@ -1,0 +1,112 @@
+"""Which files of a finished output are not what its manifest says, and what of them still is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from weightsmith import fs
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.content import Content, inside
+from weightsmith.checkpoint.discover import list_directory, sizes_beside
+from weightsmith.checkpoint.opening import open_weight_file
+from weightsmith.engine.manifest import Manifest, own_sidecars
+from weightsmith.engine.spans import Advance, Buffers, digest_tensors
+from weightsmith.errors import DamagedInput, SourceFault
+from weightsmith.formats.tensors import TensorInfo
+from weightsmith.ops.verify.put_in_place import identity
+from weightsmith.units import counted
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedFile:
+    """A file that is not what its manifest says."""
+
+    name: str
+    path: Path
+    why: str
+    """What is wrong with it, as a clause."""
+    before: fs.Identity | None
+    """What the system said of it; None where there is no file."""
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedWeights(DamagedFile):
+    """A weight file: what of it can still be used."""
+
+    opened: Checkpoint | None = None
+    """Itself, if its header is right."""
+    wrong: frozenset[str] = frozenset()
+    """Then, names of the tensors that are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """All that is wrong in a folder, and where the sound files say that their tensors are."""
+
+    weights: tuple[DamagedWeights, ...]
+    sidecars: tuple[DamagedFile, ...]
+    held: Mapping[str, TensorInfo] = field(default_factory=dict)
+    """Tensors of the files whose header is right."""
+    holders: Mapping[str, str] = field(default_factory=dict)
+    """By tensor, the name of its file, of the same."""
+
+    @property
+    def files(self) -> tuple[DamagedFile, ...]:
+        """The small ones first."""
+        return (*self.sidecars, *self.weights)
+
+
+def find_damage(
+    folder: Path, manifest: Manifest, buffers: Sequence[Buffers], advance: Advance
+) -> Damage:
+    """Read every file that a manifest names, each by itself: one that cannot be opened hides
+    nothing of the others.
+
+    Memory: one span a worker.
+    """
+    weights: list[DamagedWeights] = []
+    held: dict[str, TensorInfo] = {}
+    holders: dict[str, str] = {}
+    for name, said in manifest.files.items():
+        path = folder / name
+        before = identity(path)
+        try:
+            opened = open_weight_file(inside(folder, name).parent, path.name)
+            (file,) = opened.files
+            if (file.size, file.header_digest) != (said.size, said.header_digest):
+                what = "its header is another" if file.size == said.size else _length(file.size)
+                weights.append(DamagedWeights(name, path, what, before))
+                continue
+            infos = {each.info.name: each.info for each in opened.tensors.values()}
+            held |= infos
+            holders |= dict.fromkeys(infos, name)
+            found = digest_tensors(infos.values(), opened.read_into, buffers, advance)
+        except (DamagedInput, SourceFault) as error:
+            weights.append(DamagedWeights(name, path, str(error), before))
+            continue
+        wrong = {each for each, digest in found.items() if manifest.tensors.get(each) != digest}
+        if wrong:
+            what = f"{counted(len(wrong), 'tensor')} of {len(found)} differ"
+            weights.append(DamagedWeights(name, path, what, before, opened, frozenset(wrong)))
+    return Damage(tuple(weights), tuple(_sidecars(folder, manifest)), held, holders)
+
+
+def _sidecars(folder: Path, manifest: Manifest) -> list[DamagedFile]:
+    there = sizes_beside(folder, *list_directory(folder))
+    renamed = {} if manifest.delta is None else own_sidecars(manifest, there)
+    damaged = []
+    for name, said in manifest.sidecars.items():
+        path = folder / renamed.get(name, name)
+        before = identity(path)
+        try:
+            right = Content.of_file(inside(folder, renamed.get(name, name))).digest == said.digest
+            why = "it was changed"
+        except (DamagedInput, SourceFault) as error:
+            right, why = False, str(error)
+        if not right:
+            damaged.append(DamagedFile(name, path, why, before))
+    return damaged
+
+
+def _length(nbytes: int) -> str:
+    return f"it has {counted(nbytes, 'byte')}"
