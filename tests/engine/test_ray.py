@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from tests.support.folders import contents, hidden
 from tests.support.ray_cluster import SHARD_NBYTES, run_on
 from weightsmith import plan_apply_delta, plan_merge_lora
 
-pytest.importorskip("ray", reason="Ray has no wheel for this Python")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray has no wheel for this Python"),
+]
 
 
 def apply_args(vectors: Path, target: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """A model in memory is filled from a source, and is what reading its files would have made."""
 
+import importlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 import weightsmith
 from tests.support.adapters import make_llama
@@ -26,15 +26,20 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return f"{models[0]}+{folder / 'd1'}+{folder / 'd2'}", models[2]
 
 
-def empty(folder: Path, kind: Any = LlamaForCausalLM, **settings: Any) -> Any:
-    config = LlamaConfig.from_pretrained(folder, **settings)
+def llama(kind: str = "LlamaForCausalLM") -> Any:
+    """A class of transformers, which takes too long to import for those who only collect tests."""
+    return getattr(importlib.import_module("transformers"), kind)
+
+
+def empty(folder: Path, kind: str = "LlamaForCausalLM", **settings: Any) -> Any:
+    config = llama("LlamaConfig").from_pretrained(folder, **settings)
     with torch.device("meta"):
-        return kind._from_config(config, dtype=torch.bfloat16).eval()
+        return llama(kind)._from_config(config, dtype=torch.bfloat16).eval()
 
 
 def real(folder: Path) -> Any:
-    kind: Any = LlamaForCausalLM
-    return kind._from_config(LlamaConfig.from_pretrained(folder), dtype=torch.float32)
+    config = llama("LlamaConfig").from_pretrained(folder)
+    return llama()._from_config(config, dtype=torch.float32)
 
 
 def logits(model: Any) -> Tensor:
@@ -47,7 +52,7 @@ def test_a_model_without_memory_is_filled_with_what_a_chain_gives(chain: tuple[s
     source, written = chain
     model = empty(written)
     loaded = weightsmith.load_into(model, source)
-    read = LlamaForCausalLM.from_pretrained(written, dtype=torch.bfloat16)
+    read = llama().from_pretrained(written, dtype=torch.bfloat16)
     assert torch.equal(logits(model), logits(read))
     assert set(loaded.names) == set(load_file(written / "model.safetensors"))
     assert not loaded.cast
@@ -70,7 +75,7 @@ def test_a_body_is_filled_from_a_model_with_a_head_and_what_is_left_is_named(
     chain: tuple[str, Path],
 ) -> None:
     source, written = chain
-    model = empty(written, LlamaModel)
+    model = empty(written, "LlamaModel")
     with pytest.raises(ModelDiffers, match=r"1 tensor") as caught:
         weightsmith.load_into(model, source)
     assert caught.value.exit_code == 7
@@ -78,7 +83,7 @@ def test_a_body_is_filled_from_a_model_with_a_head_and_what_is_left_is_named(
     assert all(each.device.type == "meta" for each in model.parameters())
     loaded = weightsmith.load_into(model, source, strict=False)
     assert loaded.unused == ("lm_head.weight",)
-    expected = LlamaModel.from_pretrained(written, dtype=torch.bfloat16)
+    expected = llama("LlamaModel").from_pretrained(written, dtype=torch.bfloat16)
     assert torch.equal(logits(model), logits(expected))
 
 

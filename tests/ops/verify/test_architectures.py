@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from weightsmith.catalogue.architectures import expected_tensors, load_architectures
 
@@ -29,6 +28,8 @@ FLAT_ONLY = {"llava", "shikra"}
 def test_names_and_shapes_are_those_of_transformers(
     model_type: str, extra: dict[str, int], tied: bool
 ) -> None:
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
     # Without a number of its own, each model type has another default.
     heads = {"num_key_value_heads": 4, "head_dim": 8}
     make: Any = CONFIG_MAPPING[model_type]
