@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, get_args
 
 import click
 
+from weightsmith.cli.flags import as_flags
 from weightsmith.cli.layout import heading, one_line_rows, styled, table
 from weightsmith.cli.options import (
     INPUTS,
@@ -215,7 +216,8 @@ def _show(output: Output, plan: CleanPlan, rows: Sequence[Row], *, numbered: boo
         for number, row in enumerate(shown, 1):
             mark = str(number) if numbered else "x" if row.remove else ""
             used = _ago(now - row.used) if row.used is not None else "?"
-            why = "" if numbered and not row.locked else row.reason  # a choice is its own reason
+            # A choice is its own reason. A flag is told from a word only while it is whole.
+            why = "" if numbered and not row.locked else as_flags(row.reason)
             why = "kept, see below" if row.pinned else why
             lines.append([mark, _what(row), format_size(row.nbytes), used, why])
         if not any(why for *_, why in lines[1:]):
@@ -233,7 +235,7 @@ def _show(output: Output, plan: CleanPlan, rows: Sequence[Row], *, numbered: boo
     for row in rows:
         if row.uncovered:
             output.plan(f"  {_what(row)} stays, {row.reason}:")
-            lines = [["", each.file, each.why] for each in row.uncovered]
+            lines = [["", each.file, as_flags(each.why)] for each in row.uncovered]
             output.plan(one_line_rows(lines, width=output.width, shrink=(2, 1)))
     if rows:
         output.plan()
