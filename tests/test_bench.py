@@ -183,6 +183,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_both_formats_hold_the_same_tensors(work: Path) -> None:
     from tests.support.tiny import read_weights
 
@@ -193,6 +194,7 @@ def test_both_formats_hold_the_same_tensors(work: Path) -> None:
     assert all(again[name].equal(weights[name]) for name in weights)
 
 
+@pytest.mark.slow
 def test_a_wrong_result_is_noticed(work: Path) -> None:
     base, target = (
         models.folder(work, SMALL, f"{side}-safetensors") for side in ("base", "target")
@@ -207,6 +209,7 @@ def test_a_wrong_result_is_noticed(work: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_weightsmith_makes_of_each_input_what_the_benchmark_expects(
     work: Path, tmp_path: Path
 ) -> None:

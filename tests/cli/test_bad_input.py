@@ -24,6 +24,8 @@ WAYS_OUT = re.compile(
     r"|let|mend|put|save|say|see|take|try|torch\.save|write)\b"
 )
 """What a hint asks for, if it names neither an option nor a command."""
+SAMPLED = pytest.mark.sampled(48)
+"""The same cases for each test: one that nobody looks at is not run."""
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +47,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     return found
 
 
+@SAMPLED
 def test_the_exit_code_and_the_reference_are_those_of_the_fault(
     case: Case, answer_of: AnswerOf
 ) -> None:
@@ -53,6 +56,7 @@ def test_the_exit_code_and_the_reference_are_those_of_the_fault(
     assert given.human.code == given.json.code == case.exit_code
 
 
+@SAMPLED
 def test_only_the_error_is_said_and_only_on_stderr(case: Case, answer_of: AnswerOf) -> None:
     given = answer_of(case)
     assert given.human.out == given.json.out == ""
@@ -61,6 +65,7 @@ def test_only_the_error_is_said_and_only_on_stderr(case: Case, answer_of: Answer
     assert given.human.err.replace("\n", "").isprintable()
 
 
+@SAMPLED
 def test_the_hint_is_a_way_out(case: Case, answer_of: AnswerOf) -> None:
     _, _, hint = answer_of(case).last_words.rpartition("\nhint: ")
     options = set(re.findall(r"--[a-z][a-z-]*", hint))
@@ -76,6 +81,7 @@ def _options() -> set[str]:
     return {name for each in commands if each for param in each.params for name in param.opts}
 
 
+@SAMPLED
 def test_the_error_is_one_json_document_with_the_same_words(
     case: Case, answer_of: AnswerOf
 ) -> None:
@@ -90,6 +96,7 @@ def test_the_error_is_one_json_document_with_the_same_words(
     assert hint == f"hint: {document['hint']}"
 
 
+@SAMPLED
 def test_nothing_is_changed_and_nothing_is_published(case: Case, answer_of: AnswerOf) -> None:
     given = answer_of(case)
     assert given.before
@@ -102,6 +109,7 @@ def _apart_from_staging(case: Case, state: State) -> State:
     return {path: each for path, each in state.items() if not path.startswith(STAGING)}
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_is_printed_today(answer_of: AnswerOf) -> None:
     assert PAGE.read_text(encoding="utf-8") == render(answer_of), (
         "docs/reference/bad-input.md is stale: python -m tests.support.bad_input.page"
@@ -115,6 +123,7 @@ def test_the_readme_counts_them() -> None:
     )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("how", [{}, {"suffix": "bin"}, {"shards": 3}], ids=str)
 @pytest.mark.parametrize("unprivileged", [False, True])
 def test_the_pair_that_every_case_damages_is_sound(unprivileged: bool, how: dict[str, Any]) -> None:

@@ -129,6 +129,7 @@ def test_quiet_says_one_word(weightsmith: Weightsmith, models: tuple[str, str]) 
     assert weightsmith("diff", *models, "-qq").out == ""
 
 
+@pytest.mark.slow
 def test_a_diff_needs_no_torch(models: tuple[str, str]) -> None:
     code = (
         "import sys; from weightsmith.cli.main import run;"

@@ -296,6 +296,7 @@ def cluster(saved: Shared, tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PATH": path, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
 
 
+@pytest.mark.slow
 def test_the_slurm_script_makes_every_share(
     saved: Shared, expected: dict[str, bytes], cluster: dict[str, str], tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -112,8 +111,13 @@ def test_a_terminal_that_goes_ends_a_run_as_an_interrupt_does(inputs: Path) -> N
     again = shell("", *APPLY, "--max-shard-size", SHARDS, cwd=inputs)
     assert again.returncode == 0
     assert "file(s) kept" in again.stderr
-    shutil.rmtree(inputs / "out")
-    kept_on = subprocess.run([*line, "nohup"], cwd=inputs, capture_output=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal on Windows")
+def test_under_nohup_a_run_outlives_its_terminal(inputs: Path) -> None:
+    line = [sys.executable, "-c", HANGS_UP, *APPLY, "--max-shard-size", SHARDS, "nohup"]
+    kept_on = subprocess.run(line, cwd=inputs, capture_output=True, check=False)
     assert kept_on.returncode == 0
 
 

@@ -206,6 +206,7 @@ def test_end_to_end_every_dtype_is_what_torch_gives(
     assert f'"torch_dtype": "{torch_name}"' in (target / "config.json").read_text()
 
 
+@pytest.mark.slow
 def test_end_to_end_neither_casts_nor_sums_import_torch(tmp_path: Path) -> None:
     write_model(tmp_path / "base", model("F32", 0.02, 0))
     write_model(tmp_path / "delta", model("BF16", 0.001, 1))

@@ -51,7 +51,7 @@ class World:
         return again
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_durable_step_the_target_is_absent_or_whole(
     every: int, vectors: Path, tmp_path: Path, children: Children
 ) -> None:
@@ -72,7 +72,7 @@ def test_killed_at_any_durable_step_the_target_is_absent_or_whole(
     assert every > 1 or set(kept) == set(range(shards + 1))
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_after_any_write_nothing_is_published_and_nothing_is_lost(
     every: int, vectors: Path, tmp_path: Path, children: Children
 ) -> None:

@@ -108,7 +108,7 @@ def interrupted(world: Interrupted) -> Interrupted:
     return world
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_durable_step_the_delta_is_absent_or_whole(
     every: int, world: Interrupted, expected: dict[str, bytes]
 ) -> None:
@@ -134,7 +134,7 @@ def test_killed_at_any_durable_step_the_delta_is_absent_or_whole(
     assert every > 1 or set(kept) == set(range(FILES + 1))
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_after_any_write_nothing_is_published_and_nothing_is_lost(
     every: int, world: Interrupted, expected: dict[str, bytes]
 ) -> None:

@@ -196,6 +196,7 @@ class TestCleanCache:
         assert "5.00 kB freed" in screen
         assert {name.partition("@")[0] for name in maker.left()} == {"org/new"}
 
+    @pytest.mark.slow
     def test_at_a_terminal_names_will_do(self, person: ShellUser, maker: Maker) -> None:
         screen = person.at_terminal("clean-cache", answers=["org/none", "org/old", "y"])
         assert "org/none is none of 1 to 3 and no name in the table" in screen

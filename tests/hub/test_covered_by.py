@@ -392,6 +392,7 @@ class TestStopped:
                 break
         assert statuses == [9, 9, 9, 9, 0]
 
+    @pytest.mark.slow
     def test_killed_at_any_deletion(self, registry: Registry, fresh: Callable[[], None]) -> None:
         for number in range(1, 60):
             fresh()

@@ -143,6 +143,7 @@ def test_a_base_of_this_machine_takes_a_streamed_delta(person: Person, pair: Pat
     assert weights_in_cache(person) == []
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("dtype", [[], ["--dtype", "float16"]], ids=["exact", "cast"])
 def test_an_interrupted_stream_goes_on(person: Person, pair: Path, dtype: list[str]) -> None:

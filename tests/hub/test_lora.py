@@ -55,6 +55,7 @@ def sharded(person: Person, vectors: Path, tmp_path: Path) -> Path:
     return vector
 
 
+@pytest.mark.slow
 def test_a_base_is_streamed_file_by_file(person: Person, sharded: Path) -> None:
     line = ["merge-lora", "--base", "org/quantised", "--lora", "someone/qlora", "-o", "merged"]
     dry = person.run(*line, "--stream", "--dry-run", "--json")

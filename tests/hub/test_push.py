@@ -606,6 +606,12 @@ def test_at_a_terminal_it_shows_the_card_and_asks(hub: Hub, me: Client) -> None:
     assert f"to {REPO} (private)? [y/N]" in screen
     assert "nothing was pushed" in screen
     assert writes(hub) == 0
+
+
+@pytest.mark.slow
+def test_at_a_terminal_a_yes_pushes(hub: Hub, me: Client) -> None:
+    person = ShellUser(hub, me)
+    person.env["HF_TOKEN"] = ME
     screen = person.at_terminal(*PUSH, answers=["y"])
     assert "pushed" in screen
     assert "weightsmith.json" in there(hub)

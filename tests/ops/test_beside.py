@@ -97,7 +97,7 @@ from weightsmith.ops.convert import convert
 convert(sys.argv[1], sys.argv[2], all_sidecars=True)
 """
     peaks = []
-    for number, nbytes in enumerate((1000, 200_000_000)):
+    for number, nbytes in enumerate((1000, 60_000_000)):
         source = write_model(tmp_path / f"in{number}", {"w": torch.ones(4)})
         with (source / "corpus.txt").open("wb") as file:
             file.truncate(nbytes)

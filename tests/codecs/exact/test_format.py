@@ -34,6 +34,7 @@ def test_the_plain_reader_reads_what_is_written(dtype: str) -> None:
         assert read_payload(payload, base.data, dtype, 7992) == target
 
 
+@pytest.mark.slow
 def test_the_plain_reader_reads_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     by_path("none", monkeypatch)  # no other kind has blocks
     weights = np.random.default_rng(0).normal(0, 0.02, BLOCK + 9).astype("<f2").tobytes()

@@ -128,7 +128,7 @@ KERNELS = ["Haswell", "SkylakeX", "Zen", "Nehalem", "Prescott"]
 """Of OpenBLAS: with fused multiplication and without, of 512 bits to 128."""
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kernel, threads", [*((each, 1) for each in KERNELS), ("Haswell", 4)])
 def test_predictions_are_the_same_from_every_kernel_and_any_number_of_threads(
     kernel: str, threads: int

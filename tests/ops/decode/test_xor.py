@@ -306,7 +306,7 @@ def test_the_real_releases_name_files_of_their_base_that_they_need() -> None:
 # --- being stopped --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_instant_the_same_command_finishes_it(
     every: int, children: Children, vectors: Path, tmp_path: Path
 ) -> None:
@@ -326,7 +326,7 @@ def test_killed_at_any_instant_the_same_command_finishes_it(
         kept.add(again.kept)
         assert contents(target) == expected
         assert not staging(target).exists()
-    assert len(kept) > (2 if every > 1 else 5)
+    assert len(kept) > (1 if every > 1 else 5)
 
 
 # --- options --------------------------------------------------------------------------------------

@@ -371,6 +371,7 @@ def test_a_target_that_changes_meanwhile_is_noticed(
     assert not (tmp_path / "delta").exists()
 
 
+@pytest.mark.slow
 def test_stopped_at_any_durable_step_there_is_nothing_or_all_and_the_next_run_finishes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

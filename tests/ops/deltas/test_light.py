@@ -42,6 +42,7 @@ def write(path: Path, seed: int, count: int) -> None:
             file.write((base + step).astype("<f2").tobytes())
 
 
+@pytest.mark.slow
 def test_an_exact_delta_is_made_and_applied_without_torch(tmp_path: Path) -> None:
     write_pair(tmp_path)
     assert peak(tmp_path) < 200 * MIB

@@ -16,7 +16,7 @@ from pathlib import Path
 from stat import S_ISLNK, S_ISREG
 from typing import Final
 
-from tests.support.bad_input.case import ARGS, Case, write_pair
+from tests.support.bad_input.case import Case
 from weightsmith.cli.main import run
 
 NOBODY: Final = 65534
@@ -111,7 +111,7 @@ def _both(case: Case, folder: Path, args: Sequence[str]) -> tuple[Said, Said]:
     if uid is None and not case.file_size_limit:
         return command(folder, args), command(folder, [*args, "--json"])
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", __name__])
+    context.set_forkserver_preload(["tests.support.bad_input.warm"])
     ours, theirs = context.Pipe(duplex=False)
     work = (theirs, folder, args, uid, case.file_size_limit)
     process = context.Process(target=_serve, args=work, daemon=True)
@@ -129,10 +129,6 @@ def _serve(
     connection: Connection, folder: Path, args: Sequence[str], uid: int | None, limit: int
 ) -> None:
     """Run the command line with less rights, or less room, than this process has now."""
-    with tempfile.TemporaryDirectory() as warm:
-        # A run that is sound imports all that somebody else could perhaps not read.
-        write_pair(Path(warm))
-        command(Path(warm), ["apply-delta", *ARGS])
     os.chdir(folder)  # the way back, too, must be open to somebody else
     if limit:
         sys.dont_write_bytecode = True  # what is cut short would be read by every later process

@@ -128,8 +128,14 @@ def do(task: dict[str, Any]) -> None:
 
 def begin_anew(env: dict[str, str]) -> None:
     """Be as in a fresh process with this environment."""
+    ours = dict(os.environ)
     os.environ.clear()
     os.environ.update(env)
+    other = {name for name in ours.keys() | env if ours.get(name) != env.get(name)}
+    if {name for name in other if name.startswith("HF_")} <= {"HF_HOME", "HF_TOKEN"}:
+        # Nobody holds a copy of what follows from the one; the other is read when it is needed.
+        importlib.reload(sys.modules["huggingface_hub.constants"])
+        return
     for name in [*sys.modules]:
         if name.partition(".")[0] == "huggingface_hub":
             del sys.modules[name]
