@@ -72,6 +72,7 @@ HARMS = (
 NAMES = ("model-00001-of-00004.safetensors", "config.json", "model.safetensors.index.json")
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("verify", ["cache", "disk", "no"])
 def test_what_is_not_as_it_was_synced_is_not_published(

@@ -11,6 +11,7 @@ from tests.support.children import Children
 from tests.support.folders import contents, copied, hidden, staging, state
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("limit", [100, 5_000, 20_000, 40_000, 60_000])
 @pytest.mark.parametrize("size", [40_000, 10**9], ids=["sharded", "one shard"])
 def test_a_full_disk_publishes_nothing_and_room_finishes_the_job(

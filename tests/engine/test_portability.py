@@ -71,6 +71,7 @@ def test_a_system_that_lacks_something_continues_and_replaces(
     assert hidden(tmp_path) == []
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("left", ["file", "link", "broken link", "folder"])
 @pytest.mark.parametrize("no_exchange", [False, True], ids=["exchange", "two renames"])
 def test_whatever_has_the_name_is_replaced_when_asked_for(

@@ -219,6 +219,7 @@ def _other_fields(world: Interrupted) -> None:
     world.receipts[0].write_bytes(b'{"plan": 1}')
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "harm",
     [
@@ -269,6 +270,7 @@ def test_what_others_put_in_the_place_of_a_file_of_staging_is_neither_waited_for
     assert theirs.read_bytes() == content
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("place", ["output", "receipts", "plan.json"])
 @pytest.mark.parametrize("instead", ["nothing", "link", "file", "directory"])
 def test_staging_that_lost_a_part_is_begun_again(

@@ -114,7 +114,7 @@ def join(vectors: Path, target: Path) -> Job:
     return plan_convert(ranks, target, max_shard_nbytes=SHARDS)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "plan",
     [apply, merge, cast, average, restore, restore_two, convert_chain, decode, join],

@@ -151,6 +151,7 @@ def stopped(making: Making) -> Making:
     return making
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("touch", TOUCHES)
 def test_finished_work_is_kept_where_a_touched_input_still_gives_it(
     touch: Callable[[Path], None], stopped: Making, expected: dict[str, bytes]

@@ -500,6 +500,7 @@ def test_a_pull_request_is_named_and_moves_no_branch(hub: Hub, me: Client) -> No
 # --- what can go wrong ----------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     "match, status, code, reference",
     [

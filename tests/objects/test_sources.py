@@ -189,6 +189,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("source, code, reference", FAULTS.values(), ids=FAULTS.keys())
 def test_a_source_that_is_not_sound_is_told_by_its_address(
     s3: S3,

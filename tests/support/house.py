@@ -81,14 +81,20 @@ def imports_of(path: Path, package: Path) -> Iterator[Import]:
             case ast.If(test=ast.Name(id="TYPE_CHECKING")):
                 for child in node.body:
                     yield from walk(child, deferred=True, typing_only=True)
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
-                for inner in ast.iter_child_nodes(node):
-                    yield from walk(inner, deferred=True, typing_only=typing_only)
             case _:
-                for inner in ast.iter_child_nodes(node):
-                    yield from walk(inner, deferred=deferred, typing_only=typing_only)
+                in_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                for inner in _statements_of(node):
+                    yield from walk(
+                        inner, deferred=deferred or in_function, typing_only=typing_only
+                    )
 
     yield from walk(tree_of(path), deferred=False, typing_only=False)
+
+
+def _statements_of(node: ast.AST) -> Iterator[ast.AST]:
+    """Those directly in a statement: expressions, most of a tree, hold no imports."""
+    for field in ("body", "handlers", "cases", "orelse", "finalbody"):
+        yield from getattr(node, field, ())
 
 
 def points_up(each: Import) -> bool:

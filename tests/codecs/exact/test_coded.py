@@ -67,6 +67,7 @@ def pair(dtype: str, count: int, seed: int, *, change: float = 0.02) -> tuple[Bi
     return bits[0], bits[1]
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 63, 5000, 32767, 32768, 40001])
 def test_every_path_writes_the_same_bytes_and_reads_them(

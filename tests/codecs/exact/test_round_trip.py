@@ -83,6 +83,7 @@ def test_a_scalar_comes_back(dtype: str) -> None:
     assert restored(None, target) == target.data
 
 
+@pytest.mark.sampled(24)
 @pytest.mark.parametrize("extra", [-1, 0, 1, 2])
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "BF16", "F32", "U8"])
 def test_lengths_around_a_span_come_back(dtype: str, extra: int) -> None:

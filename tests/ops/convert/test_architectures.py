@@ -33,6 +33,7 @@ def test_a_model_of_any_family_is_written_anew(family: str, form: str, tmp_path:
     assert_same_bits(loaded(tmp_path / "out").state_dict(), expected)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_cast_of_any_family_is_transformers_own(family: str, tmp_path: Path) -> None:
     model = loaded(save(tmp_path / "in", family))

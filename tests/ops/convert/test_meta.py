@@ -84,6 +84,7 @@ def test_transformers_loads_the_result_and_finds_every_weight(vector: Path) -> N
 SHARDINGS = list(itertools.product((1, 2, 4, 8), (None, 8), ("rows", "columns")))
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("shards, kv_heads, embedding", SHARDINGS)
 def test_every_sharding_of_llama_1_2_and_3_gives_the_model_back(
     shards: int, kv_heads: int | None, embedding: Literal["rows", "columns"], tmp_path: Path

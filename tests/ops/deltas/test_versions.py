@@ -88,6 +88,7 @@ def assert_equal(folder: Path, weights: Weights) -> None:
         assert torch.equal(found[name].view(torch.uint8), tensor.view(torch.uint8)), name
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("encoding, algorithm", [*product(("xor", "overwrite"), ALGORITHMS)])
 def test_versions_of_another_writer_are_folded_in_one_pass(
     encoding: str, algorithm: str, models: list[Weights], tmp_path: Path
@@ -168,6 +169,7 @@ def refused(run: Run, tmp_path: Path, reason: str, at: int | None = None) -> Non
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("encoding, algorithm", [*product(("xor", "overwrite"), ALGORITHMS)])
 def test_versions_of_ours_are_read_by_another_reader(
     encoding: Any, algorithm: Any, models: list[Weights], tmp_path: Path

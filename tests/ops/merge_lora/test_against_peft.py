@@ -85,7 +85,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, torch.dty
     return found
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "dtype",
     [

@@ -65,7 +65,7 @@ def make(folder: Path, base: Path, config: Any) -> Path:
     return folder
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize(
     "name",
