@@ -1,4 +1,4 @@
-"""Regular expressions of strangers, matched as Python's `re` does and within a time limit.
+"""Regular expressions from files of unknown origin, matched as `re` does, within a time limit.
 
 `re` tries every way to match: `([a-z.]+)+!` takes it longer than anybody waits. The package
 `regex` reads the same expressions and can be told when to give up.

@@ -79,7 +79,7 @@ class Content:
         return self.made if self.file is None else fs.read_small(self.file, limit_nbytes)
 
     def replaced(self, made: bytes) -> "Content":
-        """Other bytes, for the same eyes."""
+        """Other bytes, which the same people may read."""
         return Content(made, mode=self.mode)
 
 

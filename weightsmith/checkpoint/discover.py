@@ -161,7 +161,7 @@ def sizes_beside(
 ) -> dict[str, int]:
     """Size by name of all files of a folder, and, by path, of those in subfolders of known layouts.
 
-    What is nowhere to be found has none.
+    The size is 0 where a name leads to no file, as a broken link does.
     """
     found = dict.fromkeys(files, 0)
     for name in directories:

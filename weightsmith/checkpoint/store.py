@@ -94,7 +94,7 @@ class LocalStore:
         return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
     def nbytes(self, name: str) -> int:  # noqa: ARG002
-        """None: the file is there already."""
+        """0: the file is on this machine already."""
         return 0
 
     def is_far(self, name: str) -> bool:  # noqa: ARG002

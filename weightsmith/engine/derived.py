@@ -262,7 +262,7 @@ class Proved(Derived):
     """
 
     def work_of(self, name: str) -> None:
-        """Nothing: who wants a tensor must read it here, where it is checked."""
+        """None: its tensors must be read by `read_into`, which checks them."""
 
     def read_into(self, name: str, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with bytes of a tensor; a span of which a part is asked for is made whole.

@@ -28,8 +28,10 @@ def require_published(file: fs.Readable, plan: ShardPlan, own: Buffers, advance:
 
 
 def open_output(directory: Path) -> Checkpoint:
-    """The decoded files as a checkpoint; one without tensors where none is named as weights, as
-    quantised ones in a format of their own are not.
+    """The decoded files as a checkpoint.
+
+    It has no tensors where no file is named as weights are: some releases are quantised models in
+    formats of their own.
 
     Raises: DamagedInput, SourceFault, if they are named as weights and are none.
     """

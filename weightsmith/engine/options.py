@@ -1,4 +1,6 @@
-"""What a plan is run on, and how: everything that its digest must not depend on."""
+"""What a plan is run on (paths, open files) and how (threads, memory): nothing of it changes the
+output, so nothing of it is in the plan or its digest.
+"""
 
 import os
 from collections.abc import Mapping

@@ -63,7 +63,7 @@ class HubStore:
             fetch(self._transfer, self._files[name])
 
     def nbytes(self, name: str) -> int:
-        """Bytes that the file takes on disk while it is here; none of ours where it is cached."""
+        """Bytes of disk that the file takes until it is released; 0 for one of the hub's cache."""
         file = self._files[name]
         return 0 if holds(self._cached, file) else file.nbytes
 

@@ -1,4 +1,5 @@
-"""Adapters of a layer's experts, of which all are one parameter where they were trained.
+"""Adapters of experts: trained on one parameter that held all experts of a layer, and merged into
+files that hold each expert by itself, or all of them.
 
 Source: peft 0.17 to 0.21 ``ParamWrapper``.
 """

@@ -1,7 +1,7 @@
 """The part of a delta's record that both kinds of delta have: what their base is.
 
-What a record says is a stranger's word: everything in it is checked before it is used, but for
-digests, which are there to check with.
+A record may come from anywhere: everything in it is checked before it is used, but for digests,
+which are there to check with.
 """
 
 import re

@@ -1,7 +1,7 @@
 """The record of an exact delta: its base, its target, and how the one becomes the other.
 
-It is the part ``"delta"`` of the delta's ``weightsmith.json``, and a stranger's word like all of a
-record (`base_record`).
+It is the part ``"delta"`` of the delta's ``weightsmith.json``. It may come from anywhere, so
+all of it is checked before it is used (`base_record`).
 """
 
 import base64

@@ -16,7 +16,7 @@ Ask = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], list[Answers | str]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text that gets other ids than it should."""
+    """A text that a faulty folder gives other ids than it should."""
 
     text: str
     ids: tuple[int, ...]
@@ -28,10 +28,10 @@ class Example:
 
 
 def examples(faults: Sequence[Fault], folder: Folder, ask: Ask) -> dict[str, Example]:
-    """For each fault that has one, by its id: the shortest text that whoever errs gets wrong.
+    """The examples by the ids of their faults: the shortest text that a reader gets wrong by each.
 
-    Nobody is asked who is not installed: what a reader would make of the files is made from what is
-    known of it.
+    The readers themselves need not be installed: a fault says as which ``tokenizer.json`` one takes
+    the folder (`read_as`), and `ask` tells what the tokenizers library makes of that.
     """
     told = [fault for fault in faults if fault.read_as is not None]
     if not told:
