@@ -9,7 +9,7 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.errors import BuffersUnset, ModelDiffers, TiedDiffer
 from weightsmith.progress import Progress
 from weightsmith.smoke.conversions import Conversion, find_conversions
-from weightsmith.smoke.slots import Slot, places_of, slots_of
+from weightsmith.smoke.slots import Slot, holders_of, slots_of
 
 if TYPE_CHECKING:
     import torch
@@ -99,10 +99,10 @@ def _fill(slot: Slot, tensor: "Tensor", device: "str | torch.device") -> None:
             there.copy_(tensor)
         return
     made = tensor.to(device, there.dtype)
-    if slot.places[0].is_parameter:
+    if slot.holders[0].is_parameter:
         made = torch.nn.Parameter(made, requires_grad=there.requires_grad)
-    for place in slot.places:
-        place.put(made)
+    for holder in slot.holders:
+        holder.put(made)
 
 
 def _wanted(
@@ -170,17 +170,17 @@ def _compute_buffers(model: "Module", device: "str | torch.device") -> None:
     """
     import torch
 
-    unset = [(n, p) for n, p in places_of(model, saved=False) if p.tensor.device.type == _META]
+    unset = [(n, p) for n, p in holders_of(model, saved=False) if p.tensor.device.type == _META]
     initialise = getattr(model, "_init_weights", lambda _: None)
-    for _, place in unset:
-        place.put(torch.full_like(place.tensor, _never(place.tensor.dtype), device=device))
+    for _, holder in unset:
+        holder.put(torch.full_like(holder.tensor, _never(holder.tensor.dtype), device=device))
     with torch.no_grad():
-        for module in {id(place.module): place.module for _, place in unset}.values():
+        for module in {id(holder.module): holder.module for _, holder in unset}.values():
             initialise(module)
     left = [
         name
-        for name, place in unset
-        if place.tensor.numel() and bool(_is_never(place.tensor).all())
+        for name, holder in unset
+        if holder.tensor.numel() and bool(_is_never(holder.tensor).all())
     ]
     if left:
         raise BuffersUnset(count=len(left), context=left)

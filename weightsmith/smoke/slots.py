@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Holder:
     """Where a module keeps a parameter or buffer."""
 
     module: "Module"
@@ -39,12 +39,12 @@ class Slot:
     """A tensor of the model, which several modules may share."""
 
     names: tuple[str, ...]
-    places: tuple[Place, ...]
+    holders: tuple[Holder, ...]
 
     @property
     def tensor(self) -> "Tensor":
         """What is there now."""
-        return self.places[0].tensor
+        return self.holders[0].tensor
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,24 +54,24 @@ class Slot:
 
 def slots_of(model: "Module") -> list[Slot]:
     """The model's parameters and the buffers that it saves; what is shared is one."""
-    shared: dict[int, list[tuple[str, Place]]] = {}
-    for name, place in places_of(model, saved=True):
-        shared.setdefault(id(place.tensor), []).append((name, place))
+    shared: dict[int, list[tuple[str, Holder]]] = {}
+    for name, holder in holders_of(model, saved=True):
+        shared.setdefault(id(holder.tensor), []).append((name, holder))
     return [
-        Slot(tuple(name for name, _ in held), tuple(place for _, place in held))
+        Slot(tuple(name for name, _ in held), tuple(holder for _, holder in held))
         for held in shared.values()
     ]
 
 
-def places_of(model: "Module", *, saved: bool) -> Iterator[tuple[str, Place]]:
+def holders_of(model: "Module", *, saved: bool) -> Iterator[tuple[str, Holder]]:
     """By name, where the model keeps parameters and saved buffers, or else the other buffers."""
     for prefix, module in model.named_modules(remove_duplicate=False):
         dot = f"{prefix}." if prefix else ""
         if saved:
             for name, parameter in module._parameters.items():  # noqa: SLF001
                 if parameter is not None:
-                    yield dot + name, Place(module, name, is_parameter=True)
+                    yield dot + name, Holder(module, name, is_parameter=True)
         for name, buffer in module._buffers.items():  # noqa: SLF001
             is_saved = name not in module._non_persistent_buffers_set  # noqa: SLF001
             if buffer is not None and is_saved == saved:
-                yield dot + name, Place(module, name, is_parameter=False)
+                yield dot + name, Holder(module, name, is_parameter=False)

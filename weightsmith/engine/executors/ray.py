@@ -49,7 +49,7 @@ _END_S: Final = 10.0
 
 
 class Job(Protocol):
-    """A plan and what it is run on, opened where a task runs."""
+    """What a task needs of the `Job` that planning anew gives it (`ops.job`, a floor above)."""
 
     @property
     def plan(self) -> Plan:
