@@ -25,6 +25,7 @@ from weightsmith.ops.deltas.exact import plan_restore
 from weightsmith.ops.job import Job
 from weightsmith.plan.model import RestoredPlan
 from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.exact import tell_slow
 from weightsmith.sources.kinds import ExactDelta
 from weightsmith.sources.links import PLUS, spelled
 from weightsmith.sources.locate import Located, LocatedChain, label_of
@@ -142,6 +143,7 @@ def prove(
         for name in files
         if name not in contents and name not in {shard.name for shard in weights}
     ]
+    tell_slow(progress, *job.bindings.inputs.values())
     progress.begin("comparing", sum(shard.data_nbytes for shard in weights))
     uncovered += [
         Uncovered(name, "the delta makes other bytes")

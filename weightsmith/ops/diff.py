@@ -17,6 +17,7 @@ from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, TensorInfo
 from weightsmith.ops.diff_pairs import Comparison, measure_pairs
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.dequantised import dequantised, quantisation_of
+from weightsmith.sources.exact import tell_slow
 from weightsmith.sources.recognise import open_model
 
 __all__ = ["STATUSES", "Difference", "Group", "Status", "TensorDifference", "diff", "grouped"]
@@ -176,6 +177,7 @@ def diff(
         _comparison(ours[name], theirs[name]) for name in names if name in ours and name in theirs
     ]
     pairs = [pair for pair in matched if pair is not None]
+    tell_slow(progress, before, after)
     progress.begin("comparing", sum(pair.nbytes for pair in pairs))
     buffers = [Buffers() for _ in range((options or Options()).threads)]
     measures = measure_pairs(pairs, before.read_into, after.read_into, buffers, progress.advance)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.smoke.fill import LoadedInto, fill
+from weightsmith.sources.exact import tell_slow
 from weightsmith.sources.recognise import open_model
 
 if TYPE_CHECKING:
@@ -36,4 +37,5 @@ def load_into(
     DeltaInvalid, after which the model is filled in part and must not be used; as `open_model`.
     """
     with open_model(source, offline=offline, progress=progress) as checkpoint:
+        tell_slow(progress, checkpoint)
         return fill(model, checkpoint, device, progress, strict=strict)

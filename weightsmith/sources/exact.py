@@ -1,5 +1,6 @@
 """An exact delta on its base: the rules that restore its target, and the target as it is read."""
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -10,20 +11,27 @@ from weightsmith.checkpoint.content import Content
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_digest, tensor_digest
 from weightsmith.checkpoint.layout import DELTA_INDEX
 from weightsmith.checkpoint.renamed import named_like
+from weightsmith.codecs.exact import kernel
 from weightsmith.engine.derived import Derived, Proved
 from weightsmith.engine.expected import require_inputs, wrong_base
 from weightsmith.engine.manifest import Manifest, own_sidecars
 from weightsmith.engine.spans import Buffers
 from weightsmith.errors import DeltaInvalid
 from weightsmith.plan.base_record import BaseRecord, BaseTensor
+from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.plan.model import InputTensor, TensorPlan
+from weightsmith.progress import Progress
 from weightsmith.sources.kinds import ExactDelta
 from weightsmith.sources.links import ON
+from weightsmith.units import counted
 
 _GLANCE_NBYTES: Final = 32 * SPAN_NBYTES
 """How much of the base is digested while planning: its smallest tensors, up to so many bytes."""
 _GLANCE_AFAR: Final = 8
 """How many of them, where the base's files would have to be fetched."""
+_SLOW: Final = "no compiled part is installed"
+_SLOW_NBYTES_A_MINUTE: Final = 400_000_000
+"""What one core decodes without the compiled part; further workers hardly help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +63,35 @@ class Restoring:
 def restore(base: Checkpoint, delta: ExactDelta) -> Restoring:
     """The rules that restore a delta's target from `base`, of which a little is digested.
 
+    Where decoding will be slow, the payloads have a note of it.
     Raises: WrongBase; DeltaInvalid, DeltaUnknown.
     """
     manifest, record, payloads = delta.manifest, delta.record, delta.checkpoint
+    if record.coded and kernel.find() is None and not _slow_notes(payloads):
+        payloads.notes = (*payloads.notes, _slow(record))
     base = named_like(base, [each.info.name for each in record.base.tensors])
     require_base(record.base, {tensor.base for tensor in record.tensors}, base)
     rules = tuple(record.rules({n: each.info for n, each in payloads.tensors.items()}))
     payloads.take_sidecars(own_sidecars(manifest, (*payloads.sidecars, *payloads.large)))
     return Restoring(base, payloads, rules, _sidecars(manifest, payloads))
+
+
+def tell_slow(progress: Progress, *checkpoints: Checkpoint) -> None:
+    """Say before these are read if decoding will be slow, where no plan shows their notes."""
+    for each in checkpoints:
+        for note in _slow_notes(each):
+            progress.note(note)
+
+
+def _slow_notes(checkpoint: Checkpoint) -> list[str]:
+    return [note for note in checkpoint.notes if note.startswith(_SLOW)]
+
+
+def _slow(record: DeltaRecord) -> str:
+    """What to expect where spans that are coded by class are read by NumPy."""
+    coded = (each for each in record.tensors if each.payload is not None)
+    minutes = math.ceil(sum(each.info.nbytes for each in coded) / _SLOW_NBYTES_A_MINUTE)
+    return f"{_SLOW}: decoding takes about {counted(minutes, 'minute')}"
 
 
 def require_base(record: BaseRecord, needed: Container[str | None], base: Checkpoint) -> None:

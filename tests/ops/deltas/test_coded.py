@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.delta_models import edit_record, write_pair
 from tests.support.exact_payloads import by_path
@@ -12,8 +14,13 @@ from tests.support.folders import contents, copied
 from weightsmith.engine.options import Options
 from weightsmith.errors import DeltaUnknown
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
+from weightsmith.ops.convert import plan_convert
+from weightsmith.ops.diff import diff
 from weightsmith.ops.job import needs
+from weightsmith.ops.load_into import load_into
 from weightsmith.ops.make_delta import make_delta, plan_make_delta
+from weightsmith.ops.verify.verify import verify
+from weightsmith.progress import Silence
 
 NAMES = ("base", "target")
 
@@ -88,6 +95,29 @@ def test_how_long_and_how_much_it_takes_without_a_compiled_part_is_told_before(
     job = plan_apply_delta(folder / "base", folder / "delta", target=tmp_path / "out")
     assert "decoding takes about 1 minute" in job.bindings.inputs["delta"].notes[0]
     assert needs(job, Options(workers=1)).memory_nbytes == memory_nbytes + 60 * 2**20
+
+
+class ToldError(Exception):
+    """A note that a run gave."""
+
+
+class Told(Silence):
+    """Stops a run at the first thing that it tells."""
+
+    def note(self, text: str) -> None:
+        raise ToldError(text)
+
+
+def test_who_reads_a_chain_without_a_plan_is_told_before(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = f"{folder / 'base'}+{folder / 'delta'}"
+    by_path("none", monkeypatch)
+    said = "decoding takes about 1 minute"
+    assert said in plan_convert(chain, tmp_path / "out").bindings.inputs["source"].notes[0]
+    for read in (verify, partial(diff, folder / "base"), partial(load_into, torch.nn.Module())):
+        with pytest.raises(ToldError, match=said):
+            read(chain, progress=Told())
 
 
 def test_a_plan_says_whether_spans_are_coded(folder: Path, tmp_path: Path) -> None:

@@ -1,15 +1,12 @@
 """Apply an exact delta: the target comes back bit for bit, its safetensors files byte for byte."""
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.content import Content
 from weightsmith.checkpoint.layout import INDEXES
-from weightsmith.codecs.exact import kernel
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.options import Bindings
 from weightsmith.errors import BaseIsDelta, DamagedInput, DeltaInvalid
@@ -32,10 +29,6 @@ from weightsmith.sources.exact import restore
 from weightsmith.sources.kinds import ExactDelta
 from weightsmith.sources.locate import label_of
 from weightsmith.sources.recognise import open_model
-from weightsmith.units import counted
-
-_SLOW_NBYTES_A_MINUTE: Final = 400_000_000
-"""What one core decodes without the compiled part; further workers hardly help."""
 
 
 def plan_restore(
@@ -56,8 +49,6 @@ def plan_restore(
     Raises: WrongBase; DeltaInvalid, DeltaUnknown; TargetIsInput, BaseIsDelta; what opening raises.
     """
     manifest, record, payloads = delta.manifest, delta.record, delta.checkpoint
-    if record.coded and kernel.find() is None:
-        payloads.notes = (*payloads.notes, _slow(record))
     ground = open_model(base)
     if ground.directory.samefile(payloads.directory):
         raise BaseIsDelta(source=label_of(base))
@@ -93,13 +84,6 @@ def plan_restore(
         notes=casting.notes,
     )
     return Job(plan, Bindings(inputs, sidecars.contents, path), faults=sidecars.faults)
-
-
-def _slow(record: DeltaRecord) -> str:
-    """What to expect where spans that are coded by class are read by NumPy."""
-    coded = (each for each in record.tensors if each.payload is not None)
-    minutes = math.ceil(sum(each.info.nbytes for each in coded) / _SLOW_NBYTES_A_MINUTE)
-    return f"no compiled part is installed: decoding takes about {counted(minutes, 'minute')}"
 
 
 def _wanted(info: TensorInfo, dtype: str, casting: Casting, base: Checkpoint) -> str:

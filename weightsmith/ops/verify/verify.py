@@ -33,6 +33,7 @@ from weightsmith.ops.verify.torch_crcs import check_torch_files
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.plan.model import TensorPlan
 from weightsmith.progress import SILENCE, Progress
+from weightsmith.sources.exact import tell_slow
 from weightsmith.sources.locate import label_of, locate
 from weightsmith.sources.recognise import open_model
 from weightsmith.units import counted
@@ -104,6 +105,7 @@ def _checked(
         other = None
         if against is not None:
             other = named_like(open_model(against), checkpoint.tensors)
+        tell_slow(progress, checkpoint, *([other] if other else []))
         nbytes = checkpoint.nbytes + (other.nbytes if other else 0)
         progress.begin("applying" if subject.rules else "reading", nbytes)
         content = read_content(checkpoint, buffers, progress.advance)
