@@ -13,9 +13,13 @@ from typing import Any, Final
 from tests.support.paths import ROOT
 
 FOLDER: Final = ROOT / "docs" / "explanation"
-ENCODE: Final = 1.1
+MAKE: Final = 0.35
+APPLY: Final = 0.6
+"""GB of target a second and core, of whole processes; docs/decisions/0004."""
 DECODE: Final = 2.6
-"""GB of target a second and core; docs/decisions/0001 and CHANGELOG."""
+"""The same of decoding alone; docs/decisions/0001."""
+FIND: Final = 0.06
+"""The same of finding a merged LoRA of rank 16; `tests.bench.low_rank`."""
 DENSE: Final = 0.40
 """Size of an exact delta over its target: bf16, a full fine-tune whose weights move by 5 %."""
 MERGED: Final = 0.023
@@ -75,12 +79,13 @@ def apply_additive(target: float, rates: Rates) -> Work:
 
 def apply_exact(target: float, share: float) -> Work:
     """Base and payloads are read, the target is written."""
-    return Work(read=(1 + share) * target, write=target, cpu_s=target / DECODE)
+    return Work(read=(1 + share) * target, write=target, cpu_s=target / APPLY)
 
 
-def make_exact(target: float, share: float) -> Work:
+def make_exact(target: float, share: float, *, merged: bool = False) -> Work:
     """Base and target are read and encoded; what was written is decoded again."""
-    return Work(read=2 * target, write=share * target, cpu_s=target / ENCODE + target / DECODE)
+    cpu_s = target / MAKE + (target / FIND if merged else 0)
+    return Work(read=2 * target, write=share * target, cpu_s=cpu_s)
 
 
 def from_store(work: Work) -> Work:
@@ -98,13 +103,17 @@ def cases(rates: Rates) -> list[tuple[str, Work, int]]:
         ("1.34 TB, exact delta: apply", apply_exact(big, DENSE), 1),
         ("the same, inputs in an object store", from_store(apply_exact(big, DENSE)), 1),
         ("10 000 fine-tunes of 16 GB: make their deltas", make_exact(small, DENSE), 10_000),
-        ("10 000 merged LoRAs of 16 GB: make their deltas", make_exact(small, MERGED), 10_000),
+        (
+            "10 000 merged LoRAs of 16 GB: make their deltas",
+            make_exact(small, MERGED, merged=True),
+            10_000,
+        ),
         ("one of them: apply", apply_exact(small, DENSE), 1),
         ("RL, 1 000 steps of 1.34 TB: make every delta", make_exact(big, step), 1000),
         ("RL, one step: apply", apply_exact(big, step), 1),
         (
             "RL, 20 steps in one pass: apply",
-            Work((1 + 20 * step) * big, big, big / DECODE + 20 * step * big / DECODE),
+            Work((1 + 20 * step) * big, big, big / APPLY + 20 * step * big / DECODE),
             1,
         ),
     ]
