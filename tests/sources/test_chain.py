@@ -24,6 +24,7 @@ from weightsmith.errors import (
 )
 from weightsmith.sources.kinds import Chain
 from weightsmith.sources.links import split
+from weightsmith.sources.locate import locate
 from weightsmith.sources.recognise import recognise
 
 Weights = dict[str, Tensor]
@@ -122,6 +123,7 @@ def test_a_link_that_was_made_for_another_base_is_named(steps: Steps) -> None:
             weightsmith.diff(wrong, models[-1])
         assert caught.value.exit_code == 7
         assert wrong.rpartition("+")[0] in str(caught.value)
+        assert caught.value.context[0] == f"the delta is {wrong.rpartition('+')[2]}"
 
 
 def test_what_is_no_delta_is_no_link(steps: Steps) -> None:
@@ -169,6 +171,19 @@ class TestNames:
         monkeypatch.chdir(tmp_path)
         assert not isinstance(recognise("a+b"), Chain)
         assert isinstance(recognise("./a+./b"), Chain)
+        said: list[str] = []
+        locate("a+b", note=said.append)
+        locate("a", note=said.append)
+        assert said == ["a+b is taken for the directory of that name, not for a chain"]
+
+    def test_a_name_with_a_plus_sign_that_could_be_nothing_else_is_no_news(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "c+d").mkdir()
+        monkeypatch.chdir(tmp_path)
+        said: list[str] = []
+        locate("c+d", note=said.append)
+        assert not said
 
     @pytest.mark.parametrize(
         "text, links",

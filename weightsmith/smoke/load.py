@@ -134,8 +134,11 @@ def translated(given: Given) -> Iterator[None]:
 
 
 def in_a_line(error: Exception) -> str:
-    """What a library says went wrong, on one line: its first, or all where that announces more."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    """What a library says went wrong, on one line: its first, or all where that announces more.
+
+    Names in backticks are arguments of ours to whoever shows the message.
+    """
+    lines = str(error).replace("`", "'").strip().splitlines() or [type(error).__name__]
     return " ".join(map(str.strip, lines)) if lines[0].rstrip().endswith(":") else lines[0]
 
 

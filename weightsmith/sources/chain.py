@@ -34,7 +34,7 @@ def naming(delta: str) -> Iterator[None]:
     try:
         yield
     except (DamagedInput, WrongBase) as error:
-        error.context = (*error.context, printable(f"the delta is {delta}"))
+        error.context = (printable(f"the delta is {delta}"), *error.context)
         raise
 
 

@@ -1,7 +1,7 @@
 """The name of a chain, ``A+D1+D2``, taken apart into those of its links."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from weightsmith.catalogue.load import alias
@@ -15,18 +15,27 @@ ON: Final = " on "
 _LONGEST_PATH: Final = 4096
 
 
+def reads_as_chain(path: str) -> bool:
+    """Whether the name of what is there would be a chain, were it not there."""
+    return len(_links(path, lambda piece: piece != path and os.path.lexists(piece))) > 1
+
+
 def split(text: str) -> list[str]:
     """``A+D1+D2`` as its links; a name that holds a plus sign itself stays whole.
 
     Each link is the longest piece from where the last one ends that is there as a file or folder,
     else the shortest that can be an alias of the catalogue or a hub id. One link is no chain.
     """
+    return _links(text, os.path.lexists)
+
+
+def _links(text: str, is_there: Callable[[str], bool]) -> list[str]:
     words = text.split(PLUS)
     links: list[str] = []
     start = 0
     while start < len(words):
         pieces = list(_pieces(words[start:]))
-        there = next((piece for piece in reversed(pieces) if os.path.lexists(piece)), None)
+        there = next((piece for piece in reversed(pieces) if is_there(piece)), None)
         piece = there or next(filter(_could_be_far, pieces), None)
         if not piece:
             return [text]

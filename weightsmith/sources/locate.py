@@ -19,7 +19,7 @@ from weightsmith.objects.bucket import Bucket
 from weightsmith.objects.store import ObjectStore
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.disk_delta import is_version
-from weightsmith.sources.links import split
+from weightsmith.sources.links import reads_as_chain, split
 from weightsmith.sources.plan_download import plan_download
 from weightsmith.units import format_size
 
@@ -96,7 +96,7 @@ def locate(
             for link in links
         ]
         return LocatedChain(tuple(located), source)
-    if len(links) > 1:
+    if len(links) > 1 or (here and reads_as_chain(source)):
         note(f"{source} is taken for the directory of that name, not for a chain")
     named = parse_source(source) if not here else None
     if not isinstance(named, HubSource):
