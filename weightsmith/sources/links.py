@@ -17,6 +17,8 @@ _LONGEST_PATH: Final = 4096
 
 def reads_as_chain(path: str) -> bool:
     """Whether the name of what is there would be a chain, were it not there."""
+    if PLUS not in path:
+        return False  # most paths, for which the catalogue need not be read
     return len(_links(path, lambda piece: piece != path and os.path.lexists(piece))) > 1
 
 
