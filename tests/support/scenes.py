@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from tests.support import tiny
+from tests.support import faq_folders, tiny
 from tests.support.hub.server import Hub
 from tests.support.paths import VECTORS
 from weightsmith.ops.apply_delta import apply_delta
@@ -148,6 +148,12 @@ def meta_files(cast: Cast, here: Path, hub: Hub) -> None:
     _place(here, {"opt-6.7b": cast.broken, "qwen3-8b-awq": VECTORS / "merge" / "q_awq" / "base"})
 
 
+def every_fault(cast: Cast, here: Path, hub: Hub) -> None:
+    """A folder for each message that the page of questions answers with a command."""
+    _place(here, {"my-llama": cast.broken})
+    faq_folders.place(here, cast.base)
+
+
 SCENES: Final[Mapping[str, Scene]] = {
     "README.md": hub_alone,
     "docs/README.zh.md": hub_alone,
@@ -169,5 +175,6 @@ SCENES: Final[Mapping[str, Scene]] = {
     "docs/how-to/merge-lora.md": adapters,
     "docs/how-to/publish.md": my_model,
     "docs/how-to/verify.md": vicuna_damaged,
+    "docs/reference/faq.md": every_fault,
 }
 """The scene of each page whose commands are run, by the page's path in the repository."""
