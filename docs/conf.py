@@ -9,10 +9,16 @@ project = "weightsmith"
 author = "The weightsmith contributors"
 version = release = __version__
 
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["notebooks", "pictures", "man", "README.*.md"]
 myst_heading_anchors = 4  # headings have the addresses that a forge gives them
 nitpicky = True  # a reference that leads nowhere is a warning, and `make docs` takes none
+nitpick_ignore_regex = [("py:.*", ".*")]  # signatures name types of the inside and of Python itself
+default_role = "code"  # what docstrings put between backticks
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 80
 suppress_warnings = ["misc.highlighting_failure"]  # excerpts of JSON with an ellipsis in them
 
 html_theme = "furo"  # asks no foreign host: its fonts are the reader's, its scripts are beside it

@@ -1,9 +1,10 @@
-"""The picture at the top of the README: a real run, line by line, as an SVG that plays itself.
+"""The picture at the top of the README: real runs, line by line, as an SVG that plays itself.
 
     python -m tests.demo.recording        writes docs/pictures/recording.svg
 
 The commands run on the tiny models of the scenes, their hub on loopback; nothing is edited but for
-the paths of the folder that they run in.
+the paths of the folder that they run in. Each command has the screen for itself, as after
+``clear``, so that the picture is no taller than one of them; the last one stays.
 """
 
 import os
@@ -37,13 +38,19 @@ _STYLE: Final = """<style>
 text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #e6edf3;
   white-space: pre; opacity: 0; animation: show .01s forwards }
 @keyframes show { to { opacity: 1 } }
-@media (prefers-reduced-motion: reduce) { text { animation: none; opacity: 1 } }
+.gone { animation: hide .01s forwards }
+@keyframes hide { to { visibility: hidden } }
+@media (prefers-reduced-motion: reduce) { text { animation: none; opacity: 1 }
+  .gone { animation: none; visibility: hidden } }
 </style>"""
+
+Screen = list[tuple[float, str]]
+"""What one command says: lines, and the second at which each appears."""
 
 
 def main() -> None:
     """Run the commands and draw what they say."""
-    lines: list[tuple[float, str]] = []
+    screens: list[Screen] = []
     with tempfile.TemporaryDirectory() as temporary, Hub() as hub:
         folder = Path(temporary).resolve()
         (trained := folder / "cast").mkdir()
@@ -56,7 +63,7 @@ def main() -> None:
         env.pop("NO_COLOR", None)
         at = 0.4
         for command in COMMANDS:
-            lines.append((at, f"{STYLES['green']}${RESET} {command}"))
+            lines: Screen = [(at, f"{STYLES['green']}${RESET} {command}")]
             done = subprocess.run(
                 ["bash", "-c", f"{command} 2>&1"],
                 cwd=here,
@@ -69,16 +76,16 @@ def main() -> None:
             for line in done.stdout.replace(f"{here}/", "./").splitlines():
                 lines.append((at, line.rpartition("\r")[2]))
                 at += 0.12
-            lines.append((at, ""))
-            at += 1.5
-    PICTURE.write_text(drawn(lines), encoding="utf-8")
+            at += 2.5
+            screens.append(lines)
+    PICTURE.write_text(drawn(screens), encoding="utf-8")
     print(PICTURE.relative_to(ROOT))
 
 
-def drawn(lines: list[tuple[float, str]]) -> str:
-    """Each line appears at its second; where motion is not wanted, all are there at once."""
-    height = _LINE * len(lines) + 44
-    said = escape(" ".join(COMMANDS))
+def drawn(screens: list[Screen]) -> str:
+    """One screen after the other; where motion is not wanted, the last, all of it at once."""
+    height = _LINE * max(map(len, screens)) + 44
+    said = escape("; ".join(COMMANDS))
     dots = "".join(f"<circle cx='{x}' cy='16' r='5' fill='#484f58'/>" for x in (18, 36, 54))
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {height}'",
@@ -87,12 +94,15 @@ def drawn(lines: list[tuple[float, str]]) -> str:
         f"<rect width='{_WIDTH}' height='{height}' rx='8' fill='#0d1117'/>",
         dots,
     ]
-    for row, (at, line) in enumerate(lines):
-        y = 44 + _LINE * row
-        parts.append(
-            f"<text x='14' y='{y}' xml:space='preserve' style='animation-delay:{at:.2f}s'>"
-            f"{spans(line)}</text>"
-        )
+    for screen, following in zip(screens, [*screens[1:], None], strict=True):
+        gone = f" class='gone' style='animation-delay:{following[0][0]:.2f}s'" if following else ""
+        parts.append(f"<g{gone}>")
+        for row, (at, line) in enumerate(screen):
+            parts.append(
+                f"<text x='14' y='{44 + _LINE * row}' xml:space='preserve'"
+                f" style='animation-delay:{at:.2f}s'>{spans(line)}</text>"
+            )
+        parts.append("</g>")
     return "\n".join([*parts, "</svg>", ""])
 
 
