@@ -141,6 +141,9 @@ def options() -> argparse.Namespace:
         metavar="SECTION",
         help="these sections, peers installed",
     )
+    parser.add_argument(
+        "--full", choices=list(models.SIZES), default="full", help="the size of the largest models"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny inputs, few rounds, no goals")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="all measurements, as one document"
@@ -157,6 +160,7 @@ def main() -> None:
         peer_rounds=1 if asked.quick else asked.peer_rounds,
         with_peers=asked.peers or bool(asked.only),
         quick=asked.quick,
+        full=asked.full,
     )
     sections = select(asked.only, with_peers=setup.with_peers)
     setup.work.mkdir(parents=True, exist_ok=True)
@@ -167,7 +171,7 @@ def main() -> None:
     contests: list[Contest] = []
     goals: list[Goal] = []
     tables: list[str] = []
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"full_nbytes": setup.size("full").nbytes}
     failures: list[str] = []
     for section in sections:
         try:
@@ -178,7 +182,7 @@ def main() -> None:
             tell(failures[-1])
             continue
         contests += found.contests
-        goals += () if setup.quick else found.goals
+        goals += () if setup.quick or setup.full != "full" else found.goals
         tables += found.tables
         figures |= found.figures
     parts = [machine, report.table(contests), *tables]

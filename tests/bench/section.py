@@ -35,6 +35,8 @@ class Setup:
     """Whether tools that must be installed take part."""
     quick: bool
     """Whether it is only to see that all of it runs."""
+    full: str = "full"
+    """The size of the models that are full-sized otherwise."""
 
     @property
     def out(self) -> Path:
@@ -48,7 +50,8 @@ class Setup:
 
     def size(self, name: str) -> Size:
         """The size of this name, or the smallest if this is only to see that it runs."""
-        return models.SIZES["smoke" if self.quick else name]
+        wanted = self.full if name == "full" else name
+        return models.SIZES["smoke" if self.quick else wanted]
 
     def input(self, size: str, kind: str) -> Path:
         """An input of this size."""
