@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import weightsmith
 from tests.support.paths import ROOT
 from weightsmith.version import HOMEPAGE
 
@@ -47,15 +48,15 @@ def test_every_page_has_a_room() -> None:
     assert outside - alone - {name for name in outside if name.startswith("README.")} == set()
 
 
-@pytest.mark.parametrize("language", ["zh", "ko"])
-def test_readmes_in_other_languages_show_the_same_commands(language: str) -> None:
+@pytest.mark.parametrize("page", ["README.zh.md", "README.ko.md", "index.md"])
+def test_the_front_pages_show_the_same_commands(page: str) -> None:
     english, other = (
         re.findall(
             r"^```sh\n(weightsmith .*?)^```",
             (ROOT / name).read_text("utf-8"),
             re.MULTILINE | re.DOTALL,
         )
-        for name in ("README.md", f"docs/README.{language}.md")
+        for name in ("README.md", f"docs/{page}")
     )
     assert other == english
 
@@ -64,6 +65,19 @@ def test_the_address_of_the_project_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert project["urls"]["Homepage"] == HOMEPAGE
     assert [url for url in project["urls"].values() if not url.startswith(HOMEPAGE)] == []
+
+
+def test_the_front_page_leads_to_the_notebooks_and_to_all_of_the_reference() -> None:
+    docs = ROOT / "docs"
+    led = {file for file, _ in links(docs / "index.md")}
+    reference = (path for path in (docs / "reference").iterdir() if path.suffix in {".md", ".rst"})
+    assert {*reference, *(docs / "notebooks").glob("*.ipynb")} - led == set()
+
+
+def test_the_reference_of_python_holds_every_public_name() -> None:
+    text = (ROOT / "docs" / "reference" / "python-api.rst").read_text("utf-8")
+    shown = re.findall(r"^\.\. (?:auto\w+|data):: (\w+)$", text, re.MULTILINE)
+    assert sorted(shown) == sorted(weightsmith.__all__)
 
 
 @pytest.mark.slow
