@@ -3,7 +3,13 @@
 The pages are plain Markdown that reads as well on a forge; only `index.md` speaks to Sphinx.
 """
 
+import re
+from typing import TYPE_CHECKING, Final
+
 from weightsmith.version import __version__
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "weightsmith"
 author = "The weightsmith contributors"
@@ -28,3 +34,22 @@ html_show_copyright = False
 html_copy_source = False
 html_permalinks_icon = "#"
 html_theme_options: dict[str, list[str]] = {"top_of_page_buttons": []}
+
+_LABEL: Final = re.compile(r"^(Shapes|Dtypes|Units|Memory|Raises|Source): ")
+
+
+def setup(app: "Sphinx") -> None:
+    """Show docstrings as they are meant to be read."""
+    app.connect("autodoc-process-docstring", apart)
+
+
+def apart(
+    _app: object, _what: str, _name: str, _obj: object, _opt: object, lines: list[str]
+) -> None:
+    """Give what a docstring says of memory, errors and the like a paragraph each."""
+    shown: list[str] = []
+    for line in lines:
+        if _LABEL.match(line):
+            shown.append("")
+        shown.append(_LABEL.sub(r"**\1**: ", line))
+    lines[:] = shown
