@@ -148,6 +148,13 @@ def meta_files(cast: Cast, here: Path, hub: Hub) -> None:
     _place(here, {"opt-6.7b": cast.broken, "qwen3-8b-awq": VECTORS / "merge" / "q_awq" / "base"})
 
 
+def whole_files(cast: Cast, here: Path, hub: Hub) -> None:
+    """Releases that the original tools of Open-Assistant and point-alpaca encoded."""
+    xor, encrypted = VECTORS / "oasst_xor", VECTORS / "point_alpaca_enc"
+    _place(here, {"llama-7b-hf": xor / "base", "my-sft-7b-xor": xor / "delta"})
+    _place(here, {"point-alpaca": encrypted / "delta", "LLaMA/7B": encrypted / "key"})
+
+
 def every_fault(cast: Cast, here: Path, hub: Hub) -> None:
     """A folder for each message that the page of questions answers with a command."""
     _place(here, {"my-llama": cast.broken})
@@ -170,6 +177,7 @@ SCENES: Final[Mapping[str, Scene]] = {
     "docs/how-to/convert.md": meta_files,
     "docs/how-to/diff.md": vicuna_applied,
     "docs/how-to/download.md": hub_alone,
+    "docs/how-to/file-releases.md": whole_files,
     "docs/how-to/inspect.md": llama_and_vicuna,
     "docs/how-to/make-delta.md": my_model,
     "docs/how-to/merge-lora.md": adapters,
