@@ -11,6 +11,8 @@ from tests.support.command_line import Weightsmith
 from tests.support.exact_payloads import by_path
 from tests.support.folders import copied
 from weightsmith.cli.main import COMMANDS
+from weightsmith.codecs.exact import kernel
+from weightsmith.errors import KernelUnfit
 from weightsmith.version import __version__
 
 BASE = ("sample", "--base", "./llama")
@@ -272,9 +274,21 @@ def test_the_version_says_which_kernel_is_in_use(
     weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     by_path("none", monkeypatch)
-    version, kernel, python = weightsmith(*line.split()).out.splitlines()
+    version, said, python = weightsmith(*line.split()).out.splitlines()
     assert version == f"weightsmith {__version__}"
-    assert kernel.startswith("kernel  none, so deltas are read slowly")
+    assert said.startswith("kernel  none, so deltas are read slowly")
     assert python.startswith("python  3.")
     by_path("plain", monkeypatch)
     assert weightsmith(*line.split()).out.splitlines()[1] == "kernel  compiled"
+
+
+def test_the_version_says_that_the_kernel_is_unfit(
+    weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unfit() -> None:
+        raise KernelUnfit(found=1, wanted=2)
+
+    monkeypatch.setattr(kernel, "find", unfit)
+    _, said, python = weightsmith("--version", "-v").out.splitlines()
+    assert said.startswith("kernel  unfit: the compiled part has interface 1")
+    assert python.startswith("python  3.")

@@ -27,6 +27,7 @@ from weightsmith.errors import (
     HungUp,
     InternalError,
     Interrupted,
+    KernelUnfit,
     MemoryRanOut,
     PackageMissing,
     SystemRefuses,
@@ -173,7 +174,11 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
         from weightsmith.codecs.exact import kernel
 
         said = "none, so deltas are read slowly; installing with a C compiler makes it"
-        click.echo(f"kernel  {kernel.find() or said}")
+        try:
+            found = str(kernel.find() or said)
+        except KernelUnfit as unfit:  # all the more is to be said of what is installed
+            found = f"unfit: {unfit}"
+        click.echo(f"kernel  {found}")
         click.echo(f"python  {platform.python_version()}, {platform.platform()}")
     context.exit()
 
