@@ -11,7 +11,16 @@ from torch import Tensor
 
 from tests.support.children import KILLED, Answer, Children
 from tests.support.delta_models import SIDECARS, trained, weights
-from tests.support.folders import contents, copied, hidden, inodes, staging, state, write_model
+from tests.support.folders import (
+    contents,
+    copied,
+    hidden,
+    inodes,
+    staging,
+    state,
+    work_in,
+    write_model,
+)
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.options import Options
 from weightsmith.ops.apply_delta import apply_delta
@@ -213,11 +222,11 @@ def test_an_input_that_changed_since_is_refused_and_restart_starts_afresh(
     raw = bytearray(shard.read_bytes())
     raw[-1] ^= 0x40
     shard.write_bytes(raw)
-    before = state(interrupted.staging)
+    before = work_in(interrupted.staging)
     refused = interrupted.make()
     assert (refused.error, refused.exit_code) == ("staging-of-another-plan", 9)
     assert "an input changed since" in refused.message
-    assert state(interrupted.staging) == before
+    assert work_in(interrupted.staging) == before
     answer = interrupted.make(options={"restart": True})
     assert (answer.error, answer.unknown, answer.kept) == ("", "", 0)
     made = contents(interrupted.delta)
@@ -227,10 +236,10 @@ def test_an_input_that_changed_since_is_refused_and_restart_starts_afresh(
 
 
 def test_unfinished_work_of_another_plan_is_refused_untouched(interrupted: Interrupted) -> None:
-    before = state(interrupted.staging)
+    before = work_in(interrupted.staging)
     refused = interrupted.make(plan={"base_id": "org/base@1"})
     assert (refused.error, refused.exit_code) == ("staging-of-another-plan", 9)
-    assert state(interrupted.staging) == before
+    assert work_in(interrupted.staging) == before
 
 
 @pytest.mark.parametrize("place", ["header", "metadata", "first byte of data", "last byte"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.children import KILLED, Answer, Children
-from tests.support.folders import contents, copied, hidden, staging, state
+from tests.support.folders import contents, copied, hidden, staging, state, work_in
 
 PLAN = {"max_shard_nbytes": 30_000}
 AFTER_TWO_SHARDS = 10
@@ -101,23 +101,17 @@ def test_an_input_that_changed_since_is_refused_and_restart_starts_afresh(
     raw = bytearray(shard.read_bytes())
     raw[_inside_a_storage(shard) + 1] ^= 0x40  # the sign of a float16's exponent
     shard.write_bytes(raw)
-    before = _work(interrupted)
+    before = work_in(interrupted.staging)
     refused = interrupted.run()
     assert (refused.error, refused.exit_code) == ("staging-of-another-plan", 9)
     assert "an input changed since" in refused.message
-    assert _work(interrupted) == before
+    assert work_in(interrupted.staging) == before
     answer = interrupted.run(options={"restart": True})
     assert (answer.error, answer.unknown, answer.kept) == ("", "", 0)
     changed = contents(interrupted.target)
     assert changed.keys() == expected.keys()
     assert changed != expected
     assert hidden(interrupted.target.parent) == []
-
-
-def _work(interrupted: Interrupted) -> list[Any]:
-    """All in staging but the lock, in which each run writes that it was there."""
-    lock = str(interrupted.staging / "lock")
-    return [each for each in state(interrupted.staging) if str(each[0]) != lock]
 
 
 def _inside_a_storage(shard: Path) -> int:
@@ -153,11 +147,11 @@ def test_an_input_that_no_kept_shard_came_from_may_change(
 
 
 def test_unfinished_work_of_another_plan_is_refused_untouched(interrupted: Interrupted) -> None:
-    before = _work(interrupted)
+    before = work_in(interrupted.staging)
     for changed in ({"dtype": "float32"}, {"max_shard_nbytes": 50_000}):
         refused = interrupted.run(plan={**PLAN, **changed})
         assert (refused.error, refused.exit_code) == ("staging-of-another-plan", 9)
-        assert _work(interrupted) == before
+        assert work_in(interrupted.staging) == before
         assert not interrupted.target.exists()
     other = interrupted.run(plan={**PLAN, "dtype": "float32"}, options={"restart": True})
     assert (other.error, other.kept) == ("", 0)

@@ -135,6 +135,12 @@ def copied(source: Path, folder: Path, *, tokenizer: bool = True) -> Path:
     return Path(shutil.copytree(source, folder, ignore=shutil.ignore_patterns(*without)))
 
 
+def work_in(folder: Path) -> list[tuple[str, str, int, int]]:
+    """As `state`, of all in staging but the lock, in which each run writes that it was there."""
+    lock = str(folder / "lock")
+    return [each for each in state(folder) if each[0] != lock]
+
+
 def staging(target: Path) -> Path:
     """Where the unfinished output of a target lies."""
     return target.with_name(f".{target.name}.weightsmith-partial")
