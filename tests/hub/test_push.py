@@ -130,6 +130,7 @@ def test_what_may_be_copied_to_a_disk_is_not_all_pushed(hub: Hub, me: Client) ->
     assert (place(me) / "thing" / "README.md").read_bytes() == SIDECARS["README.md"]
 
 
+@pytest.mark.slow
 def test_an_additive_delta_gives_back_the_targets_card_too(
     hub: Hub, me: Client, vectors: Path
 ) -> None:

@@ -86,6 +86,7 @@ def test_inspect_diff_and_verify_read_a_store(
     assert run(["-q", "verify", far]) == run(["-q", "verify", str(base)])
 
 
+@pytest.mark.slow
 def test_make_delta_and_merge_lora_take_inputs_from_a_store(
     s3: S3, base: Path, target: Path, tmp_path: Path
 ) -> None:

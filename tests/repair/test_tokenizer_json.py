@@ -76,6 +76,7 @@ def test_what_transformers_4_31_converted_is_built_again(vectors: Path) -> None:
     assert built == expected
 
 
+@pytest.mark.slow
 def test_a_vocabulary_of_llama_s_size_is_built(
     large_model: bytes, library_lines: list[str]
 ) -> None:

@@ -271,6 +271,7 @@ def test_each_flipped_bit_in_an_exact_delta_is_found_by_what_comes_out(
     assert not missed
 
 
+@pytest.mark.slow
 def test_exact_delta_runs_on_its_base_as_the_fine_tune(models: Models, exact: Path) -> None:
     settings = Settings(prompt="Where is the drum?", max_new_tokens=8)
     there, _ = smoke(models.tuned, settings)

@@ -123,6 +123,7 @@ def test_result_stands_where_its_smoke_test_cannot_be_made(
     assert said.code == 0
 
 
+@pytest.mark.slow
 def test_convert_ends_with_the_smoke_test(
     models: Models, tmp_path: Path, weightsmith: Weightsmith
 ) -> None:

@@ -99,6 +99,7 @@ def test_stopping_at_eos_is_told_from_reaching_the_limit(models: Models) -> None
 # --- broken models, each told by its cause --------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("change,base", [(scrambled, False), (to_meta_order, False)])
 def test_scrambled_and_unpermuted_tensors_show_as_perplexity(
