@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 CLANG ?= clang
+SECONDS := 600
 FUZZED := tests/codecs/exact/fuzz/kernel_fuzz.c
 SANITIZED := -fno-sanitize-recover=undefined -fsanitize=address,undefined
 
 .DEFAULT_GOAL := help
-.PHONY: help recording demo setup test test-slow fuzz torture test-real check fix bench docs clean
+.PHONY: help recording demo setup test test-slow fuzz fuzz-kernel torture test-real check fix bench docs clean
 
 help: ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,12 +38,16 @@ test-slow: $(READY) ## Run the tests that take longer, and all examples of those
 test-real: $(READY) ## Run the tests with real tokenizers, which packages carry
 	$(BIN)/python -m pytest -m real
 
-fuzz: ## Feed the compiled part with what no writer makes, for ten minutes; needs clang
-	mkdir -p build/fuzz/corpus
+fuzz: $(READY) ## Feed all readers with what no writer makes, ten minutes each; TARGET=t, SECONDS=n
+	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet -c .ci/constraints.txt atheris || true
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED))
+
+fuzz-kernel: ## Feed the compiled part with what no writer makes, for ten minutes; needs clang
+	mkdir -p build/fuzz/spans
 	$(CC) -O1 -g $(SANITIZED) $(FUZZED) -o build/fuzz/seeds
-	build/fuzz/seeds --runs 300 7 build/fuzz/corpus
+	build/fuzz/seeds --runs 300 7 build/fuzz/spans
 	$(CLANG) -O1 -g -DWITH_LIBFUZZER $(SANITIZED),fuzzer $(FUZZED) -o build/fuzz/kernel
-	cd build/fuzz && ./kernel -max_total_time=600 -max_len=12000 -print_final_stats=1 corpus
+	cd build/fuzz && ./kernel -max_total_time=$(SECONDS) -max_len=12000 -print_final_stats=1 spans
 
 torture: $(READY) ## Kill, starve and cut the power of every command; LONG=1: for hours; SEED=n, CASE=c
 	$(BIN)/python -m tests.torture $(if $(LONG),--long) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case '$(CASE)') $(TORTURE)

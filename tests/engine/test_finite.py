@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.support.adapters import make_adapter, make_llama
-from tests.support.folders import load, save, staging, write_model
+from tests.support.folders import copied, load, save, staging, write_model
 from weightsmith.engine.options import Options
 from weightsmith.errors import NotFinite
 from weightsmith.ops.apply_delta import apply_delta
@@ -82,6 +82,17 @@ def test_a_base_that_holds_them_is_told_and_not_refused(tmp_path: Path) -> None:
     assert doubt.startswith("base ")
     (doubt,) = convert(tmp_path / "base", tmp_path / "copy").doubts
     assert f"{NAME} (1 NaN)" in doubt
+
+
+def test_one_of_metas_files_that_holds_them_is_named(vectors: Path, tmp_path: Path) -> None:
+    meta = copied(vectors / "meta_llama1_2shards" / "meta" / "13B", tmp_path / "13B")
+    path = meta / "consolidated.01.pth"
+    content = torch.load(path, weights_only=True)
+    content["layers.0.feed_forward.w1.weight"].view(-1)[0] = float("nan")
+    torch.save(content, path)
+    (doubt,) = convert(meta, tmp_path / "out").doubts
+    assert "mlp.gate_proj.weight (1 NaN)" in doubt
+    assert "consolidated.01" in doubt
 
 
 def test_a_cast_to_a_dtype_that_is_too_small_is_told(tmp_path: Path) -> None:

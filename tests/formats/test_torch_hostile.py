@@ -497,7 +497,7 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
     ),
     "a place with no header": (
         patched(SOUND, "data/0", PLACE, struct.pack("<I", 3)),
-        "data/0 does not begin",
+        "archive/data.pkl reaches into the member after it",
     ),
     "a place amid zeros": (
         patched(ZEROS, "data/0", PLACE, struct.pack("<I", ZEROS.index(bytes(64)))),
@@ -533,6 +533,20 @@ UNSOUND: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("content, reason", UNSOUND.values(), ids=UNSOUND.keys())
 def test_an_unsound_archive_is_refused(opened: Opened, content: bytes, reason: str) -> None:
     refused(opened(content), ZipInvalid, reason)
+
+
+def test_members_that_share_bytes_are_refused(opened: Opened) -> None:
+    inner = torch_file(pickled(dict_of({"w": tensor()})), {"data/0": bytes(16)})
+    at = inner.index(b"PK\3\4", 4)  # the local header of data/0 and its bytes, quoted in another
+    quoted = inner[at : inner.index(b"PK\1\2")]
+    outer = torch_file(pickled(dict_of({"w": tensor()})), {"data/1": quoted, "data/0": bytes(16)})
+    first = outer.index(quoted)
+    lying = patched(outer, "data/0", PLACE, struct.pack("<I", first))
+    with pytest.raises(ZipInvalid, match="reaches into the member after it"):
+        stored_zip.StoredZip(opened(lying)).find("archive/data/1")
+    same = patched(outer, "data/0", PLACE, struct.pack("<I", outer.index(b"PK\3\4", 4)))
+    with pytest.raises(ZipInvalid, match="lie at one place"):
+        stored_zip.StoredZip(opened(same))
 
 
 def test_two_members_of_one_name_are_refused(opened: Opened) -> None:

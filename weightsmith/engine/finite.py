@@ -8,14 +8,14 @@ from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.codecs.base import Range
 from weightsmith.codecs.nonfinite import count_nonfinite
-from weightsmith.engine.shard import MadeOfWorks, TensorWork
+from weightsmith.engine.shard import BELOW, MadeOfWorks, TensorWork
 from weightsmith.engine.spans import Buffers, visit_spans
 from weightsmith.errors import NotFinite
 from weightsmith.progress import Progress
 
 NonFinite = Mapping[str, Mapping[str, Sequence[int]]]
 """By tensor and by the role of the input that has them: how many NaNs, how many infinities. What
-an input is itself made from has both roles, ``base.delta``.
+an input is itself made from has both roles, with `BELOW` between them.
 """
 RESULT: Final = ""
 """In place of a role: values that were numbers in every input."""
@@ -104,13 +104,13 @@ def sentences(found: NonFinite, inputs: Mapping[str, Checkpoint]) -> Iterator[st
             yield f"values grew too large for their dtype: {named}"
         else:
             source, _ = _behind(role, inputs)
-            kind = role.rpartition(".")[2]
+            kind = role.rpartition(BELOW)[2]
             yield f"{kind} {source.label} holds values that are no numbers: {named}"
 
 
 def _behind(role: str, inputs: Mapping[str, Checkpoint]) -> tuple[Checkpoint, bool]:
     """The checkpoint of a role, and whether what is made from it says that it must hold numbers."""
-    first, *others = role.split(".")
+    first, *others = role.split(BELOW)
     source, refused = inputs[first], False
     for each in others:
         if not isinstance(source, MadeOfWorks):

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
@@ -21,6 +21,8 @@ from weightsmith.formats.safetensors_header import read_header
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.plan.model import FilePlan, ShardPlan, TensorPlan
 
+BELOW: Final = "\0"
+"""Between a role and one of what is behind it; a role may be the name of a file, dots and all."""
 Look = Callable[["TensorWork", Range, memoryview], None]
 """Sees a span of a tensor that was just made."""
 
@@ -117,7 +119,7 @@ class TensorWork:
         which is read again.
 
         Of an input that is made by a rule itself, by the roles of what it is made from,
-        ``base.delta``; what was coded may have any bits, and is not looked into.
+        with `BELOW` between them; what was coded may have any bits, and is not looked into.
         """
         ranges = self.codec.reads(self.prepared(), span)
         for i, (source, each) in enumerate(zip(ranges, self.tensor.inputs, strict=True)):
@@ -129,7 +131,7 @@ class TensorWork:
             below: list[tuple[str, int, int]] = []
             if any(counts) and work is not None and not work.codec.restores:
                 below = [
-                    (f"{each.role}.{role}", nans, infinities)
+                    (f"{each.role}{BELOW}{role}", nans, infinities)
                     for role, nans, infinities in work.nonfinite(source)
                     if nans or infinities
                 ]

@@ -68,6 +68,8 @@ class StoredZip:
         self._members = {member.filename: member for member in members}
         if len(self._members) < len(members):
             raise self.invalid("two of its members have one name")
+        if len(self._ends) < len(members):
+            raise self.invalid("two of its members lie at one place")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,7 +87,7 @@ class StoredZip:
     def find(self, name: str) -> Member:
         """Where a member's bytes lie, once they are known to be stored there as they are.
 
-        Raises: ZipInvalid, if it is absent, compressed, encrypted or reaches out of the file.
+        Raises: ZipInvalid, if it is absent, compressed, encrypted or reaches out of its place.
         """
         member = self._stored(name)
         start = member.header_offset + _LOCAL_HEADER.size
@@ -99,6 +101,9 @@ class StoredZip:
         offset = start + name_nbytes + extra_nbytes
         if offset + member.file_size > self._size:
             raise self.invalid(f"{name} ends outside the file")
+        # A few bytes that many members share would be a model of any size.
+        if offset + member.file_size > self._ends[member.header_offset]:
+            raise self.invalid(f"{name} reaches into the member after it")
         return Member(offset, member.file_size)
 
     def expect(self, name: str) -> Member | None:

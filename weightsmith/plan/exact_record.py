@@ -192,7 +192,7 @@ class DeltaRecord:
         Raises: DeltaUnknown, for another version's; DeltaInvalid.
         """
         form = document.get("form")
-        if form not in FORMS:
+        if not isinstance(form, str) or form not in FORMS:
             raise DeltaUnknown(what="the record", found=form, hint=_way_to_read(document))
         try:
             target = document["target"]

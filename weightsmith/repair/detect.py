@@ -233,7 +233,7 @@ def _unknown_kind(folder: Folder) -> str:
     document = folder.parsed(TOKENIZER_JSON)
     model = document.get("model")
     kind = model.get("type", "BPE") if isinstance(model, dict) else None
-    if kind not in {"BPE", "WordPiece", "WordLevel", "Unigram"}:
+    if kind not in ("BPE", "WordPiece", "WordLevel", "Unigram"):  # it may be of any type
         return "no model" if kind is None else f"a model of type {kind}"
     version = document.get("version", "1.0")
     return "" if version == "1.0" else f"version {version}"
