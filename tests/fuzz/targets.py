@@ -52,7 +52,7 @@ class Target:
     seeds: Callable[[], Iterable[bytes]]
     mutator: mutate.Mutator = mutate.flip
     limit_s: int = 5
-    """That one input may take."""
+    """Of processor time, that one input may take."""
 
 
 class Memory(fs.Readable):
@@ -487,6 +487,7 @@ def hear_hub(raw: bytes) -> None:
         _parse_listing,
         _parse_tree,
         _parsed,
+        is_safe_name,
     )
     from weightsmith.hub.select import select_files
 
@@ -499,7 +500,8 @@ def hear_hub(raw: bytes) -> None:
         listing = _parsed(
             hub, Answer, "org/x", "files", lambda each: _parse_listing("org/x", "main", each)
         )
-        select_files(listing, lambda _: b"{}")
+        if all(is_safe_name(file.name) for file in listing.files):  # else `list_repo` refuses it
+            select_files(listing, lambda _: b"{}")
     except AnswerNotFromHub:
         _parsed(hub, Answer, "org/x", "files", _parse_tree)
 
