@@ -120,6 +120,19 @@ def test_what_was_converted_is_converted_again(tmp_path: Path, dtype: str) -> No
     assert contents(outcome.target).items() >= {k: whole[k] for k in (FIRST, INDEX)}.items()
 
 
+@pytest.mark.parametrize("from_chain", [True, False])
+def test_what_was_made_of_a_chain_is_made_again(
+    world: Path, tmp_path: Path, from_chain: bool
+) -> None:
+    target = convert(chain(world), tmp_path / "out", max_shard_nbytes=1_000_000).target
+    whole = contents(target)
+    damage_header(target / FIRST)
+    damage(target / INDEX, "missing")
+    source = chain(world) if from_chain else world / "target"
+    assert fix_files(target, source=source).complete
+    assert contents(target) == whole
+
+
 def test_an_additive_delta_is_added_again(vectors: Path, tmp_path: Path) -> None:
     vicuna = vectors / "vicuna_v1_1"
     target = apply_delta(vicuna / "base", vicuna / "delta", target=tmp_path / "vicuna-7b").target

@@ -22,7 +22,7 @@ from weightsmith.ops.merge_lora import plan_merge_lora
 from weightsmith.plan.casts import plan_casting
 from weightsmith.plan.model import METADATA, ShardPlan
 from weightsmith.progress import SILENCE, Progress
-from weightsmith.sources.kinds import Chain, ExactDelta, Model, require_model
+from weightsmith.sources.kinds import ExactDelta, Model, require_model
 from weightsmith.sources.links import PLUS
 from weightsmith.sources.locate import LocatedChain, label_of, locate
 from weightsmith.sources.recognise import recognise
@@ -44,11 +44,18 @@ class Truth:
     shards: Mapping[str, ShardPlan] = field(default_factory=dict)
     """By name, the files that the same command makes today."""
 
+    @property
+    def _copied(self) -> frozenset[str]:
+        """Names of the weight files of a copy; what is made as it is read has none of its own."""
+        if isinstance(self.checkpoint, Derived):
+            return frozenset()
+        return frozenset(each.name for each in self.checkpoint.files)
+
     def headers(self, file: str, infos: Collection[TensorInfo]) -> Iterator[bytes]:
         """What the header of a file of ours may be that has these tensors."""
         if file in self.shards:
             yield self.shards[file].header
-        elif file.endswith(".safetensors") and file in {f.name for f in self.checkpoint.files}:
+        elif file.endswith(".safetensors") and file in self._copied:
             yield read_header(self.checkpoint.peek(file))[1]
         for dtype in _DTYPES if infos else ():
             casting = plan_casting(self.checkpoint.config, infos, dtype)
@@ -82,7 +89,7 @@ def open_truth(
     found = recognise(where)
     copy = found.checkpoint if isinstance(found, ExactDelta) else require_model(found)
     ours = isinstance(found, Model) and found.manifest is not None
-    if manifest.verb == "convert" and not ours and not isinstance(found, Chain):
+    if manifest.verb == "convert" and not ours:
         return _made_by(plan_convert(where, _NOWHERE), where)
     checkpoint = named_like(copy, manifest.tensors)
     names = {*checkpoint.sidecars, *checkpoint.large} & manifest.sidecars.keys()
