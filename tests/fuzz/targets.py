@@ -4,6 +4,7 @@ A target takes any bytes. It may raise a `WeightsmithError`, and nothing else; a
 reference reader is a `Differs`, and a defect unless `DELIBERATE` says why it is meant.
 """
 
+import atexit
 import base64
 import io
 import json
@@ -79,9 +80,11 @@ def _note(what: str) -> None:
 
 @cache
 def scratch() -> Path:
-    """A directory in memory for what reads folders."""
+    """A directory in memory for what reads folders, gone with the process."""
     where = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  (a name of its own there)
-    return Path(tempfile.mkdtemp(prefix="weightsmith-fuzz-", dir=where))
+    made = Path(tempfile.mkdtemp(prefix="weightsmith-fuzz-", dir=where))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 # --- weight files ---------------------------------------------------------------------------------
