@@ -17,6 +17,7 @@ version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["notebooks", "pictures", "man", "README.*.md"]
+smartquotes = False  # messages are searched for as they are typed
 myst_heading_anchors = 4  # headings have the addresses that a forge gives them
 nitpicky = True  # a reference that leads nowhere is a warning, and `make docs` takes none
 nitpick_ignore_regex = [("py:.*", ".*")]  # signatures name types of the inside and of Python itself
