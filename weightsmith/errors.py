@@ -27,6 +27,7 @@ NAME_SHOWN = 200
 """Characters of a name in a message; a hostile file may hold one of a hundred million."""
 LINE_SHOWN = 1000
 """Characters of a path, a reason or a line of context."""
+_COUNTED = re.compile(r"(\b(\d+) (?:\w+ )?\w+)\(s\)")
 _USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
 
 
@@ -48,7 +49,7 @@ class WeightsmithError(Exception):
         self.values = {key: _shown_value(key, value) for key, value in values.items()}
         self.context = tuple(cut(printable(line), LINE_SHOWN) for line in context)
         self.hint_text = printable(hint) if hint is not None else self.hint.format(**self.values)
-        super().__init__(self.message.format(**self.values))
+        super().__init__(_plural(self.message.format(**self.values)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """An error travels between processes with all that it says."""
@@ -75,6 +76,11 @@ def _restored(
     Exception.__init__(error, message)
     error.values, error.context, error.hint_text = values, context, hint
     return error
+
+
+def _plural(text: str) -> str:
+    """``3 missing file(s)`` -> ``3 missing files``; ``1 tensor(s)`` -> ``1 tensor``."""
+    return _COUNTED.sub(lambda found: found[1] + "s" * (found[2] != "1"), text)
 
 
 def reference_of(error: type[WeightsmithError]) -> str:
@@ -134,8 +140,7 @@ def known_errors() -> Iterator[type[WeightsmithError]]:
     yield from sorted(leaves(WeightsmithError), key=lambda e: (e.exit_code, e.__name__))
 
 
-# --- 2: usage
-# ---------------------------------------------------------------------------------------
+# --- 2: usage -------------------------------------------------------------------------------------
 
 
 class UsageFault(WeightsmithError):
@@ -189,7 +194,7 @@ class WeightsNeedOnce(UsageFault):
 class WeightsInvalid(UsageFault):
     """There is not one finite weight for each adapter."""
 
-    message = "{count} adapter(s) need as many finite weights, not {weights}"
+    message = "for {count} adapter(s) as many finite weights are needed, not {weights}"
     hint = "give one for each adapter, in the order of the adapters"
 
 
@@ -342,7 +347,7 @@ class LocalPathInside(UsageFault):
     back byte for byte, so they are not changed on the way.
     """
 
-    message = "{count} file(s) that would be pushed tell a path of this machine"
+    message = "a path of this machine is in {count} file(s) that would be pushed"
     hint = "take it out of the target's own file, then run the same command again"
 
 
@@ -372,7 +377,7 @@ class PushRefused(UsageFault):
 class RankTooLarge(UsageFault):
     """A rank was asked for that factors of an adapter cannot have here."""
 
-    message = "a rank of {rank}: it is at least 1 and at most {most}"
+    message = "rank {rank} is not between 1 and {most}"
     hint = "leave it out, and each matrix gets the rank that its change has"
 
 
@@ -395,7 +400,7 @@ class NoCuda(UsageFault):
 class KernelUnfit(UsageFault):
     """The compiled part beside the package is of another version of weightsmith."""
 
-    message = "the compiled part has interface {found}, and this weightsmith asks for {wanted}"
+    message = "the compiled part is of another weightsmith (interface {found}, not {wanted})"
     hint = "install both anew: pip uninstall weightsmith, then pip install weightsmith"
 
 
@@ -436,12 +441,11 @@ class ArchitectureConverted(UsageFault):
     another form than the files: all experts of a layer in one tensor, for example.
     """
 
-    message = "{count} tensor(s) have another form in transformers than in the files"
+    message = "transformers keeps {count} tensor(s) in another form than the files"
     hint = "leave out `low_cpu_mem=True`"
 
 
-# --- 3: missing or unreadable
-# -----------------------------------------------------------------------
+# --- 3: missing or unreadable ---------------------------------------------------------------------
 
 
 class SourceFault(WeightsmithError):
@@ -528,7 +532,7 @@ class EncodedRelease(SourceFault):
 class ShardMissing(SourceFault):
     """The index names a weight file that is not there."""
 
-    message = "{index} names {count} file(s) that are missing"
+    message = "{index} names {count} missing file(s)"
     hint = "download them again; the download was not complete"
 
 
@@ -619,7 +623,7 @@ class RepoNotFound(SourceFault):
 class HomesGone(SourceFault):
     """The catalogue knows repositories for this alias, and none of them is there any more."""
 
-    message = "none of the {count} known homes of {alias} is on the hub any more"
+    message = "none of the {count} repositories known to hold {alias} is on the hub any more"
     hint = "give your own copy: a directory, or another ORG/NAME"
 
 
@@ -702,15 +706,14 @@ class AccessDenied(AccessFault):
     hint = "check what your token may read (hf auth whoami), or ask the owner: {page}"
 
 
-# --- 5: temporary
-# -----------------------------------------------------------------------------------
-
-
 class StoreDenied(AccessFault):
     """An object store does not know who asks, says no, or cannot be asked with these settings."""
 
     message = "no access to {address}: {reason}"
     hint = "check the login in the environment (AWS_PROFILE, AWS_ACCESS_KEY_ID and their kin)"
+
+
+# --- 5: temporary ---------------------------------------------------------------------------------
 
 
 class TemporaryFault(WeightsmithError):
@@ -791,8 +794,7 @@ class RepoChanged(TemporaryFault):
     hint = "run the same command again"
 
 
-# --- 6: damaged or unsafe
-# ---------------------------------------------------------------------------
+# --- 6: damaged or unsafe -------------------------------------------------------------------------
 
 
 class DamagedInput(WeightsmithError):
@@ -899,14 +901,14 @@ class SidecarEscapes(DamagedInput):
 class TensorMissing(DamagedInput):
     """The index promises tensors that their files do not hold."""
 
-    message = "{index} promises {count} tensor(s) that their files do not hold"
+    message = "{index} promises {count} tensor(s) that its files do not hold"
     hint = "files of two checkpoints seem mixed; download it again"
 
 
 class TensorTwice(DamagedInput):
     """Two weight files hold a tensor of the same name and no index decides."""
 
-    message = "{count} tensor(s) lie in more than one file of {source}"
+    message = "{source} has {count} tensor(s) in more than one file"
     hint = "files of two checkpoints seem mixed; keep those of one"
 
 
@@ -937,7 +939,7 @@ class NotFinite(DamagedInput):
     What an exact delta restores may have any bits, and is not looked at.
     """
 
-    message = "{count} tensor(s) of {source} hold values that are no numbers"
+    message = "{source} has values that are no numbers, in {count} tensor(s)"
     hint = "get a sound copy of it; `allow_nonfinite` takes it as it is"
 
 
@@ -955,7 +957,7 @@ class CopiesDiffer(DamagedInput):
     that the index does not name.
     """
 
-    message = "{count} tensor(s) that the model needs stand twice in {source}, and differ"
+    message = "{source} has two different copies of {count} tensor(s) that the model needs"
     hint = "download all its shards again: one of them is of another version of the model"
 
 
@@ -1013,7 +1015,7 @@ class AdapterEmpty(DamagedInput):
 class FilesNotAsPublished(DamagedInput):
     """A weight file does not have the hash that was published for it, where its neighbours do."""
 
-    message = "{count} weight file(s) are not as they were published"
+    message = "{count} weight file(s) not as published"
     hint = "download them again"
 
 
@@ -1145,8 +1147,7 @@ class DeltaUnknown(DamagedInput):
     hint = "a newer weightsmith may know it: pip install --upgrade weightsmith"
 
 
-# --- 7: inputs that do not belong together
-# ----------------------------------------------------------
+# --- 7: inputs that do not belong together --------------------------------------------------------
 
 
 class Mismatch(WeightsmithError):
@@ -1172,7 +1173,7 @@ class TrainingMixed(Mismatch):
 class ModelsDoNotCombine(Mismatch):
     """Models that are to be summed differ in names, shapes or dtypes, or are quantised."""
 
-    message = "{count} tensor(s) do not fit into one sum"
+    message = "the models do not fit into one sum: {count} problem(s)"
     hint = "take checkpoints of one model; another dtype: weightsmith convert SOURCE DIR --dtype"
 
 
@@ -1186,14 +1187,14 @@ class NamesAmbiguous(Mismatch):
 class ShapesNotConfig(Mismatch):
     """The tensors of a training output do not have the shapes that its config promises."""
 
-    message = "{count} tensor(s) of {source} are not as its config says"
+    message = "{source} has {count} tensor(s) of other shapes than its config says"
     hint = "is a file missing, or the config another model's?"
 
 
 class WrongBase(Mismatch):
     """An exact delta was made from another base: some of its tensors have other bytes or shapes."""
 
-    message = "{base} is not what the delta was made from: {count} tensor(s) differ"
+    message = "{base} is not what the delta was made from: it differs in {count} tensor(s)"
     hint = "the delta's weightsmith.json says what its base is"
 
 
@@ -1307,7 +1308,7 @@ class ModelDiffers(Mismatch):
     model, say so.
     """
 
-    message = "{count} tensor(s) of {source} and of the model do not fit"
+    message = "{source} and the model do not fit, in {count} tensor(s)"
     hint = (
         "make the model from the source's own config; `strict=False` leaves what it has no use for"
     )
@@ -1316,7 +1317,7 @@ class ModelDiffers(Mismatch):
 class BuffersUnset(Mismatch):
     """A model on the meta device has buffers that no file holds and that nothing computes anew."""
 
-    message = "{count} buffer(s) of the model have no values, and no file holds them"
+    message = "the model has {count} buffer(s) without values, and no file holds them"
     hint = "make the model so that its buffers are real: accelerate.init_empty_weights()"
 
 
@@ -1434,8 +1435,7 @@ class ModelGivenAsDelta(Mismatch):
     hint = "if it is a model, there is nothing to apply; `force_kind=True` insists"
 
 
-# --- 8: room
-# ----------------------------------------------------------------------------------------
+# --- 8: room --------------------------------------------------------------------------------------
 
 
 class NoRoom(WeightsmithError):
@@ -1476,7 +1476,7 @@ class MemoryRanOut(NoRoom):
     """The system refused memory in the middle of the work."""
 
     message = "memory ran out: {reason}"
-    hint = "let other programs go, or take less: `workers=1`"
+    hint = "close other programs, or use less memory: `workers=1`"
 
 
 class OutOfMemory(NoRoom):
@@ -1486,8 +1486,7 @@ class OutOfMemory(NoRoom):
     hint = "try `low_cpu_mem=True`, or `device=cpu`"
 
 
-# --- 9: something in the way
-# ------------------------------------------------------------------------
+# --- 9: something in the way ----------------------------------------------------------------------
 
 
 class InTheWay(WeightsmithError):
@@ -1572,8 +1571,7 @@ class BehindLink(InTheWay):
     )
 
 
-# --- 10: our own output
-# -----------------------------------------------------------------------------
+# --- 10: our own output ---------------------------------------------------------------------------
 
 
 class DamagedOutput(WeightsmithError):
@@ -1592,7 +1590,7 @@ class VerificationFailed(DamagedOutput):
 class PushedWrong(DamagedOutput):
     """The hub has other bytes than were pushed, or lacks some of them; the commit stands there."""
 
-    message = "{count} file(s) of {repo} at {commit} are not what was pushed"
+    message = "{repo} at {commit} has other contents than were pushed, in {count} file(s)"
     hint = "run the same command again; do not use that commit"
 
 
@@ -1607,8 +1605,7 @@ class TokenizerUnproved(DamagedOutput):
     )
 
 
-# --- 70, 130: how else a run can end
-# ----------------------------------------------------------------
+# --- 70, 130: how else a run can end --------------------------------------------------------------
 
 
 class InternalError(WeightsmithError):

@@ -119,7 +119,7 @@ def test_of_two_formats_safetensors_is_taken_and_the_rest_is_named(tmp_path: Pat
     checkpoint = open_checkpoint(tmp_path)
     assert {file.name.rpartition(".")[2] for file in checkpoint.files} == {"safetensors"}
     assert checkpoint.notes == (
-        f"left: {', '.join(numbered([1, 2], 2))}, pytorch_model.bin.index.json",
+        f"not used: {', '.join(numbered([1, 2], 2))}, pytorch_model.bin.index.json",
     )
 
 
@@ -196,7 +196,7 @@ def test_a_shard_that_the_index_does_not_name_is_left(tmp_path: Path) -> None:
     save(tmp_path / "model-extra.safetensors", {"extra": torch.ones(1)})
     checkpoint = open_checkpoint(tmp_path)
     assert "extra" not in checkpoint.tensors
-    assert "left: model-extra.safetensors" in checkpoint.notes
+    assert "not used: model-extra.safetensors" in checkpoint.notes
 
 
 def test_a_tensor_that_the_index_does_not_list_is_left_and_said_so(tmp_path: Path) -> None:
@@ -208,7 +208,9 @@ def test_a_tensor_that_the_index_does_not_list_is_left_and_said_so(tmp_path: Pat
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.tensors.keys() == TENSORS.keys() - {"model.layers.3.weight"}
     (note,) = checkpoint.notes
-    assert note.startswith(f"left, for {path.name} does not list them: model.layers.3.weight in ")
+    assert note.startswith(
+        f"not used, as {path.name} does not list them: model.layers.3.weight in "
+    )
 
 
 def test_two_models_in_one_folder_are_refused_without_an_index(tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ def test_links_in_circles_and_into_nowhere_harm_nobody(tmp_path: Path) -> None:
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     checkpoint = open_checkpoint(tmp_path)
     assert checkpoint.tensors.keys() == TENSORS.keys()
-    assert checkpoint.notes == ("left: gone, self, up/",)
+    assert checkpoint.notes == ("not used: gone, self, up/",)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])

@@ -20,7 +20,7 @@ def test_a_meta_folder_is_told_apart_by_what_it_holds(weightsmith: Weightsmith, 
     assert said.code == 0
     assert said.out.startswith(f"done  {Path('llama-13b').resolve()}\n")
     assert "21 tensors  1.25 MB  F16  2 .pth files" in said.err
-    assert "Meta's layout in 2 file(s), read as Hugging Face's" in said.err
+    assert "Meta's layout in 2 files, read as Hugging Face's" in said.err
     again = weightsmith("convert", meta, "llama-13b")
     assert "already done" in again.out
 

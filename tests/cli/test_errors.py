@@ -39,7 +39,7 @@ def test_an_error_is_a_sentence_its_context_and_a_way_out(weightsmith: Weightsmi
     assert said.code == 3
     assert said.out == ""
     assert said.err.splitlines()[-8:] == [
-        "error: x\\x1b[2J.json names 9 file(s) that are missing [shard-missing]",
+        "error: x\\x1b[2J.json names 9 missing files [shard-missing]",
         "  shard 1 of 9",
         "  shard 2 of 9",
         "  shard 3 of 9",
@@ -79,7 +79,7 @@ def test_a_failed_run_in_json_mode_ends_with_one_object_on_stderr(
         "schema": "weightsmith.error/1",
         "code": 3,
         "reference": "shard-missing",
-        "message": "x\\x1b[2J.json names 9 file(s) that are missing",
+        "message": "x\\x1b[2J.json names 9 missing files",
         "context": [f"shard {i} of 9" for i in range(1, 10)],
         "hint": ShardMissing.hint,
         "warnings": ["the pad token is blank"],
@@ -159,3 +159,8 @@ def test_output_is_complete_when_the_process_ends_at_once() -> None:
     done = spawn(*BASE, code=f"import sys; sys.modules['torch'] = sys; {RUN}")
     assert done.stdout == "done  ./out\n"
     assert done.stderr.endswith("hint: weightsmith inspect ./out\n")
+
+
+@pytest.mark.parametrize("count,said", [(1, "names 1 missing file"), (2, "names 2 missing files")])
+def test_a_message_counts_as_people_do(count: int, said: str) -> None:
+    assert str(ShardMissing(index="x", count=count)) == f"x {said}"

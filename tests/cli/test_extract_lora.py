@@ -26,7 +26,7 @@ def test_an_adapter_is_planned_shown_made_and_found_done_again(
 ) -> None:
     said = weightsmith(*EXTRACT)
     assert said.code == 0
-    assert "2 matrices: the whole change, rank 2" in said.err
+    assert "2 matrices: their whole change, rank 2" in said.err
     assert "what the adapter leaves of each change" in said.err
     assert "model.layers.0.self_attn.q_proj.weight  rank 2" in said.err
     assert "merged back, " in said.out
@@ -70,7 +70,7 @@ def test_a_full_fine_tune_is_refused_with_what_to_ask_for(
     assert "--rank 32" in refused.err
     cut = weightsmith(*EXTRACT, "--rank", "4")
     assert cut.code == 0
-    assert "its largest part, rank 4" in cut.err
+    assert "the largest part of their change, rank 4" in cut.err
 
 
 @pytest.mark.parametrize("rank", ["0", "600", "four"])

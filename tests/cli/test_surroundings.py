@@ -110,7 +110,7 @@ def test_a_terminal_that_goes_ends_a_run_as_an_interrupt_does(inputs: Path) -> N
     assert not (inputs / "out").exists()
     again = shell("", *APPLY, "--max-shard-size", SHARDS, cwd=inputs)
     assert again.returncode == 0
-    assert "file(s) kept" in again.stderr
+    assert "continuing an earlier run: " in again.stderr
 
 
 @pytest.mark.slow

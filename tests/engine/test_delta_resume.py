@@ -181,7 +181,7 @@ def test_what_is_kept_is_told(interrupted: Interrupted) -> None:
             self.said.append(text)
 
     made = make_delta(interrupted.base, interrupted.target, interrupted.delta, progress=Notes())
-    assert Notes.said == ["continuing: 3 of 4 file(s) kept"]
+    assert Notes.said == ["continuing an earlier run: 3 of 4 files are finished"]
     assert made.kept == 3
 
 

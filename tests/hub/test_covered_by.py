@@ -329,7 +329,7 @@ class TestBadInput:
         make_delta(registry.folder(registry.base_id), target, delta, base_id=registry.base_id)
         plan = registry.maker.plan(f"org/bin@{commit}", covered_by=[str(delta)])
         assert plan.removed == ()
-        assert plan.notes == (f"{delta} restores tensors, and no file as it was",)
+        assert plan.notes == (f"{delta} restores tensors, but not the files as they were",)
 
     def test_what_changed_after_the_question_is_not_taken(self, registry: Registry) -> None:
         for path in (

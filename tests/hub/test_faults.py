@@ -219,7 +219,7 @@ class TestBrokenOff:
         hub.fail(FILE, hold_at=3_000_000)
         outcome = client.download("org/model")
         assert files_in(outcome["folder"]) == model
-        assert any("going on at byte 3000000" in note for note in outcome["notes"])
+        assert any("continuing at 3.00 MB" in note for note in outcome["notes"])
 
 
 class TestLies:

@@ -310,13 +310,13 @@ def test_a_path_of_another_machine_goes_up_with_a_warning(hub: Hub, me: Client) 
 def test_a_base_that_the_hub_has_not_is_told(hub: Hub, me: Client) -> None:
     dry = (*MAKE, "--hub-repo-id", REPO, "--dry-run", "--base-id")
     commit = hub.add("org/base", place(me) / "base")
-    assert "nobody will find" not in me.command(*dry, f"org/base@{commit}")["err"]
+    assert "others cannot find the base" not in me.command(*dry, f"org/base@{commit}")["err"]
     for missing in ("org/base@0123abc", "org/bsae"):
         done = me.command(*dry, missing)
         assert done["code"] == 0
-        assert "nobody will find the base there" in " ".join(done["err"].split())
+        assert "others cannot find the base on the hub" in " ".join(done["err"].split())
     hub.repos["org/base"].gated = True
-    assert "nobody will find" not in me.command(*dry, "org/base")["err"]
+    assert "others cannot find the base" not in me.command(*dry, "org/base")["err"]
 
 
 # --- before anything is made ----------------------------------------------------------------------

@@ -56,8 +56,8 @@ def test_a_conversion_takes_subfolders_of_known_layouts_and_lists_what_it_leaves
     source = write_target(tmp_path / "in")
     before = state(source)
     job = plan_convert(source, tmp_path / "out")
-    (note,) = (n for n in job.bindings.inputs["source"].notes if n.startswith("left: "))
-    assert {*note.removeprefix("left: ").split(", ")} == {*LEFT[:-1], "onnx/"}
+    (note,) = (n for n in job.bindings.inputs["source"].notes if n.startswith("not used: "))
+    assert {*note.removeprefix("not used: ").split(", ")} == {*LEFT[:-1], "onnx/"}
     carry_out(job, Options())
     found = beside(tmp_path / "out")
     assert {n: found[n] for n in found.keys() - {"config.json"}} == MODULES

@@ -67,7 +67,7 @@ def test_what_holds_no_floats_is_the_first_models_and_said(tmp_path: Path) -> No
     model(tmp_path / "b", 2, steps=torch.tensor(800))
     terms = [(0.5, tmp_path / "a"), (0.25, tmp_path / "b")]
     notes = plan_combine(terms, tmp_path / "sum").plan.notes
-    assert f"1 tensor(s) hold no floats and are those of {tmp_path / 'a'}" in notes
+    assert f"not summed but taken from {tmp_path / 'a'}, for they hold no floats: 1 tensor" in notes
     assert "the factors sum to 0.75, not to 1: the weights change in size" in notes
     combine(terms, tmp_path / "sum")
     assert made(tmp_path / "sum")["steps"] == 900

@@ -63,7 +63,7 @@ def test_one_that_it_does_not_need_is_left_and_named(
     checkpoint = open_model(tmp_path)
     assert name not in checkpoint.tensors
     (note,) = checkpoint.notes
-    assert note.startswith(f"left, for {INDEX} does not list them: {name} in model-")
+    assert note.startswith(f"not used, as {INDEX} does not list them: {name} in model-")
 
 
 def test_a_head_that_the_config_does_not_tie_is_needed(tmp_path: Path) -> None:
@@ -118,4 +118,4 @@ def test_an_equal_copy_or_one_that_is_not_needed_is_left_and_named(
     checkpoint = open_model(tmp_path)
     assert torch.equal(checkpoint[NAME].torch(), layers()[NAME])
     (note,) = checkpoint.notes
-    assert note.startswith(f"left, for {INDEX} lists them in other files: {NAME} in ")
+    assert note.startswith(f"not used, as {INDEX} has them in other files: {NAME} in ")

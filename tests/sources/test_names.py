@@ -57,7 +57,7 @@ def test_what_stands_before_all_names_is_left_out_and_said(
     folder = model(tmp_path / "m", [spelt.format(name) for name in OWN], config)
     assert names_of(folder) == sorted(OWN)
     (note,) = [note for note in open_model(folder).notes if "training put there" in note]
-    assert note.startswith("3 name(s) are read without ")
+    assert note.startswith("3 names read without ")
     assert not originals_of(open_model(folder)).headers  # the file has other names
 
 

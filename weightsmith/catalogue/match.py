@@ -13,6 +13,7 @@ from typing import Final
 from weightsmith.catalogue.load import alias, load_releases
 from weightsmith.catalogue.schema import HubRepo, Release, Rules, Signs
 from weightsmith.checkpoint.buffers import is_buffer
+from weightsmith.units import counted
 
 EMBEDDINGS: Final = "model.embed_tokens.weight"
 
@@ -74,9 +75,9 @@ def match(
         None,
         None,
         tuple(_of_this_size(may_be, config)),
-        f"the delta has {rows} vocabulary row(s) that the base lacks, and shapes cannot tell how"
-        " they are meant: releases count the base's missing rows as zero or as the mean of its"
-        " rows, or store the embeddings whole",
+        f"the delta has {counted(rows, 'vocabulary row')} that the base lacks, and shapes cannot"
+        " tell how they are meant: releases count the base's missing rows as zero or as the mean"
+        " of its rows, or store the embeddings whole",
     )
 
 
@@ -132,8 +133,8 @@ def _by_name(repo_id: str | None, delta: Shapes, base: Shapes) -> Recognition | 
                 reason = f"{repo.id} is {release.name}"
             elif repo.id.partition("/")[2] == repo_id and _agrees(release, delta, base):
                 reason = (
-                    f"the directory is named like {repo.id}, which is {release.name};"
-                    " that it came from there is taken on trust"
+                    f"taken for {release.name}, since the directory is named like {repo.id};"
+                    " nothing else shows it"
                 )
             else:
                 continue

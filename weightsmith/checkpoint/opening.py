@@ -68,12 +68,12 @@ def _open(source: Path, label: str | None, found: Found, store: Store | None = N
             raise TensorMissing(index=index_path, count=len(missing), context=missing)
     if unlisted:
         named = ", ".join(f"{name} in {file}" for name, file in unlisted.items())
-        notes.append(f"left, for {found.index_name} does not list them: {named}")
+        notes.append(f"not used, as {found.index_name} does not list them: {named}")
     if stale:
         named = ", ".join(f"{name} in {copy.file}" for name, copy in stale.items())
-        notes.append(f"left, for {found.index_name} lists them in other files: {named}")
+        notes.append(f"not used, as {found.index_name} has them in other files: {named}")
     if found.left:
-        notes.append("left: " + ", ".join(found.left))
+        notes.append("not used: " + ", ".join(found.left))
     return Checkpoint(
         label=label or str(source),
         directory=source,

@@ -36,6 +36,7 @@ from weightsmith.errors import (
 )
 from weightsmith.plan.model import Plan, ShardPlan, SidecarPlan
 from weightsmith.progress import Progress
+from weightsmith.units import counted
 
 Done = TypeVar("Done")
 
@@ -69,7 +70,7 @@ def require_same(path: Path, found: Mapping[str, str], expected: Mapping[str, st
     """
     differing = [name for name in expected if found.get(name) != expected[name]]
     if differing:
-        reason = f"{len(differing)} tensor(s)"
+        reason = counted(len(differing), "tensor")
         raise VerificationFailed(file=path, reason=reason, context=differing)
 
 
@@ -152,7 +153,9 @@ class Making(ABC):
         self.staging.keep(kept)
         if kept:
             total = len(self.plan.shards)
-            self.progress.note(f"continuing: {len(kept)} of {total} file(s) kept")
+            self.progress.note(
+                f"continuing an earlier run: {len(kept)} of {total} files are finished"
+            )
         manifest, output = self.make(kept), self.staging.output
         for name in manifest.files:
             if name.endswith(SAFETENSORS) and (unread := require_readable(output / name)):

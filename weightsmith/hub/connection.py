@@ -68,7 +68,10 @@ def connect(
     if xet and endpoint not in PUBLIC_ENDPOINTS and "HF_HUB_DISABLE_XET" not in os.environ:
         xet = False
         shown = masked(endpoint)
-        notes.append(f"Xet is off, so that {shown} is not bypassed (HF_HUB_DISABLE_XET=0: on)")
+        notes.append(
+            f"files come over plain HTTP from {shown}: Xet would go past it "
+            "(HF_HUB_DISABLE_XET=0 allows that)"
+        )
     return Connection(
         endpoint=endpoint,
         cache=Path(cache or constants.HF_HUB_CACHE).expanduser().absolute(),

@@ -23,6 +23,7 @@ from weightsmith.hub.hashes import hash_file, require_digest
 from weightsmith.hub.listing import Listing, RepoFile
 from weightsmith.hub.places import CachePlace, FolderPlace, Place, holds, is_whole
 from weightsmith.hub.translate_errors import translated
+from weightsmith.units import format_size
 from weightsmith.version import __version__
 
 FIRST_WAIT_S = 1.0
@@ -222,7 +223,7 @@ def _gather(partial: Path, transfer: Transfer, file: RepoFile) -> None:
             raise HubUnreachable(
                 endpoint=transfer.connection.endpoint, reason=f"{file.name}: {reason}"
             )
-        transfer.note(f"{file.name}: {reason}; going on at byte {have}")
+        transfer.note(f"{file.name}: {reason}; continuing at {format_size(have)}")
         if transfer.stop.wait(FIRST_WAIT_S * min(2 ** (failures - 1), 8)):
             raise Stopped
 

@@ -223,7 +223,7 @@ def resolve(
         nbytes = format_size(sum(file.nbytes for file in selection.left))
         first, *more = [file.name for file in selection.left]
         others = f" and {len(more)} more" if more else ""
-        why.append(f"took {selection.format} weights; left {nbytes}: {first}{others}")
+        why.append(f"took {selection.format} weights; not fetched, {nbytes}: {first}{others}")
     return Resolved(
         source=source.text,
         listing=listing,
@@ -248,8 +248,8 @@ def _find(
     for repo_id in source.homes:
         revision = source.revision or DEFAULT_REVISION
         if listing := cached_listing(connection, repo_id, revision):
-            because = f"{unreachable}, so the" if unreachable else "the"
-            why.append(f"{because} cache decides: {repo_id} at {listing.commit[:12]}")
+            because = f"{unreachable}: " if unreachable else ""
+            why.append(f"{because}using what the cache holds, {repo_id} at {listing.commit[:12]}")
             return listing, unreachable
     raise unreachable or NotCached(what=source.text)
 
@@ -257,16 +257,15 @@ def _find(
 def _first_on_hub(source: HubSource, connection: Connection, why: list[str]) -> Listing:
     """Raises: RepoNotFound, HomesGone; what `list_repo` raises for the first home that exists."""
     missing = []
-    for place, repo_id in enumerate(source.homes, 1):
+    for repo_id in source.homes:
         try:
             listing = list_repo(connection, repo_id, source.revision or DEFAULT_REVISION)
         except RepoNotFound as error:
             missing.append(str(error))
             continue
         if source.alias:
-            known = f"home {place} of {len(source.homes)} that the catalogue knows"
-            why.append(f"{source.alias} is {repo_id}, {known}")
             why.extend(missing)
+            why.append(f"{source.alias} stands for {repo_id}")
         return listing
     if source.alias:
         raise HomesGone(alias=source.alias, count=len(source.homes), context=missing)

@@ -237,7 +237,7 @@ def carry_out(plan: CleanPlan) -> Cleaned:
     if undone := sorted(map(str, wanted & there)):
         raise TargetUnwritable(
             where=plan.cache.root,
-            reason=f"{len(undone)} file(s) could not be deleted",
+            reason=f"{counted(len(undone), 'file')} could not be deleted",
             context=undone,
             hint="check who owns them; their owner can run the same command",
         )

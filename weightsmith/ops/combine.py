@@ -20,6 +20,7 @@ from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.recognise import open_model
+from weightsmith.units import counted
 
 CombinedDType = Literal["keep", "float16", "bfloat16", "float32"]
 Terms = str | Sequence[tuple[float, str | os.PathLike[str]]]
@@ -187,4 +188,5 @@ def _said(
     integers = [name for name, info in own.items() if info.dtype not in SUMMABLE]
     if integers:
         label = next(iter(models.values())).label
-        yield f"{len(integers)} tensor(s) hold no floats and are those of {label}"
+        count = counted(len(integers), "tensor")
+        yield f"not summed but taken from {label}, for they hold no floats: {count}"

@@ -28,6 +28,7 @@ from weightsmith.sources.names import with_own_names
 from weightsmith.sources.recognise import open_model, recognise
 from weightsmith.sources.training.by_config import check_by_config
 from weightsmith.sources.training.zero import Weights
+from weightsmith.units import counted, format_size
 
 Path_ = str | os.PathLike[str]
 
@@ -182,7 +183,7 @@ def _said(checkpoint: Checkpoint, sidecars: Checkpoint) -> list[str]:
     """Which files are taken, and which of the source's own are left for them."""
     own = [name for name in checkpoint.sidecars if name != CARD]
     said = [f"config and tokenizer are those of {sidecars.label}"]
-    return said + ([f"left for them: {', '.join(own)}"] if own else [])
+    return said + ([f"not used, the source's own: {', '.join(own)}"] if own else [])
 
 
 def _chosen(checkpoint: Checkpoint, names: Mapping[str, str]) -> list[str]:
@@ -192,13 +193,15 @@ def _chosen(checkpoint: Checkpoint, names: Mapping[str, str]) -> list[str]:
     said = []
     if left:
         nbytes = sum(checkpoint.tensors[name].info.nbytes for name in left)
-        said.append(f"{len(left)} tensor(s) of {nbytes} bytes are left out, as asked for")
+        said.append(
+            f"left out, as asked for: {counted(len(left), 'tensor')}, {format_size(nbytes)}"
+        )
     if renamed:
-        said.append(f"{len(renamed)} tensor(s) are renamed, as asked for")
+        said.append(f"renamed, as asked for: {counted(len(renamed), 'tensor')}")
     if checkpoint.config:
         architecture = checkpoint.config.get("architectures")
         name = architecture[0] if isinstance(architecture, list) and architecture else "a model"
-        said.append(f"config.json stays that of {name}: see whether it still fits the tensors")
+        said.append(f"config.json still describes {name}: check that it fits these tensors")
         if isinstance(checkpoint.config.get("text_config"), dict):
             said.append("for its text model alone, its text_config would have to be the config")
     return said
@@ -217,7 +220,7 @@ def _lacking(base: Checkpoint, checkpoint: Checkpoint) -> tuple[list[str], list[
     if not lacking:
         return [], [f"nothing is filled in: the source has all tensors of {base.label}"]
     some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-    return lacking, [f"{len(lacking)} tensor(s) are filled in from {base.label}: {some}"]
+    return lacking, [f"filled in from {base.label}, {counted(len(lacking), 'tensor')}: {some}"]
 
 
 def _missing_config(inputs: ConvertInputs) -> list[str]:

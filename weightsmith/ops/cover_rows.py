@@ -36,7 +36,7 @@ def narrow(
     for delta in (inner for each in deltas for inner in held_by(each)):
         rebuilder = open_rebuilder(delta, cache)
         if not rebuilder.hashes:
-            notes.append(f"{delta} restores tensors, and no file as it was")
+            notes.append(f"{delta} restores tensors, but not the files as they were")
         if going := next((each for each in rebuilder.kept if each in gone), None):
             notes.append(f"{delta} is not used: {going.short}, which it needs, goes itself")
             continue

@@ -19,6 +19,7 @@ from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.dequantised import dequantised, quantisation_of
 from weightsmith.sources.exact import tell_slow
 from weightsmith.sources.recognise import open_model
+from weightsmith.units import counted
 
 __all__ = ["STATUSES", "Difference", "Group", "Status", "TensorDifference", "diff", "grouped"]
 
@@ -252,25 +253,29 @@ def _notes(a: Checkpoint, b: Checkpoint, tensors: Iterable[TensorDifference]) ->
         kinds = sorted({".".join(name.split(".")[-2:]) for name in buffers})
         yield f"{len(buffers)} buffers that no loader reads are left out: {', '.join(kinds)}"
     both = [(t, t.a, t.b, t.measure) for t in tensors if t.a is not None and t.b is not None]
-    for count, what in (
+    for count, word, what in (
         (
             sum(a.dtype != b.dtype for _, a, b, measure in both if measure),
-            "tensor(s) have another dtype and are compared by value",
+            "tensor",
+            "of another dtype, compared by value",
         ),
         (
             sum(measure is None for *_, measure in both),
-            "tensor(s) have a shape or dtype that cannot be compared",
+            "tensor",
+            "with shapes or dtypes that cannot be compared",
         ),
         (
             sum(bool(m and m.changed) for _, a, _, m in both if a.dtype not in FLOATS),
-            "changed tensor(s) hold no floats: shares are counted, sizes are not",
+            "changed tensor",
+            "without floats: shares are counted, sizes are not",
         ),
         (
             sum(m.numel - m.sized for _, a, _, m in both if m and a.dtype in FLOATS),
-            "element(s) are NaN or infinite in A or B and have no size",
+            "element",
+            "NaN or infinite in A or B, which have no size",
         ),
     ):
         if count:
-            yield f"{count} {what}"
+            yield f"{counted(count, word)} {what}"
     for side, checkpoint in (("A", a), ("B", b)):
         yield from (f"{side}: {note}" for note in checkpoint.notes)

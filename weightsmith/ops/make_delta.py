@@ -34,6 +34,7 @@ from weightsmith.plan.version import FORM, plan_version, version_of
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.locate import label_of
 from weightsmith.sources.recognise import open_lora, open_model
+from weightsmith.units import counted
 
 CodecChoice = Literal["exact", "add", "xor", "overwrite"]
 
@@ -159,20 +160,24 @@ def plan_make_delta(
         dropped = ()
         gone = [name for name in ground.tensors if name not in wanted.tensors]
         if gone:
-            notes.append(f"the target lacks {len(gone)} of the base's: {', '.join(gone)}")
+            notes.append(
+                f"the target lacks {counted(len(gone), 'tensor')} of the base: {', '.join(gone)}"
+            )
         originals = originals_of(wanted)
         about = replace(about, coded=not portable and kernel.find() is not None)
         if not portable and not about.coded:
-            notes.append("no compiled part is installed: the delta will be larger, and take longer")
+            notes.append("without the compiled part the delta is larger, and takes longer")
         if originals.index is not None:
             about = replace(about, index=bytes_digest(originals.index))
         if not originals.headers:
-            notes.append("tensors will be restored, not the target's files as they are")
+            notes.append("the delta restores the target's tensors, not its files byte for byte")
     else:
         about = replace(about, form=add_record.FORM, new_rows=new_rows)
         decided = subtractions(ground, wanted, new_rows)
         shards, dropped = lay_out(decided.rules, MAX_SHARD_NBYTES), decided.buffers
-        notes += [f"{name} is not written: it is the input embedding" for name in decided.copies]
+        notes += [
+            f"{name} is not written: it is the input embedding too" for name in decided.copies
+        ]
     sidecars = copied_sidecars(wanted, "target", all_sidecars=all_sidecars)
     notes += sidecars.notes
     plan = Plan(
@@ -254,7 +259,7 @@ def _version_job(
         inputs=input_plans(inputs),
         shards=plan_version(inputs["base"], inputs["target"], encoding),
         sidecars=(),
-        notes=("files beside the weights are no part of a version",),
+        notes=("such a delta holds weights alone, no config and no tokenizer",),
         delta=DeltaPlan(FORM, version=version_of(inputs["base"], path, encoding, checksum)),
     )
     return DeltaJob(plan, Bindings(inputs, {}, path))

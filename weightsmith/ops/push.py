@@ -168,9 +168,9 @@ def plan_push(job: Job, wish: Wish, *, offline: bool = False) -> PushPlan:
     _require_fit(wish, destination, _earlier(connection, destination))
     notes = loaded_from(texts)
     if kept := [name for name in there if name not in texts]:
-        notes.append(f"these stay here, for who knows what is in them: {', '.join(kept)}")
+        notes.append(f"not pushed, as their purpose is not known: {', '.join(kept)}")
     if "@" not in delta.base_id:
-        notes.append(f"{delta.base_id} may change on the hub; `base_id` can pin it")
+        notes.append(f"{delta.base_id} may change on the hub: give `base_id` with a revision")
     notes += _missing_base(connection, delta.base_id)
     if wish.public and listing is not None and listing.private:
         notes.append(f"{wish.repo_id} is private, and stays so; its settings page can change that")
@@ -248,7 +248,7 @@ def _missing_base(connection: Connection, base_id: str) -> list[str]:
     try:
         list_repo(connection, repo_id, revision or DEFAULT_REVISION)
     except SourceFault as error:
-        return [f"nobody will find the base there: {error}"]
+        return [f"others cannot find the base on the hub: {error}"]
     except AccessFault:
         pass  # it is there, for those who may see it
     return []

@@ -108,7 +108,7 @@ def merged_sidecars(
             if kept or made:
                 notes.append(f"{role} brings a tokenizer without a chat template: the base's stays")
         elif tokenizer:
-            notes.append(f"{role}: {', '.join(tokenizer)} without a vocabulary: left")
+            notes.append(f"{role} brings {', '.join(tokenizer)} and no vocabulary: not used")
     true = dict(settings)
     rows = embedding_rows(outputs)
     if rows is not None and rows != base.embedding_rows:
@@ -146,7 +146,7 @@ def publish_sidecars(
         true, keys = true_config(read[CONFIG[0]], path, outputs, settings or {})
         if keys:
             new[CONFIG[0]] = true
-            changes[CONFIG[0]] = [f"{' and '.join(keys)} made to say what the files hold"]
+            changes[CONFIG[0]] = [f"{' and '.join(keys)} set to what the files hold"]
     vocabularies = {name: b"" for name in contents if matches(name, VOCABULARY)}
     files = {**vocabularies, **read, **new}
     mended, deleted, repairs, faults = _mended(files, outputs, list(contents), repair=repair)
@@ -213,7 +213,7 @@ def _left_large(source: Checkpoint, *, all_sidecars: bool) -> list[str]:
         return []
     named = ", ".join(f"{name} ({format_size(nbytes)})" for name, nbytes in source.large.items())
     size = format_size(LARGE_NBYTES)
-    return [f"left, for they are larger than {size} (`all_sidecars` takes them): {named}"]
+    return [f"not taken, being larger than {size} (`all_sidecars` takes them): {named}"]
 
 
 def _offered(source: Checkpoint, *, all_sidecars: bool) -> Iterator[str]:

@@ -65,10 +65,10 @@ class Names:
         if not self.found:
             return []
         pairs = (
-            f"{memory or 'nothing'} is {files or 'nothing'} ({count})"
+            f"{memory or 'nothing'} for {files or 'nothing'} ({count} times)"
             for (memory, files), count in self.found.items()
         )
-        return [f"what {role} names otherwise than the base's files: {', '.join(pairs)}"]
+        return [f"{role} spells names in another way than the base: {', '.join(pairs)}"]
 
     def _spellings(self, name: str) -> Iterator[str]:
         """Names that a tensor may have in files, the likeliest first."""

@@ -19,6 +19,7 @@ from weightsmith.plan.adapter_steps import Change, Found, bias, product, token_r
 from weightsmith.plan.adapter_ties import parted
 from weightsmith.plan.merging import Adapter, Chain, Merging
 from weightsmith.plan.model import InputTensor
+from weightsmith.units import counted
 
 _TWICE: Final = ("whole", "lora_magnitude_vector")
 """What peft itself may save under two names: as what was trained, and with the layer as it is."""
@@ -78,7 +79,9 @@ def _by_name(merging: Merging, adapter: Adapter) -> dict[str, Change]:
         else:
             merging.problems.append(f"{part.kind} of {part.tensor} is there twice, once as {name}")
     if copies:
-        merging.notes.append(f"{adapter.role} holds {copies} second copies of tensors: left")
+        merging.notes.append(
+            f"{adapter.role} holds {counted(copies, 'tensor')} twice: second copies are not used"
+        )
     return named
 
 
@@ -114,7 +117,7 @@ def _add_head(merging: Merging, adapter: Adapter, named: dict[str, Change], name
         merging.chains[name] = Chain(output, InputTensor(adapter.role, info))
     left = f" in place of {', '.join(outputs)}" if outputs else ""
     merging.notes.append(
-        f"{adapter.role} brings a head, {', '.join(tensors)}{left}: {head.labels} label(s)"
+        f"{adapter.role} brings a head, {', '.join(tensors)}{left}: {counted(head.labels, 'label')}"
     )
 
 

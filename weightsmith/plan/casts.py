@@ -53,7 +53,7 @@ def plan_casting(
     if held:
         notes.append(f"the quantiser's statistics are not cast: {_counted(held)}")
     if chosen:
-        why = "the architecture keeps these as they are, on purpose; `dtype_all` casts them"
+        why = "not cast, as the architecture keeps them so on purpose (`dtype_all` casts them)"
         notes.append(f"{why}: {_counted(chosen)}")
     return Casting(wanted, frozenset(info.name for info in (*held, *chosen)), tuple(notes))
 

@@ -89,7 +89,10 @@ class Extraction:
 
     def notes(self) -> Iterator[str]:
         """What a person should know of it, as sentences."""
-        for method, said in (("whole", "the whole change"), ("largest", "its largest part")):
+        for method, said in (
+            ("whole", "their whole change"),
+            ("largest", "the largest part of their change"),
+        ):
             found = [each.rank for each in self.products if each.method == method]
             if found:
                 ranks = ", ".join(map(str, sorted(set(found))))

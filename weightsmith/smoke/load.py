@@ -26,6 +26,7 @@ from weightsmith.errors import (
 from weightsmith.formats.tensors import TORCH_NAMES
 from weightsmith.smoke.allowed import chooses_code
 from weightsmith.smoke.weights import Given, Weights
+from weightsmith.units import counted
 
 _NO_MEMORY: Final = ("can't allocate memory", "not enough memory", "can't start new thread")
 """How torch, on Linux and Windows, and Python say it where they have no class for it."""
@@ -196,7 +197,7 @@ def _offloaded(model_class: Any, config: Any, given: Given, where: str) -> Any:
 def _require_all(given: Given, lacking: list[str]) -> None:
     """Raises: ModelNotRunnable."""
     if lacking:
-        reason = f"{len(lacking)} tensor(s) that it wants are not there"
+        reason = f"it lacks {counted(len(lacking), 'tensor')} that it wants"
         raise ModelNotRunnable(source=given.label, reason=reason, context=sorted(lacking))
 
 

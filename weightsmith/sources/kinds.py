@@ -12,6 +12,7 @@ from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.sources.disk_delta import DiskDelta
 from weightsmith.sources.file_release import FileRelease
 from weightsmith.sources.training.layout import Form
+from weightsmith.units import counted
 
 
 class _Opened:
@@ -113,7 +114,7 @@ class Chain(_Opened):
     @property
     def why(self) -> str:
         """What it was taken for this by, as a clause."""
-        return f"{self.links[0]} with {len(self.links) - 1} delta(s) on it"
+        return f"{self.links[0]} with {counted(len(self.links) - 1, 'delta')} on it"
 
 
 Source = (

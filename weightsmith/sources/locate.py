@@ -97,7 +97,7 @@ def locate(
         ]
         return LocatedChain(tuple(located), source)
     if len(links) > 1 or (here and reads_as_chain(source)):
-        note(f"{source} is taken for the directory of that name, not for a chain")
+        note(f"{source} is the directory of that name, not a model with deltas")
     named = parse_source(source) if not here else None
     if not isinstance(named, HubSource):
         return source
@@ -106,7 +106,7 @@ def locate(
     origin = f"{found.listing.repo_id}@{found.listing.commit}"
     for line in found.why:
         note(line)
-    here = f"{format_size(found.fetch_nbytes)} of it not here yet" if found.to_fetch else "all here"
+    here = f"{format_size(found.fetch_nbytes)} to fetch" if found.to_fetch else "all in the cache"
     note(f"{found.label}: {format_size(found.nbytes)}, {here}")
     # Versions of a training run are read together, and small: they are not streamed.
     if spool is None or not found.to_fetch or found.selection.format == "versions":

@@ -19,6 +19,7 @@ from weightsmith.formats.tensors import TORCH_NAMES
 from weightsmith.plan.meta_rules import EMBEDDINGS, HEAD, plan_meta, sizes
 from weightsmith.repair.contents import MODEL
 from weightsmith.repair.meta_sidecars import MetaFacts, meta_sidecars
+from weightsmith.units import counted
 
 _LIMIT_NBYTES: Final = 64_000_000
 _PAPERS: Final = ("LICENSE*", "USE_POLICY*", "NOTICE*", "README*")
@@ -67,9 +68,9 @@ def open_meta(directory: Path, names: Sequence[str], label: str) -> Checkpoint:
         inputs=parts,
         sidecars=sidecars,
         notes=(
-            f"Meta's layout in {len(names)} file(s), read as Hugging Face's",
+            f"Meta's layout in {counted(len(names), 'file')}, read as Hugging Face's",
             *notes,
-            *([f"left: {', '.join(left)}"] if left else []),
+            *([f"not used: {', '.join(left)}"] if left else []),
         ),
     )
 

@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 from weightsmith.catalogue.architectures import expected_tensors
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.errors import NamesAmbiguous, WeightsmithError
+from weightsmith.units import counted
 
 C = TypeVar("C", bound=Checkpoint)
 
@@ -45,7 +46,7 @@ def with_own_names(checkpoint: C, wanted: Collection[str] | None = None) -> C:
         raise NamesAmbiguous(
             source=checkpoint.label, count=len(twice), how=f"without {words}", context=twice
         )
-    note = f"{len(renames)} name(s) are read without {words}, which training put there"
+    note = f"{counted(len(renames), 'name')} read without {words}, which training put there"
     return checkpoint.renamed(renames, note)
 
 

@@ -17,12 +17,14 @@ from weightsmith.errors import (
     RowsUndecided,
     TensorsDoNotFit,
 )
-from weightsmith.plan.align import Pairing, Policy, pair, sizes_apart
+from weightsmith.plan.align import NewRows, Pairing, Policy, pair, sizes_apart
 from weightsmith.sources.kinds import AdditiveDelta, Meta, Model, Source
 
 NewRowsChoice = Literal["auto", "zero", "mean"]
 _NAMED: Final = 4
 """Releases named as examples for a choice."""
+_ROWS: Final[dict[NewRows, str]] = {"none": "none", "zero": "0", "mean": "the mean of its rows"}
+"""What vocabulary rows that the base lacks count as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,10 @@ class Decision:
         if self.recognition.rules is not None:
             notes.append(self.recognition.reason)
         if any(each.grows for each in self.pairing.pairs):
-            notes.append(f"rows that the base lacks count as {self.policy.new_rows}")
-        notes += [f"{name} is not written: it is the input embedding" for name in self.copies]
+            notes.append(
+                f"vocabulary rows that the base lacks count as {_ROWS[self.policy.new_rows]}"
+            )
+        notes += [f"{name} is not written: it is the input embedding too" for name in self.copies]
         return tuple(notes)
 
 

@@ -56,14 +56,14 @@ def test_a_config_of_another_model_is_refused(tmp_path: Path) -> None:
 def test_what_is_left_for_the_bases_files_is_said(tmp_path: Path, base: Path) -> None:
     source = LEFT / "fsdp2_hsdp/ckpt"
     plan = plan_convert(source, tmp_path / "out", sidecars_from=base).plan
-    left = "left for them: config.json, tokenizer.json, tokenizer_config.json"
+    left = "not used, the source's own: config.json, tokenizer.json, tokenizer_config.json"
     assert left in plan.notes
     assert {each.role for each in plan.sidecars} == {"sidecars"}
 
 
 def test_tensors_that_are_lacking_come_from_the_base(tmp_path: Path, base: Path) -> None:
     plan_notes = plan_convert(DCP, tmp_path / "out", fill_from=base).plan.notes
-    assert f"1 tensor(s) are filled in from {base}: mtp.fc.weight" in plan_notes
+    assert f"filled in from {base}, 1 tensor: mtp.fc.weight" in plan_notes
     convert(DCP, tmp_path / "out", fill_from=base, dtype="float16")
     made = load_file(tmp_path / "out" / "model.safetensors")
     assert torch.equal(made["mtp.fc.weight"], torch.ones(3, 3, dtype=torch.float16))
@@ -105,10 +105,8 @@ def test_names_are_chosen_and_changed(tmp_path: Path, base: Path) -> None:
     assert "h.1.mlp.up_proj.weight" in made
     assert len(made) == 19
     notes = plan_convert(base, tmp_path / "other", drop=["mtp.*"]).plan.notes
-    assert "1 tensor(s) of 18 bytes are left out, as asked for" in notes
-    consequence = (
-        "config.json stays that of LlamaForCausalLM: see whether it still fits the tensors"
-    )
+    assert "left out, as asked for: 1 tensor, 18 B" in notes
+    consequence = "config.json still describes LlamaForCausalLM: check that it fits these tensors"
     assert consequence in notes
 
 

@@ -156,7 +156,7 @@ def test_cards_and_hidden_files_among_the_payload_are_left_and_told(
     for side in ("base", "delta"):  # both are clones of repositories
         (vector / side / ".gitattributes").write_text("*.bin filter=lfs")
     job = plan_apply_delta(vector / "base", vector / "delta", target=tmp_path / "out")
-    assert job.plan.notes == ("left: .gitattributes, README.md",)
+    assert job.plan.notes == ("not used: .gitattributes, README.md",)
 
 
 # --- wrong bases ----------------------------------------------------------------------------------

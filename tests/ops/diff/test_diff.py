@@ -159,7 +159,7 @@ def test_other_shapes_are_told_and_not_compared(
     a, b = ({"w": torch.ones(shape)} for shape in shapes)
     found = compared(tmp_path, a, b)
     assert (only(found).status, only(found).measure) == ("other shape", None)
-    assert found.notes == ("1 tensor(s) have a shape or dtype that cannot be compared",)
+    assert found.notes == ("1 tensor with shapes or dtypes that cannot be compared",)
 
 
 def test_copies_in_two_float_dtypes_are_compared_by_value(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_copies_in_two_float_dtypes_are_compared_by_value(tmp_path: Path) -> Non
         assert only(found).status == "other dtype"
         assert found.total.measure.changed == 1
         assert found.total.measure.largest == 1.0
-        assert found.notes == ("1 tensor(s) have another dtype and are compared by value",)
+        assert found.notes == ("1 tensor of another dtype, compared by value",)
         assert not found.equal
 
 
@@ -209,7 +209,7 @@ def test_what_a_checkpoint_notes_is_told_of_its_side(tmp_path: Path) -> None:
 def test_numbers_that_are_none_are_counted_in_a_note(tmp_path: Path) -> None:
     a = {"w": torch.tensor([math.nan, 1.0, math.inf])}
     found = compared(tmp_path, a, {"w": torch.tensor([1.0, 1.0, math.inf])})
-    assert found.notes == ("2 element(s) are NaN or infinite in A or B and have no size",)
+    assert found.notes == ("2 elements NaN or infinite in A or B, which have no size",)
     assert found.total.measure.changed == 1
 
 

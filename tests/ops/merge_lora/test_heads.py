@@ -104,7 +104,7 @@ def test_labels_without_a_classifier_are_refused(vectors: Path, tmp_path: Path) 
 
 def test_the_plan_says_what_the_head_replaces(vector: Path, tmp_path: Path) -> None:
     job = plan_merge_lora(vector / "base", [vector / "adapter"], tmp_path / "out")
-    assert "lora brings a head, score.weight in place of lm_head.weight: 3 label(s)" in (
+    assert "lora brings a head, score.weight in place of lm_head.weight: 3 labels" in (
         job.plan.notes
     )
 

@@ -22,6 +22,7 @@ from weightsmith.errors import (
     TargetIsInput,
 )
 from weightsmith.ops.merge_lora import merge_lora, plan_merge_lora
+from weightsmith.units import counted
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -42,7 +43,7 @@ def problems(base: Path, adapter: Path) -> list[str]:
     with pytest.raises(AdapterDoesNotFit) as caught:
         merge_lora(base, [adapter], target)
     assert not target.exists()
-    assert f"{len(caught.value.context)} problem(s)" in str(caught.value)
+    assert counted(len(caught.value.context), "problem") in str(caught.value)
     return list(caught.value.context)
 
 

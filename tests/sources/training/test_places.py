@@ -22,7 +22,7 @@ def test_latest_decides_among_steps_and_a_tag_overrules_it(ckpt: Callable[[str],
     found = open_model(run)
     assert {Path(file.name).parent.name for file in found.files} == {"global_step3"}
     assert "latest names global_step3" in found.notes
-    assert "other steps, left: global_step20" in found.notes
+    assert "other steps, not used: global_step20" in found.notes
     found = open_model(f"{run}@global_step20")
     assert {Path(file.name).parent.name for file in found.files} == {"global_step20"}
     with pytest.raises(CheckpointUnnamed) as caught:

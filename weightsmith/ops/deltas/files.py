@@ -206,7 +206,7 @@ def _require_all_shards(encoded: FileRelease, decoded: Derived, files: Sequence[
 
 def _notes(encoded: FileRelease, left: Sequence[str]) -> list[str]:
     named = f"the directory is named like {encoded.release.name}" if encoded.release else ""
-    return [*filter(None, [named, f"left: {', '.join(left)}" if left else ""])]
+    return [*filter(None, [named, f"not used: {', '.join(left)}" if left else ""])]
 
 
 def _file(

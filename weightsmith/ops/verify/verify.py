@@ -136,7 +136,7 @@ def _checksums(subject: Subject, buffers: Sequence[Buffers], progress: Progress)
         return []
     progress.begin("checksums", sum(size for _, size in files))
     found = check_torch_files([path for path, _ in files], buffers, progress.advance)
-    fine = f"all {found.checked} parts of {len(files)} torch file(s) have their CRC-32"
+    fine = f"all {found.checked} parts of {counted(len(files), 'torch file')} have their CRC-32"
     if found.wrong or not found.lacking:
         return [judged("checksums", found.wrong, fine, hint="download them again")]
     lacking = f"{found.lacking} of {found.lacking + found.checked} parts were written without one"

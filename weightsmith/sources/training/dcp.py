@@ -78,7 +78,7 @@ class _Dcp:
             files.append(WeightFile(name, *self._store.identity(name), digest))
         notes = [f"a distributed checkpoint in {counted(len(files) - 1, 'file')}, put together"]
         if left:
-            notes.append("not the model, left: " + ", ".join(left))
+            notes.append("no part of the model, not used: " + ", ".join(left))
         return Gathered(
             label=self._label,
             directory=self._directory,

@@ -246,7 +246,7 @@ def _zero(
         step = next(iter(steps))
     others = sorted({*steps} - {step}, key=_by_number)
     if others:
-        notes = (*notes, "other steps, left: " + ", ".join(others))
+        notes = (*notes, "other steps, not used: " + ", ".join(others))
     reason = f"it holds {step}/{steps[step][0]}"
     return Layout(
         "zero", directory, reason, steps[step], folder=step, beside=(directory,), notes=notes
