@@ -14,10 +14,19 @@ from weightsmith.cli.main import COMMANDS, group
 
 DOCS = Path(__file__).parent
 
+_JSON = """\
+`--json` prints one document on stdout and nothing else.
+Its `schema` is `weightsmith.apply-delta/1` or the like, and what a field means never changes.
+`warnings` are those of the run.
+`next` is what to do next, where there is something: a command line, which people get as a hint.
+A run that fails prints another document, on stderr: `schema`, `code`, `reference`, `message`,
+`context`, `hint`, `warnings`.
+"""
+
 
 def commands_markdown(root: click.Context) -> str:
     """Every command's help, as a terminal of 80 columns shows it."""
-    parts = ["# Commands\n"]
+    parts = ["# Commands\n", _JSON]
     for name in COMMANDS:
         command = group.get_command(root, name)
         if command is None:

@@ -119,7 +119,7 @@ def test_memory_that_ran_out_is_no_defect(weightsmith: Weightsmith) -> None:
     assert said.err.splitlines()[-3:] == [
         "error: memory ran out: an allocation failed [memory-ran-out]",
         "  2 finished shards are kept",
-        "hint: let other programs go, or take less: --workers 1",
+        "hint: close other programs, or use less memory: --workers 1",
     ]
 
 

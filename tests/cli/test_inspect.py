@@ -30,6 +30,19 @@ def test_a_directory_of_models_is_told_a_line_each(shelf: Path, weightsmith: Wei
     assert all(len(row) <= 100 for row in rows)
 
 
+def test_an_adapter_is_told_with_its_rank_and_what_to_do_with_it(
+    shelf: Path, weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shelf / "lora").rename(shelf / "my lora")
+    monkeypatch.chdir(shelf)
+    said = weightsmith("inspect", "my lora")
+    assert "  built as  LORA, rank 4\n" in said.out
+    assert "  tensors   8, " in said.out
+    assert said.err == "hint: weightsmith merge-lora --base BASE --lora 'my lora' --output DIR\n"
+    document = json.loads(weightsmith("inspect", "my lora", "--json").out)
+    assert document["next"] == "weightsmith merge-lora --base BASE --lora 'my lora' --output DIR"
+
+
 def test_several_sources_are_one_document(shelf: Path, weightsmith: Weightsmith) -> None:
     said = weightsmith("inspect", str(shelf / "base"), str(shelf / "delta"), "--json")
     document = json.loads(said.out)

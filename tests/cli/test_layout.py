@@ -80,6 +80,8 @@ def test_sentences_are_broken_between_words_and_never_in_a_command() -> None:
         "       alone",
         "  first of all in it",
     ]
+    command = "hint: weightsmith verify /a/long/path --smoke"
+    assert filled(command, 30) == command
     assert filled("a\n\n  b", 30) == "a\n\n  b"
 
 

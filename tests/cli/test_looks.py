@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Weightsmith
+from tests.support.folders import vicuna
 from weightsmith.cli.help_topics import TOPICS
 from weightsmith.cli.layout import display_width, plain
 from weightsmith.cli.main import COMMANDS
@@ -16,7 +17,7 @@ COLUMNS = 80
 UNICODE = "模型-微调-版本"
 LONG = "a-model-that-somebody-trained-for-months-and-named-with-care/inside-another-folder"
 SAID = (
-    f"apply-delta --base base --delta delta --target {UNICODE}",
+    f"apply-delta --base base --delta delta --target {UNICODE}-2",
     "apply-delta --base base --delta delta --target out --dry-run -v",
     "make-delta --base base --target tuned --delta out",
     "make-delta --base base --target tuned --delta out --dry-run",
@@ -80,13 +81,14 @@ def test_every_topic_of_help_fits(weightsmith: Weightsmith, topic: str) -> None:
 def here(vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory with models under plain, long and Chinese names."""
     monkeypatch.chdir(tmp_path)
-    vicuna, lora = vectors / "vicuna_v1_1", vectors / "lora" / "plain_fp16"
-    models = {"base": vicuna / "base", "delta": vicuna / "delta", "tuned": vicuna / "target"}
+    release, lora = vectors / "vicuna_v1_1", vectors / "lora" / "plain_fp16"
+    models = {"base": release / "base", "delta": release / "delta"}
     models |= {"lora-base": lora / "base", "lora": lora / "adapter"}
     for name, folder in models.items():
         Path(name).symlink_to(folder)
     for copy in (f"{LONG}/base", UNICODE):
-        shutil.copytree(vicuna / "base", copy)
+        shutil.copytree(release / "base", copy)
+    vicuna(vectors, Path("tuned"))
     Path("cache").mkdir()
 
 

@@ -141,6 +141,13 @@ def work_in(folder: Path) -> list[tuple[str, str, int, int]]:
     return [each for each in state(folder) if each[0] != lock]
 
 
+def vicuna(vectors: Path, folder: Path) -> Path:
+    """The model that the vectors' base and delta make, under the names of a model's files."""
+    copied(vectors / "vicuna_v1_1" / "target", folder)
+    (folder / "expected.safetensors").rename(folder / "model.safetensors")
+    return folder
+
+
 def staging(target: Path) -> Path:
     """Where the unfinished output of a target lies."""
     return target.with_name(f".{target.name}.weightsmith-partial")

@@ -35,8 +35,11 @@ def show_made(
     pushed: Pushed | None,
     elapsed_s: float,
     planned: Mapping[str, Any],
+    then: str,
 ) -> None:
-    """The last lines of a run, and its document, with what was `planned` (`plan_view.told`)."""
+    """The last lines of a run, and its document, with what was `planned` (`plan_view.told`) and
+    what to do `then`.
+    """
     said = "already done: every digest holds"
     if not made.already_done:
         said = f"in {format_duration(elapsed_s)}"
@@ -67,6 +70,7 @@ def show_made(
         },
         human="\n".join(lines),
         quiet=str(made.target),
+        then=then,
     )
 
 
@@ -82,7 +86,7 @@ def _show_loss(output: Output, loss: Loss) -> None:
         for name, each in [("all", loss.whole), *worst]
     ]
     output.line(one_line_rows(rows, width=output.width, shrink=(0,), right=(1, 2)))
-    output.hint("an exact delta restores every bit, and is smaller: --codec exact")
+    output.sentence("an exact delta restores every bit, and is smaller: --codec exact")
 
 
 def _loss_document(loss: Loss) -> dict[str, object]:

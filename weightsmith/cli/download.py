@@ -17,7 +17,7 @@ from weightsmith.cli.options import (
     option,
     output_options,
 )
-from weightsmith.cli.output import Output
+from weightsmith.cli.output import Output, command_line
 from weightsmith.ops import download as ops
 from weightsmith.ops.download import Resolved, WeightFormat
 from weightsmith.units import counted, format_size
@@ -102,17 +102,19 @@ def command(
     faults, cure = tokenizer_faults(done.folder, "--local-copy", "DIR")
     if plan.selection.format == "versions":  # they bring no tokenizer, and need none
         faults = []
+    if faults:
+        output.sentence(
+            f"its tokenizer and config files have {counted(len(faults), 'known fault')}:"
+        )
+        for fault in output.shown(faults):
+            output.sentence(f"  {fault}")
+    named = f"{source}@{revision}" if revision is not None else source
     output.result(
         {"schema": "weightsmith.download/1", **done.to_document(), "faults": faults},
         human=f"{styled('done', 'green')}  {folder}\n      {fetched}; {checked}",
         quiet=folder,
+        then=cure if faults else command_line(["weightsmith", "inspect", local_dir or named]),
     )
-    if faults:
-        count = counted(len(faults), "known fault")
-        output.line(f"its tokenizer and config files have {count}:")
-        for fault in output.shown(faults):
-            output.line(f"  {fault}")
-        output.hint(cure)
 
 
 def _rows(plan: Resolved) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from weightsmith.cli.options import (
     output_option,
     output_options,
 )
-from weightsmith.cli.output import Output
+from weightsmith.cli.output import Output, command_line
 from weightsmith.cli.plan_view import show_dry_run, show_plan
 from weightsmith.cli.run_options import (
     LOW_CPU_MEM,
@@ -152,6 +152,7 @@ def _show(output: Output, job: ops.ExtractJob, made: ops.ExtractedLora, elapsed_
         },
         human="\n".join(lines),
         quiet=str(made.target),
+        then=command_line(["weightsmith", "inspect", made.target]),
     )
 
 

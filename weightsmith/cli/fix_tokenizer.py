@@ -125,6 +125,10 @@ def _check(output: Output, folder: Path, reader: Reader | None, *, exact_class: 
     count = counted(len(found.faults), "fault")
     count += f", {counted(len(found.remarks), 'remark')}" * bool(found.remarks)
     word = _verdict(found)
+    then = ""
+    if found.mendable and not found.incurable:
+        asked = [*(["--for", reader] if reader else []), *(["--exact-class"] * exact_class)]
+        then = command_line(["weightsmith", "fix-tokenizer", folder, *asked])
     output.result(
         {
             "schema": SCHEMA,
@@ -137,10 +141,8 @@ def _check(output: Output, folder: Path, reader: Reader | None, *, exact_class: 
         },
         human=f"{styled(word, STYLES[word])}  {folder}\n      {count}",
         quiet=str(folder) if found.faults else "",
+        then=then,
     )
-    if found.mendable and not found.incurable:
-        asked = [*(["--for", reader] if reader else []), *(["--exact-class"] * exact_class)]
-        output.hint(command_line(["weightsmith", "fix-tokenizer", folder, *asked]))
     return EXIT_FAULTS if found.faults else 0
 
 

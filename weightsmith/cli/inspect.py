@@ -18,7 +18,7 @@ from weightsmith.cli.options import (
     option,
     output_options,
 )
-from weightsmith.cli.output import Output, error_document
+from weightsmith.cli.output import Output, command_line, error_document
 from weightsmith.cli.sources import located, passing_directory
 from weightsmith.errors import CommandLineInvalid, WeightsmithError
 from weightsmith.ops.deltas.estimate import rank_bases
@@ -131,22 +131,33 @@ def _inspect_all(output: Output, sources: Sequence[str], *, offline: bool) -> in
 
 def _inspect_one(output: Output, source: str, *, offline: bool) -> None:
     found = inspect(located(output, source, offline=offline, spool=passing_directory()))
+    if found.kind == "delta":
+        output.warning("this is a delta, not a model: apply it to its base")
     output.result(
         {"schema": "weightsmith.inspect/1", **found.to_document()},
         human=_page(found, output),
         quiet=found.kind,
+        then=_next(found),
     )
-    if found.kind == "delta":
-        output.warning("this is a delta, not a model: apply it to its base")
-        output.hint(f"weightsmith apply-delta --base BASE --delta {found.source}")
-    elif found.kind == "adapter":
-        output.hint(f"weightsmith merge-lora --base BASE --lora {found.source} --output DIR")
-    elif found.faults and found.kind == "training-output":
-        output.hint(f"convert mends what is safe: weightsmith convert {found.source} DIR")
-    elif found.faults and Path(found.source).is_dir():
-        output.hint(tokenizer_faults(Path(found.source))[1])
-    elif found.faults:
-        output.hint(f"to mend a copy of it: weightsmith download {found.source} --local-dir DIR")
+
+
+def _next(found: Inspection) -> str:
+    """What is worth doing with it."""
+    here = ["weightsmith"]
+    match found.kind:
+        case "delta":
+            return command_line([*here, "apply-delta", "--base", "BASE", "--delta", found.source])
+        case "adapter":
+            line = ["merge-lora", "--base", "BASE", "--lora", found.source, "--output", "DIR"]
+            return command_line([*here, *line])
+        case "training-output" | "meta":
+            return command_line([*here, "convert", found.source, "DIR"])
+    if not found.faults:
+        return ""
+    if Path(found.source).is_dir():
+        return tokenizer_faults(Path(found.source))[1]
+    line = ["download", found.source, "--local-dir", "DIR"]
+    return f"to mend a copy of it: {command_line([*here, *line])}"
 
 
 def _page(found: Inspection, output: Output) -> str:

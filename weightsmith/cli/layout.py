@@ -184,7 +184,8 @@ def filled(text: str, width: int) -> str:
         line = " " * indent
         for word in words:
             longer = line + word if not line.strip() else f"{line} {word}"
-            if line.strip() and display_width(plain(longer)) > width:
+            begun = line.strip() and plain(line) not in _LABELS
+            if begun and display_width(plain(longer)) > width:
                 lines.append(line)
                 longer = hang + word
             line = longer

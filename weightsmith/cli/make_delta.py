@@ -23,7 +23,7 @@ from weightsmith.cli.options import (
     output_options,
     yes_option,
 )
-from weightsmith.cli.output import Output
+from weightsmith.cli.output import Output, command_line
 from weightsmith.cli.plan_view import show_dry_run, show_plan, told
 from weightsmith.cli.push_view import require_meaning, run_push, show_push_plan
 from weightsmith.cli.run_options import (
@@ -273,7 +273,14 @@ def command(
         made = job.run(options, progress)
     elapsed_s = time.monotonic() - started_s
     pushed = run_push(output, to_push, made, yes=yes) if to_push is not None else None
-    show_made(output, made, pushed, elapsed_s, planned)
+    show_made(output, made, pushed, elapsed_s, planned, _next(made, base, form))
+
+
+def _next(made: ops.MadeDelta, base: str, form: str) -> str:
+    """Check what base and delta make; a version of a training run is a link of a chain there."""
+    if form == "disk-delta":
+        return command_line(["weightsmith", "verify", f"{base}+{made.target}"])
+    return command_line(["weightsmith", "verify", made.target, "--base", base])
 
 
 def _refuse(reason: str, hint: str, **given: object) -> None:

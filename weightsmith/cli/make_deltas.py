@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from weightsmith.cli.layout import one_line_rows, styled
-from weightsmith.cli.output import Output
+from weightsmith.cli.output import Output, command_line
 from weightsmith.cli.sources import located
 from weightsmith.errors import CommandLineInvalid
 from weightsmith.ops.make_delta import MadeDelta
@@ -76,6 +76,7 @@ def make_all(
         },
         human=f"{page}\n\n{styled('done', 'green')}  {total}",
         quiet="\n".join(map(str, places)),
+        then=command_line(["weightsmith", "inspect", directory]),
     )
 
 

@@ -115,21 +115,28 @@ class Output:
 
     # --- how a run ends ---------------------------------------------------------------------------
 
-    def result(self, document: Mapping[str, Any], *, human: str, quiet: str = "") -> None:
+    def result(
+        self, document: Mapping[str, Any], *, human: str, quiet: str = "", then: str = ""
+    ) -> None:
         """The outcome, once per run: `document` as json, `human`, or `quiet`, by mode.
 
         `document` names its ``schema``, such as ``"weightsmith.apply-delta/1"``; fields may be
-        added to one, never changed. The warnings of the run are added to it.
+        added to one, never changed. The warnings of the run are added to it, and as ``next`` what
+        is worth doing `then`, a command as a rule, which a person gets as a hint.
         """
         if self.quiet > 1:
             return
         if self.json:
-            whole = {**document, "warnings": [as_flags(line) for line in self._warnings]}
+            more = {"next": as_flags(then)} if then else {}
+            warnings = [as_flags(line) for line in self._warnings]
+            whole = {**document, **more, "warnings": warnings}
             text = json.dumps(whole, indent=2, default=os.fspath)
         else:
             text = quiet if self.quiet else human
         if text:
             self._write(sys.stdout, text)
+        if then:
+            self.hint(then)
 
     def error(self, error: WeightsmithError) -> None:
         """The last words of a failed run."""

@@ -4,13 +4,15 @@ write a model.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any, Final
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.layers import positions
+from weightsmith.checkpoint.sidecars import CONFIG
 from weightsmith.cli.checks_view import Smoked, checks_page
 from weightsmith.cli.layout import counted_files, heading, stacked, styled, table
-from weightsmith.cli.output import Output
+from weightsmith.cli.output import Output, command_line
 from weightsmith.engine.run import Outcome
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.job import Job, require_room
@@ -125,8 +127,12 @@ def show_outcome(
     elapsed_s: float,
     verified: str,
     planned: Mapping[str, Any],
+    cure: str = "",
 ) -> None:
-    """The last lines of a run, and its document, with what was `planned` (`told`)."""
+    """The last lines of a run, and its document, with what was `planned` (`told`).
+
+    `cure`: what helps against faults of tokenizer and config that stay.
+    """
     manifest = outcome.manifest
     nbytes = sum(file.size for file in manifest.files.values())
     if outcome.already_done:
@@ -160,7 +166,16 @@ def show_outcome(
         },
         human=human,
         quiet=str(outcome.target),
+        then=cure or _next(outcome, smoked),
     )
+
+
+def _next(outcome: Outcome, smoked: Smoked | None) -> str:
+    """What most people do with a model that was made: see whether it talks, or what it is."""
+    may_talk = CONFIG[0] in outcome.manifest.sidecars and find_spec("transformers") is not None
+    if smoked is None and may_talk:
+        return command_line(["weightsmith", "verify", outcome.target, "--smoke"])
+    return command_line(["weightsmith", "inspect", outcome.target])
 
 
 def show_sums(output: Output, sums: SumReport) -> None:

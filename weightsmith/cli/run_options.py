@@ -124,9 +124,8 @@ class Run:
                 elapsed_s=elapsed_s,
                 verified=verified,
                 planned=planned,
+                cure=tokenizer_faults(outcome.target)[1] if job.faults else "",
             )
-        if job.faults:
-            output.hint(tokenizer_faults(outcome.target)[1])
         if smoked is None or smoked.passed:
             return 0
         output.warning(f"the smoke test failed; {outcome.target} stays as it is")
@@ -152,12 +151,10 @@ class Run:
                 "paths": {**job.call().sources, "target": str(job.bindings.target)},
                 "plan_digest": job.plan.digest,
             },
-            human=f"{styled('saved', 'green')}  {path}: {count} to make, in as many shares or less",
+            human=f"{styled('saved', 'green')}  {path}: {count} to make\n"
+            "       each machine makes a share, 1/4 to 4/4, say; then one runs --finish",
             quiet=str(path),
-        )
-        output.hint(
-            f"{command_line(['weightsmith', 'run-plan', path, '--partition', '1/4'])} and so on to "
-            "4/4, anywhere; then --finish"
+            then=command_line(["weightsmith", "run-plan", path, "--partition", "1/4"]),
         )
 
 

@@ -12,10 +12,11 @@ from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.discover import list_directory
-from weightsmith.checkpoint.layout import layout_of
+from weightsmith.checkpoint.layout import ADAPTER_CONFIG, layout_of
 from weightsmith.checkpoint.shapes import told_by_shapes
 from weightsmith.engine.manifest import Manifest
 from weightsmith.errors import SourceFault, WeightsmithError
+from weightsmith.formats.adapter import parse_adapter_config
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.sidecars import read_for_diagnosis
 from weightsmith.progress import SILENCE, Progress
@@ -57,6 +58,8 @@ KIND_WORDS: Final[Mapping[SourceKind, str]] = {
     "xor-release": "files combined by XOR with another model's files (Open-Assistant's way)",
     "unknown": "tensors that do not give away whether they are a model or a delta",
 }
+_UNRANKED: Final = frozenset({"IA3", "OFT"})
+"""Kinds of adapters that have no rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,7 @@ def inspect(
         case ExactDelta() as found:
             return _inspect_delta(found)
         case Adapter() as found:
-            files = tuple(file.name for file in found.checkpoint.files)
-            return Inspection(found.label, "adapter", found.why, files=files)
+            return _inspect_adapter(found)
         case Meta() as found:
             seen = _inspect_checkpoint(found.checkpoint, None)
             return replace(seen, kind="meta", reason=found.why)
@@ -191,6 +193,33 @@ def _inspect_delta(found: ExactDelta) -> Inspection:
         made_by=f"{manifest.made_by}, {manifest.verb}",
         fingerprint=record.fingerprint,
         notes=(*filter(None, [record.low_rank]), *delta.notes),
+    )
+
+
+def _inspect_adapter(found: Adapter) -> Inspection:
+    """An adapter: its kind and rank, and the base that its config names."""
+    lora, built = found.checkpoint, ""
+    faults: tuple[tuple[str, str], ...] = ()
+    try:
+        raw = lora.read_sidecar(ADAPTER_CONFIG)
+        config = parse_adapter_config(raw, lora.directory / ADAPTER_CONFIG, lora.label)
+        rank = f", rank {config.rank}" if config.kind not in _UNRANKED else ""
+        built = config.kind + rank + (f", for {config.base}" if config.base else "")
+    except WeightsmithError as error:
+        faults = ((error.reference, str(error)),)
+    infos = [tensor.info for tensor in lora.tensors.values()]
+    return Inspection(
+        source=found.label,
+        kind="adapter",
+        reason=found.why,
+        architecture=built,
+        tensors=len(infos),
+        parameters=sum(info.numel for info in infos),
+        nbytes=lora.nbytes,
+        dtypes=_held(infos),
+        files=tuple(file.name for file in lora.files),
+        faults=faults,
+        notes=lora.notes,
     )
 
 
