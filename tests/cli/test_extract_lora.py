@@ -27,7 +27,7 @@ def test_an_adapter_is_planned_shown_made_and_found_done_again(
     said = weightsmith(*EXTRACT)
     assert said.code == 0
     assert "2 matrices: their whole change, rank 2" in said.err
-    assert "what the adapter leaves of each change" in said.err
+    assert "what merging the adapter back does not restore" in said.err
     assert "model.layers.0.self_attn.q_proj.weight  rank 2" in said.err
     assert "merged back, " in said.out
     assert sorted(path.name for path in Path("lora").iterdir()) == [

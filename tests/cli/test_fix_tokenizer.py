@@ -29,8 +29,8 @@ def test_check_repair_check_is_the_way_it_goes(weightsmith: Weightsmith, folder:
     repair = weightsmith("fix-tokenizer", str(folder))
     assert repair.code == 0
     assert repair.out.startswith("done  llama-7b\n      12 faults repaired in 5 files\n")
-    assert "tokenizers agrees with sentencepiece on 38 of 38 probes\n" in repair.out
-    assert "the others have text that starts with a space" in repair.out
+    assert "tokenizers gives sentencepiece's ids for 38 of 38 test texts\n" in repair.out
+    assert "the others start with a space" in repair.out
     assert '-  "eos_token": "",\n+  "bos_token": "<s>",\n+  "eos_token": "</s>",' in repair.err
     assert "+++ tokenizer.json  built, 11.1 kB, 59 merges" in repair.err
 
@@ -147,11 +147,11 @@ def test_a_report_begins_with_wrong_ids_and_shows_a_text_that_gets_them(
     places = [
         said.out.index(text)
         for text in (
-            "wrong ids, and nobody says so\n  bos-rule-lost",
+            "wrong token ids, without an error\n  bos-rule-lost",
             "transformers-4: adds BOS to every text; silently",
             "'' gives [1] and should give []",
-            "wrong otherwise, and nobody says so\n",
-            "as families publish it: left alone\n  merges-pairs",
+            "other wrong results, without an error\n",
+            "published so by its makers: left as it is\n  merges-pairs",
             "FAIL  bos-rule-lost\n      3 faults, 1 remark\n",
         )
     ]
@@ -176,7 +176,7 @@ def test_for_whom_and_the_exact_class_are_asked_for(
     assert five.code == 1
     assert weightsmith("fix-tokenizer", str(folder), "--check", "--for", "llama.cpp").code == 0
     done = weightsmith("fix-tokenizer", str(folder), "--exact-class")
-    assert "agrees with sentencepiece on 38 of 38 probes" in done.out
+    assert "gives sentencepiece's ids for 38 of 38 test texts" in done.out
 
 
 def test_a_tokenizer_that_nobody_looked_at_is_not_checked(

@@ -276,10 +276,10 @@ def test_the_version_says_which_kernel_is_in_use(
     by_path("none", monkeypatch)
     version, said, python = weightsmith(*line.split()).out.splitlines()
     assert version == f"weightsmith {__version__}"
-    assert said.startswith("kernel  none, so deltas are read slowly")
-    assert python.startswith("python  3.")
+    assert said.startswith("compiled part  none, so deltas are read slowly")
+    assert python.startswith("python         3.")
     by_path("plain", monkeypatch)
-    assert weightsmith(*line.split()).out.splitlines()[1] == "kernel  compiled"
+    assert weightsmith(*line.split()).out.splitlines()[1] == "compiled part  plain C"
 
 
 def test_the_version_says_that_the_kernel_is_unfit(
@@ -290,5 +290,5 @@ def test_the_version_says_that_the_kernel_is_unfit(
 
     monkeypatch.setattr(kernel, "find", unfit)
     _, said, python = weightsmith("--version", "-v").out.splitlines()
-    assert said.startswith("kernel  unfit: the compiled part has interface 1")
-    assert python.startswith("python  3.")
+    assert said.startswith("compiled part  unfit: the compiled part is of another version")
+    assert python.startswith("python         3.")

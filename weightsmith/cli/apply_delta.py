@@ -126,8 +126,8 @@ def command(
 ) -> int:
     """Add a published delta to its base: target = base + delta.
 
-    Works shard by shard in flat memory, verifies what it wrote, and gives the target its name only
-    when it is whole. Run the same command again to continue after an interruption.
+    Works shard by shard in little memory, verifies what it wrote, and gives the target its name
+    only when it is whole. Run the same command again to continue after an interruption.
     """
     path = Path(target) if target is not None else ops.target_name(deltas[-1])
     spool = Staging(path.absolute()).inputs if stream else None

@@ -124,7 +124,7 @@ def command(
     or out of what a training run left.
 
     SOURCE is a Hugging Face folder, one of Meta's (params.json and consolidated.NN.pth), or what
-    FSDP, DCP, DeepSpeed, Lightning or Trainer wrote, by what it holds. Works in flat memory,
+    FSDP, DCP, DeepSpeed, Lightning or Trainer wrote, by what it holds. Works in little memory,
     verifies what it wrote, and gives DIR its name only when it is whole.
     """
     if stream and check_source:

@@ -17,12 +17,15 @@ def show_estimate(output: Output, job: DeltaJob) -> dict[str, Any]:
     """Say what an exact delta would come to, from a sample; the same as JSON values."""
     rules = (rule for shard in job.plan.shards for rule in shard.tensors)
     found = estimate(rules, job.bindings.inputs, coded=job.plan.delta.coded)
-    size = f"{format_size(found.nbytes)} ± {format_size(found.error_nbytes)}"
-    changed = f"{format_percent(found.changed)} ± {format_percent(found.error_changed)}"
+    size = format_size(found.nbytes)
+    size += f" ± {format_size(found.error_nbytes)}" if found.error_nbytes else ""
+    changed = format_percent(found.changed)
+    changed += f" ± {format_percent(found.error_changed)}" if found.error_changed else ""
     rows = [
-        ("expect", f"{size}, {format_percent(found.share)} of the target"),
+        ("size", f"about {size}, {format_percent(found.share)} of the target"),
         ("changed", f"{changed} of the weights"),
-        ("", f"by {format_size(found.read_nbytes)} of it; a merged LoRA comes out smaller"),
+        ("sampled", f"{format_size(found.read_nbytes)} of the target's weights"),
+        ("note", "where the change is a merged LoRA, the delta is smaller than that"),
     ]
     output.plan(table(rows, width=output.width))
     output.plan()

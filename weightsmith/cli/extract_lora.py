@@ -135,7 +135,7 @@ def _show(output: Output, job: ops.ExtractJob, made: ops.ExtractedLora, elapsed_
     lines = [
         f"{styled('done', 'green')}  {made.target}",
         f"      {format_size(nbytes)}, {said}",
-        f"      merged back, {format_percent(left.share)} of what changed has other bits",
+        f"      merged back, {format_percent(left.share)} of the changed weights differ",
     ]
     output.result(
         {
@@ -158,7 +158,7 @@ def _show(output: Output, job: ops.ExtractJob, made: ops.ExtractedLora, elapsed_
 
 def _show_left(output: Output, made: ops.ExtractedLora) -> None:
     """What merging the adapter back leaves, the largest errors first."""
-    output.line(heading("what the adapter leaves of each change"))
+    output.line(heading("what merging the adapter back does not restore"))
     rows = [("", "kept as", "of the change", "of the weights")]
     rows += [
         (

@@ -11,11 +11,11 @@ from weightsmith.repair.examples import Example
 from weightsmith.repair.faults import Fault
 
 _HEADINGS: Final[Mapping[Severity, str]] = {
-    "ids": "wrong ids, and nobody says so",
-    "silent": "wrong otherwise, and nobody says so",
-    "loud": "errors and warnings",
+    "ids": "wrong token ids, without an error",
+    "silent": "other wrong results, without an error",
+    "loud": "errors and warnings on loading",
 }
-_REMARKS: Final = "as families publish it: left alone"
+_REMARKS: Final = "published so by its makers: left as it is"
 _IDS: Final = 6
 """How many ids of an example are shown."""
 

@@ -103,7 +103,7 @@ def command(
     _show_notes(output, found)
     _show_changes(output, plan)
     if dry_run:
-        _show_result(output, plan, folder, headline="dry run: nothing was written")
+        _show_result(output, plan, folder, headline="dry run: nothing was written", dry_run=True)
         return 0
     result = ops.carry_out(plan, local_copy=local_copy)
     headline = f"{counted(len(result.faults), 'fault')} repaired in"
@@ -159,9 +159,12 @@ def _show_result(
     folder: Path,
     *,
     headline: str,
+    dry_run: bool = False,
 ) -> None:
     lines = [headline, *map(_proof_line, done.proofs)]
-    human = "\n      ".join([f"{styled('done', 'green')}  {folder}", *lines])
+    if not dry_run:
+        lines.insert(0, f"{styled('done', 'green')}  {folder}")
+    human = "\n      ".join(lines)
     output.result(
         {
             "schema": SCHEMA,
@@ -181,16 +184,16 @@ def _show_result(
 
 def _proof_line(proof: Proof) -> str:
     agreed = proof.probes - len(proof.departures)
-    line = f"{proof.reader} agrees with {proof.truth} on {agreed} of {proof.probes} probes"
+    line = f"{proof.reader} gives {proof.truth}'s ids for {agreed} of {proof.probes} test texts"
     if proof.before:
-        line += f", before on {proof.probes - proof.before}"
+        line += f", before for {proof.probes - proof.before}"
     if not proof.departures:
         return line
     if proof.truth != "sentencepiece":
-        return f"{line};\n        the others it cut wrongly before, too"
+        return f"{line};\n        the others were wrong before the repair, too"
     return (
-        f"{line};\n        the others have text that starts with a space, which its class cuts"
-        " otherwise:\n        --exact-class names one that does not"
+        f"{line};\n        the others start with a space, which its class treats in its own way:"
+        "\n        --exact-class names a class that does not"
     )
 
 

@@ -178,8 +178,8 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
             found = str(kernel.find() or said)
         except KernelUnfit as unfit:  # all the more is to be said of what is installed
             found = f"unfit: {unfit}"
-        click.echo(f"kernel  {found}")
-        click.echo(f"python  {platform.python_version()}, {platform.platform()}")
+        click.echo(f"compiled part  {found}")
+        click.echo(f"python         {platform.python_version()}, {platform.platform()}")
     context.exit()
 
 
@@ -210,7 +210,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     help="With --version.",
 )
 def group() -> None:
-    """Surgery on model weights: in flat memory, at the speed of copying, and safe to interrupt."""
+    """Surgery on model weights: in little memory, at the speed of copying, safe to interrupt."""
 
 
 def run(args: Sequence[str]) -> int:

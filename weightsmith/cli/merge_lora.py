@@ -64,13 +64,13 @@ from weightsmith.ops import merge_lora as ops
     type=float,
     default=1.0,
     metavar="S",
-    help="What all adapters are multiplied with.",
+    help="A factor for all adapters together.",
 )
 @option(
     "--labels",
     group=INPUTS,
     metavar="A,B",
-    help="What the labels are called of a classifier that an adapter brings.",
+    help="Names of the labels, where an adapter brings a classifier.",
 )
 @output_option("--target", "target")
 @option(
@@ -108,7 +108,7 @@ def command(
 ) -> int:
     """Merge adapters, LoRA and others, into their base, on files.
 
-    Works shard by shard in flat memory, without a model object, and verifies what it wrote. An
+    Works shard by shard in little memory, without a model object, and verifies what it wrote. An
     adapter tensor that finds no place in the base is an error.
     """
     spool = Staging(Path(target).absolute()).inputs if stream else None

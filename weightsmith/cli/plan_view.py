@@ -223,7 +223,10 @@ def _detail_rows(output: Output, job: Job, needs: Needs) -> list[tuple[str, str]
     for sidecar in plan.sidecars:
         changed = "".join(f" ({change})" for change in sidecar.changes)
         by_role.setdefault(sidecar.role, []).append(sidecar.name + changed)
-    rows += [("files", f"from the {role}: {', '.join(names)}") for role, names in by_role.items()]
+    for role, names in by_role.items():
+        # Of several there is none that "the" could mean: "from model-2".
+        whose = role if role[-1].isdigit() else f"the {role}"
+        rows.append(("files", f"from {whose}: {', '.join(names)}"))
     if plan.repairs:
         rows.append(("repairs", ", ".join(plan.repairs)))
     rows += [("note", output.brief(note)) for note in plan.notes]

@@ -248,7 +248,7 @@ LOW_CPU_MEM: Final = option(
     "--low-cpu-mem",
     group=SPEED,
     is_flag=True,
-    help="One worker, page cache given back; the same bytes.",
+    help="As little memory as possible, with one worker; the same bytes.",
 )
 WORKERS: Final = option(
     "--workers",
@@ -313,7 +313,7 @@ _OPTIONS: Final = (
         type=click.Choice(get_args(Verify)),
         default="cache",
         show_default=True,
-        help="Read the result back: from the page cache, from disk, or not.",
+        help="Read back what was written: from memory (cache), from disk, or not.",
     ),
     OVERWRITE,
     RESTART,

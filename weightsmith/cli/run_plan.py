@@ -80,7 +80,7 @@ class _Place(click.ParamType[tuple[str, str]]):
     "--verify",
     group=SAFETY,
     type=click.Choice(get_args(Verify)),
-    help="Read back from the page cache, from disk, or not; default: as saved.",
+    help="Read back from memory (cache), from disk, or not; default: as saved.",
 )
 @output_options
 @click.pass_obj

@@ -52,7 +52,7 @@ class Kernel:
         self.module.decode(payload, base, out, *_form(elements), self.simd)
 
     def __str__(self) -> str:
-        return ("compiled", "compiled, with AVX2", "compiled, with AVX-512")[self.simd]
+        return ("plain C", "C with AVX2", "C with AVX-512")[self.simd]
 
 
 @cache

@@ -180,7 +180,7 @@ def _unanswered(name: str, promise: DeltaRecord, delta: Checkpoint) -> Check:
     """What only the base could answer."""
     base = promise.base.id or "BASE"
     hint = f"check it with its base: weightsmith verify {delta.label} --base {base}"
-    return Check(name, "not checked", ("only with its base it shows what the delta makes",), hint)
+    return Check(name, "not checked", ("what the delta makes shows only with its base",), hint)
 
 
 def _digests(subject: Subject, digests: Mapping[str, str], buffers: Sequence[Buffers]) -> Check:
