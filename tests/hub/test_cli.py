@@ -50,7 +50,7 @@ class TestDownload:
         dry = person.run("download", "llama-7b", "--dry-run")
         assert dry.returncode == 0, dry.stderr
         assert not person.client.home.exists()
-        assert "llama-7b is huggyllama/llama-7b, home 1 of 2" in " ".join(dry.stdout.split())
+        assert "llama-7b stands for huggyllama/llama-7b" in " ".join(dry.stdout.split())
         done = person.run("download", "huggyllama/llama-7b")
         assert done.returncode == 0, done.stderr
         assert "done" in done.stdout

@@ -95,7 +95,7 @@ def checks_page(checks: Sequence[Check], output: Output, fingerprint: str = "") 
 
 
 def summary(checks: Sequence[Check], *, passed: bool) -> str:
-    """``FAIL  1 of 12 checks failed``: what to read first, where it is looked for first."""
+    """The last line of a page: ``FAIL  1 of 12 checks failed``."""
     count = Counter(check.verdict for check in checks)
     failed, warned, left = count["FAIL"], count["warn"], count["not checked"]
     verdict: Verdict = "warn" if warned and passed else "pass" if passed else "FAIL"

@@ -173,7 +173,7 @@ def shortened(text: str, width: int) -> str:
 def filled(text: str, width: int) -> str:
     """Sentences in lines of `width`, broken between words, but not within a command.
 
-    What does not fit stands below the first word of the sentence: behind ``hint:`` or further in.
+    All lines but the first are indented: to stand behind ``hint:``, else by two columns.
     """
     lines: list[str] = []
     for sentence in text.split("\n"):

@@ -208,7 +208,7 @@ def command(
             reason="--encoding and --checksum are for --format disk-delta", hint="name the format"
         )
     checksum = checksum or "xxh3-128"
-    # Rather now than when base and target have been fetched.
+    # Before base and target are fetched, which may take hours.
     ops.require_use(
         codec, base_id=base_id, adapter=adapter, all_sidecars=all_sidecars, portable=portable
     )

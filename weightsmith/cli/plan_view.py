@@ -32,7 +32,7 @@ def show_plan(output: Output, job: Job, needs: Needs) -> None:
     shards = f"safetensors, {counted(len(plan.shards), 'shard')}"
     ours = {"make-delta": "delta", "extract-lora": "adapter"}.get(plan.verb, "target")
     rows.append((ours, str(job.bindings.target), *_size(outputs), shards))
-    if plan.makes_files:  # what lies in them is nobody's business until they are decoded
+    if plan.makes_files:  # their tensors are not known before they are decoded
         rows = [
             (role, name, count.replace("tensor", "file"), size)
             for role, name, count, size, *_ in rows

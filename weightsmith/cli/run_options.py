@@ -69,8 +69,9 @@ class Run:
     def located(
         self, output: Output, source: str, *, kind: Wanted = "model", spool: Path | None = None
     ) -> str | os.PathLike[str]:
-        """The source as a path; a dry run fetches no weights, and leaves nothing, and neither does
-        who only saves a plan.
+        """The source as a path.
+
+        A dry run, and a run that only saves a plan, fetch no weights and leave nothing.
         """
         streams = spool is not None
         if self.dry_run or self.save_plan is not None:

@@ -66,12 +66,13 @@ def plan_apply_delta(
     patterns) the delta stores whole; the catalogue knows both for releases that it recognises.
     Dtypes: ``delta`` and ``base`` cast both sides to that side's dtype and add there, as the
     published tools do; a named dtype sums in the widest of the three and rounds once. What an
-    exact delta restores is ``delta``, bit for bit, and else rounded once. A named one leaves a
-    quantiser's statistics as they are, and but for `dtype_all` what the architecture keeps in
+    exact delta restores is ``delta``, bit for bit, and else rounded once. A named dtype is not
+    given to a quantiser's statistics, nor, without `dtype_all`, to what the architecture keeps in
     float32 on purpose.
-    `max_shard_nbytes`: 5 GB if none are given; of an exact delta, the target's own files.
+    `max_shard_nbytes`: the largest output file, by default 5 GB; an exact delta without it gives
+    back the target's own files.
     What is on the hub is fetched first, or, to `stream`, each weight file when the run reads it;
-    `offline` takes what the hub's cache holds. `progress` hears of it.
+    `offline` takes what the hub's cache holds. `progress` is told how far fetching is.
     Of a directory of versions (``weight_vNNNNNN``), the version is the newest, or `at`.
     Several deltas are applied one after the other, in one pass. Without a `base` the last one's
     record, or else the catalogue, must say what it is.
@@ -85,7 +86,7 @@ def plan_apply_delta(
     reach = partial(locate, offline=offline, spool=spool, progress=progress)
     base = reach(base) if base is not None else None
     delta = reach(delta)
-    # One of several must say which it is; a single one is known.
+    # Of several deltas an error must say which one it is about; a single one is known.
     which = partial(naming, label_of(delta)) if before else nullcontext
     with which():
         source = recognise(delta)
@@ -205,9 +206,11 @@ def apply_delta(
 
 
 def known_base(delta: Source) -> str:
-    """What a delta was made from: by its record, or by the catalogue's word on a release of that
-    very name; empty for what may do without a base: an encrypted release, which wants a key, and
-    versions of a training run, whose first may be a whole model.
+    """The base that a delta was made from: its record says it, or the catalogue, which has a
+    release of that name.
+
+    Empty where no base is needed: for an encrypted release, which needs a key, and for versions of
+    a training run, whose first may be a whole model.
 
     Raises: NoBase, if neither says.
     """

@@ -34,7 +34,7 @@ class Row:
     refs: tuple[str, ...]
     nbytes: int
     used: float | None
-    """Seconds since 1970; None where nobody knows."""
+    """Seconds since 1970; None where it is not known."""
     modified: float
     revisions: frozenset[CachedRevision] = frozenset()
     links: frozenset[Path] = frozenset()
@@ -50,7 +50,7 @@ class Row:
 
     @property
     def id(self) -> str:
-        """By which a person, or a script, chooses it."""
+        """What a person or a script names it by."""
         name = f"{self.repo or 'shared'}@{self.revision[:12]}" if self.revision else self.repo
         return name if self.kind == "revision" else f"{name or 'shared'}:{self.kind}"
 
@@ -139,14 +139,14 @@ def _duplicates(files: Iterable[CachedFile]) -> list[CachedFile]:
 
 
 def why_pinned(revision: CachedRevision, pins: Pins) -> str:
-    """Why something leans on a revision, as a clause; empty, if nothing does."""
+    """Why a revision is still needed, as a clause; empty if it is not."""
     if revision.repo_type != "model":
         return ""
     return pins.why_kept(Commit(revision.repo_id, "").folder, revision.commit)
 
 
 def _why_pinned_whole(leftovers: Iterable[Leftover], pins: Pins) -> str:
-    """Why something leans on a repository that would go as a whole."""
+    """The same for a repository that would go as a whole."""
     reasons = (pins.why_kept(each.path.name) for each in leftovers if each.path.is_dir())
     return next(filter(None, reasons), "")
 

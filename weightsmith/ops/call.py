@@ -129,7 +129,7 @@ class Call:
         as they are, whatever the call says.
         Raises: as the planner.
         """
-        # A list may have been a tuple, whose default a planner knows again only as one.
+        # JSON has no tuples: a planner that got one must get one again.
         settings = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in self.settings.items()

@@ -27,7 +27,7 @@ Terms = str | Sequence[tuple[float, str | os.PathLike[str]]]
 """An expression, or factors and sources."""
 
 _EVEN: Final = 1e-6
-"""How far from one the factors of an average may be for what binary numbers are."""
+"""How far from 1 the factors of an average may sum to: binary numbers have no 0.1."""
 
 
 @recorded("combine")
@@ -151,7 +151,7 @@ def _tied(model: Checkpoint) -> Mapping[str, str]:
 
 
 def _infos(model: Checkpoint, tied: Mapping[str, str]) -> dict[str, TensorInfo]:
-    """The tensors that count."""
+    """The tensors of the sum: without buffers, and without second copies of tied matrices."""
     return {
         name: tensor.info
         for name, tensor in model.tensors.items()
@@ -162,7 +162,7 @@ def _infos(model: Checkpoint, tied: Mapping[str, str]) -> dict[str, TensorInfo]:
 def _misfits(
     models: Mapping[str, Checkpoint], infos: Mapping[str, Mapping[str, TensorInfo]]
 ) -> Iterator[str]:
-    """Why they are no summands, sentences."""
+    """Why the models cannot be summed, a sentence for each reason."""
     for model in models.values():
         if "quantization_config" in model.config:
             yield f"{model.label} is quantised: sums of packed weights mean nothing"

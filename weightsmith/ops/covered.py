@@ -82,7 +82,7 @@ class Cover:
     """Every file of model, delta and base, as it was when they were compared."""
 
     def require_same(self) -> None:
-        """Raises: InputChanged, if one of the files is another by now."""
+        """Raises: InputChanged, if one of the files has changed since."""
         _require_same(self.seen, _identities(self.seen))
 
 

@@ -124,8 +124,8 @@ def plan_extract_lora(
     """Decide what of a fine-tune goes into an adapter; reads both models, and little twice.
 
     With `rank` ``auto`` each matrix gets the rank that its change has, and all must have one, but
-    for embedding and output layer, which may be stored whole; with a number, what has more, or no
-    end to it, is cut to its largest part of that rank.
+    for embedding and output layer, which may be stored whole. With a number, a change of a higher
+    rank is cut to its largest part of that rank.
     Memory: a few spans of 2 MiB a worker.
     Raises: NothingToExtract, RankNotFound, RankTooLarge; BaseIsTarget, TargetIsInput; what opening
     the sources raises.

@@ -241,7 +241,7 @@ def carry_out(job: Job, options: Options, progress: Progress = SILENCE) -> engin
 
 
 def _executor(job: Job, options: Options) -> AbstractContextManager[Executor]:
-    """Who makes the files.
+    """What makes the files: threads here, or tasks of a Ray cluster.
 
     Raises: PlanNotSaved, PackageMissing, ClusterNotFound.
     """
@@ -261,7 +261,8 @@ def _require_free(job: Job, options: Options) -> None:
 
 
 def _require_inputs(job: Job, options: Options, progress: Progress) -> None:
-    """Look at the values of inputs that are looked at before anything is written.
+    """Check what must hold before anything is written: input files have the hashes that a release
+    needs, and adapters hold numbers.
 
     Raises: BaseFilesWrong, NotFinite.
     """

@@ -63,7 +63,7 @@ def plan_merge_lora(
     Dtypes: ``once`` computes in float32 and rounds at the end; ``peft`` gives the bits of loading
     the base in the result's dtype and calling ``merge_and_unload`` for one adapter after another.
     A base on the hub is fetched first, or, to `stream`, each weight file when the run reads it.
-    A named `dtype` leaves a quantiser's statistics as they are, and but for `dtype_all` what the
+    A named `dtype` is not given to a quantiser's statistics, nor, without `dtype_all`, to what the
     architecture keeps in float32 on purpose.
     Raises: AdapterDoesNotFit with every reason; AdapterNotMergeable, AdapterConfigInvalid,
     AdapterEmpty; WeightsNeedOnce; LabelsDoNotFit; TargetIsInput; what opening the sources raises.

@@ -76,7 +76,7 @@ class PushPlan:
     names: tuple[str, ...]
     """What the files will be called there, in order; fewer, where the base has all of one."""
     paths: frozenset[str]
-    """Paths of this machine that nothing pushed may tell."""
+    """Paths of this machine that must not be in anything that is pushed."""
     notes: tuple[str, ...]
     """What a person should know, sentences."""
 
@@ -272,7 +272,7 @@ def _earlier(connection: Connection, destination: Destination) -> frozenset[str]
 
 
 def _require_fit(wish: Wish, destination: Destination, earlier: frozenset[str]) -> None:
-    """Refuse a destination that would tell the world, or hold a model and a delta at once.
+    """Refuse a public repository for a private push, and one that holds a model.
 
     Raises: RepoNotFound, RepoIsPublic, RepoHoldsModel.
     """

@@ -14,7 +14,7 @@ from weightsmith.repair.detect import diagnose, mend
 from weightsmith.repair.folder import Folder
 
 WORKSHOP: Final = "repair"
-"""The name by which the directories of repairs at work are told."""
+"""What a scratch directory of a repair is named with."""
 
 
 def record_repair(folder: Path, asked: Folder) -> None:

@@ -144,7 +144,7 @@ def parse_saved_plan(raw: bytes, path: Path) -> SavedPlan:
             document["times"],
             _options(document["options"]),
         )
-        # Types and order too are those that we write: what is not is nothing of ours.
+        # A document of ours comes out the same when it is written again, types and order included.
         is_ours = saved._document() == document  # noqa: SLF001  (of this class)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PlanDamaged(file=path, reason=f"not a plan: {error}") from error

@@ -30,7 +30,7 @@ def put_on(base: Checkpoint, deltas: Sequence[Source], labels: Sequence[str]) ->
 
 @contextmanager
 def naming(delta: str) -> Iterator[None]:
-    """Let what is wrong with a delta, or with what it is put on, say which of several it is."""
+    """Add to an error about damage, or about a wrong base, which of several deltas it is."""
     try:
         yield
     except (DamagedInput, WrongBase) as error:
@@ -39,7 +39,7 @@ def naming(delta: str) -> Iterator[None]:
 
 
 def _promises(delta: Source) -> bool:
-    """Whether a delta says by digests what it makes."""
+    """Whether a delta comes with digests of what it makes."""
     match delta:
         case ExactDelta() | DiskDelta():
             return True

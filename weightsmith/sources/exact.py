@@ -97,7 +97,7 @@ def _slow(record: DeltaRecord) -> str:
 def require_base(record: BaseRecord, needed: Container[str | None], base: Checkpoint) -> None:
     """Compare names, dtypes and shapes of what is `needed` of the base, and digest a little.
 
-    From here on the base knows which one is wanted.
+    `base.wanted` is set to the id of the base that the delta was made from, for messages.
     Raises: WrongBase.
     """
     base.wanted = record.id
@@ -134,7 +134,7 @@ def _promised(base: Checkpoint) -> dict[str, str]:
 
 
 def _glance(smallest: Sequence[BaseTensor]) -> list[BaseTensor]:
-    """The first that are not too large together."""
+    """The smallest tensors, as many as have `_GLANCE_NBYTES` together."""
     ends = accumulate(each.info.nbytes for each in smallest)
     return [each for each, end in zip(smallest, ends, strict=True) if end <= _GLANCE_NBYTES]
 

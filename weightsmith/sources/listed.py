@@ -46,7 +46,7 @@ def _needed(checkpoint: Checkpoint, names: set[str]) -> Iterator[str]:
     config = checkpoint.config
     try:
         known = expected_tensors(config)
-    except (ValueError, WeightsmithError):  # told of by whoever looks at the config
+    except (ValueError, WeightsmithError):  # damage is reported by what reads the config
         known = None
     if known is not None:
         yield from names & known.shapes.keys()

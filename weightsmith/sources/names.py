@@ -53,7 +53,7 @@ def with_own_names(checkpoint: C, wanted: Collection[str] | None = None) -> C:
 def _by_config(checkpoint: Checkpoint) -> Collection[str] | None:
     try:
         known = expected_tensors(checkpoint.config)
-    except (ValueError, WeightsmithError):  # a damaged config is told of by whoever needs it
+    except (ValueError, WeightsmithError):  # damage is reported by what needs the config
         return None
     return known.shapes if known is not None else None
 

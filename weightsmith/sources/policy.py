@@ -1,4 +1,4 @@
-"""Decide how a release means its delta: from the catalogue, from the options, or not at all."""
+"""Decide how a delta is added to its base, by the catalogue and by the options."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Decision:
     policy: Policy
     recognition: Recognition
     copies: tuple[str, ...] = ()
-    """Tensors of one side that are left, for they are the input embedding once more."""
+    """Tensors of one side that are left out, for they repeat the input embedding."""
 
     @property
     def notes(self) -> tuple[str, ...]:

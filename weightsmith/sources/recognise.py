@@ -245,7 +245,7 @@ def _weights(source: str | os.PathLike[str], directory: Path) -> Model | Additiv
         manifest = read_manifest(directory)
         if manifest is not None and manifest.delta is not None:
             record = AddRecord.from_document(manifest.delta)
-    except WeightsmithError as error:  # of the weights it says nothing: whom it matters to, says it
+    except WeightsmithError as error:  # the weights may be sound: who needs the manifest reports it
         fault = error
     try:
         checkpoint = _opened(source, "huggingface")
@@ -262,7 +262,7 @@ def _weights(source: str | os.PathLike[str], directory: Path) -> Model | Additiv
 
 
 def _guess(checkpoint: Checkpoint) -> Guess:
-    """Model or delta; what is damaged tells neither, and is met again by whoever reads it."""
+    """Model or delta; neither where the norm weights are damaged, which is reported later."""
     try:
         return guess_kind(checkpoint)
     except DamagedInput as error:
@@ -290,7 +290,7 @@ def _opened(source: str | os.PathLike[str], kind: LayoutKind) -> Checkpoint:
 
 
 def _named(checkpoint: Checkpoint, kind: LayoutKind) -> Checkpoint:
-    """The payloads of a delta have the names of its target, which are not looked at."""
+    """Under the model's own names; the payloads of an exact delta keep those of its target."""
     return checkpoint if kind == "exact-delta" else _sound(checkpoint)
 
 

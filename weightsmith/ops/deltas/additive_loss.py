@@ -18,7 +18,7 @@ class Sum:
     """What base + delta is, for one tensor."""
 
     digest: str
-    """Empty where there are NaNs: what these carry is no machine's promise."""
+    """Empty where there are NaNs, whose bits may differ from one processor to another."""
     difference: Measure
     """From the target."""
 

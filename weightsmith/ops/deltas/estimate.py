@@ -1,4 +1,4 @@
-"""What an exact delta would come to, from a sample of its spans."""
+"""How large an exact delta would be, from a sample of its spans."""
 
 import math
 import os
@@ -27,11 +27,11 @@ from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.recognise import open_model
 
 _PIECES: Final = 64
-"""Of each kind of tensor."""
+"""Spans sampled of each kind of tensor."""
 _FEW: Final = 16
-"""Of each kind, where it only matters which base is the nearest."""
+"""Pieces of each kind, where only the nearest base is looked for."""
 _SMALL_NBYTES: Final = 64 * 1024
-"""Of a piece, then: little enough to be read from afar."""
+"""Bytes of such a piece, few enough to be fetched over a network."""
 _UNRELATED: Final = 0.97
 """A base that saves less than this against having none is no base."""
 _NUMBER: Final = re.compile(r"\d+")
@@ -97,8 +97,8 @@ def estimate(
     """Code a sample of the spans that the `rules` of an exact delta would code.
 
     Tensors are of one kind by their names without numbers, and `pieces` are taken of each kind. The
-    same inputs give the same sample. Without numbers these are whole spans, 64 of each kind, or a
-    few small pieces of what would have to be brought from afar, which code a little worse.
+    same inputs give the same sample. By default these are whole spans, 64 of each kind; of inputs
+    that would have to be fetched, a few small pieces, which code a little worse.
     That a tensor is its base plus a product of thin matrices, a merged LoRA, is not looked for:
     such a delta comes out smaller.
     Raises: what reading meets.

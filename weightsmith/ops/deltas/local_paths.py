@@ -55,7 +55,7 @@ def texts_to_hide(job: Job) -> dict[str, bytes]:
 
 
 def hidden_texts(manifest: Manifest) -> dict[str, bytes]:
-    """The same, as it stands there."""
+    """The same texts, out of a finished manifest."""
     if manifest.delta is None or manifest.delta["form"] not in FORMS:
         return {}
     record = DeltaRecord.from_document(manifest.delta)

@@ -39,7 +39,7 @@ _NO_GENERATORS: Final = (
 )
 """How the names of architectures end that have no head to write with."""
 _BETTER: Final = 0.8
-"""How much lower perplexity must be with q and k reordered, to say that they were not."""
+"""How much lower perplexity must be with q and k reordered for these to be in the wrong order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Check torch files against the CRC-32s of their zip.
 
-A torch file is a zip archive, which has a CRC-32 of each member. No loader looks at it, and it
-tells a damaged file that nobody hashed.
+A torch file is a zip archive, which has a CRC-32 of each member. No loader looks at it; it shows
+damage also where no hash of the file is known.
 """
 
 import zlib

@@ -57,7 +57,7 @@ def verify(
 
     A delta with its `base` is checked as the model that it makes, which is written nowhere; an
     exact one without it as far as that goes.
-    Nothing is believed that the writer may have thought: all files are opened anew.
+    Nothing is taken over from the run that wrote the model: all files are opened anew.
     Memory: one span a worker, and what it is made from. No torch, but for a release that published
     the sum of its weights.
     Raises: SourceFault, if there is no model to check; as `open_model` for `against`.
@@ -201,7 +201,7 @@ def _digests(subject: Subject, digests: Mapping[str, str], buffers: Sequence[Buf
 
 
 def _promised(subject: Subject, digests: Mapping[str, str], buffers: Sequence[Buffers]) -> Check:
-    """What a delta says of the model that it makes; if it is not that, whose fault it is."""
+    """Whether delta and base make the model that the delta says; if not, which of them is wrong."""
     rules = [rule for rule in subject.rules if rule.digest]
     if not rules:
         missing = "a delta of 2023 carries no digests of what it makes"
