@@ -32,7 +32,7 @@ def expected(vectors: Path) -> dict[str, object]:
 def test_one_command_from_an_empty_cache_to_a_verified_model(person: Person, vectors: Path) -> None:
     code, out, err = person.run(*LINE)
     assert code == 0, err
-    assert f"llama-7b is {BASE}" in err
+    assert f"llama-7b stands for {BASE}" in err
     assert "verified" in out
     target = person.place / "vicuna-7b-v1.1"
     assert_same_bits(load(target), expected(vectors))  # type: ignore[arg-type]

@@ -117,7 +117,7 @@ def test_what_may_be_copied_to_a_disk_is_not_all_pushed(hub: Hub, me: Client) ->
     done = me.command(*PUSH, "--yes")
     assert done["code"] == 0, done["err"]
     said = " ".join((done["out"] + done["err"]).split())
-    assert "these stay here" in said
+    assert "not pushed, as their purpose is not known" in said
     assert all(name in said for name in stays)
     assert (place(me) / "delta" / "1_Pooling" / "config.json").read_bytes() == b"who knows"
     assert there(hub).keys().isdisjoint(stays)

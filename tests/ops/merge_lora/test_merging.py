@@ -161,7 +161,7 @@ def test_the_tokenizer_is_the_last_adapters_that_brings_one(
     write_tokenizer(others[0], "second")
     (others[1] / "special_tokens_map.json").write_text('{"owner": "third"}')
     job = plan_merge_lora(base, [adapter, *others], tmp_path / "out")
-    assert "lora-3: special_tokens_map.json without a vocabulary: left" in job.plan.notes
+    assert "lora-3 brings special_tokens_map.json and no vocabulary: not used" in job.plan.notes
     merge_lora(base, [adapter, *others], tmp_path / "out")
     assert owners(tmp_path / "out") == {
         "tokenizer.json": "second",
