@@ -25,7 +25,7 @@ class TestWhatIsNeeded:
             "optimizer.bin",
             "original/consolidated.00.pth",
         }
-        assert any("left" in line and "pytorch_model.bin" in line for line in outcome["why"])
+        assert any("not fetched" in line and "pytorch_model.bin" in line for line in outcome["why"])
         fetched = [r.path for r in hub.requests if r.method == "GET" and "/resolve/" in r.path]
         assert not any(name in path for path in fetched for name in NOT_NEEDED)
 

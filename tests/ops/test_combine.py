@@ -98,7 +98,7 @@ def test_quantised_models_are_refused(tmp_path: Path) -> None:
         model(tmp_path / name, 1)
         config: dict[str, Any] = {"model_type": "x", "quantization_config": {}}
         (tmp_path / name / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelsDoNotCombine, match="2 tensor"):
+    with pytest.raises(ModelsDoNotCombine, match="2 problems"):
         plan_combine([(0.5, tmp_path / "a"), (0.5, tmp_path / "b")], tmp_path / "sum")
 
 

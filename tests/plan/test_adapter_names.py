@@ -49,4 +49,4 @@ def test_what_differs_is_said_once_without_what_is_the_same() -> None:
     for number in range(3):
         names.place(f"model.language_model.layers.{number}.q.weight")
     (note,) = names.notes("lora")
-    assert note.endswith(": model.language_model is language_model.model (3)")
+    assert note.endswith(": model.language_model for language_model.model (3 times)")

@@ -74,7 +74,7 @@ def test_what_the_architecture_keeps_in_float32_is_cast_only_with_everything() -
     casting = plan_casting(config, [bias, *PLAIN], "BF16")
     assert casting.dtype_of(bias) == "F32"
     (note,) = casting.notes
-    assert "the architecture keeps these as they are" in note
+    assert "the architecture keeps them so on purpose" in note
     assert note.endswith(": 1 e_score_correction_bias (F32)")
     assert plan_casting(config, [bias], "BF16", everything=True).dtype_of(bias) == "BF16"
 

@@ -46,8 +46,9 @@ _UNBROKEN: Final = re.compile(r"'weightsmith [^']*'|(?<!\S)weightsmith .*|\S+")
 """A word of a sentence, or a command in it."""
 _LABELS: Final = ("error:", "warning:", "hint:")
 _GOES_ON: Final = " \\"
+_SHORT: Final = 12
 _SHORTEST: Final = 8
-"""Columns that a shortened cell keeps at least."""
+"""Columns that a shortened cell keeps: as long as another can be shortened, and at least."""
 
 
 def styled(text: str, style: str) -> str:
@@ -144,15 +145,19 @@ def one_line_rows(
     right: Sequence[int] = (),
 ) -> str:
     """A table of one line a row: where it would pass `width`, cells are shortened in their middle,
-    the widest of the columns in `shrink` first.
+    those of the first column in `shrink` first.
+
+    No column gets so short that it says nothing, before all of them have become short.
     """
     cells = [[*map(printable, row)] for row in rows]
     columns = max(map(len, cells), default=0)
     widths = [max(display_width(row[column]) for row in cells) for column in range(columns)]
     excess = _GAP * columns + sum(widths) - width
-    for _ in range(max(excess, 0)):
-        widest = max(shrink, key=widths.__getitem__)
-        widths[widest] = max(widths[widest] - 1, _SHORTEST)
+    for least in (_SHORT, _SHORTEST):
+        for column in shrink:
+            taken = min(max(excess, 0), max(widths[column] - least, 0))
+            widths[column] -= taken
+            excess -= taken
     for row in cells:
         for column in shrink:
             row[column] = shortened(row[column], widths[column])
