@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.support.command_line import Weightsmith
+from weightsmith.catalogue.repairs import KnownRepair, load_repairs
 from weightsmith.cli.flags import as_flags
 from weightsmith.cli.help_topics import TOPICS, exit_codes, placeholders
 from weightsmith.cli.pages import pages
@@ -27,6 +28,16 @@ def test_every_error_is_explained(weightsmith: Weightsmith, error: type[Weightsm
     words = as_flags((error.__doc__ or "").replace("``", "")).split()
     assert said.out.split()[: 1 + len(words)] == [reference, *words]
     assert said.out.endswith(f"Exit code: {error.exit_code}\n")
+
+
+@pytest.mark.parametrize("repair", load_repairs(), ids=lambda repair: repair.id)
+def test_every_known_fault_is_explained(weightsmith: Weightsmith, repair: KnownRepair) -> None:
+    said = weightsmith("help", repair.id)
+    assert said.code == 0
+    assert said.out.startswith(f"{repair.id}: {repair.title.rstrip('.')}\n")
+    words = " ".join(said.out.split())
+    assert " ".join(repair.change.replace("`", "").split()) in words
+    assert " ".join(repair.symptom.replace("`", "").split()) in words
 
 
 def test_an_error_is_found_as_it_was_printed(weightsmith: Weightsmith) -> None:

@@ -2,7 +2,8 @@
 
 import click
 
-from weightsmith.cli.help_topics import TOPICS, error_page, exit_code_page, exit_codes
+from weightsmith.catalogue.repairs import load_repairs
+from weightsmith.cli.help_topics import TOPICS, error_page, exit_code_page, exit_codes, repair_page
 from weightsmith.cli.layout import plain
 from weightsmith.cli.options import Command, dashed, output_options
 from weightsmith.cli.output import Output
@@ -35,8 +36,9 @@ def _topics(context: click.Context, _: click.Parameter, incomplete: str) -> list
 def command(context: click.Context, topic: str) -> None:
     """Explain a command, an exit code, an error, a SOURCE.
 
-    TOPIC is a command, the reference of an error (the word in brackets), an exit code, a page of
-    the documentation, or one of: exit-codes, environment, sources, pages (which lists them).
+    TOPIC is a command, the reference of an error (the word in brackets), a known fault of tokenizer
+    or config files (legacy-missing), an exit code, a page of the documentation, or one of:
+    exit-codes, environment, sources, pages (which lists them).
     """
     output = context.ensure_object(Output)
     topic = dashed(topic).strip("[]").lower()
@@ -57,6 +59,9 @@ def _page(root: click.Context, topic: str, width: int) -> str:
     errors = {reference_of(error): error for error in known_errors()}
     if topic in errors:
         return error_page(errors[topic], width)
+    repairs = {repair.id: repair for repair in load_repairs()}
+    if topic in repairs:
+        return repair_page(repairs[topic], width)
     subcommand = group.get_command(root, topic)
     if subcommand is not None:
         with subcommand.context_class(subcommand, info_name=topic, parent=root) as context:
@@ -78,4 +83,6 @@ def _group(root: click.Context) -> click.Group:
 def _names(group: click.Group) -> list[str]:
     """All that can be asked about, but for codes."""
     errors = map(reference_of, known_errors())
-    return [*group.list_commands(click.Context(group)), *TOPICS, "pages", *errors, *pages()]
+    faults = (repair.id for repair in load_repairs())
+    commands = group.list_commands(click.Context(group))
+    return [*commands, *TOPICS, "pages", *errors, *faults, *pages()]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from string import Formatter
 from typing import Final
 
+from weightsmith.catalogue.repairs import KnownRepair
 from weightsmith.cli.flags import as_flags
 from weightsmith.cli.layout import filled, heading, table
 from weightsmith.errors import WeightsmithError, known_errors, reference_of
@@ -124,6 +125,20 @@ def error_page(error: type[WeightsmithError], width: int) -> str:
         lines.append(filled(f"Way out: {placeholders(error.hint)}", width))
     lines.append(f"Exit code: {error.exit_code}")
     return "\n".join(lines)
+
+
+def repair_page(repair: KnownRepair, width: int) -> str:
+    """``weightsmith help legacy-missing``: a known fault of tokenizer or config files."""
+    rows = [
+        ("what users see", repair.symptom),
+        ("where it is from", repair.how),
+        *(("who errs", reader) for reader in repair.readers),
+        ("the repair", repair.change),
+        ("met in", ", ".join(repair.references)),
+    ]
+    told = [(name, text.replace("`", "")) for name, text in rows if text]
+    title = heading(f"{repair.id}: {repair.title}".rstrip("."))
+    return f"{title}\n{table(told, width=width)}"
 
 
 def exit_codes_markdown() -> str:

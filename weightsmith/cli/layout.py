@@ -25,9 +25,11 @@ STYLES: Final = {
 RESET: Final = "\x1b[0m"
 
 _STYLE_CODES: Final = re.compile("|".join(map(re.escape, [*STYLES.values(), RESET])))
+# What shortens a cell takes one column here too, so that the tables stay as wide as they were made.
 _ASCII: Final = str.maketrans(
     {
-        "…": "...",
+        "…": "~",
+        "±": "+-",
         "→": "->",
         "×": "x",
         "·": "-",
