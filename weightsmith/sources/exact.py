@@ -29,7 +29,7 @@ _GLANCE_NBYTES: Final = 32 * SPAN_NBYTES
 """How much of the base is digested while planning: its smallest tensors, up to so many bytes."""
 _GLANCE_AFAR: Final = 8
 """How many of them, where the base's files would have to be fetched."""
-_SLOW: Final = "no compiled part is installed"
+_SLOW: Final = "without the compiled part"
 _SLOW_NBYTES_A_MINUTE: Final = 400_000_000
 """What one core decodes without the compiled part; further workers hardly help."""
 
@@ -91,7 +91,7 @@ def _slow(record: DeltaRecord) -> str:
     """What to expect where spans that are coded by class are read by NumPy."""
     coded = (each for each in record.tensors if each.payload is not None)
     minutes = math.ceil(sum(each.info.nbytes for each in coded) / _SLOW_NBYTES_A_MINUTE)
-    return f"{_SLOW}: decoding takes about {counted(minutes, 'minute')}"
+    return f"{_SLOW}, decoding takes about {counted(minutes, 'minute')}"
 
 
 def require_base(record: BaseRecord, needed: Container[str | None], base: Checkpoint) -> None:
