@@ -148,10 +148,9 @@ def _show_share(
     else:
         kept = f", {len(made.kept)} finished before" if made.kept else ""
         said = f"{counted(len(made.made), 'file')} in {format_duration(elapsed_s)}{kept}"
-    human = f"{styled('done', 'green')}  share {partition}: {said}"
     then = ""
     if not made.published:
-        human += f"\n      {done} of {total} files are finished"
+        output.line(f"{done} of {total} files are finished")
         if done == total:
             then = command_line(["weightsmith", "run-plan", plan, "--finish"])
     output.result(
@@ -167,7 +166,7 @@ def _show_share(
             "elapsed_s": round(elapsed_s, 3),
             "plan_digest": found.job.plan.digest,
         },
-        human=human,
+        human=f"{styled('done', 'green')}  share {partition}: {said}",
         quiet="\n".join(made.made),
         then=then,
     )
