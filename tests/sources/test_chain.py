@@ -174,7 +174,7 @@ class TestNames:
         said: list[str] = []
         locate("a+b", note=said.append)
         locate("a", note=said.append)
-        assert said == ["a+b is taken for the directory of that name, not for a chain"]
+        assert said == ["a+b is the directory of that name, not a model with deltas"]
 
     def test_a_name_with_a_plus_sign_that_could_be_nothing_else_is_no_news(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
