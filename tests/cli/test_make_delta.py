@@ -43,7 +43,7 @@ def test_a_wrong_base_is_exit_7_and_a_damaged_delta_exit_6(
     assert weightsmith(*MAKE, "--base-id", "org/base@12ab").code == 0
     wrong = weightsmith("apply-delta", "--base", "target", "--delta", "delta", "--target", "out")
     assert wrong.code == 7
-    assert "hint: it was made from org/base@12ab" in wrong.err
+    assert "hint: it was made from this one: --base org/base@12ab" in wrong.err
     path = Path("delta/config.json")
     path.write_bytes(path.read_bytes() + b" ")
     damaged = weightsmith("apply-delta", "--base", "base", "--delta", "delta", "--target", "out")

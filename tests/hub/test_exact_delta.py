@@ -200,6 +200,25 @@ def test_another_base_that_looks_alike_is_found_while_it_streams(
         assert not (person.place / "tuned").exists()
 
 
+def test_a_base_whose_main_has_moved_is_told_by_its_commit(
+    hub: Hub, client: Client, pair: Path, tmp_path: Path
+) -> None:
+    commit = hub.add(BASE, pair / "base")
+    make_delta(pair / "base", pair / "target", tmp_path / "d", base_id=f"{BASE}@{commit}")
+    hub.add(DELTA, tmp_path / "d")
+    moved = base_tensors()
+    moved["model.layers.0.up.weight"].view(torch.int16)[5, 5] ^= 1
+    hub.add(BASE, write_model(tmp_path / "moved", moved, shards=FILES))
+    person = Person(hub, client)
+    code, _, err = person.run(*LINE)
+    assert code == 7, err
+    assert f"--base {BASE}@{commit}" in err
+    assert [*person.place.iterdir()] == []
+    code, _, err = person.run("apply-delta", "--delta", DELTA)  # the delta says of what it was made
+    assert code == 0, err
+    assert contents(pair / "target").items() <= contents(person.place / "tuned").items()
+
+
 def test_inspect_reads_headers_and_fetches_no_weights(person: Person) -> None:
     code, out, err = person.run("inspect", DELTA)
     assert code == 0, err

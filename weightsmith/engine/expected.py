@@ -152,5 +152,5 @@ def _first_differing(
 
 def wrong_base(base: Checkpoint, problems: Sequence[str]) -> WrongBase:
     """The error for a base in which these tensors are others; its hint names the right one."""
-    hint = f"it was made from {base.wanted}" if base.wanted else None
+    hint = f"it was made from this one: `base={base.wanted}`" if base.wanted else None
     return WrongBase(base=base.label, count=len(problems), context=problems, hint=hint)

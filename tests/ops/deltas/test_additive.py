@@ -95,7 +95,7 @@ def test_a_wrong_base_is_refused_where_a_delta_of_2023_could_not_know(
             apply_delta(base, tmp_path / "delta", target=tmp_path / "out")
         assert isinstance(caught.value, Mismatch)
         assert caught.value.context == (name,)
-        assert caught.value.hint_text == "it was made from org/llama@1"
+        assert caught.value.hint_text == "it was made from this one: `base=org/llama@1`"
         assert not (tmp_path / "out").exists()
         shutil.rmtree(tmp_path / ".out.weightsmith-partial", ignore_errors=True)
 

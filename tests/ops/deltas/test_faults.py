@@ -126,7 +126,7 @@ def test_the_hint_names_the_base_where_the_delta_does(
         monkeypatch.setattr("weightsmith.sources.exact._GLANCE_NBYTES", glance)
         error = refused(base, tmp_path / "delta", **options)
         assert isinstance(error, WrongBase)
-        assert error.hint_text == "it was made from meta/llama@0123abc"
+        assert error.hint_text == "it was made from this one: `base=meta/llama@0123abc`"
 
 
 # --- damaged deltas ------------------------------------------------------------------------------
