@@ -376,6 +376,15 @@ def read_if_file(path: Path) -> bytes | None:
         return None
 
 
+def write_scratch(path: Path, content: bytes) -> None:
+    """Write a file that need not last.
+
+    Unlike Python's own files it gives up where a medium takes no byte and says no reason.
+    Raises: DiskFull, TargetUnwritable.
+    """
+    create(path).write_from(0, memoryview(content))
+
+
 def restrict(directory: Path, modes: Iterable[int]) -> None:
     """Take from a directory the permissions of others that any of `modes` lacks."""
     mode = directory.stat().st_mode

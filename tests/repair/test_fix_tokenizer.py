@@ -230,8 +230,26 @@ def test_a_local_copy_holds_repaired_real_files_and_leaves_the_folder_alone(
     assert tree(folder) == before
     assert tree(tmp_path / "copy").keys() == CHANGED | {"README.md", "tokenizer.model"}
     assert check_tokenizer(tmp_path / "copy").faults == ()
+
+
+def test_a_local_copy_that_is_there_is_already_done_and_any_other_directory_is_in_the_way(
+    tmp_path: Path, folder: Path, without_transformers: None
+) -> None:
+    """As of a run that was killed after it had given the copy its name."""
+    copy = tmp_path / "copy"
+    (folder / "README.md").write_bytes(b"# Model\n")
+    fix_tokenizer(folder, local_copy=copy)
+    before = tree(copy)
+    again = fix_tokenizer(folder, local_copy=copy)
+    assert (again.already_done, again.folder) == (True, copy)
+    assert tree(copy) == before
+    (copy / "README.md").write_bytes(b"# Another\n")
     with pytest.raises(TargetExists):
-        fix_tokenizer(folder, local_copy=tmp_path / "copy")
+        fix_tokenizer(folder, local_copy=copy)
+    (copy / "README.md").write_bytes(b"# Model\n")
+    (copy / "mine.txt").write_bytes(b"mine")
+    with pytest.raises(TargetExists):
+        fix_tokenizer(folder, local_copy=copy)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

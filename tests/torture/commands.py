@@ -37,6 +37,8 @@ class Command:
     """
     remote: str = ""
     """A repository of the hub that it writes to."""
+    for_later: str = ""
+    """What of its work it may leave to another command: an expression of paths."""
     slow: bool = False
     """It takes seconds, so a sample has few cases of it."""
 
@@ -67,16 +69,22 @@ def _exact(bench: Bench, inputs: Path, area: Path) -> None:
         raise RuntimeError(made.said)
 
 
-def _shares(bench: Bench, inputs: Path, area: Path) -> None:
+def _plan(bench: Bench, inputs: Path, area: Path) -> None:
+    _shares(bench, inputs, area, made=())
+
+
+def _shares(
+    bench: Bench, inputs: Path, area: Path, *, made: Sequence[str] = ("1/2", "2/2")
+) -> None:
     _vicuna(bench, inputs, area)
     line = [word.replace("{in}", str(inputs)) for word in (*_APPLY, *_VERBATIM)]
-    share = ("run-plan", "plan.json", "--partition")
-    for words in ([*line, "--save-plan", "plan.json"], [*share, "1/2"], [*share, "2/2"]):
-        made = bench.run(words)
-        if made.exit:
-            raise RuntimeError(made.said)
-    for name in ("plan.json", ".out.weightsmith-partial"):
-        (bench.area / name).rename(area / name)
+    shares = [("run-plan", "plan.json", "--partition", each) for each in made]
+    for words in ([*line, "--save-plan", "plan.json"], *shares):
+        ended = bench.run(words)
+        if ended.exit:
+            raise RuntimeError(ended.said)
+    for path in [*bench.area.glob("plan.json"), *bench.area.glob(".out.*")]:
+        path.rename(area / path.name)
 
 
 def _lora(_: Bench, inputs: Path, __: Path) -> None:
@@ -133,6 +141,10 @@ def _old_tokenizer(_: Bench, __: Path, area: Path) -> None:
         "tokenizer_config.json": document({"tokenizer_class": "LLaMATokenizer", **BLANK_TOKENS}),
     }
     write(area / "model", files)
+
+
+def _tokenizer_elsewhere(bench: Bench, inputs: Path, _: Path) -> None:
+    _old_tokenizer(bench, inputs, inputs)
 
 
 def _repository(bench: Bench, inputs: Path, area: Path) -> None:
@@ -202,6 +214,13 @@ COMMANDS: Final = (
         ("extract-lora", *_PAIR, "-o", "out"),
         _merged,
     ),
+    Command(
+        "run-share",
+        ("run-plan", "plan.json", "--partition", "1/2"),
+        _plan,
+        whole="",
+        for_later=r"\.out\.weightsmith-partial/(shares/.+|.*\.weightsmith-\w+\.tmp)",
+    ),
     Command("run-plan", ("run-plan", "plan.json", "--finish"), _shares),
     Command("fix-config", ("fix-tokenizer", "model"), _old_config, whole=""),
     Command("fix-tokenizer", ("fix-tokenizer", "model"), _old_tokenizer, whole="", slow=True),
@@ -210,6 +229,12 @@ COMMANDS: Final = (
         ("verify", "model", "--fix", "--from", "{in}/base+{in}/delta", "--workers", "2"),
         _damaged,
         whole="",
+    ),
+    Command(
+        "fix-elsewhere",
+        ("fix-tokenizer", "{in}/model", "--local-copy", "out"),
+        _tokenizer_elsewhere,
+        slow=True,
     ),
     Command("download", ("download", "org/model"), _repository, whole=""),
     Command("download-folder", ("download", "org/model", "-o", "out"), _repository, whole=""),

@@ -52,7 +52,8 @@ def names(world: World, rng: random.Random, *, long: bool) -> list[str]:
     if world.command.whole and world.command.name != "run-plan":  # shares are made by others
         for how in HARMS:
             found += [f"staged:{step}:{how}:{rng.randrange(6)}" for step in some()]
-    found += [f"left:{step}:{how}" for how in _LEFT for step in some()]
+    if not world.command.for_later:  # else its work is what it makes
+        found += [f"left:{step}:{how}" for how in _LEFT for step in some()]
     for locks in _LOCKS:
         found += [f"twin:{step}:{locks}" for step in some()]
         found += [f"together:{locks}"] * (5 if long else 1)

@@ -21,15 +21,18 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
+from tests.support.paths import ROOT
 from tests.torture import mounts
 from tests.torture.bench import empty
 from tests.torture.state import Entry, State
 from tests.torture.world import World
 
 PART: Final = "system"
-_MOUNTS: Final = ("devices", "read-only-inputs", "no-temporary-room", "read-only", "no-tmpdir")
+_MOUNTS: Final = ("devices", "read-only-inputs", "no-temporary-room", "read-only")
+_SYSTEM_TMP: Final = Path("/tmp")  # noqa: S108  (hidden for once by a folder of our own)
 _FRESH_IN_SAMPLE: Final = 0.25
 """Of the commands that a sample starts in a new process, which takes seconds."""
 _MANY: Final = {True: 12, False: 1}
@@ -43,7 +46,7 @@ _PAGES: Final = 4
 def names(world: World, rng: random.Random, *, long: bool) -> list[str]:
     """What to try."""
     found = ["no-home"]
-    if world.command.name != "run-plan":  # much of it was made before, under another one
+    if not world.command.name.startswith("run-"):  # much of it was made before, under another one
         found += ["umask:077", "umask:027"]
     found += [f"closed:{each}" for each in ("0", "1", "2", "012")]
     largest = max(each.nbytes for each in world.after.values())
@@ -54,6 +57,8 @@ def names(world: World, rng: random.Random, *, long: bool) -> list[str]:
         found += ["clock:1971", "clock:2096"]
     if world.bench.mounts:
         found += _MOUNTS
+        if _SYSTEM_TMP not in {*ROOT.parents, *world.bench.home.parents}:
+            found.append("no-tmpdir")
         steps = [*range(1, world.counts["steps"] + 1)]
         found += [f"filled:{each}" for each in (steps if long else steps and [rng.choice(steps)])]
         for _ in range(_MANY[long]):
@@ -102,7 +107,7 @@ def _with_umask(world: World, umask: int) -> State:
 
 def _no_tmpdir(world: World, _: str, __: contextlib.ExitStack) -> dict[str, Any]:
     """Then it is the system's, which for this process is the one that is looked at."""
-    return {"unset": ["TMPDIR"], "binds": [[str(world.bench.area / "tmp"), "/tmp"]]}  # noqa: S108
+    return {"unset": ["TMPDIR"], "binds": [[str(world.bench.area / "tmp"), str(_SYSTEM_TMP)]]}
 
 
 def _clock(_: World, year: str, __: contextlib.ExitStack) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The world of one command, and the one judge of what is left of it after a disturbance."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -63,7 +64,9 @@ class World:
 
     def area(self) -> State:
         """What the area holds now."""
-        return state_of(self.bench.area)
+        later = re.compile(self.command.for_later or "(?!)")
+        found = state_of(self.bench.area)
+        return {path: each for path, each in found.items() if not later.fullmatch(path)}
 
     def run(
         self, *, more: Sequence[str] = (), afresh: Mapping[str, str] | None = None, **request: Any

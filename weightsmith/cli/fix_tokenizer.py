@@ -108,6 +108,8 @@ def command(
     result = ops.carry_out(plan, local_copy=local_copy)
     headline = f"{counted(len(result.faults), 'fault')} repaired in"
     headline += f" {counted(len(result.changes), 'file')}"
+    if result.already_done:
+        headline = f"already done: {headline}"
     if not result.changes:
         headline = "nothing to repair"
     left = [fault for fault in found.faults if fault.verdict == "report"]

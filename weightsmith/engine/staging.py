@@ -301,12 +301,10 @@ def _mark(lock: IO[bytes], run: bytes) -> bool:
     everybody; False where there is no room to say it.
     """
     try:
-        lock.truncate(0)
-        lock.write(run)
-        lock.flush()
+        os.ftruncate(lock.fileno(), 0)
+        return os.write(lock.fileno(), run) == len(run)
     except OSError:
         return False
-    return True
 
 
 def is_vacant(target: Path) -> bool:

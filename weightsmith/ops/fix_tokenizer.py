@@ -72,6 +72,8 @@ class TokenizerResult:
     changes: tuple[Change, ...]
     proofs: tuple[Proof, ...]
     notes: tuple[str, ...]
+    already_done: bool = False
+    """The local copy was there, whole, and as this repair makes it."""
 
 
 def check_tokenizer(
@@ -143,12 +145,17 @@ def carry_out(
     """Prove what a plan changes of the tokenizer with transformers, and write all that it changes.
 
     All work is done in a directory of its own beside the files; nothing of it stays, whenever the
-    run ends.
+    run ends. A local copy that is there already, with the same files, is left as it is.
     Raises: TokenizerUnproved; BehindLink, TargetUnwritable, TargetExists, InputChanged.
     """
     target = Path(local_copy) if local_copy is not None else plan.folder
-    _require_writable(plan, target)
     proofs = plan.proofs
+    if local_copy is not None and _is_copied(plan, target):
+        discard_left(target.parent, target.name)
+        return TokenizerResult(
+            target, plan.faults, plan.changes, proofs, plan.notes, already_done=True
+        )
+    _require_writable(plan, target)
     asked = plan.diagnosis.before
     if local_copy is None and not plan.changes:
         # What a run left undone that was stopped after it had replaced the files.
@@ -211,17 +218,39 @@ def _replace(plan: TokenizerPlan, work: Path) -> None:
     replace_files(plan.folder, before, {change.file: change.after for change in ordered}, work)
 
 
+def _kept(plan: TokenizerPlan) -> dict[str, Content]:
+    """The files beside the weights that a copy takes as they are."""
+    return {
+        name: Content.of_file(inside(plan.folder, name))
+        for name in sizes_beside(plan.folder, *list_directory(plan.folder))
+        if is_sidecar(name) and name not in {*plan.repair.after.files, *plan.repair.deleted}
+    }
+
+
+def _is_copied(plan: TokenizerPlan, target: Path) -> bool:
+    """Whether a directory is just what `_write_copy` makes, as of a run that was stopped after it
+    had given it its name.
+    """
+    wanted = {name: Content(raw) for name, raw in plan.repair.after.files.items()} | _kept(plan)
+    found = {each.relative_to(target).as_posix(): each for each in target.rglob("*")}
+    folders = {parent.as_posix() for name in wanted for parent in Path(name).parents} - {"."}
+    if found.keys() != wanted.keys() | folders:
+        return False
+    return all(
+        fs.read_if_file(found[name]) == b"".join(content.pieces())
+        for name, content in wanted.items()
+    )
+
+
 def _write_copy(plan: TokenizerPlan, target: Path, work: Path) -> None:
     """Write all files beside the weights to a new directory, the repaired ones as repaired."""
     copy = work / "copy"
     copy.mkdir()
     repaired: Mapping[str, bytes] = plan.repair.after.files
     copy.chmod(copy.stat().st_mode & plan.folder.stat().st_mode)
-    for name in sizes_beside(plan.folder, *list_directory(plan.folder)):
-        if is_sidecar(name) and name not in {*repaired, *plan.repair.deleted}:
-            (copy / name).parent.mkdir(exist_ok=True)
-            content = Content.of_file(inside(plan.folder, name))
-            fs.write_durably(copy / name, content.pieces(), mode=content.mode)
+    for name, content in _kept(plan).items():
+        (copy / name).parent.mkdir(exist_ok=True)
+        fs.write_durably(copy / name, content.pieces(), mode=content.mode)
     model = plan.folder / MODEL  # what is new was made of it
     for name, raw in repaired.items():
         origin = plan.folder / name if (plan.folder / name).exists() else model

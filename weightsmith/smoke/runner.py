@@ -222,7 +222,7 @@ def _hand_on(checkpoint: Checkpoint, folder: Path) -> tuple[str, ...]:
             else:
                 kept, skipped = safe_config(settings)
                 left += skipped if name == _CONFIG else ()
-            (folder / name).write_text(json.dumps(kept), encoding="utf-8")
+            fs.write_scratch(folder / name, json.dumps(kept).encode())
         elif name in _VOCABULARIES:
-            (folder / name).write_bytes(checkpoint.read_sidecar(name))
+            fs.write_scratch(folder / name, checkpoint.read_sidecar(name))
     return left

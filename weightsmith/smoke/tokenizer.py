@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from weightsmith import fs
 from weightsmith.errors import TokenizerUnproved
 from weightsmith.repair.contents import CONFIG, GENERATION, SETTINGS
 from weightsmith.repair.faults import format_object, parse_object
@@ -41,7 +42,7 @@ def ask_transformers(
     """
     scratch.mkdir()
     for name, raw in _needed(files).items():
-        (scratch / name).write_bytes(raw)
+        fs.write_scratch(scratch / name, raw)
     asked = {"folder": str(scratch), "slow": slow, "texts": list(texts)}
     (told,) = _ask("transformers", asked, python)
     return Answers(told["reader"], told["ids"], told["texts"])
