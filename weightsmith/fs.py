@@ -303,14 +303,16 @@ def open_unnoticed(path: Path) -> Iterator[PositionedFile]:
                 os.utime(path, ns=(before.st_atime_ns, now.st_mtime_ns))
 
 
-def create(path: Path, mode: int = 0o666, *, exclusive: bool = False) -> PositionedFile:
+def create(
+    path: Path, mode: int = 0o666, *, exclusive: bool = False, keep: bool = False
+) -> PositionedFile:
     """Create or empty a file for reading and writing, with ``mode & ~umask``; never through a
-    link.
+    link. With `keep`, what is in it stays.
 
     Raises: FileExistsError, if it must be a new one (`exclusive`) and the name is taken.
     """
     flags = os.O_RDWR | os.O_CREAT | _BINARY | getattr(os, "O_NOFOLLOW", 0)
-    flags |= os.O_EXCL if exclusive else os.O_TRUNC
+    flags |= os.O_EXCL if exclusive else 0 if keep else os.O_TRUNC
     with translated_write_errors(path):
         return PositionedFile(path, os.open(path, flags, mode))
 

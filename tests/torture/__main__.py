@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from tests.torture import faults, kills, mounts, others, power, shim, system
+from tests.torture import faults, interleavings, kills, mounts, others, power, shim, system
 from tests.torture.bench import Bench
 from tests.torture.commands import COMMANDS, Command
 from tests.torture.world import World
 
-PARTS: dict[str, ModuleType] = {part.PART: part for part in (kills, faults, power, system, others)}
+_PARTS = (kills, faults, power, system, others, interleavings)
+PARTS: dict[str, ModuleType] = {part.PART: part for part in _PARTS}
 WORKERS = 2
 _NEED_SHIM = {faults.PART, power.PART}
 _FEW = 4

@@ -34,6 +34,8 @@ class Ended:
     said: str
     twin: int | None = None
     """How the other of two runs ended."""
+    order: str = ""
+    """Which of two runs made each of their points, where they took turns."""
 
 
 class Bench:

@@ -68,6 +68,16 @@ def make_room(place: Path) -> None:
 
 
 @contextlib.contextmanager
+def elsewhere(place: Path, source: Path) -> Iterator[None]:
+    """Another directory stands at a directory's place."""
+    _mount(str(source), place, _BIND)
+    try:
+        yield
+    finally:
+        _call("umount2", os.fsencode(place), _DETACH)
+
+
+@contextlib.contextmanager
 def read_only(place: Path) -> Iterator[None]:
     """Nobody can write below a directory."""
     _mount(str(place), place, _BIND)

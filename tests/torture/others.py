@@ -26,7 +26,7 @@ from tests.torture.world import World
 
 PART: Final = "others"
 _SIGNALS: Final = ("INT", "TERM", "HUP")
-_LOCKS: Final = ("real", "none", "granted")
+LOCKS: Final = ("real", "none", "granted")
 _LEFT: Final = ("hard", "symbolic", "directory", "fifo")
 _GAVE_WAY: Final = frozenset({5, 9, 10})
 """Of two runs one may end so: the other is at work, or was, on the same files."""
@@ -54,7 +54,7 @@ def names(world: World, rng: random.Random, *, long: bool) -> list[str]:
             found += [f"staged:{step}:{how}:{rng.randrange(6)}" for step in some()]
     if not world.command.for_later:  # else its work is what it makes
         found += [f"left:{step}:{how}" for how in _LEFT for step in some()]
-    for locks in _LOCKS:
+    for locks in LOCKS:
         found += [f"twin:{step}:{locks}" for step in some()]
         found += [f"together:{locks}"] * (5 if long else 1)
     return found
@@ -181,16 +181,17 @@ def _is_work(path: Path) -> bool:
 
 def _twin(world: World, value: str) -> list[str]:
     step, locks = value.split(":")
-    return _two(world, locks, stop_at_step=int(step))
+    return judge_two(world, locks, stop_at_step=int(step))
 
 
-def _two(world: World, locks: str, **request: Any) -> list[str]:
+def judge_two(world: World, locks: str, **request: Any) -> list[str]:
+    """Two runs of the command at once; what is wrong after them."""
     world.lay_out()
     ended = world.run(twin=locks, **request)
     ends = sorted({ended.exit, ended.twin or 0})
     wrong = world.judge(replace(ended, exit=ends[0]))
     # Without locks each may find the other's traces; a download wants them.
-    may_both = locks != "real" and (not request or not world.command.whole)
+    may_both = locks != "real" and ("stop_at_step" not in request or not world.command.whole)
     if not {*ends} <= {0, *_GAVE_WAY} or (ends[0] != 0 and not may_both):
         wrong.append(f"two runs ended with {ended.exit} and {ended.twin}: {ended.said[-1200:]}")
     return wrong
@@ -202,5 +203,5 @@ _PARTS: Final[dict[str, Callable[[World, str], list[str]]]] = {
     "staged": _staged,
     "left": _left,
     "twin": _twin,
-    "together": _two,
+    "together": judge_two,
 }

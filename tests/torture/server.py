@@ -24,11 +24,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import numkong
+
 import weightsmith
 from tests.support.loopback import refuse_far_connections
 from tests.torture import acts, mounts
 from tests.torture.shim import Counts, Trouble, arm, shift_clock
+from tests.torture.turns import Turns, take_turns
 from weightsmith import fs
+from weightsmith.codecs.exact import kernel
 from weightsmith.hub import fetch
 
 HANGS_AFTER_S: Final = 60
@@ -61,19 +65,24 @@ def serve(home: Path) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         counts.clear()
-        run = _started(request, home, counts)
-        twin = None
-        if "twin" in request:
+        turns = Turns(request["schedule"]) if "schedule" in request else None
+        run = _started(request, home, counts, (turns, 0) if turns else None)
+        twin, order = None, ""
+        if turns is not None:
+            more = {**request, "said": "said-twin"}
+            twin = _started(more, home, counts, (turns, 1))
+            order = turns.play()
+        elif "twin" in request:
             if "stop_at_step" in request:
                 run.wait(sleep, until_stopped=True)
             twin = _started({**request, "stop_at_step": 0, "said": "said-twin"}, home, counts)
             twin.wait(sleep, at_most_s=WAITS_S if run.is_stopped else 0.0)
             run.go_on()
         run.wait(sleep)
-        answer = {"exit": run.exit, "hung": run.hung, "counts": counts.read()}
+        answer: dict[str, Any] = {"exit": run.exit, "hung": run.hung, "counts": counts.read()}
         if twin is not None:
             twin.wait(sleep)
-            answer |= {"twin": twin.exit, "hung": run.hung or twin.hung}
+            answer |= {"twin": twin.exit, "hung": run.hung or twin.hung, "order": order}
         print(json.dumps(answer), flush=True)
 
 
@@ -121,11 +130,13 @@ class _Run:
             os.kill(self._pid, signal.SIGCONT)
 
 
-def _started(request: dict[str, Any], home: Path, counts: Counts) -> _Run:
+def _started(
+    request: dict[str, Any], home: Path, counts: Counts, turns: tuple[Turns, int] | None = None
+) -> _Run:
     signal.pthread_sigmask(signal.SIG_BLOCK, _POLITE)  # until there is a command that can answer
     pid = os.fork()
     if pid == 0:
-        _be(request, home, counts)
+        _be(request, home, counts, turns)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _POLITE)
     return _Run(pid, request.get("signals", []))
 
@@ -136,7 +147,9 @@ def _end_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _be(request: dict[str, Any], home: Path, counts: Counts) -> NoReturn:
+def _be(
+    request: dict[str, Any], home: Path, counts: Counts, turns: tuple[Turns, int] | None
+) -> NoReturn:
     """Become ``weightsmith`` with the arguments of a request, and end as it does."""
     try:
         os.setsid()
@@ -147,7 +160,9 @@ def _be(request: dict[str, Any], home: Path, counts: Counts) -> NoReturn:
         os.umask(request.get("umask", 0o022))
         for source, place in request.get("binds", ()):
             mounts.bind_privately(Path(source), Path(place))
+        time.tzset()
         tempfile.tempdir = None
+        _take_kernel(request.get("kernel"))
         said = os.open(
             home / request.get("said", "said"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
         )
@@ -164,6 +179,8 @@ def _be(request: dict[str, Any], home: Path, counts: Counts) -> NoReturn:
         fs.on_durable_step = _at_step(counts, *_deed(request))
         if request.get("twin") in {"none", "granted"}:
             fcntl.flock = _no_lock if request["twin"] == "none" else _granted
+        if turns is not None:
+            fs.on_durable_step = take_turns(turns[0].player(turns[1]), fcntl.flock)
         if request["shim"]:
             trouble = request.get("trouble")
             log = request.get("log")
@@ -210,6 +227,21 @@ def _at_step(counts: Counts, number: int, deed: Callable[[], object]) -> Callabl
             deed()
 
     return count
+
+
+def _take_kernel(name: str | None) -> None:
+    """Let no faster path be taken than this one."""
+    if name is None:
+        return
+    found, paths = kernel.find(), ("plain", "avx2", "avx512")
+    if found is not None and name in paths:
+        found = kernel.Kernel(found.module, min(found.simd, paths.index(name)))
+    slower = None if name == "none" else found
+    kernel.find = lambda: slower  # type: ignore[assignment]
+    fast = {"plain": "", "none": "", "avx2": "haswell"}.get(name)
+    for capability, has in numkong.get_capabilities().items():
+        if fast is not None and has and capability not in {"serial", fast}:
+            numkong.disable_capability(capability)
 
 
 def _no_lock(*_: object) -> None:

@@ -3,6 +3,7 @@
 It gets over some of it, with the same bytes and modes as ever:
 
     no-home no-tmpdir umask:077 closed:012 clock:2096 devices read-only-inputs c-locale
+    workers:4 zone:Asia/Kathmandu kernel:avx2 disk
 
 Of the rest it may say that it cannot; then the same command finishes once all is well again:
 
@@ -18,6 +19,7 @@ import contextlib
 import mmap
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +33,14 @@ from tests.torture.state import Entry, State
 from tests.torture.world import World
 
 PART: Final = "system"
-_MOUNTS: Final = ("devices", "read-only-inputs", "no-temporary-room", "read-only")
+_WITH_WORKERS: Final = frozenset(
+    ("apply-delta", "make-delta", "merge-lora", "convert", "combine", "extract-lora")
+)
+_ZONES: Final = ("Asia/Kathmandu", "America/St_Johns", "Pacific/Kiritimati")
+_KERNELS: Final = ("plain", "avx2", "avx512", "none")
+"""Of our own compiled part and, but for the fastest, of NumKong; ``none``: without ours."""
+_DISK: Final = Path("/var/tmp")  # noqa: S108  (a folder of our own is made there)
+_MOUNTS: Final = ("disk", "devices", "read-only-inputs", "no-temporary-room", "read-only")
 _SYSTEM_TMP: Final = Path("/tmp")  # noqa: S108  (hidden for once by a folder of our own)
 _FRESH_IN_SAMPLE: Final = 0.25
 """Of the commands that a sample starts in a new process, which takes seconds."""
@@ -50,6 +59,11 @@ def names(world: World, rng: random.Random, *, long: bool) -> list[str]:
         found += ["umask:077", "umask:027"]
     found += [f"closed:{each}" for each in ("0", "1", "2", "012")]
     largest = max(each.nbytes for each in world.after.values())
+    found += [f"zone:{each}" for each in (_ZONES if long else [rng.choice(_ZONES)])]
+    if world.command.line[0] in _WITH_WORKERS:
+        found += [f"workers:{each}" for each in ((1, 2, 3, 8) if long else [rng.choice((1, 3, 8))])]
+    kernels = [each for each in _KERNELS if each != "none" or not _codes(world)]
+    found += [f"kernel:{each}" for each in (kernels if long else [rng.choice(kernels)])]
     for _ in range(_MANY[long]):
         found.append(f"file-size:{rng.randint(1, largest)}")
         found.append(f"open-files:{rng.randint(3, 24)}")
@@ -110,6 +124,21 @@ def _no_tmpdir(world: World, _: str, __: contextlib.ExitStack) -> dict[str, Any]
     return {"unset": ["TMPDIR"], "binds": [[str(world.bench.area / "tmp"), str(_SYSTEM_TMP)]]}
 
 
+def _codes(world: World) -> bool:
+    """Whether what it makes has another form where there is no compiled part."""
+    return world.command.name in {"make", "push"}
+
+
+def _disk(world: World, _: str, held: contextlib.ExitStack) -> dict[str, Any]:
+    """Not in memory, where the other worlds are."""
+    area = world.bench.area
+    empty(area)
+    place = held.enter_context(tempfile.TemporaryDirectory(dir=_DISK))
+    held.enter_context(mounts.elsewhere(area, Path(place)))
+    world.fill()
+    return {}
+
+
 def _clock(_: World, year: str, __: contextlib.ExitStack) -> dict[str, Any]:
     return {"clock": calendar.timegm((int(year), 1, 1, 0, 0, 0)) - int(time.time())}
 
@@ -137,6 +166,10 @@ _MUST: Final[dict[str, Callable[[World, str, contextlib.ExitStack], dict[str, An
     "umask": lambda _, value, __: {"umask": int(value, 8)},
     "closed": lambda _, value, __: {"closed": [int(each) for each in value]},
     "clock": _clock,
+    "zone": lambda _, value, __: {"env": {"TZ": value}},
+    "workers": lambda _, value, __: {"more": ("--workers", value)},
+    "kernel": lambda _, value, __: {"kernel": value},
+    "disk": _disk,
     "devices": _devices,
     "read-only-inputs": _read_only_inputs,
     "c-locale": lambda *_: {

@@ -39,3 +39,23 @@ def test_a_power_cut_after_syncs_that_lied_is_noticed(tmp_path: Path) -> None:
         assert any("is a mix" in wrong for wrong in power.run(world, f"{steps}:names"))
     finally:
         bench.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
+def test_two_runs_take_turns_as_the_schedule_says_each_time(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "home", None)
+    try:
+        world = World(bench, next(each for each in COMMANDS if each.name == "apply"))
+        orders = []
+        for schedule in ([1], [9], [9], [3, 5, 8, 11]):
+            world.lay_out()
+            ended = world.run(twin="none", schedule=schedule)
+            assert {ended.exit, ended.twin} <= {0, 9, 10}
+            orders.append(ended.order)
+        # The first one makes point after point until its turn is over.
+        assert [len(order) - len(order.lstrip("0")) for order in orders] == [1, 9, 9, 3]
+        assert orders[1] == orders[2]
+        assert orders[3].startswith("00011000111")
+    finally:
+        bench.close()

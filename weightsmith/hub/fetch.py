@@ -265,17 +265,15 @@ def _ask_for_rest(partial: Path, start: int, transfer: Transfer, file: RepoFile)
         if start and not ranges:
             transfer.advance(-start)
             start = 0
-        with partial.open("r+b" if start else "wb") as out:
-            out.seek(start)
-            for piece in response.iter_bytes():  # as they come, so that none is lost in a cut
-                if transfer.stop.is_set():
-                    raise Stopped
-                if start + len(piece) > file.nbytes:
-                    raise DownloadBroken(file=file.name, reason="it goes on beyond its length")
-                out.write(piece)
-                out.flush()  # nor in a kill
-                start += len(piece)
-                transfer.advance(len(piece))
+        out = fs.create(partial, keep=start > 0)
+        for piece in response.iter_bytes():  # as they come, so that none is lost in a cut or kill
+            if transfer.stop.is_set():
+                raise Stopped
+            if start + len(piece) > file.nbytes:
+                raise DownloadBroken(file=file.name, reason="it goes on beyond its length")
+            out.write_from(start, memoryview(piece))
+            start += len(piece)
+            transfer.advance(len(piece))
     return start
 
 
