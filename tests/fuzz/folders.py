@@ -33,7 +33,7 @@ COMMANDS: Final[Mapping[str, Sequence[Sequence[str]]]] = {
         ("make-delta", "--base", "base", "--target", "target", "--delta", "out", "--codec", "add"),
         ("combine", "0.5*base + 0.5*target", "out"),
         ("inspect", "delta", "--bases", "base"),
-        ("extract-lora", "--base", "base", "--target", "target", "-o", "out"),
+        ("extract-lora", "--base", "base", "--target", "target", "-o", "out", "--rank", "2"),
     ),
     "exact": (
         _APPLY,
