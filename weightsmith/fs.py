@@ -124,6 +124,9 @@ class PositionedFile(Readable):
     another thread is still reading.
     """
 
+    _fd: int = -1
+    """None yet: a signal may come before there is one."""
+
     def __init__(self, path: Path, fd: int) -> None:
         """Take over the open descriptor `fd` of `path`; use `open_for_reading` or `create`."""
         self.path = path

@@ -166,6 +166,16 @@ def test_the_bar_is_drawn_in_ascii_where_the_terminal_knows_no_more(
     assert "##########" in said.err
 
 
+def test_bytes_of_no_phase_make_no_line() -> None:
+    """As where inputs are read again before anything has begun: there is no share to tell."""
+    said: list[str] = []
+    lines = Lines(said.append, clock=lambda: 1000.0)
+    lines.advance(5)
+    lines.begin("checking", 0)
+    lines.advance(5)
+    assert said == ["checking: 0 B"]
+
+
 def test_a_log_gets_a_line_every_thirty_seconds() -> None:
     ticks = iter([100.0, 110.0, 129.9, 130.0, 131.0, 159.9, 160.0])
     lines: list[str] = []

@@ -11,7 +11,7 @@ Points are counted over both (`turns`).
 import random
 from typing import Final
 
-from tests.torture.others import LOCKS, judge_two
+from tests.torture.others import judge_two, locks_for
 from tests.torture.world import World
 
 PART: Final = "order"
@@ -23,11 +23,13 @@ _SWITCHES: Final = 4
 def names(world: World, rng: random.Random, *, long: bool) -> list[str]:
     """In the long run each place of a single switch; random ones of several."""
     points = 2 * world.counts["steps"] + 4
-    found = [f"{n}:{locks}" for n in range(1, points // 2 + 1) for locks in LOCKS if long]
+    found = [
+        f"{n}:{locks}" for n in range(1, points // 2 + 1) for locks in locks_for(world) if long
+    ]
     for _ in range(_LONG if long else _SAMPLE):
         many = min(points, rng.randint(1 if not long else 2, _SWITCHES))
         chosen = sorted(rng.sample(range(1, points + 1), many))
-        found.append(f"{','.join(map(str, chosen))}:{rng.choice(LOCKS)}")
+        found.append(f"{','.join(map(str, chosen))}:{rng.choice(locks_for(world))}")
     return [*dict.fromkeys(found)]
 
 

@@ -54,10 +54,15 @@ def names(world: World, rng: random.Random, *, long: bool) -> list[str]:
             found += [f"staged:{step}:{how}:{rng.randrange(6)}" for step in some()]
     if not world.command.for_later:  # else its work is what it makes
         found += [f"left:{step}:{how}" for how in _LEFT for step in some()]
-    for locks in LOCKS:
+    for locks in locks_for(world):
         found += [f"twin:{step}:{locks}" for step in some()]
         found += [f"together:{locks}"] * (5 if long else 1)
     return found
+
+
+def locks_for(world: World) -> tuple[str, ...]:
+    """Kinds of locks; a download needs those that it is granted to be its own."""
+    return LOCKS[:-1] if world.command.line[0] == "download" else LOCKS
 
 
 def run(world: World, name: str) -> list[str]:

@@ -165,9 +165,9 @@ class World:
         if ended.hung:
             wrong.append("it hung")
         elif ended.exit >= 0 and ended.exit not in KNOWN_EXITS:
-            wrong.append(f"exit {ended.exit}: {ended.said[-1500:]}")
+            wrong.append(f"exit {ended.exit}: {ended.said[-2500:]}")
         elif re.search("Traceback|Exception ignored", _LIBRARYS_TRIAL.sub("", ended.said)):
-            wrong.append(f"a traceback: {ended.said[-1500:]}")
+            wrong.append(f"a traceback: {ended.said[-2500:]}")
         return wrong
 
     def _remote(self) -> Mapping[str, bytes] | None:

@@ -205,7 +205,7 @@ class Lines:
         with self._lock:
             pace, now = self._pace, self._clock()
             pace.add(nbytes, now)
-            if now - self._said < LINE_EVERY_S:
+            if now - self._said < LINE_EVERY_S or not pace.total:  # or nothing has begun yet
                 return
             self._said = now
             parts = [f"{self._phase}: {format_size(pace.done)} of {format_size(pace.total)}"]
