@@ -1,12 +1,14 @@
 """``weightsmith diff``."""
 
+import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from weightsmith import fs
-from weightsmith.cli.diff_page import render_page
+from weightsmith.cli.diff_page.render import Made, render_page
 from weightsmith.cli.diff_text import render_diff
 from weightsmith.cli.options import (
     OUTPUT,
@@ -70,13 +72,21 @@ def command(output: Output, a: str, b: str, html: Path | None, workers: int, off
     """
     before, after = (located(output, source, offline=offline) for source in (a, b))
     with output.progress() as progress:
-        found = ops.diff(before, after, options=Options(workers=workers), progress=progress)
+        found = ops.diff(
+            before,
+            after,
+            fingerprints=html is not None,
+            options=Options(workers=workers),
+            progress=progress,
+        )
     document: dict[str, Any] = {"schema": "weightsmith.diff/1"}
     if output.json:
         document |= found.to_document()
     if html is not None:
+        command = ["weightsmith", "diff", a, b, "--html", str(html)]
+        made = Made(shlex.join(command), str(Path.cwd()), datetime.now(UTC))
         try:
-            fs.write_durably(html, render_page(found).encode())
+            fs.write_durably(html, render_page(found, made).encode())
         except OSError as error:
             hint = "choose another place: --html FILE"
             raise TargetUnwritable(where=html, reason=error.strerror, hint=hint) from error

@@ -69,7 +69,9 @@ def format_relative(relative: float | None) -> str:
 
 def format_statuses(found: Difference) -> str:
     """``"226 changed, 65 same"``."""
-    return ", ".join(f"{count} {status}" for status, count in found.statuses().items())
+    return ", ".join(
+        f"{format_count(count)} {status}" for status, count in found.statuses().items()
+    )
 
 
 def format_count(count: int) -> str:
@@ -88,7 +90,7 @@ def _summary(found: Difference) -> list[tuple[str, str]]:
     total = found.total.measure
     share, relative, largest = numbers(total)
     rows = [
-        ("tensors", f"{len(found.tensors)}: {format_statuses(found)}"),
+        ("tensors", f"{format_count(len(found.tensors))}: {format_statuses(found)}"),
         ("elements", f"{format_count(total.numel)} compared, {share} changed"),
     ]
     if total.change_squares:

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from weightsmith.checkpoint.buffers import is_buffer
@@ -14,6 +15,7 @@ from weightsmith.codecs.measure import FLOATS, Measure, combine
 from weightsmith.engine.options import Options
 from weightsmith.engine.spans import Buffers
 from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, TensorInfo
+from weightsmith.ops.diff_fingerprints import digests_known, fingerprint_all
 from weightsmith.ops.diff_pairs import Comparison, measure_pairs
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.dequantised import dequantised, quantisation_of
@@ -21,7 +23,16 @@ from weightsmith.sources.exact import tell_slow
 from weightsmith.sources.recognise import open_model
 from weightsmith.units import counted
 
-__all__ = ["STATUSES", "Difference", "Group", "Status", "TensorDifference", "diff", "grouped"]
+__all__ = [
+    "STATUSES",
+    "Difference",
+    "Group",
+    "Side",
+    "Status",
+    "TensorDifference",
+    "diff",
+    "grouped",
+]
 
 Status = Literal["same", "changed", "other dtype", "other shape", "added", "removed"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
@@ -100,6 +111,27 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Side:
+    """Which model A or B was, for a record of the comparison."""
+
+    place: str
+    """``org/name@commit`` of what came from the hub, or the path of a directory; empty for any
+    other source, which its name says all of.
+    """
+    tensors: int
+    """How many there are, those that no loader reads included."""
+    nbytes: int
+    """Of all of them, as they are read."""
+    fingerprint: str = ""
+    """Of all of them, as `verify` gives it; empty unless it was asked for."""
+
+    def to_document(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        whole = {"place": self.place, "tensors": self.tensors, "nbytes": self.nbytes}
+        return {**whole, "fingerprint": self.fingerprint or None}
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """What changed between A and B."""
 
@@ -109,6 +141,8 @@ class Difference:
     """By name, layer 2 before layer 10."""
     notes: tuple[str, ...]
     """What was left out, and what was compared in another way, as sentences."""
+    sides: tuple[Side, Side]
+    """A and B."""
 
     @property
     def equal(self) -> bool:
@@ -152,6 +186,9 @@ class Difference:
             "layers": [{"layer": n, **each.to_document()} for n, each in self.layers().items()],
             "tensors": [tensor.to_document() for tensor in self.tensors],
             "notes": list(self.notes),
+            "sides": {
+                side: each.to_document() for side, each in zip("ab", self.sides, strict=True)
+            },
         }
 
 
@@ -160,18 +197,22 @@ def diff(
     b: str | os.PathLike[str],
     *,
     offline: bool = False,
+    fingerprints: bool = False,
     options: Options | None = None,
     progress: Progress = SILENCE,
 ) -> Difference:
     """Compare all tensors of two sources, whatever files they lie in; sidecars are not compared.
 
+    `fingerprints`: take those of both models too. What is compared byte beside byte is not read
+    again for them; what has no partner, another size of elements, or is read as other numbers than
+    it is stored, is.
     A quantised model and one that is not are compared as floats.
     Memory: a few spans a worker. No torch.
     Raises: QuantisationInvalid, QuantisationUnknown; as `open_model`.
     """
-    before, after = (open_model(each, offline=offline, progress=progress) for each in (a, b))
-    before, after, said = _as_floats(before, after)
-    before = named_like(before, after.tensors)
+    stored_a, stored_b = (open_model(each, offline=offline, progress=progress) for each in (a, b))
+    floats_a, after, said = _as_floats(stored_a, stored_b)
+    before = named_like(floats_a, after.tensors)
     ours, theirs = _infos(before), _infos(after)
     names = sorted(ours.keys() | theirs.keys(), key=name_order)
     matched = [
@@ -181,14 +222,47 @@ def diff(
     tell_slow(progress, before, after)
     progress.begin("comparing", sum(pair.nbytes for pair in pairs))
     buffers = [Buffers() for _ in range((options or Options()).threads)]
-    measures = measure_pairs(pairs, before.read_into, after.read_into, buffers, progress.advance)
+    measured = measure_pairs(
+        pairs,
+        before.read_into,
+        after.read_into,
+        buffers,
+        progress.advance,
+        digests=fingerprints,
+    )
+    marks = ["", ""]
+    if fingerprints:
+        known_a, known_b = digests_known(pairs, measured, before, after)
+        # A's tensors may have got B's names; they are the same ones in the same order.
+        own_names = dict(zip(before.tensors, floats_a.tensors, strict=True))
+        known_a = {own_names[name]: mark for name, mark in known_a.items()}
+        marks = fingerprint_all(
+            [
+                (stored_a, known_a if floats_a is stored_a else {}),
+                (stored_b, known_b if after is stored_b else {}),
+            ],
+            buffers,
+            progress,
+        )
     place = positions(names)
+    measures = {name: each.measure for name, each in measured.items()}
     tensors = tuple(
         TensorDifference(name, place[name], ours.get(name), theirs.get(name), measures.get(name))
         for name in names
     )
-    notes = (*said, *_notes(before, after, tensors))
-    return Difference(before.label, after.label, tensors, notes)
+    return Difference(
+        before.label,
+        after.label,
+        tensors,
+        notes=(*said, *_notes(before, after, tensors)),
+        sides=(_side(stored_a, marks[0]), _side(stored_b, marks[1])),
+    )
+
+
+def _side(checkpoint: Checkpoint, mark: str) -> Side:
+    folder = Path(checkpoint.label)
+    place = checkpoint.origin or (str(folder.absolute()) if folder.exists() else "")
+    return Side(place, len(checkpoint.tensors), checkpoint.nbytes, mark)
 
 
 def _as_floats(a: Checkpoint, b: Checkpoint) -> tuple[Checkpoint, Checkpoint, list[str]]:

@@ -65,7 +65,8 @@ def _measured(
     comparisons = [Comparison(*pair) for pair in pairs]
     progress.begin("comparing", sum(each.nbytes for each in comparisons))
     buffers = [Buffers() for _ in range(options.threads)]
-    return measure_pairs(comparisons, a.read_into, b.read_into, buffers, progress.advance)
+    found = measure_pairs(comparisons, a.read_into, b.read_into, buffers, progress.advance)
+    return {name: each.measure for name, each in found.items()}
 
 
 def left_by(

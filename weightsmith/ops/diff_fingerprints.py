@@ -1,0 +1,41 @@
+"""The fingerprints of two models that are being compared, with as little read twice as can be."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from weightsmith.checkpoint.checkpoint import Checkpoint
+from weightsmith.checkpoint.digest import fingerprint
+from weightsmith.engine.spans import Buffers, digest_tensors
+from weightsmith.ops.diff_pairs import Comparison, Measured
+from weightsmith.progress import Progress
+
+
+def digests_known(
+    pairs: Iterable[Comparison], measured: Mapping[str, Measured], a: Checkpoint, b: Checkpoint
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Digests that measuring took of whole tensors of A and of B, by their names there."""
+    of_a: dict[str, str] = {}
+    of_b: dict[str, str] = {}
+    for pair in pairs:
+        name = pair.a.name
+        if a.tensors[name].info == pair.a:
+            of_a[name] = measured[name].a
+        if b.tensors[name].info == pair.b and measured[name].b:
+            of_b[name] = measured[name].b
+    return of_a, of_b
+
+
+def fingerprint_all(
+    models: Sequence[tuple[Checkpoint, Mapping[str, str]]],
+    buffers: Sequence[Buffers],
+    progress: Progress,
+) -> list[str]:
+    """The fingerprint of each model, of which some tensors' digests are known; reads the others."""
+    rests = [
+        [tensor.info for name, tensor in model.tensors.items() if name not in known]
+        for model, known in models
+    ]
+    progress.begin("reading the rest", sum(info.nbytes for rest in rests for info in rest))
+    return [
+        fingerprint({**known, **digest_tensors(rest, model.read_into, buffers, progress.advance)})
+        for (model, known), rest in zip(models, rests, strict=True)
+    ]
