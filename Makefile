@@ -73,8 +73,9 @@ docs: $(READY) ## Write the generated pages anew, and the site of all pages into
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/site
 	@echo 'the site: build/site/index.html'
 
-recording: $(READY) ## Run the commands at the top of the README and draw what they say
+recording: $(READY) ## Run the commands at the top of the README and draw what they say; its heat map, too
 	$(BIN)/python -m tests.demo.recording
+	$(BIN)/python -m tests.demo.heat_map
 
 clean: ## Remove what was built, .venv too
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

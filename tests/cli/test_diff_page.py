@@ -239,8 +239,8 @@ def test_the_histogram_has_values_and_says_what_it_counts(compared: Compared) ->
     page = compared({"w": one}, {"w": moved.view(torch.bfloat16)})
     rows = [each.text for each in page.all("tr") if each.text.startswith(("0", "1", "2"))]
     assert rows == ["025.00 %1", "125.00 %1", "2 to 350.00 %2"]
-    (explained,) = (each for each in page.all("p") if "A unit in the last place is" in each.text)
-    assert "step from one float to the next" in " ".join(explained.text.split())
+    (explained,) = (each for each in page.all("p") if "Counted in steps" in each.text)
+    assert "steps from one float to the next" in " ".join(explained.text.split())
 
 
 def test_the_page_says_where_it_comes_from(compared: Compared, weightsmith: Weightsmith) -> None:

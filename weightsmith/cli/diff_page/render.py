@@ -28,9 +28,10 @@ _ORDER: Final = (
     "Tensors that are in one model only or of another shape or dtype come first, then those that"
     " changed most."
 )
-_ULPS: Final = """<p>A unit in the last place is the step from one float to the next that its dtype
-can hold. Steps grow with the numbers: near 1 a step is 0.0078 in bfloat16 and 0.00098 in float16,
-near 0.01 it is a 128th of that. So steps measure a change against a weight's own precision.</p>
+_ULPS: Final = """<p>Counted in steps from one float to the next that its dtype can hold, its unit
+in the last place. Steps grow with the numbers: near 1 a step is 0.0078 in bfloat16 and 0.00098 in
+float16, near 0.01 it is a 128th of that. So steps measure a change against a weight's own
+precision.</p>
 <p>0 are the same bits, and 1 is the nearest neighbour. In bfloat16 128 steps double a number, in
 float16 1024. Steps are counted across 0 too, so that a change of sign is very many.</p>"""
 
@@ -158,8 +159,8 @@ def _histogram(found: Difference) -> str:
 <h2 id="ulps">How far elements moved</h2>
 <div class="ulps">
 <table>
-<caption class="aside">Elements by distance in units in the last place</caption>
-<thead><tr><th scope="col">units</th><td></td><th scope="col" class="n">share</th>
+<caption class="aside">Elements by how many steps they moved</caption>
+<thead><tr><th scope="col">steps</th><td></td><th scope="col" class="n">share</th>
 <th scope="col" class="n">elements</th></tr></thead>
 <tbody>{"".join(histogram.rows(counts))}</tbody>
 </table>
