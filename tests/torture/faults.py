@@ -47,6 +47,8 @@ def names(world: World, rng: random.Random, *, long: bool) -> list[str]:
         for fault in faults:
             if (function, fault, world.command.line[0]) == ("write", "zero", "download"):
                 continue  # the hub library's own small files, on which Python would go on for ever
+            if world.command.remote and (function, fault) == ("read", "zero"):
+                continue  # the hub library sends what it reads, and the hub refuses it, exit 2
             many = min(calls, _LONG if long else _SAMPLE)
             for number in sorted(rng.sample(range(1, calls + 1), many)):
                 lasts = fault not in {*HARMLESS, "delayed"} and rng.random() < 0.5

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 _OF_LIBRARY: Final = re.compile(
-    r"cache/hub/(\.locks(/|$)|CACHEDIR\.TAG|[^/]+/tmp\w{8}(/|$))|\.cache/huggingface/"
+    r"cache/hub/(\.locks(/|$)|CACHEDIR\.TAG|[^/]+/tmp\w{8}(/|$))|\.cache/huggingface(/|$)"
 )
 """The hub library's own: locks, a mark for backups, a trial of links that a kill leaves, notes with
 the time in them. None of it is a model's, and the library can go on from any of it.
