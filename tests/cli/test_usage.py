@@ -290,5 +290,5 @@ def test_the_version_says_that_the_kernel_is_unfit(
 
     monkeypatch.setattr(kernel, "find", unfit)
     _, said, python = weightsmith("--version", "-v").out.splitlines()
-    assert said.startswith("compiled part  unfit: the compiled part is of another version")
+    assert said.startswith("compiled part  unfit: the compiled part is of another weightsmith")
     assert python.startswith("python         3.")
