@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from weightsmith.checkpoint.buffers import is_buffer
@@ -260,8 +259,9 @@ def diff(
 
 
 def _side(checkpoint: Checkpoint, mark: str) -> Side:
-    folder = Path(checkpoint.label)
-    place = checkpoint.origin or (str(folder.absolute()) if folder.exists() else "")
+    # Path.exists would raise where a name is too long, as that of a chain may be.
+    here = os.path.abspath(checkpoint.label) if os.path.lexists(checkpoint.label) else ""  # noqa: PTH100
+    place = checkpoint.origin or here
     return Side(place, len(checkpoint.tensors), checkpoint.nbytes, mark)
 
 
