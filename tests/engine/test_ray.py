@@ -50,7 +50,6 @@ def test_a_node_killed_in_the_middle_changes_nothing(
     done = run_on(tmp_path, [{"NODE_BLOCKS": str(marker)}], *args)
     assert done.returncode == 0, done.stderr
     assert marker.exists()  # it was at work, and had a file that it did not finish
-    assert "its files are made on others" in done.stderr
     assert "raylet" not in done.stdout + done.stderr
     assert contents(tmp_path / "out") == alone(args)
     assert not hidden(tmp_path)
