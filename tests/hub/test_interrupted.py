@@ -26,6 +26,18 @@ def finished(client: Client) -> set[str]:
     return {path.name for path in client.cache.rglob("snapshots/*/*.bin")}
 
 
+def kill_at(nbytes: int, hub: Hub, client: Client) -> None:
+    """Download, and die when so many bytes of the last shard have arrived."""
+    hub.fail(f"GET /cdn/*/{LAST}", hold_at=nbytes)
+    process = client.fork("download", "org/model")
+    try:
+        client.await_bytes(SHARDS[LAST], nbytes)
+    finally:
+        os.kill(process, signal.SIGKILL)
+        client.join()
+    hub.settle()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to fork here")
 @pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_many_times_it_goes_on_and_ends_with_the_right_bytes(
@@ -36,14 +48,7 @@ def test_killed_many_times_it_goes_on_and_ends_with_the_right_bytes(
     for stop in range(PIECE, (times + 1) * PIECE, PIECE):
         hub.forget_requests()
         # The last shard comes a bit at a time; whatever else is missing is fetched meanwhile.
-        hub.fail(f"GET /cdn/*/{LAST}", hold_at=stop)
-        process = client.fork("download", "org/model")
-        try:
-            client.await_bytes(SHARDS[LAST], stop)
-        finally:
-            os.kill(process, signal.SIGKILL)
-            client.join()
-        hub.settle()
+        kill_at(stop, hub, client)
         again = {name for name in done_before if hub.ranges(name)}
         assert not again, "fetched although finished"
         done_before |= finished(client)
@@ -98,14 +103,7 @@ def test_what_had_arrived_and_has_another_name_too_is_left_to_whoever_gave_it(
     link: Callable[[Path, Path], None], hub: Hub, client: Client, tmp_path: Path
 ) -> None:
     hub.add("org/model", MODEL)
-    hub.fail(f"GET /cdn/*/{LAST}", hold_at=PIECE)
-    process = client.fork("download", "org/model")
-    try:
-        client.await_bytes(SHARDS[LAST], PIECE)
-    finally:
-        os.kill(process, signal.SIGKILL)
-        client.join()
-    hub.settle()
+    kill_at(PIECE, hub, client)
     hub.faults.clear()  # whoever begins anew would wait there until the client is tired of it
     partial, theirs = next(client.cache.rglob("*.incomplete")), tmp_path / "theirs"
     partial.rename(theirs)

@@ -101,8 +101,9 @@ class Ray:
 
         if not numbers:
             return {}
-        cpus = _require_nodes(work, self._recipe)
-        alive = _alive()
+        nodes = _alive()
+        _require_nodes(nodes, work, self._recipe)
+        cpus = max(int(each["Resources"]["CPU"]) for each in nodes.values())
         options, threads = work.options, min(work.options.threads, cpus)
         here = _here(ray.get_runtime_context().get_node_id())
         board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
@@ -119,7 +120,8 @@ class Ray:
                 total: int = ray.get(board.total.remote())
                 work.progress.advance(max(total - seen, 0))
                 seen = max(total, seen)
-                for lost in sorted(alive.keys() - (alive := _alive())):
+                before, nodes = nodes, _alive()
+                for lost in sorted(before.keys() - nodes.keys()):
                     work.progress.note(f"lost node {lost}: its files are made on others")
                 for receipt in map(_result, ray.get(done)):
                     work.require_finite(receipt)
@@ -306,14 +308,13 @@ def _here(node: str) -> Any:
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
-def _require_nodes(work: Work, recipe: Recipe) -> int:
-    """Ask every node what it is and sees; returns the most CPUs that one has.
+def _require_nodes(nodes: Mapping[str, dict[str, Any]], work: Work, recipe: Recipe) -> None:
+    """Ask every node what it is and sees.
 
     Raises: ClusterFailed, VersionsDiffer, NodeBlind, MachinesDiffer.
     """
     import ray
 
-    nodes = _alive()
     if not nodes:
         raise ClusterFailed(reason="no node of it has a CPU to give")
     paths = [*recipe.paths, str(work.staging.plan_path)]
@@ -336,7 +337,6 @@ def _require_nodes(work: Work, recipe: Recipe) -> int:
         raise NodeBlind(count=len(blind), context=blind)
     if work.plan.multiplies:
         require_one_machine({name: cpu for name, (_, _, cpu) in told.items()})
-    return max(int(each["Resources"]["CPU"]) for each in nodes.values())
 
 
 def _asking() -> Callable[[list[str]], tuple[tuple[str, str], list[str], str]]:
