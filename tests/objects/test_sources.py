@@ -14,7 +14,7 @@ from tests.support.folders import contents, hidden, load, write_model
 from tests.support.s3_server import KEY, S3, SECRET
 from weightsmith.cli.main import run
 from weightsmith.errors import InputChanged
-from weightsmith.objects.bucket import Object
+from weightsmith.objects.bucket import Object, quoted
 from weightsmith.sources.locate import Located, locate
 from weightsmith.sources.recognise import open_model
 
@@ -178,6 +178,14 @@ def test_another_content_is_another_identity() -> None:
     ]
     assert len({each.identity for each in objects}) == 4
     assert all(each.identity[1] // 1_000_000_000 in {1000, 1001} for each in objects)
+
+
+@pytest.mark.parametrize(
+    "said, etag",
+    [("0x1F25", '"0x1F25"'), ('"ab-2"', '"ab-2"'), ('W/"ab"', 'W/"ab"'), ("", ""), (None, "")],
+)
+def test_an_etag_is_the_same_with_quotes_and_without(said: str | None, etag: str) -> None:
+    assert quoted(said) == etag
 
 
 FAULTS = {

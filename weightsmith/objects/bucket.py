@@ -51,7 +51,7 @@ class Object:
     """Its key behind the prefix."""
     nbytes: int
     etag: str
-    """What the store calls this content; it is asked for with every range."""
+    """What the store calls this content, in quotes; it is asked for with every range."""
     modified_s: int
     """When it was written, in seconds since 1970."""
 
@@ -111,7 +111,7 @@ class Bucket:
             Object(
                 name="/".join(filter(None, [folder, each["path"].removeprefix(start)])),
                 nbytes=each["size"],
-                etag=each["e_tag"] or "",
+                etag=quoted(each["e_tag"]),
                 modified_s=int(each["last_modified"].timestamp()),
             )
             for each in found["objects"]
@@ -181,7 +181,7 @@ class Bucket:
             found = obstore.get(self._store, self.address.key(file.name), options=options)
             meta = found.meta
             # Some servers look at no condition, and send what is there now.
-            if meta["size"] != file.nbytes or (file.etag and meta["e_tag"] != file.etag):
+            if meta["size"] != file.nbytes or (file.etag and quoted(meta["e_tag"]) != file.etag):
                 raise InputChanged(file=f"{self.address}/{file.name}")
             for piece in found.stream(min_chunk_size=_PIECE_NBYTES):
                 yield memoryview(piece)
@@ -214,6 +214,11 @@ class Bucket:
                 case 401 | 403:
                     raise StoreDenied(address=where, reason=_said(error)) from error
             raise StoreUnreachable(address=where, reason=_said(error)) from error
+
+
+def quoted(etag: str | None) -> str:
+    """An ETag as headers have it, in quotes: Azure's listings leave them out. Empty for none."""
+    return f'"{etag}"' if etag and not etag.endswith('"') else etag or ""
 
 
 def _status(error: Exception) -> int:

@@ -180,5 +180,7 @@ def _nothing(bucket: Bucket) -> SourceIsFile | SourceNotFound:
     if address.prefix and bucket.is_object():
         above = str(address).rpartition("/")[0]
         return SourceIsFile(source=address, directory=above)
-    hint = "check bucket and prefix, and AWS_ENDPOINT_URL for a store that is not Amazon's"
+    hint = "check bucket and prefix"
+    if address.scheme == "s3":
+        hint += ", and AWS_ENDPOINT_URL for a store that is not Amazon's"
     return SourceNotFound(source=address, hint=hint)
