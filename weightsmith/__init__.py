@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from weightsmith.ops.combine import combine, plan_combine
     from weightsmith.ops.convert import convert, plan_convert
     from weightsmith.ops.deltas.estimate import RankedBase, rank_bases
-    from weightsmith.ops.diff import Difference, diff
+    from weightsmith.ops.diff import diff
+    from weightsmith.ops.diff_result import Difference
     from weightsmith.ops.download import download, plan_download
     from weightsmith.ops.extract_lora import ExtractedLora, extract_lora, plan_extract_lora
     from weightsmith.ops.fix_tokenizer import check_tokenizer, fix_tokenizer, plan_fix_tokenizer
@@ -133,7 +134,8 @@ _HOMES: Final = {
     "ops.combine": ("combine", "plan_combine"),
     "ops.convert": ("convert", "plan_convert"),
     "ops.deltas.estimate": ("RankedBase", "rank_bases"),
-    "ops.diff": ("Difference", "diff"),
+    "ops.diff": ("diff",),
+    "ops.diff_result": ("Difference",),
     "ops.download": ("download", "plan_download"),
     "ops.extract_lora": ("ExtractedLora", "extract_lora", "plan_extract_lora"),
     "ops.fix_tokenizer": ("check_tokenizer", "fix_tokenizer", "plan_fix_tokenizer"),

@@ -19,7 +19,7 @@ from weightsmith.checkpoint.layers import Position
 from weightsmith.cli.diff_page.colours import STEPS, colour
 from weightsmith.cli.diff_page.heat_map import Map
 from weightsmith.cli.diff_text import format_relative
-from weightsmith.ops.diff import Difference, Group
+from weightsmith.ops.diff_result import Difference, Group
 
 PICTURE: Final = ROOT / "docs" / "pictures" / "heat-map.svg"
 LAYERS: Final = 16

@@ -7,7 +7,7 @@ from typing import Final
 from weightsmith.cli.layout import brief, display_width, heading, one_line_rows, styled, table
 from weightsmith.codecs.measure import Measure, ulp_range
 from weightsmith.errors import shown
-from weightsmith.ops.diff import Difference, Group, TensorDifference
+from weightsmith.ops.diff_result import Difference, Group, TensorDifference
 from weightsmith.units import format_percent
 
 NONE: Final = "–"

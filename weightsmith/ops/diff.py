@@ -1,194 +1,25 @@
 """Say what changed between two checkpoints, tensor by tensor."""
 
-import math
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, TypeVar, get_args
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.layers import Position, name_order, positions
+from weightsmith.checkpoint.layers import name_order, positions
 from weightsmith.checkpoint.renamed import named_like
-from weightsmith.codecs.measure import FLOATS, Measure, combine
+from weightsmith.codecs.measure import FLOATS
 from weightsmith.engine.options import Options
 from weightsmith.engine.spans import Buffers
 from weightsmith.formats.tensors import SUMMABLE, TORCH_NAMES, TensorInfo
 from weightsmith.ops.diff_fingerprints import digests_known, fingerprint_all
 from weightsmith.ops.diff_pairs import Comparison, measure_pairs
+from weightsmith.ops.diff_result import Difference, Side, TensorDifference
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.dequantised import dequantised, quantisation_of
 from weightsmith.sources.exact import tell_slow
 from weightsmith.sources.recognise import open_model
 from weightsmith.units import counted
-
-__all__ = [
-    "STATUSES",
-    "Difference",
-    "Group",
-    "Side",
-    "Status",
-    "TensorDifference",
-    "diff",
-    "grouped",
-]
-
-Status = Literal["same", "changed", "other dtype", "other shape", "added", "removed"]
-STATUSES: Final[tuple[Status, ...]] = get_args(Status)
-"""In the order in which they are told."""
-Key = TypeVar("Key", bound=Hashable)
-
-
-@dataclass(frozen=True, slots=True)
-class TensorDifference:
-    """One tensor of A or B, and what became of it."""
-
-    name: str
-    place: Position
-    a: TensorInfo | None
-    """None where it was added."""
-    b: TensorInfo | None
-    """None where it was removed."""
-    measure: Measure | None
-    """Of the elements that both have: all of them, or the rows that both have where the rest of the
-    shape is the same; None where nothing could be compared.
-    """
-
-    @property
-    def status(self) -> Status:
-        """What became of it, in a word or two."""
-        if self.a is None or self.b is None:
-            return "added" if self.a is None else "removed"
-        if self.a.shape != self.b.shape:
-            return "other shape"
-        if self.a.dtype != self.b.dtype:
-            return "other dtype"
-        return "changed" if self.measure is None or self.measure.changed else "same"
-
-    @property
-    def new_rows(self) -> int:
-        """Rows that only B has, beside the compared ones; negative for rows that only A has."""
-        if self.measure is None or self.status != "other shape":
-            return 0
-        return self.b.shape[0] - self.a.shape[0] if self.a and self.b else 0
-
-    @property
-    def size(self) -> float:
-        """The relative change, to sort by; infinite where A is all zeros and B is not."""
-        if self.measure is None or not self.measure.change_squares:
-            return 0.0
-        return math.inf if self.measure.relative is None else self.measure.relative
-
-    def to_document(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return {
-            "name": self.name,
-            "layer": self.place.layer,
-            "kind": self.place.kind,
-            "status": self.status,
-            "a": self.a and {"dtype": self.a.dtype, "shape": list(self.a.shape)},
-            "b": self.b and {"dtype": self.b.dtype, "shape": list(self.b.shape)},
-            "new_rows": self.new_rows,
-            "measure": self.measure and self.measure.to_document(),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Tensors taken together."""
-
-    tensors: int
-    different: int
-    """How many of them are not the same."""
-    measure: Measure
-    """Of all that could be compared, what is the same included."""
-
-    def to_document(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        counts = {"tensors": self.tensors, "different": self.different}
-        return {**counts, "measure": self.measure.to_document()}
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """Which model A or B was, for a record of the comparison."""
-
-    place: str
-    """``org/name@commit`` of what came from the hub, or the path of a directory; empty for any
-    other source, which its name says all of.
-    """
-    tensors: int
-    """How many there are, those that no loader reads included."""
-    nbytes: int
-    """Of all of them, as they are read."""
-    fingerprint: str = ""
-    """Of all of them, as `verify` gives it; empty unless it was asked for."""
-
-    def to_document(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        whole = {"place": self.place, "tensors": self.tensors, "nbytes": self.nbytes}
-        return {**whole, "fingerprint": self.fingerprint or None}
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What changed between A and B."""
-
-    a: str
-    b: str
-    tensors: tuple[TensorDifference, ...]
-    """By name, layer 2 before layer 10."""
-    notes: tuple[str, ...]
-    """What was left out, and what was compared in another way, as sentences."""
-    sides: tuple[Side, Side]
-    """A and B."""
-
-    @property
-    def equal(self) -> bool:
-        """Whether both hold the same tensors, bit for bit."""
-        return all(tensor.status == "same" for tensor in self.tensors)
-
-    @property
-    def total(self) -> Group:
-        """All tensors together."""
-        return _together(self.tensors)
-
-    def statuses(self) -> dict[Status, int]:
-        """How many tensors there are of each status that occurs."""
-        found = [tensor.status for tensor in self.tensors]
-        return {status: found.count(status) for status in STATUSES if status in found}
-
-    def kinds(self) -> dict[str, Group]:
-        """By kind of module, those within layers first."""
-        within_first = sorted(self.tensors, key=lambda tensor: tensor.place.layer is None)
-        return grouped(within_first, lambda tensor: tensor.place.kind)
-
-    def layers(self) -> dict[int, Group]:
-        """By layer; what lies outside of all layers is left out."""
-        found = grouped(self.tensors, lambda tensor: tensor.place.layer)
-        return {layer: found[layer] for layer in sorted(n for n in found if n is not None)}
-
-    def most_changed(self) -> list[TensorDifference]:
-        """All whose change has a size, the largest relative change first."""
-        sized = [tensor for tensor in self.tensors if tensor.size]
-        return sorted(sized, key=lambda tensor: -tensor.size)
-
-    def to_document(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return {
-            "a": self.a,
-            "b": self.b,
-            "equal": self.equal,
-            "statuses": self.statuses(),
-            "total": self.total.to_document(),
-            "kinds": [{"kind": kind, **each.to_document()} for kind, each in self.kinds().items()],
-            "layers": [{"layer": n, **each.to_document()} for n, each in self.layers().items()],
-            "tensors": [tensor.to_document() for tensor in self.tensors],
-            "notes": list(self.notes),
-            "sides": {
-                side: each.to_document() for side, each in zip("ab", self.sides, strict=True)
-            },
-        }
 
 
 def diff(
@@ -282,25 +113,6 @@ def _as_floats(a: Checkpoint, b: Checkpoint) -> tuple[Checkpoint, Checkpoint, li
             meant = f"compared as the {TORCH_NAMES[dtype]} that it stands for"
             notes.append(f"{side} is quantised ({quantised}): {meant}")
     return sides["A"], sides["B"], notes
-
-
-def grouped(
-    tensors: Iterable[TensorDifference], key: Callable[[TensorDifference], Key]
-) -> dict[Key, Group]:
-    """Tensors of one key taken together, in the order in which the keys come up."""
-    found: dict[Key, list[TensorDifference]] = {}
-    for tensor in tensors:
-        found.setdefault(key(tensor), []).append(tensor)
-    return {each: _together(of_one_key) for each, of_one_key in found.items()}
-
-
-def _together(tensors: Iterable[TensorDifference]) -> Group:
-    each = list(tensors)
-    return Group(
-        tensors=len(each),
-        different=sum(tensor.status != "same" for tensor in each),
-        measure=combine(tensor.measure for tensor in each if tensor.measure is not None),
-    )
 
 
 def _infos(checkpoint: Checkpoint) -> dict[str, TensorInfo]:

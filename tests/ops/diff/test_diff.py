@@ -15,7 +15,8 @@ from tests.support.folders import BUFFER, bits, state, write_model
 from weightsmith.checkpoint.digest import SPAN_NBYTES
 from weightsmith.engine.options import Options
 from weightsmith.errors import ShardTruncated, SourceNotFound
-from weightsmith.ops.diff import Difference, TensorDifference, diff
+from weightsmith.ops.diff import diff
+from weightsmith.ops.diff_result import Difference, TensorDifference
 
 
 @pytest.fixture(scope="session")

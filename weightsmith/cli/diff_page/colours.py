@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from weightsmith.ops.diff import Group
+from weightsmith.ops.diff_result import Group
 
 STEPS: Final = 50
 """The last step of the scale; the first is 0."""

@@ -11,7 +11,7 @@ from weightsmith.cli.diff_page.colours import STEPS, Scale
 from weightsmith.cli.diff_page.text import name
 from weightsmith.cli.diff_text import format_count, format_relative, numbers
 from weightsmith.errors import printable
-from weightsmith.ops.diff import Difference, Group, grouped
+from weightsmith.ops.diff_result import Difference, Group, grouped
 
 _NUMBERED: Final = 40
 """How many layers have a number above them, at most."""

@@ -14,7 +14,7 @@ from weightsmith.cli.diff_page.colours import STEPS, colour
 from weightsmith.cli.diff_page.heat_map import Map
 from weightsmith.cli.diff_page.text import name, text
 from weightsmith.cli.diff_text import format_count, format_statuses, numbers
-from weightsmith.ops.diff import Difference, Side
+from weightsmith.ops.diff_result import Difference, Side
 from weightsmith.units import format_size
 from weightsmith.version import __version__
 
