@@ -1,10 +1,14 @@
 """How apply-delta grows with the model: time and memory at several sizes, as one document.
 
-    python -m tests.bench.growth --dir DIR --sizes 1 2 4 --json docs/explanation/growth.json
+    python -m tests.bench.growth --dir DIR --sizes 1 2 4 8 --json docs/explanation/growth.json
 
 Each size in GB is a base and an additive delta of that size, float16 in shards of 500 MB, built in
 DIR and deleted again; DIR needs three times the largest size. The rounds of a size follow each
 other, after one that is not counted; outputs are removed and the disk is synced before each.
+
+In each round a plain copy of the same bytes takes its turn: `cp` copies the base while `cat` reads
+the delta, and `sync` waits until the copy is on the disk, as apply-delta does for its target. So
+both read base and delta once, and write as much; what the disk does to one, it does to the other.
 """
 
 import argparse
@@ -16,12 +20,16 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.measure import Command, run
+from tests.bench.measure import Command, Measurement, run
 
 MIB: Final = 1 << 20
 _SHARD_NBYTES: Final = 500_000_000
 _COLUMNS: Final = 4096
 _ROWS: Final = 8192
+_COPY: Final = (
+    'mkdir "$3" && { cat "$2"/*.safetensors > /dev/null & } && '
+    'cp --reflink=never "$1"/*.safetensors "$3" && wait $! && sync "$3"/*'
+)
 
 
 def write_model(folder: Path, nbytes: int, *, scale: float) -> Path:
@@ -64,19 +72,27 @@ def measure(work: Path, size_gb: float, rounds: int) -> dict[str, Any]:
     delta = write_model(work / "delta", nbytes, scale=0.001)
     argv = [sys.executable, "-m", "weightsmith", "apply-delta", "--no-repair"]
     argv += ["--base", str(base), "--delta", str(delta), "--target", str(work / "target")]
-    found = []
+    copying = ["sh", "-c", _COPY, "sh", str(base), str(delta), str(work / "copy")]
+    applied: list[Measurement] = []
+    copied: list[Measurement] = []
     for _ in range(rounds + 1):
-        shutil.rmtree(work / "target", ignore_errors=True)
         os.sync()
-        found.append(run(Command("apply-delta", argv), work / "log.txt"))
-    made = sum(path.stat().st_size for path in (work / "target").iterdir())
+        applied.append(run(Command("apply-delta", argv), work / "log.txt"))
+        made = sum(path.stat().st_size for path in (work / "target").iterdir())
+        shutil.rmtree(work / "target")
+        os.sync()
+        copied.append(run(Command("copy", copying), work / "log.txt"))
+        shutil.rmtree(work / "copy")
     shutil.rmtree(work)
-    counted = found[1:]
+    counted, copies = applied[1:], copied[1:]
     return {
         "gb": made / 1e9,
         "wall_s": statistics.median(each.wall_s for each in counted),
         "cpu_s": statistics.median(each.cpu_s for each in counted),
         "peak_mib": statistics.median(each.peak_bytes for each in counted) / MIB,
+        "from_disk_gb": statistics.median(each.fetched_bytes or 0 for each in counted) / 1e9,
+        "copy_s": statistics.median(each.wall_s for each in copies),
+        "copy_from_disk_gb": statistics.median(each.fetched_bytes or 0 for each in copies) / 1e9,
     }
 
 
@@ -84,12 +100,18 @@ def main() -> None:
     """Measure, and write what was found."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--dir", type=Path, required=True)
-    parser.add_argument("--sizes", type=float, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--sizes", type=float, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, required=True)
     asked = parser.parse_args()
     sizes = [measure(asked.dir / "growth", size, asked.rounds) for size in asked.sizes]
-    document = {"cores": os.cpu_count(), "rounds": asked.rounds, "sizes": sizes}
+    memory_gb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    document = {
+        "cores": os.cpu_count(),
+        "memory_gb": memory_gb,
+        "rounds": asked.rounds,
+        "sizes": sizes,
+    }
     asked.json.write_text(json.dumps(document, indent=2) + "\n")
 
 

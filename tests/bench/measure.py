@@ -38,6 +38,8 @@ class Measurement:
     """Asked for by read calls, cached or not; mapped files do not count. None: not Linux."""
     written_bytes: int | None
     """Handed to the file system as pages to write. None: not Linux."""
+    fetched_bytes: int | None = None
+    """Read from the disk, because the page cache did not hold them. None: not Linux."""
 
 
 class CommandFailed(Exception):
@@ -70,6 +72,7 @@ def run(command: Command, log: Path) -> Measurement:
         peak_bytes=usage.ru_maxrss * unit,
         read_bytes=moved.get("rchar"),
         written_bytes=moved.get("write_bytes"),
+        fetched_bytes=moved.get("read_bytes"),
     )
 
 

@@ -13,6 +13,10 @@ from typing import Any, Final
 from tests.support.paths import ROOT
 
 FOLDER: Final = ROOT / "docs" / "explanation"
+CACHED: Final = 0.75
+"""The part of memory that can hold the files of a run; the rest is for the system and what has been
+written and not yet reached the disk.
+"""
 MAKE: Final = 0.35
 APPLY: Final = 0.6
 """GB of target a second and core, of whole processes; docs/decisions/0004."""
@@ -183,39 +187,52 @@ def storage_table(rates: Rates) -> str:
 
 
 def held_table(growth: dict[str, Any]) -> str:
-    """The formulas beside what was measured."""
+    """The formulas and a plain copy beside what was measured."""
     rates = measured_rates(growth)
-    lines = [
-        "| model | by the formula | measured | measured, a GB | peak memory |",
-        "| ---: | ---: | ---: | ---: | ---: |",
-    ]
+    names = ["model", "by the formula", "measured", "measured, a GB", "plain copy"]
+    names += ["times the copy", "peak memory", "files fit in memory"]
+    lines = [f"| {' | '.join(names)} |", f"|{' ---: |' * (len(names) - 1)} --- |"]
     for each in growth["sizes"]:
         said = max(seconds(apply_additive(each["gb"], rates), rates).values())
+        copy = "not measured | "
+        if "copy_s" in each:
+            copy = f"{each['copy_s']:.2f} s | {each['wall_s'] / each['copy_s']:.2f}"
         lines.append(
             f"| {each['gb']:.2f} GB | {said:.2f} s | {each['wall_s']:.2f} s | "
-            f"{each['wall_s'] / each['gb']:.2f} s | {each['peak_mib']:.0f} MiB |"
+            f"{each['wall_s'] / each['gb']:.2f} s | {copy} | {each['peak_mib']:.0f} MiB | "
+            f"{_held(growth, each)} |"
         )
     return "\n".join(lines)
 
 
+def fits(growth: dict[str, Any], size: dict[str, Any]) -> bool:
+    """Whether base, delta and target of a size fit in the page cache together."""
+    return bool(3 * size["gb"] <= CACHED * growth["memory_gb"])
+
+
+def _held(growth: dict[str, Any], size: dict[str, Any]) -> str:
+    said = "yes" if fits(growth, size) else "no"
+    read = size.get("from_disk_gb", 0.0)
+    return f"{said}; {read:.1f} GB read from the disk" if read >= 0.05 else said
+
+
 def chart(growth: dict[str, Any]) -> str:
-    """Time and peak memory over the size of the model, as SVG."""
+    """Time, that of a plain copy, and peak memory over the size of the model, as SVG."""
     sizes = growth["sizes"]
     wide, high, left, top, base = 640, 300, 56, 24, 250
     most_gb = max(each["gb"] for each in sizes)
-    most_s = max(each["wall_s"] for each in sizes)
+    copied = [each for each in sizes if "copy_s" in each]
+    most_s = max(each[key] for each in sizes for key in ("wall_s", "copy_s") if key in each)
 
     def x(gb: float) -> float:
         return float(left + (wide - 2 * left) * gb / most_gb)
 
-    def points(values: list[float], most: float) -> list[tuple[float, float]]:
-        return [
-            (x(each["gb"]), base - (base - top) * value / most)
-            for each, value in zip(sizes, values, strict=True)
-        ]
+    def points(found: list[dict[str, Any]], key: str, most: float) -> list[tuple[float, float]]:
+        return [(x(each["gb"]), base - (base - top) * each[key] / most) for each in found]
 
-    time = points([each["wall_s"] for each in sizes], most_s)
-    memory = points([each["peak_mib"] for each in sizes], 400)
+    time = points(sizes, "wall_s", most_s)
+    memory = points(sizes, "peak_mib", 400)
+    copy = points(copied, "copy_s", most_s)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" role="img">',
         '<g font-family="sans-serif" font-size="12">',
@@ -223,9 +240,12 @@ def chart(growth: dict[str, Any]) -> str:
         f'<rect width="{wide}" height="{high}" fill="white"/>',
         f'<path d="M{left} {top}V{base}H{wide - left}V{top}" fill="none" stroke="#888"/>',
     ]
-    for colour, line, dots in (("#1f6f8b", time, "circle"), ("#b5541c", memory, "rect")):
+    lines = [("#1f6f8b", time, "circle", ""), ("#b5541c", memory, "rect", "")]
+    if copy:
+        lines.append(("#6b6b6b", copy, "circle", ' stroke-dasharray="5 4"'))
+    for colour, line, dots, dashes in lines:
         path = "L".join(f"{px:.1f} {py:.1f}" for px, py in line)
-        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
         for px, py in line:
             parts.append(
                 f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{colour}"/>'
@@ -243,8 +263,12 @@ def chart(growth: dict[str, Any]) -> str:
         f'<text x="{left - 6}" y="{base + 4}" text-anchor="end">0</text>',
         f'<text x="{wide - left + 6}" y="{top + 4}">400 MiB</text>',
         f'<text x="{left + 12}" y="{top + 14}" fill="#1f6f8b">time</text>',
-        '<g fill="#b5541c" text-anchor="end">',
-        f'<text x="{wide - left - 12}" y="{memory[-1][1] - 10:.1f}">peak memory</text></g>',
+        *(
+            [f'<text x="{left + 12}" y="{top + 30}" fill="#6b6b6b">time of a plain copy</text>']
+            if copy
+            else []
+        ),
+        f'<text x="{left + 12}" y="{memory[0][1] - 10:.1f}" fill="#b5541c">peak memory</text>',
         "</g></svg>",
     ]
     return "\n".join(parts) + "\n"
