@@ -33,7 +33,7 @@ class Add(Codec):
     exact: ClassVar[bool] = False
     takes_any_range: ClassVar[bool] = True
     of: ClassVar[Callable[[Block, Block, Block, str], None]] = arithmetic.add
-    """What is done to delta and base, in this order; `Subtract` does another thing."""
+    """The operation: ``of(delta, base, out, compute)``; `Subtract` has another."""
 
     def told(self) -> str:
         """As ``summed in F32, rounded to F16: base + delta``."""
@@ -44,7 +44,7 @@ class Add(Codec):
         return f"in {self.compute}{rounded}"
 
     def _base(self) -> str:
-        """What counts as the base."""
+        """The base, and what counts for the rows that it lacks."""
         rows = {"zero": " (0 where it has no row)", "mean": " (its mean row where it has none)"}
         return "base" + rows.get(self.new_rows, "")
 
@@ -62,7 +62,7 @@ class Add(Codec):
         return replace(delta, dtype=self.dtype)
 
     def prepare(self, work: Work, read: ReadInput) -> Block | None:
-        """The mean row, where it will be needed."""
+        """The mean row in `compute`; None unless rows are missing and count as the mean."""
         if self.new_rows == "mean" and work.inputs[0].shape != work.output.shape:
             mean = _mean_row(work.inputs[0], read)
             row = arithmetic.empty(len(mean), self.compute)
@@ -90,9 +90,9 @@ class Add(Codec):
 
 @dataclass(frozen=True, slots=True)
 class Subtract(Add):
-    """delta = target - base: as `Add`, with the target in the delta's place.
+    """delta = target - base: as `Add`, with the target as the second input.
 
-    `Add` undoes it, but for rounding.
+    `Add` gives the target back, except for rounding.
     Source: FastChat ``make_delta.py``, Stanford Alpaca ``weight_diff.py``.
     """
 

@@ -1,6 +1,6 @@
-"""Casts, sums and differences with torch's bits and without torch, whose import takes a second and
-most of the memory that such a run needs.
+"""Casts, sums and differences of floats: the same bits as torch gives, without importing it.
 
+Importing torch takes a second, and most of the memory that such a run needs.
 NumPy does wide floats and integers; it has no bfloat16 and is slow at float16, so NumKong does
 those two. Both round to nearest even, subnormals included, as torch does.
 """
@@ -37,8 +37,8 @@ _HALVES: Final = frozenset({"F16", "BF16"})
 _SIGN: Final = 0x8000
 """The sign bit of a 16-bit float."""
 _PIECE: Final = 64 * 1024
-"""Elements of several dtypes that are added at a time, and half of those that are cast: what lies
-between the steps stays in a core's cache, and is little to keep.
+"""Elements added at a time where dtypes differ; casts take twice as many. The intermediate values
+of a piece fit in a core's cache, and take little memory.
 """
 
 
@@ -53,12 +53,12 @@ class Block:
         return len(self.memory) * 8 // dtype_bits(self.dtype)
 
     def split(self, numel: int) -> "tuple[Block, Block]":
-        """The first so many elements, and the others."""
+        """The first `numel` elements, and the rest."""
         nbytes = numel * dtype_bits(self.dtype) // 8
         return Block(self.memory[:nbytes], self.dtype), Block(self.memory[nbytes:], self.dtype)
 
     def repeated(self, first: int, numel: int) -> "Block":
-        """So many elements from number `first` on, were this block repeated without end."""
+        """`numel` elements from number `first` on, as if this block were repeated without end."""
         import numpy as np
 
         return _block(np.resize(np.roll(self.array(), -first), numel), self.dtype)
@@ -78,10 +78,10 @@ def empty(numel: int, dtype: str) -> Block:
 
 
 def cast(block: Block, out: Block) -> None:
-    """Fill `out` with the values of `block`, as torch's ``to`` has them; the two lie apart.
+    """Fill `out` with the values of `block`, as torch's ``to`` gives them; they must not overlap.
 
-    Dtypes: F16, BF16, F32, F64. Rounded once to nearest even, but that F64 becomes F32 on its way
-    to 16 bits. NaN keeps sign and what it carries, though not in BF16.
+    Dtypes: F16, BF16, F32, F64. Rounded once to nearest even; F64 is first rounded to F32 on its
+    way to 16 bits. A NaN keeps its sign and payload, except in BF16, where all become one pattern.
     """
     import numpy as np
 
@@ -94,8 +94,8 @@ def cast(block: Block, out: Block) -> None:
 def add(left: Block, right: Block, out: Block, compute: str) -> None:
     """``out = left + right``: both are cast to `compute`, and their sum to the dtype of `out`.
 
-    Where all four dtypes are one, it may be one of integers, which wrap around, and `out` may be
-    one of the others; else dtypes are those of `cast`.
+    Dtypes: those of `cast`; or one dtype for all four, which may be an integer one (sums wrap
+    around), and then `out` may be `left` or `right` itself.
     """
     _combine(_add, left, right, out, compute)
 
@@ -156,7 +156,7 @@ def _combine(
 
 
 def _as(array: "Array", source: str, dtype: str) -> "Array":
-    """The array itself, where it is of that dtype."""
+    """The array cast to `dtype`; the array itself if it has that dtype."""
     if source == dtype:
         return array
     found = _empty(array, dtype)
@@ -165,7 +165,7 @@ def _as(array: "Array", source: str, dtype: str) -> "Array":
 
 
 def _cast(array: "Array", source: str, out: "Array", dtype: str) -> None:
-    """By way of F32, which holds every value of 16 bits."""
+    """Cast by way of F32, which holds every value of 16 bits."""
     if source == dtype:
         out[:] = array
     elif dtype == "F32":
@@ -175,7 +175,7 @@ def _cast(array: "Array", source: str, out: "Array", dtype: str) -> None:
 
 
 def _widen(array: "Array", source: str, out: "Array") -> None:
-    """To F32; F64, alone, is rounded."""
+    """Cast to F32. Only F64 is rounded; every value of 16 bits stays what it is."""
     import numpy as np
 
     if source == "F16":
@@ -187,7 +187,7 @@ def _widen(array: "Array", source: str, out: "Array") -> None:
 
 
 def _narrow(array: "Array", out: "Array", dtype: str, *, nan: int) -> None:
-    """From F32; F64, alone, is wider. In BF16 every NaN becomes `nan`."""
+    """Cast F32 to F64 or to 16 bits. In BF16 every NaN becomes the pattern `nan`."""
     import numpy as np
 
     if dtype == "F64":

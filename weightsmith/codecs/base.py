@@ -69,9 +69,9 @@ class Codec(ABC):
     takes_any_range: ClassVar[bool] = False
     """Whether it can be asked for any range of elements, and not only for what lies in a span."""
     restores: ClassVar[bool] = False
-    """Whether it gives back what was coded, whose bits may be any, numbers or not."""
+    """Whether it decodes what was stored, whose bits may be anything, NaN and infinity included."""
     scratch_spans: ClassVar[int] = 0
-    """Spans of memory that a worker takes beside those that it reads and fills."""
+    """Memory that a worker takes beside the spans that it reads and fills, in spans of 2 MiB."""
     multiplies: ClassVar[bool] = False
     """Whether it takes products of matrices, which need torch, and whose last bits may depend on
     the type of processor.
@@ -79,8 +79,8 @@ class Codec(ABC):
 
     @abstractmethod
     def told(self) -> str:
-        """What a plan tells a person of the tensors that the codec makes: a clause that goes on
-        from their number, ``cast to F32``.
+        """How the codec makes its tensors, as a clause that follows their number in a plan's text:
+        ``cast to F32``.
         """
 
     @abstractmethod
@@ -95,15 +95,15 @@ class Codec(ABC):
         return None
 
     def memory_nbytes(self, work: Work) -> int:
-        """The most that a worker takes at a time: a span of the output, the spans of the inputs
-        that it is made from (wider dtypes need more bytes an element), and the rule's scratch.
+        """The most bytes that a worker takes at a time: a span of the output, the spans of the
+        inputs that it is made from (wider dtypes need more bytes an element), and scratch.
         """
         bits = dtype_bits(work.output.dtype)
         read = sum(-(-dtype_bits(info.dtype) // bits) for info in work.inputs)
         return (1 + read + self.scratch_spans) * SPAN_NBYTES
 
     def state_nbytes(self, work: Work) -> int:
-        """What `prepare` returns takes, where that grows with the tensor."""
+        """Bytes of what `prepare` returns, where they grow with the tensor; else 0."""
         return 0
 
     @abstractmethod

@@ -10,19 +10,19 @@ ALGORITHMS: Final[tuple[Algorithm, ...]] = get_args(Algorithm)
 
 
 class Hasher(Protocol):
-    """Hears bytes in their order."""
+    """Takes bytes in order, and gives a checksum of all of them."""
 
     def update(self, data: bytes | memoryview, /) -> object:
-        """Hear the next bytes."""
+        """Take the next bytes."""
         ...
 
     def hexdigest(self) -> str:
-        """What comes of all so far, in lower case."""
+        """The checksum of all bytes so far, as lower-case hex digits."""
         ...
 
 
 class _Adler32:
-    """zlib's, as eight digits."""
+    """Adler-32, as eight hex digits."""
 
     def __init__(self) -> None:
         self._value = 1
@@ -35,7 +35,7 @@ class _Adler32:
 
 
 def hasher(algorithm: Algorithm) -> Hasher:
-    """One that has heard nothing."""
+    """A new hasher of this algorithm."""
     match algorithm:
         case "xxh3-128":
             import xxhash

@@ -20,7 +20,7 @@ class Copy(Codec):
         return "copied bit for bit"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
-        """The input's own."""
+        """The input's name, dtype and shape."""
         return inputs[0]
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:

@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 Encoding = Literal["xor", "overwrite"]
 MAX_OVERWRITTEN_NBYTES: Final = 2**32
-"""What positions of 32 bits reach."""
+"""The largest tensor whose bytes can all be named by positions of 32 bits."""
 _NUMBER_NBYTES: Final = 4
 _LEVEL: Final = 1
 _FEW: Final = 32
-"""Of so many bytes one may change for the changes to be kept as places."""
+"""A span's changes are kept as places if at most one byte in this many changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiskDelta(Codec):
     """Inputs: the tensor before the first step, and the payload of each step, in order.
 
-    Memory, for as long as a tensor is worked on: about the payloads, and five bytes for each that
-    changed where few did, or where they overwrite.
+    Memory, while a tensor is worked on: about the size of its payloads; where few bytes of a span
+    changed, or the payload overwrites, five bytes for each changed one.
     """
 
     exact: ClassVar[bool] = True
@@ -47,11 +47,11 @@ class DiskDelta(Codec):
     """Of each payload, with commas."""
 
     def told(self) -> str:
-        """By the versions."""
+        """``restored from the versions of a training run``."""
         return "restored from the versions of a training run"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
-        """The first's own."""
+        """Name, dtype and shape of the first input."""
         return inputs[0]
 
     def prepare(self, work: Work, read: ReadInput) -> "tuple[_Change, ...]":
@@ -90,7 +90,10 @@ class _Change(Protocol):
     """What a step changed in a tensor."""
 
     def __init__(self, payload: memoryview, nbytes: int) -> None:
-        """Of a tensor of `nbytes`. Raises: ValueError, ZstdError."""
+        """Take apart the payload of a tensor of `nbytes` bytes.
+
+        Raises: ValueError, ZstdError, if it is damaged.
+        """
 
     def apply(self, span: Range, out: memoryview) -> None:
         """Change `out`, which holds the bytes `span` as they were."""
@@ -98,9 +101,10 @@ class _Change(Protocol):
 
 
 class _Xored:
-    """Kept as spans one by one, and only those in which anything changes: so any of them is at hand
-    without the ones before it. Where little changes they are kept as places and bytes, which is
-    the fastest, and else packed again.
+    """The XOR of a step, cut into spans, so that each can be applied without those before it.
+
+    Spans without a change are not kept. One with few changes is kept as their places and bytes,
+    which is fastest to apply; any other is compressed again.
     """
 
     def __init__(self, payload: memoryview, nbytes: int) -> None:
@@ -205,12 +209,12 @@ class Packer:
     """Makes a payload, from a tensor's bytes before and after, a block at a time, in order."""
 
     def __init__(self, encoding: Encoding) -> None:
-        """Nothing is there yet."""
+        """Begin an empty payload."""
         import xxhash
         import zstandard
 
         self.changed = 0
-        """Bytes that are another."""
+        """How many bytes differ so far."""
         self._encoding = encoding
         self._at = 0
         self._places: list[bytes] = []
@@ -220,7 +224,7 @@ class Packer:
         self._heard = xxhash.xxh3_128()
 
     def add(self, old: memoryview, new: memoryview) -> None:
-        """The next block, as it was and as it is."""
+        """Take the next block: its bytes before the step, and after it."""
         import numpy as np
 
         before, after = np.frombuffer(old, np.uint8), np.frombuffer(new, np.uint8)

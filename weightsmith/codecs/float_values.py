@@ -22,7 +22,7 @@ _BYTE_FORMATS: Final = {
 def decode(elements: Bits, dtype: str, out: Values) -> Values:
     """The values of floats, of one of `measure.FLOATS`, in the first places of `out`.
 
-    Signalling NaNs are made quiet, of which NumPy warns unless told not to.
+    Signalling NaNs are made quiet; NumPy warns of that unless told not to.
     """
     values = out[: len(elements)]
     if dtype == "F16" or elements.itemsize == 1:

@@ -24,7 +24,7 @@ class Join(Codec):
     its rows are put from Meta's order (pairs that are rotated together are neighbours) into Hugging
     Face's (the first of every pair, then the second).
     Dtypes: any of whole bytes; elements are moved, never converted.
-    Memory: the parts' rows that cover a span, and one span where it cuts a row.
+    Memory: the parts' rows that cover a span; one span more where the span cuts a row.
     Source: transformers 4.28 to 4.46, ``convert_llama_weights_to_hf.py``, ``permute``.
     """
 
@@ -33,7 +33,7 @@ class Join(Codec):
     exact: ClassVar[bool] = True
 
     def told(self) -> str:
-        """By the parts."""
+        """``joined from the parts that the files hold``."""
         return "joined from the parts that the files hold"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:

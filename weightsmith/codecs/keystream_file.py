@@ -26,11 +26,11 @@ class KeystreamFile(Codec):
     exact: ClassVar[bool] = True
 
     def told(self) -> str:
-        """By the key."""
+        """``decrypted with the key``."""
         return "decrypted with the key"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
-        """The encrypted file without its header."""
+        """The encrypted file's name and dtype, without the bytes of its header."""
         encrypted = inputs[1]
         return TensorInfo(encrypted.name, encrypted.dtype, (encrypted.nbytes - HEADER_NBYTES,))
 

@@ -30,7 +30,7 @@ class Measure:
     """The largest abs(B - A) among them."""
     ulps: tuple[int, ...] = ()
     """How many elements are 0, 1, 2-3, 4-7, ... units in the last place apart: bit patterns taken
-    in numeric order, where -0 and 0 are neighbours. Empty for what has no such units.
+    in numeric order, where -0 and 0 are neighbours. Empty for dtypes without such units.
     """
 
     @property
@@ -41,7 +41,7 @@ class Measure:
     @property
     def relative(self) -> float | None:
         """Size of the change over the size of A, both as L2 norms; None where that is no number:
-        for what is no float, and where A is all zeros and B is not.
+        for tensors that are not floats, and where A is all zeros and B is not.
         """
         if not self.change_squares:
             return 0.0 if self.sized else None

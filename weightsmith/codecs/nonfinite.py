@@ -1,4 +1,4 @@
-"""Count floats that are no numbers, by their bits."""
+"""Count floats that are NaN or infinite, by their bits."""
 
 from typing import Final
 
@@ -9,7 +9,9 @@ _EXPONENT_FRACTION: Final = {
     "F64": ("u8", 0x7FF0000000000000, 0x000FFFFFFFFFFFFF),
     "F8_E5M2": ("u1", 0x7C, 0x03),
 }
-"""Unsigned type and the bits of exponent and fraction; all ones in the exponent is no number."""
+"""Unsigned type, bits of the exponent, bits of the fraction. An exponent of all ones is NaN or
+infinity.
+"""
 
 
 _PIECE: Final = 128 * 1024
@@ -19,7 +21,7 @@ _PIECE: Final = 128 * 1024
 def count_nonfinite(block: memoryview, dtype: str) -> tuple[int, int]:
     """How many NaNs and how many infinities there are; none in a dtype that has neither.
 
-    Memory: about twice a piece of the block; in the processor's cache it is looked at at 10 GB/s.
+    Memory: about twice a piece of the block, which so stays in the processor's cache: 10 GB/s.
     """
     if dtype not in _EXPONENT_FRACTION:
         return 0, 0

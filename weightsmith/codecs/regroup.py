@@ -12,15 +12,15 @@ from weightsmith.formats.tensors import TensorInfo, dtype_bits
 class Regroup(Codec):
     """One input ``(rows, rank * experts)``, as ``(experts, rows, rank)``; any dtype of whole bytes.
 
-    Memory: the tensor, and twice that while it is prepared; columns lie too far apart to be read
-    span by span.
+    Memory: the whole tensor, twice while it is prepared: columns lie too far apart to be read span
+    by span.
     """
 
     experts: str
     exact: ClassVar[bool] = True
 
     def told(self) -> str:
-        """By the experts."""
+        """``regrouped, expert by expert``."""
         return "regrouped, expert by expert"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
@@ -39,15 +39,15 @@ class Regroup(Codec):
         return np.ascontiguousarray(array.transpose(2, 0, 1)).view("u1").reshape(-1).data
 
     def memory_nbytes(self, work: Work) -> int:
-        """The tensor twice."""
+        """Bytes of the tensor, twice."""
         return 2 * work.output.nbytes
 
     def state_nbytes(self, work: Work) -> int:
-        """The tensor."""
+        """Bytes of the tensor."""
         return work.output.nbytes
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
-        """Nothing more."""
+        """Nothing: `prepare` has read the whole input."""
         return (Range(0, 0),)
 
     def apply(self, work: Work, span: Range, blocks: Sequence[memoryview], out: memoryview) -> None:

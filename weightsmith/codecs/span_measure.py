@@ -20,8 +20,8 @@ _LARGEST: Final = 1e100
 def measure(a: memoryview, b: memoryview, a_dtype: str, b_dtype: str) -> Measure:
     """How B's elements differ from A's.
 
-    Dtypes: any one, compared bit by bit, in bytes where an element is no 8 to 64 bits wide; or two
-    of `FLOATS`, compared by value. Sizes are worked out in float64.
+    Dtypes: any one, compared bit by bit (byte by byte, if an element is not 8 to 64 bits wide); or
+    two of `FLOATS`, compared by value. Sizes are worked out in float64.
     Memory: a few MiB, whatever the length of the blocks.
     """
     ours, theirs = _elements(a, a_dtype), _elements(b, b_dtype)
@@ -55,7 +55,8 @@ def _measure(a: Bits, b: Bits, a_dtype: str, b_dtype: str, work: tuple[Values, V
 def _ulps(a: Bits, b: Bits) -> tuple[int, ...]:
     """As `Measure.ulps`.
 
-    Counting what is at least so far apart, until nothing is, is faster than any sorting into bins.
+    For each power of two, the elements at least so far apart are counted, until there are none:
+    this is faster than sorting them into bins.
     """
     if np.array_equal(a, b):
         return (len(a),)

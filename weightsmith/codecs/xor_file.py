@@ -18,11 +18,11 @@ class XorFile(Codec):
     exact: ClassVar[bool] = True
 
     def told(self) -> str:
-        """By the base."""
+        """``decoded: the base's file XOR the release's``."""
         return "decoded: the base's file XOR the release's"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
-        """The payload's."""
+        """The payload's name, dtype and size."""
         return inputs[1]
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from weightsmith.codecs.elements import Bits
 
 _WITHOUT_KERNEL: Final = 60
-"""Bytes an element that NumPy takes for a span that is coded by class; measured on Linux."""
+"""Bytes of memory an element that NumPy takes for a span coded by class; measured on Linux."""
 _CASTABLE: Final = frozenset({"F16", "BF16", "F32"})
 
 
@@ -35,7 +35,7 @@ class Exact(Codec):
     """Inputs base and payload, or payload alone for a tensor that the base lacks.
 
     `dtype` and `shape` are the target's, the shape as ``"32000,4096"`` and a scalar's ``""``.
-    Memory: ten times a span, whatever the payload holds; without a compiled part more, see `coded`.
+    Memory: ten times a span, whatever the payload holds; more without the kernel, see `coded`.
     """
 
     dtype: str
@@ -46,7 +46,7 @@ class Exact(Codec):
     scratch_spans: ClassVar[int] = 6  # measured on Linux
 
     def told(self) -> str:
-        """By the base, bit for bit; the settings describe the tensor, and nobody chose them."""
+        """``by the exact difference to their base``; the settings only repeat the tensor's form."""
         return "by the exact difference to their base"
 
     def signature(self, inputs: Sequence[TensorInfo]) -> TensorInfo:
@@ -55,7 +55,7 @@ class Exact(Codec):
         return TensorInfo(inputs[-1].name, self.dtype, shape)
 
     def memory_nbytes(self, work: Work) -> int:
-        """Without a compiled part, as if every span were coded by class: payloads are not seen."""
+        """Without the kernel, as if every span were coded by class: the payload is not read yet."""
         nbytes = Codec.memory_nbytes(self, work)
         if kernel.find() is None:
             nbytes += _WITHOUT_KERNEL * (8 * SPAN_NBYTES // dtype_bits(work.output.dtype))
@@ -84,8 +84,8 @@ class Exact(Codec):
     def apply(self, work: Work, span: Range, blocks: Sequence[memoryview], out: memoryview) -> None:
         """Decode the spans that `span` touches.
 
-        Raises: DeltaInvalid. A payload may be damaged and decode all the same, to other bytes; that
-        is for the target's digest to find.
+        Raises: DeltaInvalid. A damaged payload may also decode to wrong bytes; the target's digest
+        finds that.
         """
         import zstandard
 
@@ -138,10 +138,10 @@ def _part(block: memoryview, whole: Range, wanted: Range) -> memoryview:
 
 
 def serves_as_base(base: TensorInfo, target: TensorInfo) -> bool:
-    """Whether `target` is worth coding, and can be, against `base`.
+    """Whether `target` can be coded against `base`.
 
-    The dtype must be the same or one that can be cast, and so must the shape, but for a vocabulary
-    that grew or shrank: rows that both have are shared.
+    The dtypes must be the same, or ones that can be cast. The shapes must be the same except for
+    the number of rows, as of a vocabulary that grew or shrank: the rows that both have are shared.
     """
     dtypes = {base.dtype, target.dtype}
     same_rows = base.shape[1:] == target.shape[1:] and len(base.shape) == len(target.shape)
@@ -149,7 +149,7 @@ def serves_as_base(base: TensorInfo, target: TensorInfo) -> bool:
 
 
 def base_elements(block: memoryview | None, dtype: str, target_dtype: str) -> "Bits":
-    """The base's elements, as the target's dtype has them; none without a block."""
+    """The base's elements, cast to the target's dtype; no elements if there is no block."""
     from weightsmith.codecs.elements import elements_of
     from weightsmith.codecs.exact.cast_bits import cast_bits
 

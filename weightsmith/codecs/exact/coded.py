@@ -52,7 +52,7 @@ class _Head:
 def decode(payload: memoryview, base: Bits | None, out: Bits, elements: Elements) -> None:
     """Fill `out`; the base has as many elements, or is None.
 
-    Memory: some sixty bytes an element, whatever the payload holds.
+    Memory: about sixty bytes an element, whatever the payload holds.
     Raises: ValueError, if the payload is damaged.
     """
     exponents = elements.exponents or Exponents(0, 0)
@@ -214,7 +214,9 @@ def _symbols(
 
 
 def _slots(each: _Class) -> Iterator[Numbers]:
-    """By slot of a class: its symbol; how often that is, and above 16 bits which of its slots."""
+    """Two arrays, by slot of a class. First: the slot's symbol. Second: how many slots that symbol
+    has, and, from bit 16 up, which of them this one is.
+    """
     if not each.freq.any():  # no element should have this class
         yield np.full(_SLOTS, 128)
         yield np.zeros(_SLOTS, np.int64)

@@ -34,7 +34,9 @@ _KEYS: Final = np.arange(_CLASSES**2, dtype=np.uint8)
 _PAIR: Final = {1: "<u2", 2: "<u4", 4: "<u8"}
 """A dtype as wide as two elements of this width, to move pairs as one."""
 _SAMPLED: Final = 64
-"""A sample is so many neighbours, for the sake of the cache, of each stretch of its square."""
+"""How many neighbours are sampled of each stretch of the square of this number of elements.
+Neighbours, because they share lines of the processor's cache.
+"""
 
 Run = list[int]
 """Where a run of elements of one class starts and stops."""

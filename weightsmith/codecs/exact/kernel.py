@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from weightsmith.codecs.elements import Bits, Elements
 
 _INTERFACE: Final = 2
-"""Of `kernel.c`, whose number must be the same: it may be left from another version."""
+"""Version of the interface to `kernel.c`. A compiled file may be left from another version of the
+package; the number that it gives must be this one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Coded:
     payload: bytes
     """Empty, if every fourth element would be an exception."""
     changes: int
-    """Elements that are not the base's."""
+    """How many elements differ from the base's."""
     wasted: int
     """About how many bits are spent on differences far shorter than most, or on zeros."""
 
@@ -36,7 +38,7 @@ class Kernel:
 
     module: ModuleType
     simd: int
-    """By how much at a time: 0 one, 1 eight (AVX2), 2 sixteen (AVX-512)."""
+    """Elements at a time: 0 for one, 1 for eight (AVX2), 2 for sixteen (AVX-512)."""
 
     def encode(self, base: "Bits | None", target: "Bits", elements: "Elements") -> Coded:
         """A span; the base has as many elements, or is None."""

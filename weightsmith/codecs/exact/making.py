@@ -1,4 +1,4 @@
-"""A span of a payload in the making."""
+"""Make one span of a payload, and prove that it decodes."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class SpanMaker:
-    """One span of a target in the making: its payload, and the proof that it decodes."""
+    """One span of a target: its payload, and the proof that it decodes."""
 
     def __init__(
         self,
@@ -21,8 +21,8 @@ class SpanMaker:
         writer: Kernel | None = None,
     ) -> None:
         """Make the payload; `known` is what the target's elements are coded against, as far as it
-        goes, and `prefix` what the payload begins with for the sake of it. Without a `writer`,
-        elements are not coded by class.
+        goes. `prefix` begins the payload, and lets a reader find the same `known`. Without a
+        `writer`, elements are not coded by class.
         """
         from weightsmith.codecs.elements import elements_of
         from weightsmith.codecs.exact.span import encode_span
@@ -38,8 +38,8 @@ class SpanMaker:
     def restores(self, stored: memoryview) -> bool:
         """Whether what was stored decodes to the target.
 
-        What the base alone decides is not worked out a second time: a prediction, the order of the
-        elements.
+        What follows from the base alone (a prediction, the order of the elements) is taken from the
+        encoder, and not worked out a second time.
         """
         import numpy as np
         import zstandard

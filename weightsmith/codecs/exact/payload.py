@@ -41,7 +41,7 @@ def is_coded(payload: bytes) -> bool:
 
 
 def payload_limit(target: TensorInfo) -> int:
-    """The most bytes that a payload has: its table, and no more than a byte a span is gained."""
+    """The most bytes that a payload has: its table, the target's bytes, and one more a span."""
     return table_nbytes(target) + target.nbytes + span_count(target.nbytes)
 
 

@@ -30,7 +30,7 @@ table of symbols, and hardly a search for matches. Smaller than level 3 and twic
 
 
 class _Coders(threading.local):
-    """A thread's own, since a coder serves one at a time."""
+    """The zstd coders of one thread; no coder may serve two threads at a time."""
 
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(compression_params=_FRAME)

@@ -32,17 +32,21 @@ from weightsmith.codecs.exact.planes import Plane
 
 _PLANES, _SPARSE, _STORED = 1, 2, 3
 _UNCHANGED: Final = {1: 0, 2: 0x80, 4: 0x80_80_80, 8: 0x80_80_80_80_80_80_80}
-"""By width, what stands in the stream for an element that is the base's."""
+"""By an element's width in bytes, the number that says that it is the base's, unchanged."""
 _NOWHERE: Final = np.uint32(0xFFFF_FFFF)
 """The place before the first."""
 _FEW: Final = 512
-"""Of so many elements one changed, or fewer, are better told by their gaps."""
+"""If fewer than one element in this many changed, a span is not coded by class."""
 _TINY: Final = 1024
-"""Elements, so few that tables cost more than they earn."""
+"""Spans of fewer elements are not coded by class: the tables cost more than they save."""
 _SHORT: Final = 4096
-"""Bytes of a payload, so few that its tables may be too many of them."""
+"""If a payload coded by class is shorter than this many bytes, its tables may be most of it, and
+the other kinds are tried too.
+"""
 _MUCH: Final = 50
-"""A share, of what is wasted on elements that other kinds of spans would have for less."""
+"""If more than one bit in this many is wasted on elements that the other kinds store in less, those
+are tried too.
+"""
 _GLANCE: Final = 1024
 """Elements that are compared first: most spans differ early, or nowhere."""
 
@@ -75,7 +79,7 @@ def encode_span(
     if writer is None or elements.exponents is None or len(target) < _TINY:
         return _encode_by_planes(base, padded, target, elements)
     made = writer.encode(padded if len(base) else None, target, elements)
-    # What hardly changed, and what follows no rule, is the business of the other kinds.
+    # Coding by class is bad for a span that hardly changed, and for one without any pattern.
     if not made.payload or made.changes * _FEW < len(target):
         return _encode_by_planes(base, padded, target, elements)
     if len(made.payload) < _SHORT or made.wasted * _MUCH > 8 * len(made.payload):
@@ -215,7 +219,7 @@ def _ceiling(grouping: Grouping | None) -> int:
 
 
 def _unchanged(base: Bits, dtype: np.dtype[Any]) -> np.integer[Any]:
-    """What stands for an element that is the base's, or has no bits where there is none."""
+    """The number that stands for an unchanged element: the base's; without a base, zero bits."""
     number: np.integer[Any] = dtype.type(_UNCHANGED[dtype.itemsize] if len(base) else 0)
     return number
 
@@ -262,5 +266,5 @@ def _unpack_sparse(
 
 
 def _bytes_of(number: np.integer[Any]) -> bytes:
-    """Its bytes, the most significant first."""
+    """The number's bytes, the most significant first."""
     return int(number).to_bytes(number.itemsize, "big")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Change:
-    """A step with its tensors; the same for all rows, and for any thread."""
+    """A step with its tensors; it may be applied to any rows, from any thread."""
 
     def take(self, value: "Tensor", first: int) -> None:
         """Change rows in place, of which the first is row `first` of the tensor.
@@ -60,12 +60,12 @@ class Normed(Change):
 
 @dataclass(slots=True)
 class Replaced(Change):
-    """Makes new rows of each row by itself."""
+    """Replaces each row by one made from it alone."""
 
     made: "Callable[[Tensor, int], None]"
 
     def take(self, value: "Tensor", first: int) -> None:
-        """Make them."""
+        """Replace the rows."""
         self.made(value, first)
 
 

@@ -21,13 +21,13 @@ _CHUNK_NBYTES: Final = 2 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Lora(Codec):
-    """Input 0 is where the tensor starts, the others are what `steps` want, in their order.
+    """Input 0 is the tensor before the merge; the others are the tensors of `steps`, in order.
 
     Shapes: input 0 ``(rows, ...)``; output the same, or with more rows where a step sets them.
     Dtypes: floats of 16 bits and more. Products and sums are made in float32 (float64 where input
-    0 or the result is); with `rounding` ``once`` the result is rounded to `dtype` at the end, with
-    ``peft`` input 0 is cast to `dtype` first and the result of each step rounded to it, as peft
-    does that loads the base in `dtype` and merges one adapter after another.
+    0 or the result is); with `rounding` ``once`` the result is rounded to `dtype` at the end. With
+    ``peft`` input 0 is cast to `dtype` first, and the result of each step is rounded to it: so
+    does peft, if it loads the base in `dtype` and merges one adapter after another.
     Memory: the factors of all steps in float32, the rows that cover a span, and one block of rows.
     Source: Hu et al. 2021; Liu et al. 2024 (DoRA) equation 5; peft 0.21 ``tuners/lora``.
     """
@@ -117,8 +117,9 @@ class Lora(Codec):
         target.copy_(value.reshape(-1)[skipped : skipped + len(target)])
 
     def _taken(self, step: Step, number: int, info: TensorInfo) -> tuple[int, TensorInfo]:
-        """From which byte on, and as what, the step reads its tensor `number`: of factors of many
-        experts, where the output is of one, that one's.
+        """What a step reads of its tensor `number`: the first byte, and name, dtype and shape.
+
+        That is the whole tensor; or one expert's part of it, if the output holds one expert.
         """
         experts = Experts.parse(self.experts)
         if experts is None or experts.index is None or step.kind != "experts":
@@ -129,7 +130,7 @@ class Lora(Codec):
         return experts.index * one.nbytes, one
 
     def _columns(self, output: TensorInfo) -> int:
-        """Elements of a row; a stack of experts has the rows of all its matrices."""
+        """Elements of a row; a stack of experts counts as the rows of all its matrices."""
         experts = Experts.parse(self.experts)
         stacked = experts is not None and experts.index is None
         return output.shape[-1] if stacked else output.numel // output.shape[0]

@@ -81,7 +81,7 @@ def delta(step: Step, tensors: "Sequence[Tensor]", experts: Experts | None) -> D
 
 
 def _product(step: Step, left: "Tensor", right: "Tensor") -> Delta:
-    """``left @ right``, made as peft makes it."""
+    """``left @ right``, computed in the order in which peft does."""
     return _products(step, [left], [right])
 
 

@@ -35,14 +35,15 @@ if TYPE_CHECKING:
 class LowRank(Exact):
     """Inputs base and payload, of one shape.
 
-    `rank` is what the delta's record says of the factors, and must be theirs.
+    `rank` is that of the factors as the delta's record states it; a payload with another is
+    refused.
     Memory: that of *exact*, and the right factor of one matrix in float64.
     """
 
     rank: str
 
     def told(self) -> str:
-        """By base and factors, bit for bit."""
+        """``by the exact difference to their base with a LoRA merged in``."""
         return "by the exact difference to their base with a LoRA merged in"
 
     def prepare(self, work: Work, read: ReadInput) -> "Predictor":
@@ -87,7 +88,7 @@ class LowRank(Exact):
         """That of *exact*, and the factors of one matrix: stored, as integers, and as float64."""
         geometry = geometry_of(work.output.shape)
         columns = geometry.columns if geometry is not None else 0
-        # slots make a class anew, of which `super` without arguments does not know
+        # With slots the dataclass is a new class, which `super` without arguments does not find.
         return Exact.memory_nbytes(self, work) + 32 * columns * int(self.rank)
 
     def spans(self, work: Work) -> Sequence[Range]:

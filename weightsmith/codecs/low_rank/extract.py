@@ -110,10 +110,10 @@ def pair_of(
 def ranks_of(
     pairs: "Iterable[tuple[TensorInfo, TensorInfo, tuple[ReadSide, ReadSide]]]",
 ) -> Iterator[int]:
-    """The rank of what each matrix changed by, as far as it is above rounding; 0 where it has no
-    end or none can be told.
+    """The rank of each matrix's change, as far as it is above the noise of rounding; 0 if there is
+    no such rank, or it is too large to be found.
 
-    Memory, time: those of some rows of each.
+    Memory and time: those of some rows of each matrix.
     """
     from weightsmith.codecs.low_rank.one_thread import one_thread
     from weightsmith.codecs.low_rank.range_finder import begin

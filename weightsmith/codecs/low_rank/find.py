@@ -1,9 +1,10 @@
 """Find out whether a tensor is its base plus a product of thin factors, and if so, which.
 
-First a glance at a few rows, which is all that a tensor costs that is not (`range_finder`). Then
-the right factor in real numbers (`weighted_fit`), and in integers as coarse as they may be: finer
-ones predict more weights and take more room (`judge`). If some rows are smaller with them than
-without, the left factor is fitted to it, block of rows by block of rows.
+First a few rows are looked at (`range_finder`); a tensor that is no such sum costs no more than
+this. Then the right factor is found in real numbers (`weighted_fit`), and rounded to integers that
+are as coarse as they may be: finer ones predict more weights and take more room (`judge`). If some
+rows are smaller with the factors than without, the left factor is fitted to the right one, block of
+rows by block of rows.
 """
 
 from collections.abc import Sequence
@@ -51,10 +52,12 @@ def find(
     reads: tuple[ReadSide, ReadSide],
     given: Sequence[Given] = (),
 ) -> Factors | None:
-    """The factors with which a tensor is smaller, if there are any: those `given`, one for each of
-    its matrices, or else those that base and target tell.
+    """The factors that make a tensor's payload smaller; None if there are none.
 
-    Dtypes and reads are those of base and target. The same factors whatever the number of threads.
+    They are those `given`, one for each of its matrices, or else found from base and target.
+
+    `dtypes` and `reads` are those of base and target. The number of threads does not change the
+    result.
     Memory: the factors, some rows, and some megabytes.
     """
     pairs = [MatrixPair(geometry, number, dtypes, reads) for number in range(geometry.slices)]
@@ -70,13 +73,13 @@ def find(
 
 
 def _fitted(pair: MatrixPair) -> Real | None:
-    """The right factor that base and target tell, if it is thin."""
+    """The right factor of a change of low rank; None if a few rows show that it is not."""
     found = fitted(pair) if may_be_low_rank(pair) else None
     return found if found and found.rank <= min(pair.rows, pair.columns) // 4 else None
 
 
 def fitted(pair: MatrixPair) -> Real | None:
-    """The right factor of a change that has a rank."""
+    """The right factor of a change; None if no rank is found."""
     start = begin(pair)
     if start is None:
         return None
@@ -87,7 +90,7 @@ def fitted(pair: MatrixPair) -> Real | None:
 def _factors(
     geometry: Geometry, pairs: Sequence[MatrixPair], reals: Sequence[Real | None]
 ) -> Factors | None:
-    """All factors in integers, those of matrices without any zero; None where they do not pay."""
+    """All factors in integers, zeros for a matrix without factors; None if they save no room."""
     first_pair, first = next(
         ((pair, real) for pair, real in zip(pairs, reals, strict=True) if real is not None),
         (pairs[0], None),

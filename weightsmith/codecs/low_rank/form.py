@@ -15,9 +15,9 @@ MAGIC: Final = b"low-rank@1\n"
 DTYPES: Final = frozenset({"F16", "BF16", "F32"})
 """Of a base and of a target that is predicted from it."""
 MAX_RANK: Final = 512
-"""More would make a worker's memory that of a model."""
+"""A larger rank would take too much of a worker's memory."""
 LARGEST_EXPONENT: Final = 400
-"""Of either sign: so products stay far from what float64 cannot hold."""
+"""Of either sign; it keeps products far inside the range of float64."""
 _FIXED: Final = struct.Struct("<BI")
 _FACTOR: Final = struct.Struct("<iI")
 _PRODUCT_ROUNDED: Final = 1
@@ -35,7 +35,7 @@ class Geometry:
 
     @property
     def max_rank(self) -> int:
-        """The most that its factors may have."""
+        """The largest rank that its factors may have."""
         return min(self.rows, self.columns, MAX_RANK)
 
     def rows_of(self, start: int, stop: int) -> tuple[int, int]:
@@ -71,15 +71,15 @@ def has_room_for(rank: int, base: TensorInfo, target: TensorInfo) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a payload says of its factors."""
+    """What a payload states of its factors."""
 
     rank: int
     product_rounded: bool
-    """Whether the product is rounded to the target's dtype before it is added, as by those who
-    merge in that dtype.
+    """Whether the product is rounded to the target's dtype before it is added, as a merge in that
+    dtype does.
     """
     exponents: tuple[int, ...]
-    """For each matrix: the product of its integers is times two to the power of it."""
+    """For each matrix, the power of two by which the product of its integers is multiplied."""
     lengths: tuple[int, ...]
     """Of the right factors, in bytes."""
 

@@ -28,7 +28,7 @@ def given_factors(
     second, ...
 
     Shapes: as `Step` has them, and of a convolution with its kernel.
-    Raises: ValueError, if a number in them is none, or infinite.
+    Raises: ValueError, if one of them holds NaN or infinity.
     """
     import numpy as np
 

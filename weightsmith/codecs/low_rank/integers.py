@@ -14,7 +14,7 @@ from weightsmith.codecs.low_rank.weighted_fit import left_of
 _LARGEST: Final = (1 << 30) - 1
 """What is stored of an integer has 32 bits, its sign among them."""
 _GLANCE: Final = 32
-"""Rows that tell how large the left factor is."""
+"""Rows from which the usual size of the left factor is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,11 @@ class Real:
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """The right factor in integers, and in which unit the left one is to be."""
+    """The right factor in integers, and the unit of the left one."""
 
     right: Integers
     right_exponent: int
-    """The factor is its integers times two to the power of it; so the left one."""
+    """The factor is its integers times two to this power; likewise the left one."""
     left_exponent: int
 
     @property

@@ -1,4 +1,4 @@
-"""What a matrix takes with factors and without, told from some of its rows."""
+"""Estimate what a matrix takes with factors and without, from some of its rows."""
 
 from typing import Final
 
@@ -14,13 +14,13 @@ from weightsmith.codecs.low_rank.matrix_pair import MatrixPair, Rows
 _WIDTHS: Final = (12, 14, 16, 18, 20, 22, 24)
 """Bits of the right factor's integers that are tried."""
 _JUDGED: Final = 1 << 16
-"""Weights by which it is judged."""
+"""How many weights are coded to judge."""
 _WORTH: Final = 0.97
-"""Less than this share of its size without factors must a matrix have with them."""
+"""Factors are used if a matrix with them takes less than this share of what it takes without."""
 
 
 class Judge:
-    """Some rows of a matrix, and what is predicted of them."""
+    """Some rows of a matrix, and how well factors predict them."""
 
     def __init__(self, pair: MatrixPair, real: Real) -> None:
         self._pair, self._real = pair, real

@@ -1,7 +1,7 @@
 """The largest part of a change that factors of a given rank can hold, in passes over its rows.
 
-Of all products of that rank it is nearly the nearest to the change, as sums of squares go: what a
-truncated singular value decomposition gives, of which no more is kept in memory than the factors.
+The product is nearly the best approximation of the change, in sums of squares, that this rank
+allows: what a truncated singular value decomposition gives. Only the factors are kept in memory.
 
 Source: Halko, Martinsson and Tropp 2011, algorithm 4.4, with two iterations.
 """
@@ -44,5 +44,5 @@ def largest_part(pair: MatrixPair, rank: int) -> Values:
 
 
 def change_of(pair: MatrixPair, first: int, stop: int) -> Values:
-    """What these rows changed by."""
+    """What changed in rows `first` to `stop`, ``(rows, columns)``."""
     return pair.read(first, stop).changes()[0]

@@ -1,4 +1,4 @@
-"""The prediction of one tensor in the making: what its payload holds beside the coded spans."""
+"""Predict one tensor from its base: what its payload holds beside the coded spans."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from weightsmith.codecs.low_rank.find import Factors, Given
 
 _LEAST_NUMEL: Final = 1 << 16
-"""Smaller tensors are not worth the look."""
+"""Tensors of fewer elements are not searched for factors: they could save too little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Prediction:
         reads: tuple[Callable[[int, memoryview], None], Callable[[int, memoryview], None]],
         given: "Sequence[Given]" = (),
     ) -> "Prediction | None":
-        """The prediction with which a tensor is smaller, if there is one; of factors that are
-        `given`, or that base and target tell.
+        """The prediction that makes a tensor's payload smaller, if there is one; its factors are
+        `given`, or found from base and target.
 
         ``reads[0](start, buffer)`` fills `buffer` with the base's bytes from `start`, ``reads[1]``
         with the target's.

@@ -33,10 +33,10 @@ class Rows:
         return self.target.size
 
     def changes(self, places: Any = slice(None)) -> tuple[Values, Values]:
-        """What the base changed by, and the target, all of both or at some places, counted through
-        the rows; zero where either is not finite: so nothing is known to have changed there.
+        """The change, target - base, and the target, as values.
 
-        No change is larger than what can be squared and summed as a float32.
+        `places` picks elements, counted through all rows. Where either side is not finite, both
+        results are zero. Changes are cut to a size that can be squared and summed in float32.
         """
         whole = isinstance(places, slice)
         sides = [side if whole else side.reshape(-1)[places] for side in (self.base, self.target)]
@@ -62,8 +62,8 @@ class MatrixPair:
         self.rows, self.columns = geometry.rows, geometry.columns
         self.base_dtype, self.dtype = dtypes
         self.real: Any = np.float64 if self.dtype == "F32" else np.float32
-        """The dtype in which it can be told what the factors are: much finer than the steps of the
-        target's floats.
+        """The dtype in which factors are looked for: much finer than the steps of the target's
+        floats.
         """
         self._start = number * geometry.rows
         self._reads = reads
@@ -94,7 +94,9 @@ class MatrixPair:
 
 
 _SPREAD: Final = 6
-"""Places at least where rows are taken from: neighbours, which may lie on one page of a disk."""
+"""Sampled rows come from at least this many places, in runs of neighbours: those may share a page
+of a disk.
+"""
 
 
 def _special(bits: Bits, dtype: str) -> npt.NDArray[np.bool_]:

@@ -17,10 +17,10 @@ _limits: Any = None
 def one_thread() -> Iterator[None]:
     """Let every BLAS of the process use one thread until the last who asked for it is done.
 
-    Several workers call it at once, and its threads would wait for each other: on a busy machine a
-    system of 144 equations took 300 times as long. And the number of threads would tell in the last
-    bits of what is found. Whoever asks often asks once around it all: to start and stop threads
-    takes longer than what is done between.
+    Several workers call BLAS at once, and its threads would wait for each other: on a busy machine
+    a system of 144 equations took 300 times as long. The number of threads would also change the
+    last bits of what is found. For many short calls, hold this once around all of them: starting
+    and stopping threads takes longer than such a call.
     """
     global _users, _limits  # noqa: PLW0603  (the limit is the process's, and so are these)
     with _LOCK:

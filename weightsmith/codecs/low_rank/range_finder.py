@@ -22,16 +22,16 @@ be explained by them, columns. More could find factors of more rank, but would t
 twentieth of the time that encoding the matrix takes.
 """
 _EXPLAINED: Final = 0.5
-"""Less of the others' change than this must remain."""
+"""Less than this share of the other rows' change may be left unexplained."""
 _ABOVE_NOISE: Final = 1.5
 _SPARE: Final = 8
-"""Dimensions that are looked for beside those that are hoped for."""
+"""Dimensions that are looked for beside those that are kept."""
 
 
 def may_be_low_rank(pair: MatrixPair) -> bool:
     """Whether the change of some rows explains that of others, as far as it is not rounding.
 
-    Memory, time: those of a few rows.
+    Memory and time: those of a few rows.
     """
     numel = pair.rows * pair.columns
     sample = next((each for at_least, *each in _SAMPLES if numel >= at_least), None)
@@ -58,7 +58,7 @@ def may_be_low_rank(pair: MatrixPair) -> bool:
 
 def begin(pair: MatrixPair) -> Reals | None:
     """The right factor as a plain singular value decomposition of some rows has it, ``(columns,
-    rank)``, of the rank that is above the noise; None where there is none, or no end to it.
+    rank)``, of the rank that is above the noise; None if that is zero, or too large to be found.
     """
     numel = pair.rows * pair.columns
     sample = next((own for at_least, own, *_ in _SAMPLES if numel >= at_least), _SAMPLES[-1][1])

@@ -1,10 +1,10 @@
 """Floats of 16 and 32 bits as float64, and back with one rounding to nearest even.
 
-NumPy alone, and nothing in it that a machine could do otherwise: the bits of a prediction are made
-here, and whoever made a delta and whoever reads it must get the same ones. Casts of a library are
-not used, because torch's from float64 to 16 bits go through float32 and round twice, and because a
-process may have told its processor to take subnormal floats for zero: of the float64 that occur
-here none is subnormal, and floats that may be are taken apart as integers.
+The bits of a prediction are made here, and the maker of a delta and its readers must get the same
+ones: so this uses NumPy alone, and only what gives the same bits on every machine. Casts of a
+library are not used: torch's from float64 to 16 bits go through float32 and round twice, and a
+process may have told its processor to take subnormal floats for zero. The float64 numbers here are
+never subnormal; floats that may be are taken apart as integers.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Format:
 
     @property
     def overflow(self) -> float:
-        """What is rounded to infinity, and everything above it: half a step past the largest."""
+        """The least value that is rounded to infinity: half a step past the largest float."""
         return (2 - 0.5 ** (self.fraction + 1)) * 2.0**self.bias
 
     @property
@@ -63,7 +63,7 @@ FORMATS: Final = {"F16": Format(16, 10, 15), "BF16": Format(16, 7, 127), "F32": 
 
 
 def values_of(elements: Bits, dtype: str) -> Values:
-    """The values of floats; of infinity and NaN zero, and of both zeros the positive one.
+    """The values of floats; zero for infinity and NaN, and positive zero for both zeros.
 
     Dtypes: F16, BF16 or F32.
     """

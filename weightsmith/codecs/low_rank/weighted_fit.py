@@ -1,13 +1,13 @@
 """Two thin factors whose product is what a matrix changed by, from base and target alone.
 
 A change is known to within half a step of the target's floats, and small weights have small steps:
-the hundred smallest of a row of thousands know nearly all that can be known. So the factors are
+the hundred smallest of a row of thousands hold nearly all that can be known. So the factors are
 fitted to these alone, each weighted by 1/step**2, by turns: the left one with the right one fixed,
 then the other way round, every row and column a small system of its own.
 
-Weights over many orders of magnitude make the turns creep. Steps are therefore taken for larger
-than they are at first, as if none were far below the usual one, and less so from round to round;
-and each round goes on a little in the direction of the last.
+If these weights span many orders of magnitude, each turn improves little. So at first no step
+counts as far smaller than the usual one, and this limit is lowered from round to round; and each
+round goes on a little in the direction of the last.
 """
 
 from collections.abc import Iterator
@@ -29,21 +29,21 @@ _PER_UNKNOWN_OF_COLUMN: Final = 6
 _MOST: Final = 1 << 19
 """Weights that are looked at in all, so that memory does not grow with the matrix."""
 _MOST_WORK: Final = 1 << 28
-"""The same times the square of the rank, so that the time which a round takes does not either."""
+"""Most weights times the square of the rank, so that the time of a round does not grow either."""
 _LEAST_ROWS: Final = 16
 """Rows that are looked at for each unknown of a column, in any case."""
 _THINNED: Final = 4
-"""Of so many columns one tells which weights of a row are small."""
+"""One column in this many is looked at to decide which weights of a row are small."""
 _MOST_CHOSEN: Final = 4
-"""Times as many weights of a row as were asked for, on average, are chosen at most."""
+"""At most this many times the weights asked for are chosen in a row, on average."""
 _GROUP_NBYTES: Final = 1 << 21
 """Memory of systems that are solved together."""
 _FLOORS: Final = (4, 5, 6, 7, 8, 9, 10)
-"""By round: steps count as the usual one over two to the power of this at least."""
+"""By round: no step counts as less than the usual one over two to this power."""
 _MOMENTUM: Final = 0.4
 _WORTH: Final = 0.01
-"""At rank 16, a round that predicts fewer weights more, as a share of all, was the last: the next
-would predict less than half as many more. What a round takes grows with the square of the rank.
+"""At rank 16, the rounds end with one that gains less than this share of all weights: the next one
+would gain less than half as much. The limit grows with the square of the rank, as a round's time.
 """
 _HELD_OUT: Final = 32
 """Rows on which hits are counted."""
@@ -73,9 +73,9 @@ class Fit:
 
 
 def fit(pair: MatrixPair, right: Reals) -> Fit:
-    """Improve on a right factor for as many rounds as that pays.
+    """Improve a right factor, for as many rounds as gain enough (`_WORTH`).
 
-    Memory: some megabytes, and those of a few rows.
+    Memory: some megabytes, and a few rows.
     """
     rank = right.shape[1]
     most = min(_MOST, _MOST_WORK // rank**2) // _per_row(pair, rank, pair.rows)
@@ -121,7 +121,7 @@ def _left_of(small: Small, count: int, right: Reals, floor: float) -> Reals:
     """So many rows of the left factor, from their small weights."""
     systems = Systems(small.rows, small.columns, small, count)
     nothing = np.zeros((count, right.shape[1]), right.dtype)
-    # The second time for what the first one's rounding left.
+    # A second time, for the error that rounding left in the first.
     return systems.solve(right, nothing, floor, times=2)
 
 

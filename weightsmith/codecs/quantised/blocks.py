@@ -89,7 +89,7 @@ class DequantizeBlocks(Codec):
 def store_span(
     values: "Array", first: int, span: Range, output: TensorInfo, out: memoryview
 ) -> None:
-    """Of whole rows, of which the first is row `first`, store what lies in the span."""
+    """Store the part of whole rows that lies in the span; the first of them is row `first`."""
     before = first * output.shape[-1]
     start, stop = elements_in(span, output)
     store(values.reshape(-1)[start - before : stop - before], output.dtype, out)

@@ -37,7 +37,7 @@ class DequantizeMxfp4(Codec):
         return TensorInfo(inputs[0].name, self.dtype, (experts, groups * 32, out))
 
     def memory_nbytes(self, work: Work) -> int:
-        """Beside spans of floats, an expert or two."""
+        """Spans of floats, and the one or two experts that cover a span."""
         one = work.inputs[0].nbytes // work.output.shape[0]
         return Codec.memory_nbytes(self, work) + 2 * one
 
@@ -45,7 +45,7 @@ class DequantizeMxfp4(Codec):
         """Nothing: exponents are read with what they are for."""
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
-        """All of the experts that cover the span, for their rows are columns there."""
+        """All bytes of the experts that cover the span: their rows are columns of the output."""
         first, stop = rows_in(span, work.output)
         experts, rows, _ = work.output.shape
         edges = first // rows, -(-stop // rows)

@@ -98,7 +98,7 @@ class _Turned(Codec):
     scratch_spans: ClassVar[int] = 12
 
     def memory_nbytes(self, work: Work) -> int:
-        """Beside spans of floats, the words twice."""
+        """Spans of floats, and the words twice."""
         return Codec.memory_nbytes(self, work) + 2 * work.inputs[0].nbytes
 
     def state_nbytes(self, work: Work) -> int:
@@ -106,7 +106,7 @@ class _Turned(Codec):
         return work.inputs[0].nbytes + 8 * work.inputs[2].numel
 
     def reads(self, work: Work, span: Range) -> Sequence[Range]:
-        """Nothing more than was prepared."""
+        """Nothing: `prepare` has read all inputs."""
         return [Range(0, 0)] * len(work.inputs)
 
     def apply(self, work: Work, span: Range, blocks: Sequence[memoryview], out: memoryview) -> None:
