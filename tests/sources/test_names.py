@@ -73,6 +73,20 @@ def test_module_goes_from_within_names_where_the_config_then_fits(tmp_path: Path
     assert names_of(model(tmp_path / "n", inner)) == sorted(inner)
 
 
+@pytest.mark.parametrize("before", ["net.", "policy.actor.", "module.net._orig_mod."])
+def test_a_scripts_own_words_go_where_the_config_then_fits(tmp_path: Path, before: str) -> None:
+    names = [f"{before}{name}" for name in OWN]
+    folder = model(tmp_path / "m", names, LLAMA)
+    assert names_of(folder) == sorted(OWN)
+    word = before.rstrip(".").split(".")[-1]
+    assert any(f"{word}." in note for note in open_model(folder).notes)
+
+
+def test_names_of_which_only_some_share_a_word_stay(tmp_path: Path) -> None:
+    names = [*(f"net.{name}" for name in OWN), "critic.weight"]
+    assert names_of(model(tmp_path / "m", names, LLAMA)) == sorted(names)
+
+
 @pytest.mark.parametrize(
     "names",
     [

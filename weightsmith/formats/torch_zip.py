@@ -124,7 +124,7 @@ def _require_zip(file: Readable) -> None:
 
 def find_entries(content: object, path: Path) -> tuple[dict[str, View | Wrapped], tuple[str, ...]]:
     """The map of tensors by name, at the top or, where that holds more, under one of `WRAPPERS`;
-    and what else is there.
+    where neither has any, the one map of tensors there is; and what else is there.
 
     Maps of tensors within it are named as paths with dots, as torch names modules.
     Raises: PickleInvalid.
@@ -135,6 +135,8 @@ def find_entries(content: object, path: Path) -> tuple[dict[str, View | Wrapped]
     inside = {name: _count_tensors(content.get(name), 1, set()) for name in WRAPPERS}
     at_top = sum(isinstance(value, View | Wrapped) for value in content.values())
     wrapper = next((name for name, count in inside.items() if count > at_top), None)
+    if wrapper is None and not at_top:
+        wrapper = _only_map(content, path)
     if wrapper is not None:
         entries, left = content[wrapper], [str(key) for key in content if key != wrapper]
     found: dict[str, View | Wrapped] = {}
@@ -159,6 +161,28 @@ def find_entries(content: object, path: Path) -> tuple[dict[str, View | Wrapped]
 
     gather(entries, "", 1)
     return found, tuple(left)
+
+
+def _only_map(content: dict[object, object], path: Path) -> str | None:
+    """The name of the only map that holds tensors; an optimizer's state holds them further in.
+
+    Raises: PickleInvalid, if there are several.
+    """
+    found = [
+        key
+        for key, value in content.items()
+        if isinstance(key, str)
+        and isinstance(value, dict)
+        and any(isinstance(each, View | Wrapped) for each in value.values())
+    ]
+    if len(found) > 1:
+        raise PickleInvalid(
+            file=path,
+            reason=f"{len(found)} are in it: {', '.join(found)}",
+            hint=f"save one alone: torch.save(torch.load(FILE, weights_only=True)[{found[0]!r}], "
+            "OTHER)",
+        )
+    return found[0] if found else None
 
 
 def _count_tensors(content: object, depth: int, seen: set[int]) -> int:

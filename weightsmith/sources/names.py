@@ -14,6 +14,8 @@ _INNER: Final = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_modul
 """Words between dots that no model uses: torch.compile's, FSDP1's, checkpointed activations'."""
 _PARALLEL: Final = "module"
 """What DataParallel and DeepSpeed put there; a few models have modules of that name."""
+_ADAPTED: Final = "base_model"
+"""What peft puts before names of adapters, which belong there."""
 _LIGHTNING: Final = "model."
 """Under what name training scripts with Lightning keep the model; models use it too."""
 _DOUBLED: Final = ("model.model.", "model.lm_head.", "model.transformer.", "model.gpt_neox.")
@@ -75,6 +77,16 @@ def _candidates(
         )
         if wanted is not None or doubled:
             yield {name: new.removeprefix(_LIGHTNING) for name, new in found.items()}
+    while wanted is not None and (word := _shared(parallel.values())):
+        parallel = {name: new.removeprefix(f"{word}.") for name, new in parallel.items()}
+        yield parallel
+
+
+def _shared(names: Collection[str]) -> str:
+    """The word with which all names begin, as a training script's own class gives it; or none."""
+    words = {name.partition(".")[0] for name in names if "." in name}
+    alike = len(words) == 1 and all("." in name for name in names) and _ADAPTED not in words
+    return words.pop() if alike else ""
 
 
 def _fit(names: Mapping[str, str], wanted: Collection[str] | None) -> int:

@@ -142,3 +142,32 @@ def test_without_a_config_the_shapes_tell_what_they_can() -> None:
 def test_an_adapter_in_the_states_of_zero_3_is_said_to_be_one(ckpt: Callable[[str], Path]) -> None:
     found = open_model(ckpt("peft_zero3/ckpt") / "zero")
     assert any("no model without its base" in note for note in found.notes)
+
+
+def test_frozen_weights_that_zero_1_does_not_list_are_the_models_own(
+    ckpt: Callable[[str], Path],
+) -> None:
+    source = ckpt("ds_zero2_frozen/ckpt")
+    listed = open_model(shutil.copytree(source, source.parent / "listed"), weights="fp32")
+    (states,) = source.glob("*/mp_rank_00_model_states.pt")
+    content = torch.load(states, weights_only=False)
+    content["frozen_param_shapes"] = content["frozen_param_fragments"] = None
+    content["ds_config"]["zero_optimization"]["stage"] = 1
+    torch.save(content, states)
+    found = open_model(source, weights="fp32")
+    assert list(found.tensors) == list(listed.tensors)
+    for name, tensor in listed.tensors.items():
+        assert found.tensors[name].info == tensor.info
+        assert found.read_small(name) == listed.read_small(name)
+
+
+def test_that_frozen_weights_were_not_saved_is_said(ckpt: Callable[[str], Path]) -> None:
+    source = ckpt("ds_zero2_frozen/ckpt")
+    assert not any("exclude_frozen_parameters" in note for note in open_model(source).notes)
+    (states,) = source.glob("*/mp_rank_00_model_states.pt")
+    content = torch.load(states, weights_only=False)
+    for name in content["frozen_param_shapes"]:
+        del content["module"][name]
+    content["frozen_param_shapes"] = content["frozen_param_fragments"] = None
+    torch.save(content, states)
+    assert any("exclude_frozen_parameters" in note for note in open_model(source).notes)

@@ -114,8 +114,12 @@ class _Dcp:
         if not groups:
             reason = "it holds the state of an optimizer alone" if left else "it has no tensors"
             raise NoModelInside(source=self._label, reason=reason)
-        named = [where for where in groups if where and where[-1] in _MODEL_WORDS]
-        best = named or [where for where in groups if not where] or list(groups)
+        able = [
+            where for where, names in groups.items() if any(_is_matrix(tensors[n]) for n in names)
+        ]
+        able = able or list(groups)  # beside a model lie rates and counters, which are none
+        named = [where for where in able if where and where[-1] in _MODEL_WORDS]
+        best = named or [where for where in able if not where] or able
         if len(best) > 1:
             places = ", ".join(sorted(".".join(where) for where in best))
             raise NoModelInside(source=self._label, reason=f"several are in it: {places}")
@@ -207,6 +211,11 @@ class _Dcp:
 
 def _is_tensor(about: object) -> bool:
     return isinstance(about, Record) and about.name.endswith(".TensorStorageMetadata")
+
+
+def _is_matrix(about: object) -> bool:
+    size = about.get("size") if isinstance(about, Record) else None
+    return are_counts(size) and len(size) > 1
 
 
 def _is_optimizer(word: str) -> bool:

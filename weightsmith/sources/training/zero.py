@@ -31,6 +31,7 @@ _ROLE: Final = "partitions"
 _COMPARED: Final = 256
 """Weights of a process that are looked at."""
 _WIDENED: Final = ("F16", "BF16")
+_EXCLUDED: Final = "saved without its frozen weights, if it has any (exclude_frozen_parameters)"
 _UNNAMED: Final = ("fp32_groups", "fp32_groups_flat")
 """Where the optimizer of ZeRO-0 keeps float32 weights: lists in the order of its own groups."""
 
@@ -251,10 +252,15 @@ class _Zero:
         return {str(n): str(source) for n, source in self._model.map("shared_params").items()}
 
     def _in_order(self, tensors: dict[str, Pieced]) -> dict[str, Pieced]:
-        """In the model's order, and weights that are another one's as well, under both names."""
+        """In the model's order, and weights that are another one's as well, under both names; what
+        the states tell nothing of as the model has it: ZeRO-1 lists no frozen weights.
+        """
         for alias, source in self._shared().items():
             if source in tensors:
                 tensors[alias] = tensors[source].renamed(alias)
+        for name, view in self._model.map("module").items():
+            if isinstance(view, View) and name not in tensors and not self._files.partitioned:
+                tensors[str(name)] = _single(self._model, self._model.tensor(str(name), view))
         order = [str(name) for name in self._model.map("module") if str(name) in tensors]
         return {name: tensors[name] for name in dict.fromkeys([*order, *tensors])}
 
@@ -264,8 +270,15 @@ class _Zero:
             directory=self._directory,
             files=self._files.files,
             tensors=tensors,
-            notes=(said,),
+            notes=(said, _EXCLUDED) if self._excludes() else (said,),
         )
+
+    def _excludes(self) -> bool:
+        """Whether frozen weights were not saved, if there were any: ZeRO-2 and 3 list them else."""
+        stage = self._model.get("ds_config", "zero_optimization", "stage")
+        content = self._model.opened.content
+        lists = isinstance(content, dict) and content.get("frozen_param_shapes", ()) is not None
+        return stage in {2, 3} and not lists
 
     def _no(self, wanted: str, reason: str, other: Weights) -> PrecisionMissing:
         return PrecisionMissing(source=self._files.label, wanted=wanted, reason=reason, other=other)
