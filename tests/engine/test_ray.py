@@ -1,6 +1,7 @@
 """An output made by a Ray cluster has the bytes of threads, whatever becomes of its nodes."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,6 +54,10 @@ def test_a_node_killed_in_the_middle_changes_nothing(
     assert "raylet" not in done.stdout + done.stderr
     assert contents(tmp_path / "out") == alone(args)
     assert not hidden(tmp_path)
+    told = re.findall(r"(\S+ \(\w{8}\)) did not finish (\S+); (.+) makes it again", done.stderr)
+    assert [name for _, name, _ in told if not (tmp_path / "out" / name).exists()] == []
+    assert len({lost for lost, _, _ in told}) == 1
+    assert all(lost != other for lost, _, other in told)
 
 
 def test_ctrl_c_calls_off_all_tasks_and_the_next_run_goes_on(vectors: Path, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ class Ray:
         self._recipe = recipe
 
     def make(self, work: Work, numbers: Sequence[int]) -> Mapping[str, Receipt]:
-        """As `Executor.make`; the files of a lost node are made on others.
+        """As `Executor.make`; the files of a lost node are made on others, and that is noted.
 
         Raises: NodeBlind, VersionsDiffer, MachinesDiffer, before anything is made; ClusterFailed.
         """
@@ -102,27 +102,29 @@ class Ray:
         if not numbers:
             return {}
         nodes = _alive()
+        # Before the nodes are asked: the processes that answer are then free for the first files.
+        here = _here(ray.get_runtime_context().get_node_id())
+        board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
         _require_nodes(nodes, work, self._recipe)
         cpus = max(int(each["Resources"]["CPU"]) for each in nodes.values())
         options, threads = work.options, min(work.options.threads, cpus)
-        here = _here(ray.get_runtime_context().get_node_id())
-        board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
         recipe = ray.put(self._recipe)
         task = ray.remote(make_file).options(
             num_cpus=threads, max_retries=_RETRIES, scheduling_strategy="SPREAD"
         )
+        work.progress.note(f"files to make: {len(numbers)}; nodes: {len(nodes)}")
         pending = [task.remote(recipe, number, options, board) for number in numbers]
         found: dict[str, Receipt] = {}
         seen = 0
         try:
             while pending:
                 done, pending = ray.wait(pending, timeout=_LOOK_S)
-                total: int = ray.get(board.total.remote())
-                work.progress.advance(max(total - seen, 0))
-                seen = max(total, seen)
-                before, nodes = nodes, _alive()
-                for lost in sorted(before.keys() - nodes.keys()):
-                    work.progress.note(f"lost node {lost}: its files are made on others")
+                seen_now: Seen = ray.get(board.look.remote())
+                work.progress.advance(max(seen_now.nbytes - seen, 0))
+                seen = max(seen_now.nbytes, seen)
+                for number, lost, node in seen_now.begun_again:
+                    name = work.plan.shards[number].name
+                    work.progress.note(f"{lost} did not finish {name}; {node} makes it again")
                 for receipt in map(_result, ray.get(done)):
                     work.require_finite(receipt)
                     found[receipt.shard] = receipt
@@ -218,20 +220,41 @@ def _require_answer(address: str) -> None:
 # --- on the nodes ---------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a board says."""
+
+    nbytes: int
+    """Done of all files."""
+    begun_again: list[tuple[int, str, str]]
+    """Since the last look: a file's number, the node that did not finish it, and the one that
+    makes it now.
+    """
+
+
 class Board:
-    """How many bytes of each file are done; a file that is made again begins anew."""
+    """Where each file is made, and how many bytes of it are done."""
 
     def __init__(self) -> None:
-        """Nothing is done."""
+        """Nothing is begun."""
         self._done: dict[int, int] = {}
+        self._where: dict[int, str] = {}
+        self._begun_again: list[tuple[int, str, str]] = []
+
+    def begin(self, number: int, node: str) -> None:
+        """A file is begun there; if it was before, whoever did will not finish it."""
+        if number in self._where:
+            self._begun_again.append((number, self._where[number], node))
+        self._where[number], self._done[number] = node, 0
 
     def tell(self, number: int, nbytes: int) -> None:
         """So many bytes of a file are done."""
         self._done[number] = nbytes
 
-    def total(self) -> int:
-        """Of all files."""
-        return sum(self._done.values())
+    def look(self) -> Seen:
+        """What there is to say now."""
+        begun_again, self._begun_again = self._begun_again, []
+        return Seen(sum(self._done.values()), begun_again)
 
 
 class _Teller:
@@ -263,8 +286,14 @@ def make_file(recipe: Recipe, number: int, options: Options, board: Any) -> Rece
     """The task: one file, made as a share; a known fault is returned, pickled, and not retried."""
     import pickle
 
+    import ray
+
     from weightsmith.engine.share import make_share
 
+    # Waited for: a node that is lost from here on has been heard of.
+    context = ray.get_runtime_context()
+    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's
+    ray.get(board.begin.remote(number, _name(address, context.get_node_id())))
     try:
         with recipe.open() as job:
             plan, bindings = job.plan, job.bindings
@@ -296,10 +325,14 @@ def _alive() -> dict[str, dict[str, Any]]:
 
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
     return {
-        f"{each['NodeManagerAddress']} ({each['NodeID'][:8]})": each
+        _name(each["NodeManagerAddress"], each["NodeID"]): each
         for each in nodes
         if each["Alive"] and each["Resources"].get("CPU")
     }
+
+
+def _name(address: str, node: str) -> str:
+    return f"{address} ({node[:8]})"
 
 
 def _here(node: str) -> Any:
@@ -321,7 +354,7 @@ def _require_nodes(nodes: Mapping[str, dict[str, Any]], work: Work, recipe: Reci
     asked = {}
     for name, each in nodes.items():
         task = ray.remote(_asking()).options(num_cpus=0, scheduling_strategy=_here(each["NodeID"]))
-        asked[name] = task.remote(paths)
+        asked[name] = task.remote(paths, recipe.opener.partition(":")[0])
     try:
         told = dict(zip(asked, ray.get(list(asked.values()), timeout=_ANSWER_S), strict=True))
     except ray.exceptions.RayError as error:
@@ -339,10 +372,14 @@ def _require_nodes(nodes: Mapping[str, dict[str, Any]], work: Work, recipe: Reci
         require_one_machine({name: cpu for name, (_, _, cpu) in told.items()})
 
 
-def _asking() -> Callable[[list[str]], tuple[tuple[str, str], list[str], str]]:
-    """A function that travels by value: a node with another weightsmith, or none, runs it too."""
+def _asking() -> Callable[[list[str], str], tuple[tuple[str, str], list[str], str]]:
+    """A function that travels by value: a node with another weightsmith, or none, runs it too.
 
-    def ask(paths: list[str]) -> tuple[tuple[str, str], list[str], str]:
+    It imports the module that opens jobs, so that all nodes do this at once, before the first file.
+    """
+
+    def ask(paths: list[str], opener: str) -> tuple[tuple[str, str], list[str], str]:
+        import importlib
         import os
         import platform
 
@@ -354,6 +391,7 @@ def _asking() -> Callable[[list[str]], tuple[tuple[str, str], list[str], str]]:
             from weightsmith.engine.receipts import processor
 
             cpu = processor()
+            importlib.import_module(opener)
         except ImportError:
             cpu = ""
         missing = [path for path in paths if not os.path.lexists(path)]
