@@ -18,7 +18,15 @@ def test_lines_of_a_paragraph_are_wrapped_together() -> None:
 
 def test_code_is_shown_as_it_stands() -> None:
     line = "weightsmith convert ./a-long-name ./another-long-name --dtype float16"
-    assert shown(f"Type:\n\n```sh\n{line}\n```\n") == f"Type:\n\n    {line}"
+    assert shown(f"Type:\n\n```sh\n{line}\n```\n") == f"Type:\n\n{line}"
+
+
+def test_code_moves_to_the_left_where_its_longest_line_has_no_room_for_the_usual_four_columns() -> (
+    None
+):
+    fits, long = "a" * 36, "b" * 38
+    assert shown(f"```\n{fits}\n```") == f"    {fits}"
+    assert shown(f"```\n{long}\n  c\n```") == f"  {long}\n    c"
 
 
 def test_a_list_hangs_behind_its_marks() -> None:

@@ -20,7 +20,7 @@ _CELL_END: Final = re.compile(r"(?<!\\)\|")
 
 
 def render(text: str, width: int) -> str:
-    """A page, its lines no longer than `width` but for code, which is shown as it stands."""
+    """A page, its lines no longer than `width` but for lines of code, which are not broken."""
     lines = _COMMENT.sub("", text).splitlines()
     return "\n\n".join(_blocks(lines, width))
 
@@ -42,7 +42,7 @@ def _blocks(lines: Sequence[str], width: int) -> Iterator[str]:
             at += len(code) + 2
             # A block that speaks to the site's generator, {toctree} and the like, is not shown.
             if not line.startswith(_FENCE + "{"):
-                yield "\n".join(f"    {each}".rstrip() for each in code)
+                yield _indented(code, width)
         elif found := _HEADING.match(line):
             at += 1
             yield "\n".join(map(heading, plain(_wrapped(found[2], width)).splitlines()))
@@ -53,7 +53,7 @@ def _blocks(lines: Sequence[str], width: int) -> Iterator[str]:
         elif line.startswith("    "):
             code = [*takewhile(lambda each: each.startswith("    ") or not each, lines[at:])]
             at += len(code)
-            yield "\n".join(code).rstrip()
+            yield _indented([each[4:] for each in code], width).rstrip()
         elif _ITEM.match(line):
             items = [*takewhile(lambda each: _ITEM.match(each) or each.startswith(" "), lines[at:])]
             at += len(items)
@@ -62,6 +62,13 @@ def _blocks(lines: Sequence[str], width: int) -> Iterator[str]:
             prose = [*takewhile(_is_prose, lines[at + 1 :])]
             at += 1 + len(prose)
             yield _wrapped(" ".join([line, *prose]), width)
+
+
+def _indented(code: Sequence[str], width: int) -> str:
+    """Code four columns in, or fewer where its longest line has room for fewer."""
+    room = width - max(map(display_width, code), default=0)
+    indent = " " * min(4, max(0, room))
+    return "\n".join(f"{indent}{each}".rstrip() for each in code)
 
 
 def _is_prose(line: str) -> bool:
