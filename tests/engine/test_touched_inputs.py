@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.folders import contents, hidden, staging
+from tests.support.folders import contents, copied, hidden, staging
 from tests.support.world import World, at_step, flip, place_in
 from weightsmith import fs
+from weightsmith.checkpoint.table import read_table
 from weightsmith.engine import inputs
 from weightsmith.engine.run import Outcome
 from weightsmith.errors import InputChanged, StagingOfAnotherPlan
+from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.make_delta import MadeDelta, make_delta
 from weightsmith.progress import SILENCE, Progress
 
@@ -135,6 +137,55 @@ def test_a_run_ends_where_an_input_was_written_to_and_its_time_set_back(
     written(making.input)  # back to what it was, which its time of change does not say
     making.run()
     assert hidden(making.target.parent) == []
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_run_ends_where_a_header_was_written_to_and_its_time_set_back(
+    number: int, making: Making, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No tensor has other bytes, so what was made is still given: the plan is another one."""
+    table, _ = read_table(fs.open_for_reading(making.input), [])
+    name = table[0].info.name.encode()
+
+    def rename() -> None:
+        flip(making.input, making.input.read_bytes().index(name))
+
+    before_look(number, rename, monkeypatch)
+    with pytest.raises(InputChanged, match=BASE):
+        making.run()
+    assert not making.target.exists()
+
+
+@pytest.fixture
+def release(vectors: Path, tmp_path: Path) -> Path:
+    """A base, and a release of whole files."""
+    return copied(vectors / "oasst_xor", tmp_path / "vector")
+
+
+def decoded_while(act: Callable[[], None], release: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Act once all is planned and nothing is read but the ends of files; what was made then."""
+    patch.setattr(fs, "on_durable_step", at_step(1, act))
+    return apply_delta(release / "base", release / "delta", target=release / "out").target
+
+
+@pytest.mark.parametrize("side", ["base", "delta"])
+def test_a_whole_file_that_was_written_to_before_it_was_read_ends_the_run(
+    side: str, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = min((release / side).rglob("*.bin"))
+    with pytest.raises(InputChanged, match=path.name):
+        decoded_while(lambda: flip(path, 1000), release, monkeypatch)
+    assert not (release / "out").exists()
+
+
+@pytest.mark.parametrize("touch", TOUCHES)
+def test_a_whole_file_that_was_touched_before_it_was_read_is_read(
+    touch: Callable[[Path], None], release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = min((release / "base").rglob("*.bin"))
+    made = decoded_while(lambda: touch(path), release, monkeypatch)
+    expected = contents(release / "expected")
+    assert {name: raw for name, raw in contents(made).items() if name in expected} == expected
 
 
 # --- between two runs -----------------------------------------------------------------------------

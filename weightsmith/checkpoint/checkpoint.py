@@ -18,7 +18,7 @@ from weightsmith.checkpoint.lazy import LazyTensor
 from weightsmith.checkpoint.store import LocalStore, Store
 from weightsmith.checkpoint.strided import read_strided
 from weightsmith.checkpoint.table import SAFETENSORS, read_table
-from weightsmith.errors import FileTooLarge, JsonInvalid, ZipInvalid
+from weightsmith.errors import FileTooLarge, JsonInvalid, WeightsmithError, ZipInvalid
 from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.tensors import StoredTensor, TensorInfo
 
@@ -411,14 +411,34 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self._store.open(tensor.file).drop_cache(tensor.stored.offset, tensor.info.nbytes)
 
     def changed_files(self) -> list[str]:
-        """Paths of weight files whose size or modification time is no longer what it was when
-        opened.
+        """Paths of weight files whose size or modification time, or header where they were touched,
+        is no longer what it was when opened.
+
+        The header was read then, and the plan rests on it; what is read later must not be the
+        content of another one.
         """
-        return [
-            str(self.directory / file.name)
-            for file in self.files
-            if self._identity(file.name)[:2] != (file.size, file.mtime_ns)
-        ]
+        found = []
+        for file in self.files:
+            *same, ctime_ns = self._identity(file.name)
+            changed = same != [file.size, file.mtime_ns]
+            if changed or (ctime_ns != file.ctime_ns and not self._has_header(file)):
+                found.append(str(self.directory / file.name))
+        return found
+
+    def _has_header(self, file: WeightFile) -> bool:
+        """Whether a weight file has the header that it had when it was opened."""
+        self._store.release(file.name)  # another file may lie there now, which later reads meet
+        try:
+            return bytes_digest(self.header(file.name)) == file.header_digest
+        except WeightsmithError:
+            return False
+
+    def header(self, file: str) -> bytes:
+        """What `WeightFile.header_digest` is the digest of, as it is now.
+
+        Raises: as opening the file does.
+        """
+        return read_table(self._store.open(file), [])[1]
 
     def touched_files(self) -> list[WeightFile]:
         """The weight files of which only the time of change is another than when they were opened,

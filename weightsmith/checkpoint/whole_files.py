@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint, Tensor, WeightFile
 from weightsmith.checkpoint.digest import SPAN_NBYTES, bytes_digest
 from weightsmith.checkpoint.store import LocalStore
@@ -36,8 +37,7 @@ class WholeFiles(Checkpoint):
         for name in names:
             file = store.open(name)
             stat = file.stat()
-            edge = min(_EDGE_NBYTES, stat.st_size)
-            ends = file.read(0, edge) + file.read(stat.st_size - edge, edge)
+            ends = _ends(file, stat.st_size)
             times = (stat.st_mtime_ns, stat.st_ctime_ns)
             files.append(WeightFile(name, stat.st_size, *times, bytes_digest(ends)))
             size = stat.st_size
@@ -66,6 +66,16 @@ class WholeFiles(Checkpoint):
             self._unpacked[name].read_into(start, buffer)
         else:
             super().read_into(name, start, buffer)
+
+    def header(self, file: str) -> bytes:
+        """Its ends: nothing else says what it is."""
+        opened = self._store.open(file)
+        return _ends(opened, opened.size)
+
+
+def _ends(file: fs.Readable, size: int) -> bytes:
+    edge = min(_EDGE_NBYTES, size)
+    return file.read(0, edge) + file.read(size - edge, edge)
 
 
 class _Unpacked:

@@ -59,8 +59,9 @@ def require_unchanged(
     """Hold the input files against what they were when they were opened.
 
     A new mode or a further name changes a file's time of change as writing and setting back the
-    time of modification does. Where only that differs, `still_gives` is asked whether these files
-    still give what was made of them, and the run goes on if they do.
+    time of modification does. Where only that differs, and the header is what was planned with,
+    `still_gives` is asked whether these files still give what was made of them, and the run goes on
+    if they do.
     Raises: InputChanged, if an input file was written to while the run read it.
     """
     for checkpoint in inputs.values():
