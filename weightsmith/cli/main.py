@@ -10,7 +10,6 @@ import importlib
 import itertools
 import os
 import platform
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from typing import Final, NoReturn
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
+from weightsmith.cli.interrupts import HangUp, listen
 from weightsmith.cli.options import COMPLETE_VARIABLE, Context, dashed, write_examples
 from weightsmith.cli.output import Output, command_line
 from weightsmith.cli.usage import usage_error
@@ -327,14 +327,6 @@ def _internal_error(error: Exception) -> InternalError:
     return fault
 
 
-class HangUp(KeyboardInterrupt):
-    """The terminal has gone; what is at work ends as at an interrupt."""
-
-
-def _hang_up(*_: object) -> NoReturn:
-    raise HangUp
-
-
 def open_streams() -> None:
     """Let standard streams that are closed (``<&-``, ``>&-``) be the null device.
 
@@ -361,10 +353,7 @@ def main() -> NoReturn:
     open_streams()
     if asked := os.environ.get(COMPLETE_VARIABLE):
         sys.exit(shell_complete(group, {}, "weightsmith", COMPLETE_VARIABLE, asked))
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, _hang_up)  # unless nohup has it ignored
-    # What stops a job politely (a scheduler, a shutdown) is an interrupt like any other.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    listen()
     # The hub library would else tell the hub about this machine; it reads this when imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     code = _flushed(run(sys.argv[1:]))
