@@ -117,6 +117,36 @@ def test_sums_of_several_dtypes_have_the_bits_of_torch(
         assert sums_differing((left, right, compute, wanted), operation) == 0
 
 
+@pytest.mark.parametrize(
+    "dtypes",
+    [*itertools.product(FLOATS[:3], repeat=3), ("F64", "F16", "BF16"), ("BF16", "F16", "F64")],
+    ids="-".join,
+)
+def test_weighted_sums_have_the_bits_of_products_and_sums_taken_one_by_one(
+    dtypes: tuple[str, str, str],
+) -> None:
+    first, second, wanted = dtypes
+    compute = "F64" if "F64" in dtypes else "F32"
+    given = [
+        (0.1, first, pair(first)[0]),
+        (-0.7, second, pair(second)[1]),
+        (3.3, first, bits(first, 5)),
+    ]
+    out = bytearray(NUMEL * TORCH[wanted].itemsize)
+    factors, blocks = (
+        [each[0] for each in given],
+        [block(memory, dtype) for _, dtype, memory in given],
+    )
+    arithmetic.weighted_sum(factors, blocks, block(out, wanted), compute)
+    products = [
+        tensor(memory, dtype).to(TORCH[compute]) * torch.tensor(factor, dtype=TORCH[compute])
+        for factor, dtype, memory in given
+    ]
+    total = products[0] + products[1] + products[2]
+    expected = total if wanted == "F64" else total.to(torch.float32).to(TORCH[wanted])
+    assert differing(tensor(out, wanted), expected) == 0
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("dtype", TORCH)
 def test_what_it_is_written_over_may_be_the_second_operand(dtype: str, operation: str) -> None:

@@ -115,21 +115,25 @@ def weighted_sum(
 
     numbers = [np.dtype(_KINDS[compute]).type(factor) for factor in factors]
     arrays, target = [block.array() for block in blocks], out.array()
+    # One memory for all pieces: what is asked for anew comes from the system page by page.
+    sums, products = (np.empty(min(_PIECE, len(target)), _KINDS[compute]) for _ in range(2))
     with np.errstate(all="ignore"):
         for piece in _pieces(target, _PIECE):
-            total = target[piece] if out.dtype == compute else _empty(target[piece], compute)
+            part = target[piece]
+            total = part if out.dtype == compute else sums[: len(part)]
             for count, (number, array, block) in enumerate(
                 zip(numbers, arrays, blocks, strict=True)
             ):
-                value = _as(array[piece], block.dtype, compute)
-                if count == 0:
-                    np.multiply(value, number, out=total)
-                else:
-                    product = value if block.dtype != compute else _empty(value, compute)
-                    np.multiply(value, number, out=product)
+                product = products[: len(part)] if count else total
+                value = array[piece]
+                if block.dtype != compute:
+                    _cast(value, block.dtype, product, compute)
+                    value = product
+                np.multiply(value, number, out=product)
+                if count:
                     np.add(total, product, out=total)
             if out.dtype != compute:
-                _cast(total, compute, target[piece], out.dtype)
+                _cast(total, compute, part, out.dtype)
 
 
 def _combine(
