@@ -45,8 +45,9 @@ def _open(source: Path, label: str | None, found: Found, store: Store | None = N
     notes: list[str] = []
     far = {name for name in found.weights if store.is_far(name) and not name.endswith(SAFETENSORS)}
     for name in found.weights:
+        file = store.peek(name)
         identity = store.identity(name)  # before it is read: what changes it since is noticed
-        tensors, header = read_table(store.peek(name), notes, far=name in far)
+        tensors, header = read_table(file, notes, far=name in far)
         files.append(WeightFile(name, *identity, bytes_digest(header)))
         for stored in tensors:
             tensor_name = stored.info.name
