@@ -119,7 +119,11 @@ def read_manifest(directory: Path) -> Manifest | None:
         raw = fs.read_small(path, LIMIT_NBYTES)
     except SourceNotFound:
         return None
-    return parse_manifest(raw, path)
+    try:
+        return parse_manifest(raw, path)
+    except JsonInvalid as error:
+        hint = "nothing else says what it must be: make the output anew, or copy all of it"
+        raise JsonInvalid(file=path, reason=error.values["reason"], hint=hint) from error
 
 
 def _is_text(value: object) -> bool:

@@ -14,7 +14,7 @@ from tests.support.damage import HARMS
 from tests.support.delta_models import SIDECARS, trained, weights, write_pair
 from tests.support.folders import contents, copied, hidden, load, state, write_model
 from weightsmith import fs
-from weightsmith.errors import FixSourceMissing, InputChanged
+from weightsmith.errors import FixSourceMissing, InputChanged, JsonInvalid
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.convert import convert
 from weightsmith.ops.make_delta import make_delta
@@ -291,3 +291,25 @@ def test_killed_at_any_step_it_leaves_old_or_right_files_and_can_be_run_again(
             (out / name).write_bytes(harmed[name])
     assert step > 4
     assert set(SIDECARS) < contents(out).keys()
+
+
+def test_a_manifest_that_cannot_be_read_ends_it_with_a_way_on(world: Path, out: Path) -> None:
+    manifest = out / "weightsmith.json"
+    manifest.write_text(manifest.read_text()[:-20])
+    before = state(out)
+    with pytest.raises(JsonInvalid, match=r"weightsmith\.json") as caught:
+        fix_files(out, source=chain(world))
+    assert caught.value.hint_text.endswith("make the output anew, or copy all of it")
+    assert state(out) == before
+
+
+def test_a_torch_file_that_was_decoded_is_left_with_a_way_on(vectors: Path, tmp_path: Path) -> None:
+    release = vectors / "oasst_xor"
+    out = apply_delta(release / "base", release / "delta", target=tmp_path / "out").target
+    path = out / "pytorch_model-00001-of-00002.bin"
+    damage(path)
+    before = state(out)[1:]
+    (left,) = fix_files(out, source=f"{release / 'base'}+{release / 'delta'}").files
+    assert (left.file, left.outcome) == (path.name, "left")
+    assert left.how == "only safetensors files are rebuilt: copy it, or make the output anew"
+    assert state(out)[1:] == before

@@ -96,7 +96,7 @@ class _Planner:
         """Raises: CannotFix."""
         said, truth = self._manifest.files[damaged.name], self._truth
         if not damaged.name.endswith(".safetensors"):
-            raise CannotFix("only safetensors files are rebuilt")
+            raise CannotFix("only safetensors files are rebuilt: copy it, or make the output anew")
         inputs: dict[str, Checkpoint] = {}
         if damaged.opened is not None:
             inputs[OURS] = damaged.opened
