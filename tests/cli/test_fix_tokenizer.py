@@ -148,7 +148,7 @@ def test_a_report_begins_with_wrong_ids_and_shows_a_text_that_gets_them(
         said.out.index(text)
         for text in (
             "wrong token ids, without an error\n  bos-rule-lost",
-            "transformers-4: adds BOS to every text; silently",
+            "transformers-4: adds BOS to every text, without a warning",
             "'' gives [1] and should give []",
             "other wrong results, without an error\n",
             "published so by its makers: left as it is\n  merges-pairs",

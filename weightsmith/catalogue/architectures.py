@@ -28,14 +28,14 @@ class Architecture:
     sources: tuple[str, ...]
     once: Mapping[str, str]
     layer: Mapping[str, str]
-    """Once a layer, with ``{}`` for its number."""
+    """Shapes of the tensors of each layer, by name with ``{}`` for the layer's number."""
     untied: Mapping[str, str] = field(default_factory=dict)
-    """Only where ``tie_word_embeddings`` is not true, and the model has a head."""
+    """Shapes of tensors of the model's head, if ``tie_word_embeddings`` is not true."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a config promises."""
+    """The tensors that a model must have by its config."""
 
     shapes: Mapping[str, tuple[int, ...]]
     """Every tensor that must be there."""

@@ -1,4 +1,4 @@
-"""What makes a catalogue whole, beyond each entry's schema; `page.render` holds it."""
+"""Check that the catalogue's entries fit together; `page.render` refuses those that do not."""
 
 import re
 from collections import Counter
@@ -16,7 +16,9 @@ _EMBEDDINGS: Final = "model.embed_tokens.weight"
 def inconsistencies(
     bases: Sequence[Base], releases: Sequence[Release], prompts: Sequence[PromptTemplate]
 ) -> list[str]:
-    """Names that lead nowhere or twice, hashes of the wrong length, rules that clash."""
+    """What does not fit, as sentences: names that lead nowhere or are there twice, hashes of the
+    wrong length, rules that clash.
+    """
     repositories = [repo.id.casefold() for release in releases for repo in release.hub]
     faults = [
         *_repeated("alias", (base.alias for base in bases)),

@@ -35,9 +35,9 @@ class ExpertFamily:
     sources: tuple[str, ...]
     memory: Order = "out in"
     stack: Order | None = None
-    """How files stack the experts, where not as in memory."""
+    """How files stack the experts; None: as in memory."""
     transposed: bool = False
-    """Whether the module says ``is_transposed``, by which peft goes since 0.19."""
+    """Whether the module has ``is_transposed`` set; peft since 0.19 reads it."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Other names of a layer's tensors: how they begin in memory, and how in files."""
 

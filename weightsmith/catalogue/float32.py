@@ -32,8 +32,8 @@ def load_float32() -> tuple[Float32, ...]:
 
 
 def float32_names(config: Mapping[str, Any], dtype: str) -> re.Pattern[str] | None:
-    """What a tensor's name holds that a model of this config keeps in float32 though `dtype`, a
-    format code, is wanted; None where it keeps nothing.
+    """A pattern found in the names of tensors that a model of this config keeps in float32 even
+    though `dtype`, a format code, is wanted; None if it keeps none.
     """
     if dtype not in {"F16", "BF16"}:
         return None

@@ -35,12 +35,12 @@ def load_prompts() -> tuple[PromptTemplate, ...]:
 
 
 def alias(name: str) -> Base | None:
-    """The base that commands call by this name, in any case of letters."""
+    """The base with this alias, upper or lower case; None if there is none."""
     return next((base for base in load_bases() if base.alias == name.casefold()), None)
 
 
 def find_prompt(prompt_id: str) -> PromptTemplate | None:
-    """The prompt template of this id."""
+    """The prompt template of this id; None if there is none."""
     return next((prompt for prompt in load_prompts() if prompt.id == prompt_id), None)
 
 

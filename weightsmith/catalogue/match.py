@@ -25,11 +25,11 @@ class Recognition:
     """What the catalogue has to say about a delta."""
 
     release: Release | None
-    """The very release, where that is certain."""
+    """The release, if it is certain; else None."""
     rules: Rules | None
-    """How to apply it; also known when all that it may be are applied alike."""
+    """How to apply it; also known if all `candidates` are applied alike."""
     candidates: tuple[Release, ...]
-    """The releases that it may be; just `release` when that is known."""
+    """The releases that it may be; only `release`, if that is known."""
     reason: str
     """Why, a sentence for the user."""
 
@@ -41,7 +41,7 @@ def match(
     delta_shapes: Shapes,
     base_shapes: Shapes,
 ) -> Recognition:
-    """The release that a delta is, or what it may be, or nothing.
+    """Tell which release a delta is, or may be.
 
     `repo_id` is a hub id without revision, or the name of a local directory (no slash), which
     counts only if it is a known repository's name to the letter and the shapes are like that
@@ -118,7 +118,7 @@ def releases_named(name: str) -> list[tuple[Release, str]]:
 
 
 def shows_signs(config: Mapping[str, object]) -> list[Release]:
-    """Releases that a delta's config alone gives away, those of its size first."""
+    """Releases that a delta's config alone identifies, those of its size first."""
     alike = [r for r in load_releases() if r.signs is not None and _shows(r.signs, config)]
     return _of_this_size(alike, config)
 
@@ -204,7 +204,9 @@ def _delta_only(delta: Shapes, base: Shapes) -> list[str]:
 
 
 def _new_rows(delta: Shapes, base: Shapes) -> int | None:
-    """Rows that the delta has more wherever shapes differ; None if they differ otherwise."""
+    """How many more rows the delta has, the same for all shapes that differ; None if they differ in
+    another way.
+    """
     grown = set()
     for name, shape in delta.items():
         ours = base.get(name, shape)
@@ -218,7 +220,7 @@ def _new_rows(delta: Shapes, base: Shapes) -> int | None:
 
 
 def _growth(release: Release) -> int | None:
-    """Vocabulary rows that a release's files have more than its base; None where not known."""
+    """How many more vocabulary rows a release's files have than its base; None if not known."""
     base = alias(release.base)
     if release.vocab_size is not None and base is not None:
         return release.vocab_size - base.vocab_size

@@ -61,16 +61,19 @@ Detector = Literal[
     "rope-twice",
     "dtype-only",
 ]
-"""What can look for a fault; `weightsmith.repair.detect` holds a function for each."""
+"""Names of the detectors; `weightsmith.repair.detect` holds a function for each."""
 
 Severity = Literal["ids", "silent", "loud"]
-"""What comes of a fault: wrong ids without a word, something else without a word, or an error."""
+"""What a fault leads to: wrong ids without a warning, another wrong result without a warning, or an
+error.
+"""
 
 Verdict = Literal["fault", "report", "remark"]
 """What a finding is.
 
-A *fault* is mended; a *report* is wrong too, but nothing can safely be written for it; a *remark*
-is what a family publishes itself, or what only some reader minds, and is left as it is.
+A *fault* is mended. A *report* is wrong too, but nothing can safely be written for it. A *remark*
+is something that a family publishes this way itself, or that only some readers get wrong; it is
+left as it is.
 """
 
 _GENERATED: Final = "Generated from `weightsmith/catalogue/repairs/*.toml`; edit those."
@@ -95,7 +98,7 @@ class KnownRepair:
     how: str = ""
     """How a folder comes to it."""
     readers: tuple[str, ...] = ()
-    """Who misreads the folder, and how: ``"transformers-4: adds BOS to every text; silently"``."""
+    """Who misreads the folder, and how: ``"transformers-4: adds BOS to every text"``."""
     severity: Severity = "loud"
     example: str = ""
     """What it looks like in a file, in a line."""
@@ -108,7 +111,7 @@ class KnownRepair:
 
     @property
     def misread_by(self) -> frozenset[str]:
-        """The readers that err, without what they do; empty where all do, or it is not known."""
+        """The readers that misread it, by name; empty if all do, or if it is not known."""
         return frozenset(each.partition(":")[0] for each in self.readers) - {"all"}
 
 
@@ -131,7 +134,7 @@ def render() -> str:
     introduction = (folder / "introduction.md").read_text("utf-8")
     lines = ["# Known faults and their repairs", "", f"<!-- {_GENERATED} -->", "", introduction]
     repairs = load_repairs()
-    lines += ["| fault | | who errs |", "| --- | --- | --- |"]
+    lines += ["| fault | verdict | misread by |", "| --- | --- | --- |"]
     for each in repairs:
         who = ", ".join(sorted(each.misread_by)) or "all"
         lines.append(f"| [{each.id}](#{each.id}) | {each.verdict} | {who} |")
@@ -141,7 +144,7 @@ def render() -> str:
         if repair.how:
             lines.append(f"- **How it comes**: {repair.how}")
         lines.append(f"- **Symptom**: {repair.symptom}")
-        lines += (f"- **Who errs**: {reader}" for reader in repair.readers)
+        lines += (f"- **Misread by**: {reader}" for reader in repair.readers)
         if repair.verdict != "fault":
             lines.append(f"- **Verdict**: {repair.verdict}")
         lines += [f"- **Repair**: {repair.change}", f"- **Met in**: {', '.join(repair.references)}"]

@@ -1,4 +1,4 @@
-"""What the catalogue's files may say: the values, and a reader that refuses anything else.
+"""The schema of the catalogue's files, and a reader that refuses anything else.
 
 The classes are the schema: a key is a field, its type is the field's type, a key without a field is
 a fault, and so is a field without a default that has no key. Every fault is collected.
@@ -19,7 +19,7 @@ Encoding = Literal["add", "xor-file", "keystream-file"]
 NewRows = Literal["none", "zero", "mean"]
 """How vocabulary rows count that the base lacks."""
 HubStatus = Literal["published", "mirror", "removed"]
-"""By the authors themselves; somebody's copy; once there."""
+"""Published by the authors themselves; somebody's copy; no longer there."""
 
 MEANINGS: Mapping[Confidence, str] = types.MappingProxyType(
     {
@@ -85,7 +85,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """By what a release's config gives it away; any one of them is enough."""
+    """Signs in a config by which a release is known; any one of them is enough."""
 
     model_type: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ class PublishedSum:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How to apply a release: what it takes to know beyond base and delta."""
+    """How to apply a release: what must be known beside base and delta."""
 
     encoding: Encoding
     new_rows: NewRows
@@ -142,7 +142,7 @@ class Release:
     key: str | None = None
     """The base's file that keystream encodings use as their key."""
     signs: Signs | None = None
-    """By what its config tells it from others; None where nothing does safely."""
+    """How its config tells it from other releases; None if nothing there does so safely."""
     sums: tuple[PublishedSum, ...] = ()
     checksums: tuple[Checksums, ...] = ()
     prompt: str | None = None
@@ -152,7 +152,7 @@ class Release:
 
     @property
     def rules(self) -> Rules:
-        """What applying it takes."""
+        """How to apply it."""
         return Rules(self.encoding, self.new_rows, self.whole, self.tokenizer)
 
 

@@ -1,4 +1,4 @@
-"""What transformers 5 takes for granted about tokenizers: ``readers/*.toml``, read here."""
+"""What transformers 5 assumes of tokenizers, by class and model type: ``readers/*.toml``."""
 
 import functools
 from collections.abc import Mapping

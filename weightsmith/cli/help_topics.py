@@ -132,7 +132,7 @@ def repair_page(repair: KnownRepair, width: int) -> str:
     rows = [
         ("what users see", repair.symptom),
         ("where it is from", repair.how),
-        *(("who errs", reader) for reader in repair.readers),
+        *(("misread by", reader) for reader in repair.readers),
         ("the repair", repair.change),
         ("met in", ", ".join(repair.references)),
     ]

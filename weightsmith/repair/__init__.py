@@ -1,4 +1,4 @@
-"""Known faults of tokenizer and config files: found, mended and proved.
+"""Find known faults of tokenizer and config files, mend them, and prove the result.
 
-Everything here is a function of file contents by name; `ops` reads and writes the files.
+Everything here works on file contents by name; `ops` reads and writes the files.
 """

@@ -17,7 +17,7 @@ _SAMPLING: Final[dict[str, object]] = {
     "epsilon_cutoff": 0.0,
     "eta_cutoff": 0.0,
 }
-"""Settings that only sampling reads, with the defaults that nobody complains about.
+"""Settings that only sampling reads, with their defaults: a default is no fault.
 
 Source: transformers 4.57, `GenerationConfig.validate`.
 """
@@ -26,11 +26,11 @@ Source: transformers 4.57, `GenerationConfig.validate`.
 def wrong_ids(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """BOS and EOS ids that are neither the tokenizer's nor, for EOS, those of an added token.
 
-    An id that this tokenizer has no token for, and the model has a row, speaks of another
-    tokenizer: which of the two is wrong, these files do not tell.
+    An id with a row in the model but no token in the tokenizer belongs to another tokenizer: these
+    files do not tell which of the two is wrong, so it is only reported.
     """
     if folder.tokens_lack_rows:
-        return  # the tokenizer is another model's; `ids_beyond_rows` tells it
+        return  # the tokenizer is another model's; `ids_beyond_rows` reports it
     size = max(folder.tokens.values(), default=0) + 1
     for file in (CONFIG, GENERATION):
         for role in ("bos_token", "eos_token"):
@@ -48,10 +48,10 @@ def wrong_ids(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def _may_mean(folder: Folder, role: str, said: list[object]) -> bool:
-    """Whether one of these ids may be meant for a role.
+    """Whether one of the ids that a config names may be right for a role.
 
-    Families other than LLaMA name other special tokens than their tokenizer does, on purpose; and a
-    BOS id that no text gets is read by nobody.
+    Families other than LLaMA name other special tokens than their tokenizer does, on purpose. A BOS
+    id does not matter if no text begins with BOS.
     """
     if folder.right_id(role) in said:
         return True
@@ -65,7 +65,7 @@ def _may_mean(folder: Folder, role: str, said: list[object]) -> bool:
 
 
 def ids_beyond_rows(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """Tokens whose ids are no rows of the model."""
+    """Tokens whose ids lie beyond the model's last row."""
     rows = folder.rows
     beyond = folder.beyond_rows
     if rows is None or not beyond:
@@ -79,18 +79,18 @@ def ids_beyond_rows(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def pad_out_of_range(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """A pad id that is negative, or beyond the last row and no token of the tokenizer's."""
+    """A pad id that is negative, or that lies beyond the last row and is no token's id."""
     rows = folder.rows
     for file in (CONFIG, GENERATION):
         said = folder.parsed(file).get("pad_token_id")
         if not _is_id(said) or (said >= 0 and (rows is None or said < rows)):
             continue
         if said in folder.beyond_rows.values():
-            continue  # the tokenizer says the same: the rows are what is missing
+            continue  # the tokenizer has this id too: it is the rows that are missing
         right = folder.right_id("pad_token")
         if right is not None and rows is not None and right >= rows:
             right = None
-        should = "null, for there is no pad token" if right is None else str(right)
+        should = "null, since there is no pad token" if right is None else str(right)
         evidence = f"pad_token_id is {said}, it should be {should}"
         yield Fault(known.id, file, evidence, (Edit(file, {"pad_token_id": right}),))
 
@@ -114,7 +114,7 @@ def wrong_vocab_size(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def idle_sampling(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """Sampling settings without ``do_sample``."""
+    """Sampling settings though ``do_sample`` is not set."""
     said = folder.parsed(GENERATION)
     idle = [key for key, default in _SAMPLING.items() if said.get(key, default) != default]
     idle = [key for key in idle if said[key] is not None]

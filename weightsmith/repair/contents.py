@@ -33,32 +33,32 @@ ROLES: Final = ("bos_token", "eos_token", "unk_token")
 TEMPLATE: Final = "chat_template"
 
 Reader = Literal["transformers-4", "transformers-5", "llama.cpp"]
-"""For whom a folder can be made right, where one's cure is another's poison."""
+"""Programs for one of which a folder can be made right, where no repair suits all of them."""
 
 _LLAMA_CLASSES: Final = ("llamatokenizer", "llamatokenizerfast")
 _GENERIC_CLASSES: Final = ("pretrainedtokenizerfast", "tokenizersbackend")
-"""Those that read all of ``tokenizer.json`` and ask no other file."""
+"""Classes that read all of ``tokenizer.json`` and no other file, in lower case."""
 _LLAMA_MODEL_TYPES: Final = ("llama", "llava", "mistral", "mixtral")
-"""Whose vocabulary, where no tokenizer class is named, a sentencepiece model of LLaMA's kind is."""
+"""Model types whose vocabulary is taken for LLaMA's kind if no tokenizer class is named."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """File contents by name, and what each says for itself."""
+    """File contents by name, and what each file says by itself."""
 
     files: Mapping[str, bytes]
     documents: Mapping[str, dict[str, Any]]
     """The JSON files among them, parsed; never changed in place."""
     sentencepiece: SentencePieceModel | DamagedInput | None
-    """``tokenizer.model``, why it cannot be read, or None where there is none of this kind."""
+    """``tokenizer.model``; the error, if it cannot be read; None, if there is no such file."""
     embedding_rows: int | None
-    """Rows of the input embeddings, where the weights are at hand."""
+    """Rows of the input embeddings; None if the weights are not at hand."""
     names: frozenset[str] = frozenset()
     """All files of the folder, also those that are not read."""
     exact_class: bool = False
-    """Whether Llama's class is to make way for the one that reads all of ``tokenizer.json``."""
+    """Whether Llama's class is to be replaced by the one that reads all of ``tokenizer.json``."""
     reader: Reader | None = None
-    """For whom it is to be right, where not for all: ``"transformers-4"``."""
+    """The one program for which it is to be right, ``"transformers-4"``; None: for all."""
 
     def parsed(self, file: str) -> dict[str, Any]:
         """A JSON file's object; empty where there is no such file."""
@@ -107,17 +107,17 @@ class Contents:
 
     @property
     def model(self) -> SentencePieceModel | None:
-        """The sentencepiece model, where there is a sound one."""
+        """The sentencepiece model; None if there is none that can be read."""
         return self.sentencepiece if isinstance(self.sentencepiece, SentencePieceModel) else None
 
     @property
     def model_error(self) -> DamagedInput | None:
-        """Why ``tokenizer.model`` cannot be read, where that is so."""
+        """Why ``tokenizer.model`` cannot be read; None if it can, or is not there."""
         return self.sentencepiece if isinstance(self.sentencepiece, DamagedInput) else None
 
     @cached_property
     def says_llama(self) -> bool:
-        """Whether class or config claim a LLaMA tokenizer, in whatever spelling."""
+        """Whether the tokenizer class or the config names LLaMA, in any spelling."""
         named = self.settings.get("tokenizer_class")
         if isinstance(named, str) and named:
             generic = named.casefold() in _GENERIC_CLASSES
@@ -167,7 +167,7 @@ class Contents:
 
     @property
     def is_generic(self) -> bool:
-        """Whether the folder names the class that asks ``tokenizer.json`` alone."""
+        """Whether the folder names a class that reads ``tokenizer.json`` alone."""
         return (self.tokenizer_class or "").casefold() in _GENERIC_CLASSES
 
     @property
@@ -182,12 +182,12 @@ class Contents:
 
     @cached_property
     def llama(self) -> SentencePieceModel | None:
-        """The sentencepiece model, if it is the truth about a LLaMA tokenizer; else None."""
+        """The sentencepiece model, if a LLaMA tokenizer's right ids follow from it; else None."""
         return self.sound if self.says_llama else None
 
     @cached_property
     def sound(self) -> SentencePieceModel | None:
-        """The sentencepiece model, if it is of LLaMA's kind, whoever says so."""
+        """The sentencepiece model, if it is of LLaMA's kind, whatever the settings name."""
         model = self.model
         return model if model and not difference_from_llama(model) else None
 
@@ -195,7 +195,7 @@ class Contents:
     def rows(self) -> int | None:
         """Vocabulary rows of the model: by its weights, else by its config.
 
-        A model of several modalities may say it of its text part only, or of both.
+        A model of several modalities may have it at the config's top, in its text part, or in both.
         """
         nested = self.config.get("text_config")
         places = (self.config, nested if isinstance(nested, dict) else {})
@@ -204,13 +204,13 @@ class Contents:
 
     @property
     def template_file(self) -> str | None:
-        """The chat template in a file of its own."""
+        """The chat template, if it has a file of its own; else None."""
         raw = self.files.get(TEMPLATE_FILE)
         return None if raw is None else raw.decode("utf-8", errors="replace")
 
 
 def as_list(value: object) -> list[Any]:
-    """A value that may be one or several, as a list."""
+    """A value that may be a list, as a list."""
     return value if isinstance(value, list) else [value]
 
 

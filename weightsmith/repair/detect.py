@@ -41,7 +41,7 @@ def damaged_model(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 EXACT_CLASS: Final = "leading-space-v5"
-"""The remark that only another class answers."""
+"""The remark that is mended only by naming another class."""
 
 DETECTORS: Final[Mapping[Detector, Look]] = {
     "misspelt": tokens.misspelt,
@@ -88,7 +88,7 @@ DETECTORS: Final[Mapping[Detector, Look]] = {
     "rope-twice": skew_config.rope_twice,
     "dtype-only": skew_config.dtype_only,
 }
-"""What looks at the files as they are."""
+"""Detectors that look at the files as they are."""
 
 LATE_DETECTORS: Final[Mapping[Detector, Look]] = {
     "model-only-llama": skew_llama.model_only_llama,
@@ -99,7 +99,7 @@ LATE_DETECTORS: Final[Mapping[Detector, Look]] = {
     "leading-space-v5": skew_class.leading_space_v5,
     "eos-lacks-turn-end": skew_tokens.eos_lacks_turn_end,
 }
-"""What looks at the files once all settings that it depends on are mended."""
+"""Detectors that run once the settings that they depend on are mended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +107,16 @@ class Diagnosis:
     """What is wrong with a folder's tokenizer and config files."""
 
     faults: tuple[Fault, ...]
-    """What is mended, and what is only reported; each says which."""
+    """Faults that are mended, and those only reported; `Fault.verdict` says which."""
     notes: tuple[str, ...]
-    """What else there is to know, the reasons of `unchecked` among it."""
+    """What else a user should know, the reasons of `unchecked` included; sentences."""
     before: Folder
     after: Folder
-    """With every edit made; ``tokenizer.json`` is built only by `mend`."""
+    """The folder with every edit made; ``tokenizer.json`` is built only by `mend`."""
     remarks: tuple[Fault, ...] = ()
-    """What is left as it is unless somebody asks."""
+    """Findings that are left as they are unless the user asks."""
     unchecked: tuple[str, ...] = ()
-    """Why the tokenizer itself was not looked at, where that is so."""
+    """Why the tokenizer itself was not checked; empty if it was."""
 
     @property
     def mendable(self) -> tuple[Fault, ...]:
@@ -131,7 +131,7 @@ class Diagnosis:
 
     @property
     def incurable(self) -> tuple[Fault, ...]:
-        """The faults beside which nothing can be repaired: there is no sound vocabulary."""
+        """Faults that make any repair impossible: there is no sound vocabulary."""
         return tuple(fault for fault in self.faults if fault.error)
 
 
@@ -143,7 +143,7 @@ class Repair:
     """Those that were mended."""
     changed: Mapping[str, bytes]
     deleted: tuple[str, ...]
-    """Files that no reader should find any more."""
+    """Names of files that are removed."""
     after: Folder
     proof: Proof | None
     """That ``tokenizer.json`` agrees with ``tokenizer.model``; None where it was not built anew."""
@@ -160,8 +160,8 @@ def diagnose(
     """Look for every known fault in a folder's files, given by name; only `READ` matter.
 
     `names` are the folder's other files. With a `reader`, only what that one misreads counts, and
-    is mended even where families publish it so; with `exact_class`, Llama's class makes way for the
-    one that reads all of ``tokenizer.json``.
+    is mended even where families publish it so. With `exact_class`, Llama's class is replaced by
+    the one that reads all of ``tokenizer.json``.
     Nothing is repaired that is not known to be broken: a tokenizer that is not LLaMA's, or whose
     sentencepiece model follows other rules, keeps its ids.
     Raises: JsonInvalid.
@@ -178,7 +178,7 @@ def diagnose(
 
 
 def _judged(found: Iterable[Fault], folder: Folder) -> list[Fault]:
-    """The findings that count for whom the folder is to be right, each with its verdict."""
+    """The findings that count for the chosen reader, or for all, each with its verdict."""
     known = {repair.id: repair for repair in load_repairs()}
     judged = []
     for fault in found:
@@ -229,7 +229,7 @@ def _edits(faults: Iterable[Fault]) -> Iterator[Edit]:
 
 
 def _unknown_kind(folder: Folder) -> str:
-    """What of a ``tokenizer.json`` no library that we know wrote; empty where all is known."""
+    """What in a ``tokenizer.json`` no known library writes; empty if all is known."""
     document = folder.parsed(TOKENIZER_JSON)
     model = document.get("model")
     kind = model.get("type", "BPE") if isinstance(model, dict) else None
@@ -240,7 +240,7 @@ def _unknown_kind(folder: Folder) -> str:
 
 
 def _unchecked(folder: Folder) -> Iterator[str]:
-    """Why nobody looked at the tokenizer, where nobody did."""
+    """Why the tokenizer was not checked, a sentence for each reason."""
     if folder.model_error:
         return
     if folder.llama:

@@ -1,4 +1,4 @@
-"""One text for each fault that shows what comes of it."""
+"""Find, for each fault, a text that gets wrong ids by it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,9 @@ from weightsmith.repair.folder import Folder
 from weightsmith.repair.proof import Answers, common_probes
 
 Ask = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], list[Answers | str]]
-"""What tokenizers makes of texts by each ``tokenizer.json``, or its error's words."""
+"""``ask(documents, texts)``: for each ``tokenizer.json``, what the tokenizers library makes of the
+texts, or its error message.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,10 @@ class Example:
 
 
 def examples(faults: Sequence[Fault], folder: Folder, ask: Ask) -> dict[str, Example]:
-    """The examples by the ids of their faults: the shortest text that a reader gets wrong by each.
+    """By fault id, the shortest text to which the fault gives wrong ids.
 
-    The readers themselves need not be installed: a fault says as which ``tokenizer.json`` one takes
-    the folder (`read_as`), and `ask` tells what the tokenizers library makes of that.
+    The misreading programs need not be installed: `Fault.read_as` is a ``tokenizer.json`` that is
+    read as they read the folder, and `ask` gives the ids that follow from it.
     """
     told = [fault for fault in faults if fault.read_as is not None]
     if not told:
@@ -42,7 +44,7 @@ def examples(faults: Sequence[Fault], folder: Folder, ask: Ask) -> dict[str, Exa
     try:
         answers = ask(documents, probes)
     except TokenizerUnproved:
-        return {}  # a text that never ends: the faults are told without an example
+        return {}  # it did not end in time: the faults are shown without an example
     shown = {}
     for number, fault in enumerate(told):
         wrong, right = answers[2 * number : 2 * number + 2]

@@ -18,9 +18,9 @@ class Edit:
     set: Mapping[str, Any] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
     delete: bool = False
-    """The whole file goes."""
+    """Remove the whole file."""
     content: bytes | None = None
-    """All of a file that is no JSON object."""
+    """The new content of a file that is no JSON object."""
     within: str = ""
     """The key of an object in the file to whose keys this applies."""
 
@@ -38,20 +38,20 @@ class Fault:
     """A known fault, found in these files."""
 
     id: str
-    """Of its entry in the catalogue: ``"special-tokens-blank"``."""
+    """Id of its entry in the catalogue: ``"special-tokens-blank"``."""
     file: str
     evidence: str
     """What is there, and what should be."""
     edits: tuple[Edit, ...] = ()
     error: WeightsmithError | None = None
-    """Why nothing can be repaired here, where that is so: without it, no file can be trusted."""
+    """Why nothing in this folder can be repaired; None if it can."""
     verdict: Verdict = "fault"
     rebuild: bool = False
     """``tokenizer.json`` is built anew from ``tokenizer.model``."""
     read_as: Mapping[str, Any] | None = None
-    """``tokenizer.json`` as whoever errs takes it, to show what comes of that."""
+    """A ``tokenizer.json`` that gives the wrong ids that the misreading program gives."""
     truth: Mapping[str, Any] | None = None
-    """``tokenizer.json`` as it should be, where that is not what the folder's own says."""
+    """A ``tokenizer.json`` that gives the right ids; None: the folder's own does."""
 
 
 def parse_object(raw: bytes, file: str) -> dict[str, Any]:
@@ -66,5 +66,5 @@ def parse_object(raw: bytes, file: str) -> dict[str, Any]:
 
 
 def format_object(document: Mapping[str, Any]) -> bytes:
-    """A JSON file's content, laid out as transformers lays it out."""
+    """A JSON file's content, indented as transformers writes it."""
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

@@ -30,12 +30,12 @@ from weightsmith.repair.contents import (
 from weightsmith.repair.faults import parse_object
 
 _PAD_TEXTS: Final = ("[PAD]", "<pad>", "<PAD>")
-"""What pad tokens are called by those who add one."""
+"""Usual texts of pad tokens that were added."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """A token that is looked for in a text before the text is cut into pieces."""
+    """A token that is searched for in a text before the text is cut into pieces."""
 
     id: int
     text: str
@@ -53,7 +53,7 @@ class Folder(Contents):
 
     @cached_property
     def added_is_stale(self) -> bool:
-        """Whether ``added_tokens.json`` contradicts ``tokenizer.json``, and nothing overrules it.
+        """Whether ``added_tokens.json`` contradicts ``tokenizer.json``, and readers go by it.
 
         transformers 5 saves all tokens in ``tokenizer.json`` and leaves an older file beside it.
         """
@@ -127,7 +127,7 @@ class Folder(Contents):
 
     @cached_property
     def beyond_rows(self) -> dict[str, int]:
-        """Tokens that the model has no row for, but for a pad token that nothing needs."""
+        """Tokens that the model has no row for, except a pad token that nothing needs."""
         rows, idle = self.rows, self.idle_pad
         return {
             text: number
@@ -137,8 +137,8 @@ class Folder(Contents):
 
     @property
     def tokens_lack_rows(self) -> bool:
-        """Whether the tokenizer is another model's: of its own tokens, not only of those that
-        somebody added, some are beyond the last row.
+        """Whether the tokenizer is another model's: some of its own tokens, not only added ones,
+        lie beyond the last row.
         """
         return bool(self.beyond_rows.keys() - {token.text for token in self.added.values()})
 
@@ -178,9 +178,9 @@ class Folder(Contents):
 
     @cached_property
     def unnamed_pad(self) -> str | None:
-        """The pad token that the model has a row for and no file an id: its text, or None.
+        """Text of the pad token for which the model has a row and no file an id; None without one.
 
-        The releases that grew the vocabulary by one row did it for a pad token.
+        The releases that added one row to the vocabulary did so for a pad token.
         """
         if not self.llama or self.rows != len(self.llama.pieces) + 1 or self.added:
             return None
@@ -189,7 +189,7 @@ class Folder(Contents):
         return next((text for text in said if text and text not in texts), "[PAD]")
 
     def right_token(self, role: str) -> str | None:
-        """A special token's text: as the files say if that can be, else as the model has it."""
+        """A special token's text: the files' one, if it can be right, else the model's."""
         for source in (self.settings, self.special_map):
             text = token_text(source.get(role))
             if text and self.may_be(role, text):
@@ -225,7 +225,7 @@ def read_folder(
     embedding_rows: int | None = None,
     names: Iterable[str] = (),
 ) -> Folder:
-    """Read file contents together; `names` are files that are there and not among them.
+    """Read file contents together; `names` are the folder's other files, which are not read.
 
     Raises: JsonInvalid.
     """
@@ -245,7 +245,7 @@ def read_folder(
 
 
 def _keep(found: dict[int, AddedToken], number: object, entry: object) -> None:
-    """Add a token as a JSON file describes it; files that are read later overrule earlier ones."""
+    """Add a token as a JSON file describes it; a file read later overrules earlier ones."""
     text = token_text(entry)
     if type(number) is not int or not isinstance(entry, dict) or not text:
         return

@@ -1,4 +1,4 @@
-"""What LLaMA's sentencepiece models have in common, and `tokenizer.json` can say."""
+"""Tell whether a sentencepiece model follows LLaMA's rules, which `tokenizer.json` can state."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ from weightsmith.formats.sentencepiece_model import (
 
 
 def difference_from_llama(model: SentencePieceModel) -> str | None:
-    """Why `tokenizer.json` cannot say what this model does, in a few words; None where it can.
+    """Why `tokenizer.json` cannot state this model's rules, in a few words; None if it can.
 
     LLaMA's rules are: byte-pair merges in an unambiguous order, text taken as it is, one space put
     before it. Pieces made of spaces alone may share a score, as in Meta's own file and Mistral's,

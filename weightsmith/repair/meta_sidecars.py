@@ -31,12 +31,12 @@ _STRETCHED_CONTEXT: Final = 131072
 _LLAMA_3_ROWS: Final = 128_000
 _UNSTRETCHED_THETA: Final = 10000.0
 _SETTINGS: Final = {"clean_up_tokenization_spaces": False, "tokenizer_class": "LlamaTokenizer"}
-"""What a repair would not add to a tokenizer's settings and a conversion always had."""
+"""Tokenizer settings that conversions always had, and that a repair would not add."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetaFacts:
-    """What is known of a model in Meta's layout, beside ``params.json``."""
+    """A model in Meta's layout: its ``params.json``, and what its files tell beside that."""
 
     params: Params
     params_raw: bytes
@@ -99,9 +99,9 @@ def known_base(params_raw: bytes) -> Base | None:
 
 
 def _context(facts: MetaFacts) -> tuple[int, list[str]]:
-    """How many positions the model was trained for, and why we think so where it is not plain.
+    """How many positions the model was trained for, and notes on how that was decided.
 
-    Meta wrote it into none of its files.
+    None of Meta's files states it.
     """
     params = facts.params
     if params.scaled_rope:
@@ -121,19 +121,19 @@ def _context(facts: MetaFacts) -> tuple[int, list[str]]:
         return alike[0].max_position_embeddings, [note]
     note = (
         f"params.json does not tell LLaMA 1 from Llama 2: max_position_embeddings is"
-        f" {_LLAMA_1_CONTEXT}, for Llama 2 make it {_LLAMA_2_CONTEXT}"
+        f" {_LLAMA_1_CONTEXT}, for Llama 2 set it to {_LLAMA_2_CONTEXT}"
     )
     return _LLAMA_1_CONTEXT, [note]
 
 
 def _is_of_size(facts: MetaFacts, base: Base) -> bool:
-    """Whether ``params.json`` and the shapes say of a model what the catalogue says of this one."""
+    """Whether ``params.json`` and the shapes agree with what the catalogue states of a base."""
     theirs = {key: getattr(base, key, said) for key, said in facts.sizes.items()}
     return theirs == facts.sizes and base.rms_norm_eps == facts.params.norm_eps
 
 
 def _config(facts: MetaFacts, context: int) -> dict[str, Any]:
-    """``config.json`` but for the ids, as transformers 4 spells it, which 5 reads too."""
+    """``config.json`` without the token ids, as transformers 4 spells it; 5 reads that too."""
     config = {
         "architectures": ["LlamaForCausalLM"],
         "attention_bias": False,
@@ -170,7 +170,7 @@ def _mended(
             diagnosis = diagnose(files, embedding_rows=facts.sizes["vocab_size"])
             repair = mend(diagnosis)
         except WeightsmithError as error:
-            # The weights are right all the same; the user is told.
+            # The weights are right all the same; a note tells the user.
             notes.append(str(error))
         else:
             files = {**files, **repair.changed}

@@ -1,4 +1,4 @@
-"""What a ``tokenizer.json`` does to a text before its model sees it; what classes do instead."""
+"""How a ``tokenizer.json`` prepares a text for its model, and what classes do instead."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ GPT2_SPLIT: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """The parts that decide on ids, in one spelling for all ways to say the same."""
+    """The parts of a ``tokenizer.json`` that decide on ids, in one spelling, to be compared."""
 
     normalizers: tuple[str, ...]
     steps: tuple[str, ...]
@@ -46,7 +46,8 @@ def has_part(document: Mapping[str, Any], name: str) -> bool:
 
 
 def effective_class(folder: Folder) -> str | None:
-    """The class that transformers 5 reads a folder with; None: one that reads all of it.
+    """The class with which transformers 5 reads a folder; None: one that reads all of
+    ``tokenizer.json``.
 
     Source: transformers 5.23.0, ``AutoTokenizer.from_pretrained``.
     """
@@ -66,7 +67,7 @@ def effective_class(folder: Folder) -> str | None:
 
 
 def class_of(folder: Folder) -> TokenizerClass | None:
-    """What is known of that class."""
+    """What the catalogue knows of `effective_class`; None without one, or if it is not known."""
     name = effective_class(folder)
     return load_known_classes().classes.get(name) if name else None
 
@@ -82,7 +83,7 @@ def is_forced(folder: Folder) -> bool:
 def as_bytes_class(
     document: Mapping[str, Any], cls: TokenizerClass, folder: Folder
 ) -> dict[str, Any]:
-    """A ``tokenizer.json`` of byte pairs as a class makes it."""
+    """A ``tokenizer.json`` of byte pairs as transformers 5 makes it with this class."""
     prefix = folder.settings.get("add_prefix_space")
     usual = {"type": "ByteLevel", "trim_offsets": True}
     spaced = cls.prefix_space if prefix is None else bool(prefix)

@@ -1,4 +1,4 @@
-"""Proof that a repaired tokenizer cuts text as it should: equal ids for a fixed set of probes."""
+"""Prove that a repaired tokenizer cuts text as it should: equal ids for a fixed set of probes."""
 
 import importlib.util
 import json
@@ -81,7 +81,7 @@ class Proof:
     reader: str
     probes: int
     departures: tuple[str, ...] = ()
-    """Probes that the reader cuts otherwise, and did before: its class does so."""
+    """Probes that the reader cuts otherwise, before the repair too, because of its class."""
     truth: str = "sentencepiece"
     """What the reader agrees with."""
     before: int | None = None
@@ -89,10 +89,10 @@ class Proof:
 
 
 class Truth:
-    """What sentencepiece makes of a text, once special tokens were looked for in it."""
+    """The right ids of a text: special tokens are cut out first, the rest is sentencepiece's."""
 
     def __init__(self, folder: Folder) -> None:
-        """Of a folder whose sentencepiece model is the truth about it.
+        """For a folder whose right ids follow from its sentencepiece model.
 
         Raises: TokenizerInvalid, if sentencepiece itself refuses the model; PackageMissing.
         """
@@ -130,8 +130,8 @@ class Truth:
 
     @property
     def all(self) -> list[str]:
-        """Also text that starts with a space or follows a special token: only our shape settles
-        it.
+        """All probes, also text that starts with a space or follows a special token: only the
+        ``tokenizer.json`` of `tokenizer_document` settles how that is cut.
         """
         after = (
             text
@@ -145,7 +145,7 @@ def is_installed(package: str) -> bool:
     """Whether a package is there, without importing it."""
     try:
         return importlib.util.find_spec(package) is not None
-    except ValueError:  # somebody keeps it from being imported
+    except ValueError:  # something without a spec stands in its place in sys.modules
         return False
 
 
@@ -164,10 +164,10 @@ def prove_tokenizer_json(folder: Folder) -> Proof:
 def disagreement(folder: Folder) -> str | None:
     """Where an existing ``tokenizer.json`` disagrees with sentencepiece, or None.
 
-    One that cuts by regular expressions is not tried: it may never come to an end, and LLaMA's kind
-    has none.
+    One that cuts by regular expressions disagrees without a try: it may run for ever, and LLaMA's
+    kind has none.
 
-    Only everyday text counts: that which starts with a space, or follows a special token, is cut in
+    Only everyday text counts: text that starts with a space, or follows a special token, is cut in
     several ways by published tokenizers that are in order.
     """
     document = folder.parsed(TOKENIZER_JSON)
@@ -182,7 +182,7 @@ def disagreement(folder: Folder) -> str | None:
 
 
 def probes_for_readers(folder: Folder) -> list[str]:
-    """What to ask other readers of a folder: everything, where its settings leave nothing open."""
+    """Probes for other readers of a folder: all, if its settings leave nothing open."""
     truth = Truth(folder)
     settled = folder.settings.get("legacy") and folder.parsed(TOKENIZER_JSON).get("normalizer")
     return truth.all if settled else truth.everyday
@@ -217,7 +217,7 @@ def prove_reader(folder: Folder, probes: Sequence[str], answers: Answers) -> Pro
 
 
 def common_probes(folder: Folder) -> list[str]:
-    """What to ask of any tokenizer: plain texts, spaces, and its special tokens within text."""
+    """Probes for any tokenizer: plain texts, spaces, and its special tokens within text."""
     special = [token.text for token in folder.special_tokens if token.special][:8]
     within = (
         text
@@ -249,7 +249,7 @@ def prove_unharmed(
 def prove_by_tekken(probes: Sequence[str], told: Answers, answers: Answers) -> Proof:
     """Hold a ``tokenizer.json``'s `answers` against what Mistral's own file says of the probes.
 
-    What it puts before every text, as it does before the empty one, does not count.
+    Tokens that the answers have before every text, the empty one too, do not count.
     Raises: TokenizerUnproved, with the first probe on which they differ.
     """
     first = len(answers.ids[probes.index("")])
@@ -296,7 +296,7 @@ def _other_texts(probes: Sequence[str], answers: Answers) -> str | None:
 
 
 def _told(probe: str, ids: Sequence[int], expected: Sequence[int | None]) -> str:
-    """Where two lists of ids part."""
+    """Where two lists of ids first differ, as a clause."""
     at = next(
         (at for at, (a, b) in enumerate(zip(ids, expected, strict=False)) if a != b),
         min(len(ids), len(expected)),

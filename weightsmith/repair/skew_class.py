@@ -1,4 +1,4 @@
-"""Detectors for a class that reads ``tokenizer.json`` otherwise than it is written."""
+"""Detectors for tokenizer classes that overrule ``tokenizer.json``, or part of it."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -29,10 +29,10 @@ _PAD_LEFT: Final = ("LlamaTokenizer", "CodeLlamaTokenizer")
 
 
 def generic_class(folder: Folder) -> Edit:
-    """The settings with which every transformers reads all of ``tokenizer.json``.
+    """The settings with which every version of transformers reads all of ``tokenizer.json``.
 
-    transformers 4 gives token types with this class, unless told not to, and decoders refuse them.
-    Llama's class pads on the left.
+    With this class transformers 4 gives token types, which decoders refuse, unless the settings
+    name the inputs. Llama's class pads on the left, and so must this one.
     """
     said: dict[str, Any] = {"tokenizer_class": GENERIC}
     if not _wants_token_types(folder):
@@ -43,14 +43,14 @@ def generic_class(folder: Folder) -> Edit:
 
 
 def class_tokenizers_backend(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """The name that only transformers 5 knows."""
+    """A class name that only transformers 5 knows."""
     if folder.tokenizer_class == "TokenizersBackend" and TOKENIZER_JSON in folder.files:
         evidence = f"tokenizer_class is TokenizersBackend, it should be {GENERIC}"
         yield Fault(known.id, SETTINGS, evidence, (generic_class(folder),))
 
 
 def token_type_ids(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """The generic class for a decoder, and nothing that says which inputs it takes."""
+    """The generic class for a decoder, without ``model_input_names``."""
     if folder.settings.get("tokenizer_class") != GENERIC or not _is_decoder(folder):
         return
     if "model_input_names" not in folder.settings and not _wants_token_types(folder):
@@ -59,10 +59,10 @@ def token_type_ids(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def llama_class_bytelevel(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """Llama's class above pairs of bytes.
+    """Llama's class named for a tokenizer of byte pairs.
 
-    transformers 4 puts a BOS before every text with this class; the generic one does so only where
-    ``tokenizer.json`` says it. Where these differ, who wrote the folder has to say what is meant.
+    With this class transformers 4 puts a BOS before every text; the generic class does so only if
+    ``tokenizer.json`` has that rule. Where these differ, the user has to say which is right.
     """
     document = folder.parsed(TOKENIZER_JSON)
     if not folder.is_llama_class or not has_part(document, "ByteLevel"):
@@ -92,7 +92,7 @@ BOS_QUESTION: Final = (
 
 
 def class_overrules_json(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """A class of transformers 5 that sets another pipeline than ``tokenizer.json`` says."""
+    """A class for which transformers 5 uses another pipeline than ``tokenizer.json`` has."""
     wrong = _overruled(folder)
     if wrong is not None and not is_forced(folder):
         named = effective_class(folder)
@@ -101,7 +101,7 @@ def class_overrules_json(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def class_forced(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """The same by the model type alone: no tokenizer file can change it."""
+    """The same, where the model type alone decides: no tokenizer file can change it."""
     wrong = _overruled(folder)
     if wrong is not None and is_forced(folder):
         model_type, named = folder.model_type, effective_class(folder)
@@ -110,7 +110,7 @@ def class_forced(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def leading_space_v5(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """Llama's class above a ``tokenizer.json`` that puts a space before every stretch of text."""
+    """Llama's class, and a ``tokenizer.json`` that puts a space before every stretch of text."""
     document = folder.parsed(TOKENIZER_JSON)
     prepends = has_part(document, "Prepend")
     prepends |= folder.llama is not None and not has_part(document, "Metaspace")  # once it is built
@@ -127,13 +127,13 @@ def padding_side(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """Llama's class where transformers 5 takes the generic one, which pads on the other side."""
     left = folder.is_llama_class and effective_class(folder) is None
     if left and TOKENIZER_JSON in folder.files and "padding_side" not in folder.settings:
-        evidence = "padding_side is not said: left for LlamaTokenizer, right for the generic class"
+        evidence = "padding_side is not set: left for LlamaTokenizer, right for the generic class"
         edit = Edit(SETTINGS, {"padding_side": "left"})
         yield Fault(known.id, SETTINGS, evidence, (edit,), verdict=known.verdict)
 
 
 def _overruled(folder: Folder) -> dict[str, Any] | None:
-    """``tokenizer.json`` as the class makes it, if that is another one.
+    """``tokenizer.json`` as the class makes it, if that differs from the folder's; else None.
 
     Only byte pairs, and sentencepiece's pairs under Llama's and Gemma's classes, are known well
     enough; where BERT's or a unigram class departs, it does so in many published folders that are

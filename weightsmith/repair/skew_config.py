@@ -1,4 +1,4 @@
-"""Detectors for what versions of transformers spell apart in ``config.json``."""
+"""Detectors for settings of ``config.json`` that versions of transformers spell differently."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeGuard
@@ -15,11 +15,11 @@ _LOCAL: Final = "rope_local_base_freq"
 _PARTIAL: Final = "partial_rotary_factor"
 _TEXT: Final = "text_config"
 _NESTED_TYPES: Final = ("gemma3", "gemma3_text")
-"""Families whose layers turn by two rules, which transformers 4 spells with two keys."""
+"""Families whose layers have two sets of rope settings; transformers 4 has a key for each."""
 
 
 def rope_parameters_only(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """The rotation under its new name only: transformers 4 turns by its defaults."""
+    """Rope settings under their new name only: transformers 4 uses its defaults."""
     found = {}
     for key, place in _places(folder):
         rope = place.get(_PARAMETERS)
@@ -34,7 +34,7 @@ def rope_parameters_only(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def rope_nested(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """The same for Gemma 3, one rule for each type of layer."""
+    """The same for Gemma 3, which has rope settings for each type of layer."""
     found = {}
     for key, place in _places(folder):
         rope = place.get(_PARAMETERS)
@@ -58,7 +58,7 @@ def rope_nested(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def rope_twice(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """Both spellings, and they differ: readers turn by one or the other."""
+    """Rope settings under both names, and they differ: readers use one or the other."""
     for _, place in _places(folder):
         if differ := _differences(place):
             evidence = f"{'; '.join(differ)}: delete the one that is not meant"
@@ -79,7 +79,7 @@ def dtype_only(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def _places(folder: Folder) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The config, and the part of it for text where there are several, with its key."""
+    """The config, and its part for text if it has one, each with its key."""
     yield "", folder.config
     nested = folder.config.get(_TEXT)
     if isinstance(nested, dict):
@@ -99,7 +99,7 @@ def _is_flat(rope: object) -> TypeGuard[dict[str, Any]]:
 
 
 def _differences(place: Mapping[str, Any]) -> list[str]:
-    """Where two spellings of one rotation contradict each other."""
+    """Where the two spellings of the rope settings contradict each other."""
     rope = place.get(_PARAMETERS)
     if not _is_flat(rope):
         return []
@@ -112,7 +112,7 @@ def _differences(place: Mapping[str, Any]) -> list[str]:
 
 
 def _lacking_for_4(rope: Mapping[str, Any], place: Mapping[str, Any]) -> dict[str, Any]:
-    """What transformers 4 reads of a rotation under other names, and does not find there."""
+    """Rope settings by the names that transformers 4 reads, as far as they are missing."""
     values: dict[str, Any] = {_THETA: rope.get(_THETA)}
     if rope.get("rope_type", "default") != "default":
         values[_SCALING] = {k: v for k, v in rope.items() if k not in {_THETA, _PARTIAL}}
@@ -122,7 +122,7 @@ def _lacking_for_4(rope: Mapping[str, Any], place: Mapping[str, Any]) -> dict[st
 
 
 def _scaling(value: object) -> dict[str, Any]:
-    """A rotation but for its theta, in one spelling."""
+    """Rope settings without theta, in one spelling."""
     said = dict(value) if isinstance(value, dict) else {}
     if "type" in said:
         said.setdefault("rope_type", said.pop("type"))

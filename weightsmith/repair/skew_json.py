@@ -1,4 +1,4 @@
-"""Detectors for ``tokenizer.json`` against the settings and the vocabularies beside it."""
+"""Detectors for a ``tokenizer.json`` that contradicts the settings or files beside it."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ _BERT_RULES: Final[Mapping[str, tuple[str, bool | None]]] = {
     _CHINESE: ("handle_chinese_chars", True),
     _ACCENTS: ("strip_accents", None),
 }
-"""Settings of BERT's classes: the normalizer's name for each, and what counts where it is unsaid.
+"""Settings of BERT's classes: the normalizer's name for each, and the default.
 
 Source: transformers 4.46.3 and 5.23.0, ``BertTokenizerFast``.
 """
@@ -30,17 +30,17 @@ _TEKKEN_SPLIT: Final = (
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""Where Mistral's Tekken tokenizers cut a text.
+"""The pattern by which Mistral's Tekken tokenizers cut a text.
 
 Source: mistral-common 1.13.1, ``data/tekken_240911.json``.
 """
 
 
 def bert_case(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """Settings of BERT's normalizer that are not what ``tokenizer.json`` does: the settings win.
+    """Settings of BERT's normalizer that contradict ``tokenizer.json``: the settings win.
 
-    Accents go with capitals where nothing is said of them. That capitals are kept has to agree with
-    the vocabulary.
+    If nothing is set for accents, they are kept or lost as capitals are. Whether capitals are kept
+    must agree with the vocabulary.
     """
     cls, document = class_of(folder), folder.parsed(TOKENIZER_JSON)
     rules = [e for e in parts(document.get("normalizer")) if e.get("type") == "BertNormalizer"]
@@ -60,14 +60,14 @@ def bert_case(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     evidence = " and ".join(_differs(key, said[key], value) for key, value in differ.items())
     plain = (text for text in folder.vocab if not text.startswith("["))
     if differ.get(_LOWER) and any(text != text.lower() for text in plain):
-        evidence += ", and the vocabulary has capitals: which is right, is not known"
+        evidence += ", and the vocabulary has capitals: it is not known which is right"
         yield Fault(known.id, SETTINGS, evidence, verdict="report", read_as=wrong)
     else:
         yield Fault(known.id, SETTINGS, evidence, (Edit(SETTINGS, differ),), read_as=wrong)
 
 
 def prefix_space(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """``add_prefix_space`` that is not what ``tokenizer.json`` does: the setting wins."""
+    """``add_prefix_space`` contradicts ``tokenizer.json``: the setting wins."""
     rule = folder.parsed(TOKENIZER_JSON).get("pre_tokenizer")
     if not isinstance(rule, dict) or rule.get("type") != "ByteLevel" or folder.is_llama_class:
         return
@@ -107,13 +107,13 @@ def mistral_regex(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
         and found != _TEKKEN_SPLIT
     ):
         evidence = (
-            f"it does not cut a text by Mistral's rule, and there is no {TEKKEN} to take it of"
+            f"it does not cut a text by Mistral's rule, and there is no {TEKKEN} to take it from"
         )
         yield Fault(known.id, TOKENIZER_JSON, evidence, verdict="report")
 
 
 def vocab_merges_stale(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """A ``vocab.json`` and ``merges.txt`` of another state than ``tokenizer.json``."""
+    """A ``vocab.json`` or ``merges.txt`` that does not match ``tokenizer.json``."""
     model = folder.parsed(TOKENIZER_JSON).get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
         return
@@ -157,7 +157,7 @@ def merges_pairs(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     if not all(isinstance(each, list) and len(each) == 2 for each in merges):
         return
     if any(" " in str(part) for each in merges for part in each):
-        return  # pairs can say what texts cannot
+        return  # a token with a space in it can be written in a pair, and not in a text
     joined = {**model, "merges": [" ".join(map(str, each)) for each in merges]}
     edit = Edit(TOKENIZER_JSON, {"model": joined})
     evidence = "merges are pairs, which tokenizers before 0.20 does not read"
@@ -179,7 +179,7 @@ def merge_texts(model: dict[str, Any]) -> list[str]:
 
 
 def _differs(key: str, said: object, right: object) -> str:
-    """That a setting is not what ``tokenizer.json`` does."""
+    """The evidence for a setting that contradicts ``tokenizer.json``."""
     return f"{key} is {json.dumps(said)}, {TOKENIZER_JSON} has it {json.dumps(right)}"
 
 

@@ -1,4 +1,4 @@
-"""Detectors for what transformers 5 loses of Llama's kind of tokenizer when it saves one."""
+"""Detectors for what is lost when transformers 5 saves a tokenizer of Llama's kind."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ from weightsmith.repair.tokenizer_json import plain_settings, tokenizer_document
 
 
 def legacy_dropped(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """``legacy`` unsaid where ``tokenizer.json`` puts a space before every stretch of text."""
+    """No ``legacy``, and a ``tokenizer.json`` that puts a space before every stretch of text."""
     if folder.llama or effective_class(folder) != "LlamaTokenizer":
         return
     scheme, said = _scheme(folder), folder.settings.get("legacy")
@@ -48,7 +48,10 @@ def v5_save_beside_model(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def model_only_mistral(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """The same in a Mistral folder: transformers 5 drops the space before the first word."""
+    """A Mistral tokenizer without ``tokenizer.json``.
+
+    transformers 5 converts it without the space before the first word.
+    """
     yield from _model_only(folder, known, mistral=True)
 
 
@@ -58,7 +61,7 @@ def model_only_llama(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def bos_rule_lost(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """Llama's class, ``add_bos_token`` unsaid, and a ``tokenizer.json`` that adds none.
+    """Llama's class, no ``add_bos_token``, and a ``tokenizer.json`` that adds no BOS.
 
     transformers 4 adds a BOS then, transformers 5 does not.
     """
@@ -66,7 +69,7 @@ def bos_rule_lost(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     if not folder.is_llama_class or not document or folder.adds_bos:
         return
     if has_part(document, "ByteLevel"):
-        return  # `llama_class_bytelevel` asks the same
+        return  # `llama_class_bytelevel` asks the same question
     rule, said = with_bos(folder), folder.settings.get("add_bos_token")
     if said is not None or rule is None:
         if said and rule is not None and folder.llama:
@@ -93,7 +96,7 @@ def bos_rule_lost(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def prefix_space_forces_slow(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """``add_prefix_space`` said, for which transformers 4 wants a ``tokenizer.model``."""
+    """``add_prefix_space`` is set, for which transformers 4 needs a missing ``tokenizer.model``."""
     said, document = folder.settings.get("add_prefix_space"), folder.parsed(TOKENIZER_JSON)
     if not folder.is_llama_class or said is None or folder.sentencepiece or not document:
         return

@@ -1,4 +1,4 @@
-"""Detectors for settings and older files beside them that versions of transformers read apart."""
+"""Detectors for settings, and older files beside them, that transformers 4 and 5 read apart."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ _LISTED: Final = "additional_special_tokens"
 _AUTO_MAP: Final = "auto_map"
 _CHATML_END: Final = "<|im_end|>"
 _ENDS_BY_EOS: Final = ("gemma",)
-"""Model types that end an answer with EOS, whatever their template writes after one.
+"""Model types that end an answer with EOS, whatever their chat template writes after it.
 
 Source: huggingface/transformers#32110, ml-explore/mlx-swift-examples#89.
 """
@@ -50,7 +50,7 @@ def extra_tokens_list(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def extra_tokens_empty(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """The same, empty."""
+    """``extra_special_tokens`` as an empty list."""
     if folder.settings.get(_EXTRA) == []:
         yield Fault(known.id, SETTINGS, f"{_EXTRA} is []", (Edit(SETTINGS, remove=(_EXTRA,)),))
 
@@ -98,7 +98,7 @@ def template_only_in_file(folder: Folder, known: KnownRepair) -> Iterator[Fault]
 
 
 def template_twice(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """Two chat templates that differ: which of them is meant, only who wrote them knows."""
+    """Two chat templates that differ; the files do not tell which of them is meant."""
     text, said = folder.template_file, folder.settings.get(TEMPLATE)
     if isinstance(said, list):  # several, by name
         named = {each.get("name"): each.get("template") for each in said if isinstance(each, dict)}
@@ -109,7 +109,7 @@ def template_twice(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def cleanup_spaces(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """Spaces before punctuation dropped when ids become text again, in a BPE tokenizer."""
+    """A BPE tokenizer that drops spaces before punctuation when ids become text again."""
     model = folder.parsed(TOKENIZER_JSON).get("model")
     said = folder.settings.get("clean_up_tokenization_spaces")
     if said is True and isinstance(model, dict) and model.get("type", "BPE") == "BPE":
@@ -119,11 +119,11 @@ def cleanup_spaces(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def eos_lacks_turn_end(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """A chat template that ends a turn with a token after which nobody stops.
+    """A chat template that ends a turn with a token at which generation does not stop.
 
-    Base models that come with a template, as Qwen's do, are in order: they stop at the end of a
-    document. They are told by what they say: not to sample, or nothing of it, with a template in
-    ChatML and a tokenizer that does not end a text by ChatML's token. Source: QwenLM/Qwen3#927.
+    Base models with a template, as Qwen's are, are in order: they stop at the end of a document. A
+    folder counts as one if its template ends turns with ChatML's token, the tokenizer's EOS is
+    another, and the generation config does not turn sampling on. Source: QwenLM/Qwen3#927.
     """
     said = folder.settings.get(TEMPLATE)
     template = said if isinstance(said, str) else folder.template_file
@@ -161,7 +161,7 @@ def _ends_content(text: str, template: str) -> bool:
 
 
 def auto_map_leftover(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """Code that is not there, for a model that needs none."""
+    """An ``auto_map`` that names missing code, for a model type that needs none."""
     model_type = folder.model_type
     if model_type not in load_known_classes().native:
         return

@@ -19,14 +19,14 @@ PATTERN: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""Where a text is cut before bytes are paired.
+"""The pattern by which a text is cut before bytes are paired.
 
 Source: meta-llama/llama3, ``llama/tokenizer.py``.
 """
 
 
 def special_tokens(*, scaled_rope: bool) -> list[str]:
-    """The 256 tokens behind the table, which Llama 3.1 named in part.
+    """The 256 special tokens after the table; Llama 3.1 gave some reserved ones a name.
 
     Source: meta-llama/llama-models, ``llama3/tokenizer.py``; meta-llama/llama3.
     """
@@ -48,8 +48,8 @@ def tokenizer_files(
 ) -> dict[str, bytes]:
     """``tokenizer.json`` and its settings, by name.
 
-    All readers take all from ``tokenizer.json``. Meta's own file is left out: beside the others,
-    readers take it for a sentencepiece model.
+    Every reader takes the whole tokenizer from ``tokenizer.json``. Meta's own file is left out,
+    since beside the others readers take it for a sentencepiece model.
     """
     added = {len(tokens) + place: added_entry(text) for place, text in enumerate(special)}
     settings = {

@@ -1,8 +1,8 @@
-"""``tokenizer.json`` from a sentencepiece model, and settings that every reader takes alike.
+"""Build ``tokenizer.json`` from a sentencepiece model, with settings that every reader reads alike.
 
 transformers can convert too, but each version does it in another way (version 5 in two ways, by the
-class's name), it takes seconds to import, and what it writes, older versions cannot read. The rules
-are few, and the proof holds them against sentencepiece.
+class's name), importing it takes seconds, and older versions cannot read what it writes. The rules
+are few, and the proof compares them with sentencepiece.
 """
 
 from collections.abc import Iterator
@@ -25,25 +25,26 @@ def stale_json(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
         try:
             where = disagreement(_with_its_bos(folder))
         except PackageMissing:
-            return  # and the diagnosis says that nobody looked
+            return  # the diagnosis says that this was not checked
         if where:
             edits = tuple(plain_settings(folder))
             yield Fault(known.id, TOKENIZER_JSON, where, edits, rebuild=True)
 
 
 def _with_its_bos(folder: Folder) -> Folder:
-    """The folder with the BOS that its settings promise: a rule that is lost is no other fault."""
+    """The folder with the BOS rule of its settings: a lost rule is a fault of its own."""
     if folder.begins_with_bos and not folder.adds_bos and folder.parsed(TOKENIZER_JSON):
         return folder.edited([Edit(TOKENIZER_JSON, {"post_processor": with_bos(folder)})])
     return folder
 
 
 def plain_settings(folder: Folder) -> Iterator[Edit]:
-    """What the JSON files beside ``tokenizer.json`` must say, so that all readers agree with it.
+    """Edits of the JSON files beside ``tokenizer.json``, so that all readers agree with it.
 
-    Plain texts as special tokens, and all tokens in ``added_tokens_decoder``, never ``normalized``:
-    the objects that transformers 4.28 wrote make later versions cut ``</s>`` into characters.
-    Whether a text begins with BOS stays open where the folder leaves it open: `bos_rule_lost` asks.
+    Special tokens become plain texts, and all tokens go into ``added_tokens_decoder``, never
+    ``normalized``: the objects that transformers 4.28 wrote make later versions cut ``</s>`` into
+    characters. If the folder does not say whether a text begins with BOS, that stays open:
+    `bos_rule_lost` asks.
     """
     said = folder.settings
     tokens = {role: folder.right_token(role) for role in ROLES}
@@ -112,7 +113,7 @@ def tokenizer_document(folder: Folder, model: SentencePieceModel) -> dict[str, A
 
 
 def merges(model: SentencePieceModel) -> list[str]:
-    """Every way to join two pieces into one, in the order in which tokenizers is to try them.
+    """Every way to join two pieces into one, in the order in which tokenizers must try them.
 
     sentencepiece joins the neighbours whose joint piece scores highest; tokenizers joins those that
     stand first in this list. Pieces of spaces alone share a score, and then the longer left part

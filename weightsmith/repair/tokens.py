@@ -33,7 +33,7 @@ def misspelt(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def no_tokenizer_class(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """A LLaMA tokenizer that nothing calls by its name."""
+    """A LLaMA tokenizer whose class is named in no file."""
     if folder.llama and not folder.settings.get("tokenizer_class"):
         there = SETTINGS in folder.files
         evidence = "it names no tokenizer class" if there else "the file is missing"
@@ -42,7 +42,7 @@ def no_tokenizer_class(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def no_bos_rule(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """No ``add_bos_token``, and no ``tokenizer.json`` that would rule instead of it."""
+    """No ``add_bos_token``, and no ``tokenizer.json`` that has the rule instead."""
     if folder.llama and not folder.is_generic and folder.settings.get("add_bos_token") is None:
         if TOKENIZER_JSON in folder.files:
             return
@@ -82,7 +82,7 @@ def wrong_tokens(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def special_tokens_map(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """Two files that name different, possible special tokens."""
+    """Two files that name different special tokens, each of which could be right."""
     differing = []
     for role in (*ROLES, "pad_token"):
         ours, theirs = (token_text(s.get(role)) for s in (folder.settings, folder.special_map))
@@ -94,7 +94,7 @@ def special_tokens_map(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
 
 
 def missing_pad_row(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
-    """One row more in the model than tokens in all files together."""
+    """A model with one row more than there are tokens in all files together."""
     text = folder.unnamed_pad
     if text is None or folder.llama is None:
         return
@@ -151,7 +151,7 @@ def added_entry(text: str, **flags: bool) -> dict[str, object]:
 
 
 def _retold(folder: Folder, known: KnownRepair, file: str, roles: list[str], how: str) -> Fault:
-    """The fault that these roles are told wrongly in `file`, and the edit that tells them right."""
+    """The fault that `file` names wrong tokens for these roles, with the edit that corrects it."""
     right = {role: folder.right_token(role) for role in roles}
     told = {role: text for role, text in right.items() if text is not None}
     silent = tuple(role for role in roles if role not in told)
