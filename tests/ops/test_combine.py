@@ -32,6 +32,17 @@ def made(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
+@pytest.mark.parametrize("factor, even", [(1.0, True), (0.5, False)])
+def test_a_delta_in_a_sum_is_said_to_be_one(tmp_path: Path, factor: float, *, even: bool) -> None:
+    norm = "model.layers.0.input_layernorm.weight"
+    model(tmp_path / "a", 1, torch.bfloat16, **{norm: torch.ones(8, dtype=torch.bfloat16)})
+    model(tmp_path / "d", 2, torch.bfloat16, **{norm: torch.zeros(8, dtype=torch.bfloat16)})
+    plan = plan_combine([(factor, tmp_path / "a"), (0.5, tmp_path / "d")], tmp_path / "sum").plan
+    said = "d is a delta, summed as the difference that it holds"
+    assert any(note.endswith(said) for note in plan.notes)
+    assert any("the factors of models sum to 0.5" in note for note in plan.notes) == (not even)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_sums_are_taken_in_float32_and_rounded_once(tmp_path: Path, dtype: torch.dtype) -> None:
     a, b, c = (model(tmp_path / name, seed, dtype) for seed, name in enumerate("abc"))

@@ -1,7 +1,7 @@
 """Sum models: ``0.5*A + 0.5*B``, ``A + 0.7*(B - C)``."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 from weightsmith.checkpoint.buffers import is_buffer
@@ -19,7 +19,8 @@ from weightsmith.plan.expression import parse_expression
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
-from weightsmith.sources.recognise import open_model
+from weightsmith.sources.kinds import AdditiveDelta, require_model
+from weightsmith.sources.recognise import recognise
 from weightsmith.units import counted
 
 CombinedDType = Literal["keep", "float16", "bfloat16", "float32"]
@@ -51,7 +52,7 @@ def plan_combine(
     as `plan_convert` has it.
     Raises: ExpressionInvalid; ModelsDoNotCombine; TargetIsInput; what opening a source raises.
     """
-    factors, models = _opened(terms, offline=offline, progress=progress)
+    factors, models, deltas = _opened(terms, offline=offline, progress=progress)
     path = target_apart(target, models)
     first = next(iter(models.values()))
     tied = {role: _tied(model) for role, model in models.items()}
@@ -83,7 +84,7 @@ def plan_combine(
         sidecars=sidecars.plans,
         dropped=tuple(n for n, t in first.tensors.items() if is_buffer(n, t.info.shape)),
         notes=(
-            *_said(factors, models, own),
+            *_said(factors, models, deltas, own),
             *(f"{name} is not written: the config ties it" for name in next(iter(tied.values()))),
             *casting.notes,
             *sidecars.notes,
@@ -128,8 +129,9 @@ def combine(
 
 def _opened(
     terms: Terms, *, offline: bool, progress: Progress
-) -> tuple[list[float], dict[str, Checkpoint]]:
-    """The factors, and the models by role, under the first one's names.
+) -> tuple[list[float], dict[str, Checkpoint], list[str]]:
+    """The factors; the models by role, under the first one's names; and the roles of those that are
+    additive deltas.
 
     Raises: ExpressionInvalid; as `open_model`.
     """
@@ -137,12 +139,17 @@ def _opened(
         terms = [(term.factor, term.source) for term in parse_expression(terms)]
     factors = [factor for factor, _ in terms]
     models: dict[str, Checkpoint] = {}
+    deltas: list[str] = []
     for number, (_, source) in enumerate(terms, start=1):
-        model = open_model(source, offline=offline, progress=progress)
+        role = f"model-{number}"
+        found = recognise(source, offline=offline, progress=progress)
+        model = require_model(found)
         if models:
             model = named_like(model, models["model-1"].tensors)
-        models[f"model-{number}"] = model
-    return factors, models
+        models[role] = model
+        if isinstance(found, AdditiveDelta):
+            deltas.append(role)
+    return factors, models, deltas
 
 
 def _tied(model: Checkpoint) -> Mapping[str, str]:
@@ -177,14 +184,20 @@ def _misfits(
 
 
 def _said(
-    factors: Sequence[float], models: Mapping[str, Checkpoint], own: Mapping[str, TensorInfo]
+    factors: Sequence[float],
+    models: Mapping[str, Checkpoint],
+    deltas: Collection[str],
+    own: Mapping[str, TensorInfo],
 ) -> Iterator[str]:
     """The sum as it was understood, and what in it is not a sum."""
     terms = (f"{factor:g} x {m.label}" for factor, m in zip(factors, models.values(), strict=True))
     yield " + ".join(terms)
-    total = sum(factors)
+    for role in deltas:
+        yield f"{models[role].label} is a delta, summed as the difference that it holds"
+    total = sum(factor for factor, role in zip(factors, models, strict=True) if role not in deltas)
     if abs(total - 1) > _EVEN:
-        yield f"the factors sum to {total:g}, not to 1: the weights change in size"
+        of_models = " of models" if deltas else ""
+        yield f"the factors{of_models} sum to {total:g}, not to 1: the weights change in size"
     integers = [name for name, info in own.items() if info.dtype not in SUMMABLE]
     if integers:
         label = next(iter(models.values())).label
