@@ -62,3 +62,10 @@ def test_where_faults_stay_what_mends_them_comes_first(weightsmith: Weightsmith)
     said = weightsmith("convert", "base", "out", "--no-repair")
     assert said.err.endswith(f"hint: weightsmith fix-tokenizer {Path('out').absolute()}\n")
     assert said.err.count("hint: ") == 1
+
+
+def test_faults_of_a_chain_are_mended_in_what_is_made_of_it(weightsmith: Weightsmith) -> None:
+    hint = "hint: to mend a copy of it: weightsmith convert base+delta DIR\n"
+    assert weightsmith("inspect", "base+delta").err.endswith(hint)
+    assert weightsmith("convert", "base+delta", "mended").code == 0
+    assert "fault" not in weightsmith("inspect", "mended").out

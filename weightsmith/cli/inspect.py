@@ -23,6 +23,7 @@ from weightsmith.cli.sources import located, passing_directory
 from weightsmith.errors import CommandLineInvalid, WeightsmithError
 from weightsmith.ops.deltas.estimate import rank_bases
 from weightsmith.ops.inspect import KIND_WORDS, Inspection, held_by, inspect
+from weightsmith.sources.links import split
 from weightsmith.units import format_percent, format_size
 
 
@@ -156,7 +157,11 @@ def _next(found: Inspection) -> str:
         return ""
     if Path(found.source).is_dir():
         return tokenizer_faults(Path(found.source))[1]
-    line = ["download", found.source, "--local-dir", "DIR"]
+    # Only a repository can be downloaded; a conversion mends what it writes, of any model.
+    if "://" in found.source or len(split(found.source)) > 1:
+        line = ["convert", found.source, "DIR"]
+    else:
+        line = ["download", found.source, "--local-dir", "DIR"]
     return f"to mend a copy of it: {command_line([*here, *line])}"
 
 
