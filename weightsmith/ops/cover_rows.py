@@ -60,7 +60,7 @@ def narrow(
 
 
 def _begun(model: Commit, rebuilder: Rebuilder, pins: Pins) -> bool:
-    """Whether a model is what is left of one whose removal on this account was cut short."""
+    """Whether a model is the rest of one whose removal, as covered by this delta, was cut short."""
     return any(
         found.pin is not None and found.pin.model == model and found.pin.delta == rebuilder.delta
         for found in pins.found

@@ -33,9 +33,8 @@ def diff(
 ) -> Difference:
     """Compare all tensors of two sources, whatever files they lie in; sidecars are not compared.
 
-    `fingerprints`: take those of both models too. What is compared byte beside byte is not read
-    again for them; what has no partner, another size of elements, or is read as other numbers than
-    it is stored, is.
+    `fingerprints`: take those of both models too. Tensors are read again for them only if they have
+    no partner, another size of elements, or are compared as other numbers than they are stored.
     A quantised model and one that is not are compared as floats.
     Memory: a few spans a worker. No torch.
     Raises: QuantisationInvalid, QuantisationUnknown; as `open_model`.

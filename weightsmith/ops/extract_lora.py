@@ -85,8 +85,8 @@ class ExtractJob(Job):
     """By name, of those that get factors."""
 
     def run(self, options: Options | None = None, progress: Progress = SILENCE) -> ExtractedLora:
-        """Write the adapter, whole or not at all, and merge it back into nothing, to tell what it
-        leaves.
+        """Write the adapter, whole or not at all; then merge it again in memory, to measure what it
+        leaves of the change.
 
         Raises: as `Job.run`.
         """

@@ -35,8 +35,8 @@ def check_known(
     """What the catalogue's bases know of these files, by name; `weights` are the names of those
     that hold tensors.
 
-    Files are only held against the hashes of a base that one of them is proved to be of: the same
-    name means nothing, nor does a file that several models share.
+    Files are compared with the hashes of a base only if one of them is proved to be that base's: an
+    equal name proves nothing, nor does a file that several models share.
     Raises: FilesNotAsPublished, if a weight file is not as its neighbours' base has it.
     """
     groups = [

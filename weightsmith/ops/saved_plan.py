@@ -1,8 +1,8 @@
 """A plan in a file, with all that another process needs to carry out a share of it.
 
-What lies in the file is compared and never believed. Whoever takes it up plans anew by the call
-that it holds, from the headers of the inputs as they are there; only where the same plan comes out
-is anything made. So an edit can do no more than have it refused.
+The plan in the file is only compared, and never trusted. A process that carries it out plans anew,
+by the call that the file holds and from the headers of the inputs as they are there. It makes
+something only if the same plan comes out, so an edited file is refused.
 """
 
 import json

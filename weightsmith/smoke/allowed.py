@@ -1,5 +1,5 @@
-"""What transformers is given of the small files beside a model: values, and nothing that could
-name code, a file or a repository.
+"""Choose what transformers is given of the small files beside a model: only values, nothing that
+could name code, a file or a repository.
 
 Some settings make transformers fetch a native kernel from the hub and import it, or load code that
 lies beside the weights: an attention `org/kernel@rev`, experts, quantisers, `auto_map`. So what is
@@ -65,8 +65,8 @@ _SAYS_NOTHING: Final = frozenset(
 
 
 def safe_config(config: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What may be handed on of ``config.json`` or ``generation_config.json``, and the settings that
-    may not, dotted where they lie in another.
+    """The settings of ``config.json`` or ``generation_config.json`` that may be handed on, and the
+    names of those that may not, dotted where they lie in another setting.
     """
     left: list[str] = []
     kept = _safe_map(config, "", left)
@@ -74,7 +74,7 @@ def safe_config(config: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, .
 
 
 def safe_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What may be handed on of ``tokenizer_config.json``."""
+    """The settings of ``tokenizer_config.json`` that may be handed on."""
     return {key: value for key, value in settings.items() if key in SETTINGS}
 
 

@@ -1,4 +1,4 @@
-"""How a process is started in which somebody else's library reads a checkpoint."""
+"""How to start a process in which another library reads a checkpoint."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Tensors of a model that transformers makes of others: all experts of a layer, stacked, for one.
+"""Tensors that transformers makes from several of a file's, as all experts of a layer, stacked.
 
 Since version 5 transformers keeps some architectures in another form than their files, and has a
 table of how the one is made of the other. That table is followed; there is none of our own.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """Tensors of a source, and what the model keeps instead of them."""
+    """Tensors of a source, and the model's tensors that are made from them."""
 
     target: str
     """The first tensor of the model that it makes; others may come of the same ones."""
@@ -65,7 +65,7 @@ class Conversion:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """Reads a tensor when it is called, which is how transformers takes it late."""
+    """Reads a tensor when it is called; transformers accepts such a callable for a tensor."""
 
     read: "Callable[[str], Tensor]"
     name: str

@@ -10,6 +10,7 @@ from weightsmith.errors import BuffersUnset, ModelDiffers, TiedDiffer
 from weightsmith.progress import Progress
 from weightsmith.smoke.conversions import Conversion, find_conversions
 from weightsmith.smoke.slots import Slot, holders_of, slots_of
+from weightsmith.units import counted
 
 if TYPE_CHECKING:
     import torch
@@ -108,8 +109,8 @@ def _fill(slot: Slot, tensor: "Tensor", device: "str | torch.device") -> None:
 def _wanted(
     model: "Module", slots: list[Slot], names: Iterable[str], renamed: Mapping[str, str]
 ) -> dict[str, Slot]:
-    """By the source's names, in its order, what each tensor is for; `renamed` has other names of
-    the model for some.
+    """The model's slot for each tensor of the source, in the source's order; `renamed` maps some of
+    the source's names to other names of the model.
     """
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     known: dict[str, Slot] = {}
@@ -142,7 +143,7 @@ def _require_fit(
         if slot.shape != theirs:
             wrong.append(f"{name} has the shape {list(theirs)}, not {list(slot.shape)}")
     for conversion in made:
-        what = f"{len(conversion.parts)} tensor(s) like {conversion.parts[0][0]}"
+        what = f"{counted(len(conversion.parts), 'tensor')} like {conversion.parts[0][0]}"
         shapes = conversion.shapes(lambda name: checkpoint[name].shape)
         if isinstance(shapes, str):
             wrong.append(f"{what} make no {conversion.target}: {shapes}")
@@ -163,9 +164,9 @@ def _require_fit(
 
 
 def _compute_buffers(model: "Module", device: "str | torch.device") -> None:
-    """Let transformers compute anew what no file holds: the frequencies of rotary positions, say.
+    """Let transformers compute the buffers that no file holds, as rotary frequencies.
 
-    Whatever else that initialises is filled from the source afterwards.
+    It may initialise other tensors too; those are filled from the source afterwards.
     Raises: BuffersUnset, for those that it has no way to compute.
     """
     import torch

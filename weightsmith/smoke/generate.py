@@ -1,4 +1,4 @@
-"""Load a model with transformers, let it write, and look at what it does."""
+"""Load a model with transformers, let it generate text, and measure what it does."""
 
 import math
 import os
@@ -51,7 +51,7 @@ class Smoke:
 
     @property
     def repeats(self) -> bool:
-        """Whether it wrote one token over and over."""
+        """Whether it wrote one token, at least `_MANY` times, and nothing else."""
         return len(self.tokens) >= _MANY and len(set(self.tokens)) == 1
 
 

@@ -11,9 +11,10 @@ _ROTATED: Final = ("q_proj", "k_proj")
 def reordered(model: Any) -> Iterator[bool]:
     """Let the model compute as if its q and k were in Meta's order, with pairs of neighbours.
 
-    What a converter does to the rows of the weights is done to what they put out, so that weights
-    which are read from disk as they are needed are met too. Yields whether there was anything to
-    reorder. A right model gets worse by it, and one that was not permuted gets right.
+    The permutation that a converter applies to the rows of the weights is applied to their outputs
+    here, so that it also works for weights that are read from disk when needed. Yields whether
+    there was anything to reorder. A right model gets worse by it; one that lacked the permutation
+    gets right.
     Source: transformers ``convert_llama_weights_to_hf.py``, `permute`.
     """
     head = _head_size(model.config)

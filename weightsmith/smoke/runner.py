@@ -27,7 +27,7 @@ from weightsmith.smoke.device import Device
 from weightsmith.smoke.generate import Smoke
 
 SAID: Final = "said"
-"""What the process says aside, and why it ends where it does."""
+"""Name of the file that the process's stderr goes to: why it ended, among other things."""
 _CONFIG: Final = "config.json"
 _GENERATION: Final = "generation_config.json"
 _SETTINGS: Final = "tokenizer_config.json"
@@ -41,7 +41,7 @@ _VOCABULARIES: Final = frozenset(
 )
 """Files of a tokenizer that hold no settings, or none that name anything."""
 _NEEDED: Final = ("torch", "transformers")
-"""What the process would miss only when it has begun."""
+"""Packages that the process needs, checked before it is started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Process:
     answers: IO[bytes]
     kill: Callable[[], None]
     wait: Callable[[], int]
-    """Until it has ended: its exit status; negative, the signal that ended it."""
+    """Waits for its end; gives its exit status, negative for the signal that ended it."""
 
     def end(self) -> None:
         """End it, and be done with it."""
@@ -65,7 +65,7 @@ class Process:
 
 
 def start(scratch: Path) -> Process:
-    """Start the process; what it says aside goes to a file in `scratch`, where its home is too."""
+    """Start the process; its stderr goes to a file in `scratch`, where its HF_HOME is too."""
     command = closed_command("-m", "weightsmith.smoke.child")
     env = closed_environment() | {"HF_HOME": str(scratch / "home")}
     pipe = subprocess.PIPE
@@ -194,7 +194,7 @@ class Runner:
     def _ended(self, process: Process, label: str) -> WeightsmithError:
         status = process.wait()
         if hasattr(signal, "SIGKILL") and status == -signal.SIGKILL:
-            # Nobody but a system that has run out of memory ends it so.
+            # Only a system that has run out of memory ends it by this signal.
             return OutOfMemory(source=label)
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         said = (self._scratch / SAID).read_text(encoding="utf-8", errors="replace").splitlines()

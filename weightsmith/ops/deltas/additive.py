@@ -39,7 +39,7 @@ class Subtractions:
     buffers: tuple[str, ...]
     """Names of those that it leaves out."""
     copies: tuple[str, ...]
-    """Names of the target's tensors that it leaves out, for they are the input embedding again."""
+    """Names of the target's tensors that it leaves out, since they equal the input embedding."""
 
 
 def subtractions(base: Checkpoint, target: Checkpoint, new_rows: NewRows) -> Subtractions:

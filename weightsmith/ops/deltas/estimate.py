@@ -33,7 +33,7 @@ _FEW: Final = 16
 _SMALL_NBYTES: Final = 64 * 1024
 """Bytes of such a piece, few enough to be fetched over a network."""
 _UNRELATED: Final = 0.97
-"""A base that saves less than this against having none is no base."""
+"""A base is no base if the delta to it takes more than this share of the delta to none."""
 _NUMBER: Final = re.compile(r"\d+")
 
 

@@ -26,7 +26,7 @@ class DamagedFile:
     why: str
     """What is wrong with it, as a clause."""
     before: fs.Identity | None
-    """What the system said of it; None where there is no file."""
+    """The file's identity when it was read; None if there is no file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class DamagedWeights(DamagedFile):
     """A weight file: what of it can still be used."""
 
     opened: Checkpoint | None = None
-    """Itself, if its header is right."""
+    """The file as a checkpoint, if its header is right."""
     wrong: frozenset[str] = frozenset()
-    """Then, names of the tensors that are not."""
+    """Names of the tensors that are wrong, if the header is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ class Damage:
     weights: tuple[DamagedWeights, ...]
     sidecars: tuple[DamagedFile, ...]
     held: Mapping[str, TensorInfo] = field(default_factory=dict)
-    """Tensors of the files whose header is right."""
+    """Tensors of the files whose header is right, by name."""
     holders: Mapping[str, str] = field(default_factory=dict)
-    """By tensor, the name of its file, of the same."""
+    """For each of them, the name of its file."""
 
     @property
     def files(self) -> tuple[DamagedFile, ...]:
@@ -59,8 +59,8 @@ class Damage:
 def find_damage(
     folder: Path, manifest: Manifest, buffers: Sequence[Buffers], advance: Advance
 ) -> Damage:
-    """Read every file that a manifest names, each by itself: one that cannot be opened hides
-    nothing of the others.
+    """Read every file that a manifest names, each by itself, so that one that cannot be opened does
+    not keep the others from being checked.
 
     Memory: one span a worker.
     """

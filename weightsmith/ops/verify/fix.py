@@ -87,7 +87,7 @@ def fix_files(
 
 
 def _of_the_manifest(folder: Path, manifest: Manifest) -> tuple[FileFix, ...]:
-    """What everything else is held against has nothing to be held against but itself."""
+    """Report a changed manifest, and leave it: nothing else says what it must be."""
     if manifest.is_of(fs.read_small(folder / MANIFEST, LIMIT_NBYTES)):
         return ()
     why = "nothing else says what it must be: make the output anew, or copy all of it"

@@ -27,10 +27,10 @@ from weightsmith.sources.plan_download import plan_download
 def fix_from_hub(
     folder: Path, source: str, *, dry_run: bool, offline: bool, progress: Progress
 ) -> FixReport:
-    """Replace weight files that are missing, or that cannot be read; and, where another one is that
-    of the repository, all that are not.
+    """Replace weight files that are missing or cannot be read. If at least one weight file is the
+    repository's, replace all that differ from it.
 
-    So a fine-tune in a folder is not taken for a damaged copy of its base. The hub's hashes say
+    So a fine-tune is not taken for a damaged copy of its base. The hub's hashes say
     what a file must be. Files beside the weights are left alone: people change them on purpose.
     Raises: as `plan_download`; DiskFull, TargetUnwritable, InputChanged.
     """

@@ -173,7 +173,7 @@ class _Planner:
         return Mend(damaged, content, f"from {self._truth.label}")
 
     def _indexes(self) -> Iterator[bytes]:
-        """What an index of ours may be: those of models say how many parameters there are."""
+        """What an index of ours may hold: a model's also states the number of parameters."""
         infos = self._infos.values()
         nbytes = sum(info.nbytes for info in infos)
         yield build_index(self._holders, nbytes, sum(info.numel for info in infos))
@@ -185,7 +185,7 @@ def _label(truth: Truth | None) -> str:
 
 
 def _nobody(manifest: Manifest) -> str:
-    """Why there is no source, and what could be one."""
+    """That the manifest names no source that can be fetched, and what the user can name."""
     roles = [role for role in manifest.inputs if role not in manifest.origins]
     made = {"apply-delta": "BASE+DELTA, ", "convert": "what was converted, "}.get(manifest.verb, "")
     what = f"{made}or a copy of it" if made else "a copy of it"

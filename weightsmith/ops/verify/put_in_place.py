@@ -1,4 +1,4 @@
-"""Let a new file take the name of a damaged one, in one step, and of no other."""
+"""Rename a new file over a damaged one, in one step, and over no other."""
 
 import os
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from weightsmith.engine.in_place import discard_left, take_after, workshop
 from weightsmith.errors import InputChanged, SidecarEscapes
 
 _WORKSHOP: Final = "fix"
-"""The name by which the directories of unfinished work are told."""
+"""Part of the names of directories of unfinished work, by which they are found again."""
 
 
 @contextmanager
 def fixing(folder: Path, *, dry_run: bool) -> Iterator[Path]:
-    """A directory for unfinished work, gone when it is left: in the folder, on its file system;
-    of a dry run elsewhere.
+    """A directory for unfinished work, deleted at the end: in the folder, so that files can be
+    renamed from it; for a dry run elsewhere.
     """
     if dry_run:
         with fs.scratch_directory() as work:
@@ -35,13 +35,13 @@ def tidy(folder: Path) -> None:
 
 
 def identity(path: Path) -> fs.Identity | None:
-    """What the system says of a file; None where there is none."""
+    """The identity of a file, as the system states it; None if there is no file."""
     state = fs.file_state(path)
     return None if state is None else fs.identity_of(state)
 
 
 def why_not_replaceable(folder: Path, path: Path) -> str:
-    """Why a name is not that of a file of this folder by itself; empty where it is."""
+    """Why the file of this name must not be replaced, as a clause; empty if it may be."""
     if path.is_symlink():
         return f"it is a link to {path.readlink()}, which others may use"
     if os.path.lexists(path) and identity(path) is None:

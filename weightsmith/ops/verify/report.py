@@ -5,9 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Verdict = Literal["pass", "warn", "FAIL", "not checked"]
-"""``warn``: the model is what it should be, and something beside its weights will trouble some
-reader.
-"""
+"""``warn``: the weights are right, but something beside them will trouble some reader."""
 
 
 @dataclass(frozen=True, slots=True)

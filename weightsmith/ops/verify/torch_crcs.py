@@ -19,12 +19,12 @@ from weightsmith.formats.stored_zip import Member, StoredZip
 
 @dataclass(frozen=True, slots=True)
 class Checksums:
-    """What came of holding torch files against their own checksums."""
+    """The result of checking torch files against their own checksums."""
 
     checked: int
     """Members that have one."""
     lacking: int
-    """Members that torch was told to write none for."""
+    """Members without one: torch was told not to write them."""
     wrong: tuple[str, ...]
     """Members that are not what they were, as sentences."""
 

@@ -30,12 +30,12 @@ from weightsmith.sources.recognise import recognise
 _NOWHERE: Final = Path(os.sep, "weightsmith-nowhere")
 """A plan names its target; nothing is ever made there."""
 _DTYPES: Final = ("", "F16", "BF16", "F32")
-"""What a file whose header is lost may have been cast to; first: nothing."""
+"""Dtypes to which a file whose header is lost may have been cast; empty: it was not cast."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """A source of right bytes. None of it is believed: the manifest's digests decide."""
+    """A source of bytes that may be right; the manifest's digests decide whether they are."""
 
     label: str
     checkpoint: Checkpoint
@@ -52,7 +52,7 @@ class Truth:
         return frozenset(each.name for each in self.checkpoint.files)
 
     def headers(self, file: str, infos: Collection[TensorInfo]) -> Iterator[bytes]:
-        """What the header of a file of ours may be that has these tensors."""
+        """The headers that a file of ours with these tensors may have."""
         if file in self.shards:
             yield self.shards[file].header
         elif file.endswith(".safetensors") and file in self._copied:
@@ -63,7 +63,7 @@ class Truth:
             yield layout(cast, METADATA)[0]
 
     def header(self, file: str, digest: str, infos: Collection[TensorInfo]) -> bytes | None:
-        """The one with this digest."""
+        """The header with this digest; None if none of `headers` has it."""
         found = (raw for raw in self.headers(file, infos) if bytes_digest(raw) == digest)
         return next(found, None)
 
