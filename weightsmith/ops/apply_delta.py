@@ -206,11 +206,10 @@ def apply_delta(
 
 
 def known_base(delta: Source) -> str:
-    """The base that a delta was made from: its record says it, or the catalogue, which has a
-    release of that name.
+    """The base that a delta was made from, by its record, or by the catalogue for its name.
 
-    Empty where no base is needed: for an encrypted release, which needs a key, and for versions of
-    a training run, whose first may be a whole model.
+    Empty if no base is needed: an encrypted release needs a key instead, and the first version of
+    a training run may be a whole model.
 
     Raises: NoBase, if neither says.
     """

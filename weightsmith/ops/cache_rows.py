@@ -1,4 +1,4 @@
-"""The hub's cache as rows of a table: what can be deleted by itself."""
+"""The hub's cache as rows of a table, each of which can be deleted by itself."""
 
 import dataclasses
 import fnmatch
@@ -42,15 +42,15 @@ class Row:
     remove: bool = False
     reason: str = ""
     locked: bool = False
-    """Whether it stays whatever is chosen."""
+    """Whether it stays even if it is chosen."""
     pinned: bool = False
     """Whether it stays because a model that was removed is rebuilt from it."""
     uncovered: tuple[Uncovered, ...] = ()
-    """Why it is not covered by the delta that could make it, where it is not."""
+    """The files that the delta which could rebuild it does not rebuild; empty if it is covered."""
 
     @property
     def id(self) -> str:
-        """What a person or a script names it by."""
+        """The name by which a person or a script selects it."""
         name = f"{self.repo or 'shared'}@{self.revision[:12]}" if self.revision else self.repo
         return name if self.kind == "revision" else f"{name or 'shared'}:{self.kind}"
 

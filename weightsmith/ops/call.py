@@ -1,4 +1,4 @@
-"""How a plan was asked for, so that another process can ask for it again: JSON in and out."""
+"""The call that made a plan, as JSON, so that another process can repeat it."""
 
 import importlib
 import inspect
@@ -20,12 +20,12 @@ from weightsmith.sources.locate import Located, LocatedChain, Wanted, locate, sp
 Text = str | os.PathLike[str]
 
 _FACTORS: Final = "factors"
-"""Of a sum, what its models are multiplied by, beside their names."""
+"""The setting that holds the factors of a sum's models."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """An argument that says where something is that is read."""
+    """An argument of a planner that names an input."""
 
     name: str
     """What it is called in a saved plan; of several, ``lora-1``, ``lora-2``."""
@@ -122,7 +122,7 @@ class Call:
                     yield name, str(path)
 
     def again(self, scratch: Path, progress: Progress, *, streams: bool, mends: bool) -> Any:
-        """Plan again what the call planned.
+        """Repeat the call: plan the same again.
 
         Weight files of the hub that are not in its cache are fetched there first; or, if it
         `streams`, into `scratch` when they are read. Without `mends`, files beside the weights stay

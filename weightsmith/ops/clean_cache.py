@@ -1,4 +1,4 @@
-"""Make room in the hub's cache: say what would go and why, then delete exactly that."""
+"""Make room in the hub's cache: plan what to delete and why, then delete exactly that."""
 
 import fnmatch
 import os
@@ -28,13 +28,13 @@ WHY: Final = {
     "unreferenced": "no revision points at it",
     "broken": "the hub library cannot read it",
 }
-"""Why rows of a kind go, where the kind alone says so."""
+"""Why rows of these kinds are deleted: their kind is the reason."""
 _DAY_S: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class CleanPlan:
-    """What is in the cache, what of it goes, and why."""
+    """What is in the cache, what of it will be deleted, and why."""
 
     cache: Cache
     rows: tuple[Row, ...]
@@ -169,7 +169,7 @@ def plan_clean_cache(
 
 
 def choose(plan: CleanPlan, ids: Collection[str]) -> CleanPlan:
-    """The plan with exactly these rows to go, but for those that stay whatever is chosen."""
+    """The plan that deletes exactly these rows, except those that are locked."""
     rows = [
         replace(row, remove=True, reason="chosen")
         if row.id in ids and not row.locked
@@ -269,7 +269,7 @@ def _require_free(plan: CleanPlan) -> Pins:
 
 
 def _evict(cache: Cache, rows: list[Row], max_nbytes: int, by: Clock) -> list[Row]:
-    """Of the rows that may go, only those that must: leftovers, then the least recently used."""
+    """Keep what fits into `max_nbytes`: leftovers go first, then the least recently used rows."""
     gone: list[Row] = []
     may_go = [row for row in rows if row.remove]
     for row in sorted(may_go, key=lambda row: (not row.leftovers, _time(row, by), row.id)):
@@ -290,7 +290,7 @@ def _evict(cache: Cache, rows: list[Row], max_nbytes: int, by: Clock) -> list[Ro
 
 
 def _whole(rows: list[Row]) -> list[Row]:
-    """A repository whose last revision goes is deleted as a directory: its leftovers go too."""
+    """If the last revision of a repository is deleted, delete its leftovers too."""
     revisions = [row for row in rows if row.kind == "revision"]
     # One of which hidden files stay has links to go, and no revision.
     staying = {row.repo for row in revisions if not (row.remove and row.revisions)}

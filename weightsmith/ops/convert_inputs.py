@@ -155,7 +155,7 @@ def _sidecars(located: Path_) -> Checkpoint:
 
 
 class _Beside(Checkpoint):
-    """The files beside a model's weights alone: nothing else of it goes into the output."""
+    """The files beside a model's weights, without the weights."""
 
     def __init__(self, model: Checkpoint) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""The fingerprints of two models that are being compared, with as little read twice as can be."""
+"""Take the fingerprints of two models that are compared, reading as little as possible twice."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

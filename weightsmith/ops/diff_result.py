@@ -11,7 +11,7 @@ from weightsmith.formats.tensors import TensorInfo
 
 Status = Literal["same", "changed", "other dtype", "other shape", "added", "removed"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
-"""In the order in which they are told."""
+"""All statuses, in the order in which they are shown."""
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -26,8 +26,8 @@ class TensorDifference:
     b: TensorInfo | None
     """None where it was removed."""
     measure: Measure | None
-    """Of the elements that both have: all of them, or the rows that both have where the rest of the
-    shape is the same; None where nothing could be compared.
+    """How the elements differ that A and B share: all, or, if only the number of rows differs, the
+    rows that both have. None if nothing could be compared.
     """
 
     @property
@@ -94,11 +94,11 @@ class Side:
     other source, which its name says all of.
     """
     tensors: int
-    """How many there are, those that no loader reads included."""
+    """Number of tensors, including those that no loader reads."""
     nbytes: int
-    """Of all of them, as they are read."""
+    """Bytes of all tensors, as they are read."""
     fingerprint: str = ""
-    """Of all of them, as `verify` gives it; empty unless it was asked for."""
+    """Fingerprint of all tensors, as `verify` gives it; empty unless it was asked for."""
 
     def to_document(self) -> dict[str, Any]:
         """The same as JSON values."""

@@ -44,7 +44,7 @@ class Change:
     before: bytes | None
     """None where there was no such file."""
     after: bytes | None
-    """None where no reader should find it any more."""
+    """None if the file is removed."""
 
 
 @dataclass(frozen=True, slots=True)

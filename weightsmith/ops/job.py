@@ -43,7 +43,7 @@ from weightsmith.sources.locate import Located
 from weightsmith.units import format_memory, format_size
 
 _OPENER: Final = "weightsmith.ops.run_plan:open_share"
-"""What opens a job where a task of a cluster runs."""
+"""The function that opens a job in a task of a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Job:
     looked_through: tuple[str, ...] = ()
     """Roles of small inputs whose values are all looked at before anything is written."""
     asked: Callable[[], Call] | None = field(default=None, repr=False, compare=False)
-    """Says how the plan was asked for, where another process can ask for it again."""
+    """Gives the call that made the plan; None if another process cannot repeat it."""
 
     def finished_count(self) -> int:
         """How many files of the output an earlier run of this plan has finished and left."""
@@ -199,7 +199,7 @@ def needs(job: Job, options: Options, to_fetch: Iterable[Located] = ()) -> Needs
 
 
 def _standing(path: Path) -> Path:
-    """The directory, or the nearest above it that is there."""
+    """The directory itself, or the nearest one above it that exists."""
     # Path.is_dir would raise where it may not look.
     return next(each for each in (path, *path.parents) if os.path.isdir(each))  # noqa: PTH112
 

@@ -18,7 +18,7 @@ Verdict = Literal["known", "differs", "not known"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the catalogue has to say about one file."""
+    """What the catalogue knows of one file."""
 
     file: str
     verdict: Verdict

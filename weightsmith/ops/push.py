@@ -1,4 +1,4 @@
-"""Push a delta to the hub: say what would go up, and to where; then send exactly that."""
+"""Push a delta to the hub: plan what is uploaded, and to where; then send exactly that."""
 
 import contextlib
 from dataclasses import dataclass, replace
@@ -57,7 +57,7 @@ _HUBS_OWN: Final = ".gitattributes"
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Where a delta is to go on the hub, and who may see it."""
+    """Where on the hub a delta is to be, and who may see it."""
 
     repo_id: str
     public: bool = False
@@ -74,7 +74,7 @@ class PushPlan:
     connection: Connection
     destination: Destination
     names: tuple[str, ...]
-    """What the files will be called there, in order; fewer, where the base has all of one."""
+    """Names of the files on the hub, in order; some may be missing, if the base has all of one."""
     paths: frozenset[str]
     """Paths of this machine that must not be in anything that is pushed."""
     notes: tuple[str, ...]
@@ -101,7 +101,7 @@ class PushPlan:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """All that would go up, to the last byte, and what it would meet there."""
+    """Everything that would be uploaded, and what is in the repository already."""
 
     plan: PushPlan
     commit: Commit
@@ -243,7 +243,7 @@ def _require_branch(connection: Connection, destination: Destination) -> None:
 
 
 def _missing_base(connection: Connection, base_id: str) -> list[str]:
-    """A warning, if the base cannot be found on the hub by those who want to apply the delta."""
+    """A warning, if those who want to apply the delta cannot find its base on the hub."""
     repo_id, _, revision = base_id.partition("@")
     try:
         list_repo(connection, repo_id, revision or DEFAULT_REVISION)

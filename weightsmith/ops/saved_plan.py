@@ -129,7 +129,7 @@ def parse_saved_plan(raw: bytes, path: Path) -> SavedPlan:
         raise PlanDamaged(file=path, reason=error) from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise PlanDamaged(file=path, reason=f"its schema is not {SCHEMA}")
-    # Another version has other parts, perhaps, and is no damage.
+    # Checked first: a plan of another version may have other parts without being damaged.
     if (made_by := document.get("made_by")) != _MADE_BY:
         raise VersionsDiffer(what=f"{path} was saved by", theirs=made_by, ours=_MADE_BY)
     if document.keys() != _PARTS:
