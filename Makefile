@@ -20,7 +20,7 @@ demo: $(READY) ## See weightsmith at work, from a tiny model to its text, in und
 setup: $(READY) ## Make .venv with everything that development needs
 
 # The stamp lies inside .venv, so that removing .venv starts afresh.
-$(READY): pyproject.toml .ci/constraints.txt weightsmith/codecs/exact/kernel.c
+$(READY): pyproject.toml .ci/constraints.txt $(wildcard weightsmith/codecs/*.c weightsmith/codecs/*/*.c)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "weightsmith needs Python 3.11 or newer, $(PYTHON) is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from weightsmith.codecs import arithmetic
+from weightsmith.codecs import arithmetic, sums
 from weightsmith.codecs.arithmetic import Block
 
 TORCH = {
@@ -117,34 +117,70 @@ def test_sums_of_several_dtypes_have_the_bits_of_torch(
         assert sums_differing((left, right, compute, wanted), operation) == 0
 
 
-@pytest.mark.parametrize(
-    "dtypes",
-    [*itertools.product(FLOATS[:3], repeat=3), ("F64", "F16", "BF16"), ("BF16", "F16", "F64")],
-    ids="-".join,
-)
-def test_weighted_sums_have_the_bits_of_products_and_sums_taken_one_by_one(
-    dtypes: tuple[str, str, str],
-) -> None:
+WEIGHTED = [
+    *itertools.product(FLOATS[:3], repeat=3),
+    ("F64", "F16", "BF16"),
+    ("BF16", "F16", "F64"),
+]
+
+
+def weighted_sum(dtypes: tuple[str, str, str], numel: int = NUMEL) -> tuple[bytearray, Tensor]:
+    """A sum of three blocks of all kinds of numbers, and torch's."""
     first, second, wanted = dtypes
     compute = "F64" if "F64" in dtypes else "F32"
-    given = [
-        (0.1, first, pair(first)[0]),
-        (-0.7, second, pair(second)[1]),
-        (3.3, first, bits(first, 5)),
+    terms = [
+        (factor, dtype, memory[: numel * TORCH[dtype].itemsize])
+        for factor, dtype, memory in (
+            (0.1, first, pair(first)[0]),
+            (-0.7, second, pair(second)[1]),
+            (3.3, first, bits(first, 5)),
+        )
     ]
-    out = bytearray(NUMEL * TORCH[wanted].itemsize)
-    factors, blocks = (
-        [each[0] for each in given],
-        [block(memory, dtype) for _, dtype, memory in given],
-    )
+    out = bytearray(numel * TORCH[wanted].itemsize)
+    factors = [factor for factor, _, _ in terms]
+    blocks = [block(memory, dtype) for _, dtype, memory in terms]
     arithmetic.weighted_sum(factors, blocks, block(out, wanted), compute)
     products = [
         tensor(memory, dtype).to(TORCH[compute]) * torch.tensor(factor, dtype=TORCH[compute])
-        for factor, dtype, memory in given
+        for factor, dtype, memory in terms
     ]
     total = products[0] + products[1] + products[2]
-    expected = total if wanted == "F64" else total.to(torch.float32).to(TORCH[wanted])
-    assert differing(tensor(out, wanted), expected) == 0
+    return out, total if wanted == "F64" else total.to(torch.float32).to(TORCH[wanted])
+
+
+@pytest.mark.parametrize("dtypes", WEIGHTED, ids="-".join)
+def test_weighted_sums_have_the_bits_of_products_and_sums_taken_one_by_one(
+    dtypes: tuple[str, str, str],
+) -> None:
+    out, expected = weighted_sum(dtypes)
+    assert differing(tensor(out, dtypes[2]), expected) == 0
+
+
+@pytest.mark.parametrize(
+    "dtypes, numel",
+    [
+        *((dtypes, NUMEL) for dtypes in WEIGHTED),
+        *itertools.product(itertools.permutations(FLOATS[:3]), (1, 31, 32, 33)),
+    ],
+)
+def test_the_compiled_part_sums_to_the_same_bits(
+    dtypes: tuple[str, str, str], numel: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sums.find() is None:
+        pytest.skip("no compiled part here, or a processor that it does not know")
+    compiled, _ = weighted_sum(dtypes, numel)
+    monkeypatch.setattr(sums, "find", lambda: None)
+    by_numpy, wanted = weighted_sum(dtypes, numel)[0], dtypes[2]
+    assert differing(tensor(by_numpy, wanted), tensor(compiled, wanted)) == 0
+
+
+def test_blocks_of_other_lengths_are_not_summed() -> None:
+    if (compiled := sums.find()) is None:
+        pytest.skip("no compiled part here, or a processor that it does not know")
+    factors = np.ones(2, "f4")
+    for blocks, dtypes in (((bytes(8), bytes(6)), b"hh"), ((bytes(8),), b"hh"), ((), b"")):
+        with pytest.raises(ValueError, match="cannot be summed"):
+            compiled.weighted_sum(factors, dtypes, blocks, bytearray(8), "h")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
