@@ -34,6 +34,7 @@ _COLOURS: Final = {
 _CODES: Final = re.compile("(" + "|".join(map(re.escape, [*STYLES.values(), RESET])) + ")")
 _LINE: Final = 17
 _WIDTH: Final = 740
+_COLUMNS: Final = 80
 _STYLE: Final = """<style>
 text { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #e6edf3;
   white-space: pre; opacity: 0; animation: show .01s forwards }
@@ -58,7 +59,11 @@ def main() -> None:
         (here := folder / "here").mkdir()
         hub_alone(cast, here, hub)
         beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        env = usual_env(hub) | {"HF_HOME": str(folder / "hf"), "PATH": beside, "COLUMNS": "80"}
+        env = usual_env(hub) | {
+            "HF_HOME": str(folder / "hf"),
+            "PATH": beside,
+            "COLUMNS": str(_COLUMNS),
+        }
         env |= {"FORCE_COLOR": "1", "HF_HUB_DISABLE_XET": "1"}
         env.pop("NO_COLOR", None)
         at = 0.4
@@ -74,12 +79,20 @@ def main() -> None:
             )
             at += 1.2
             for line in done.stdout.replace(f"{here}/", "./").splitlines():
-                lines.append((at, line.rpartition("\r")[2]))
+                for row in _rows(line.rpartition("\r")[2]):
+                    lines.append((at, row))
                 at += 0.12
             at += 2.5
             screens.append(lines)
     PICTURE.write_text(drawn(screens), encoding="utf-8")
     print(PICTURE.relative_to(ROOT))
+
+
+def _rows(line: str) -> list[str]:
+    """A line as a terminal breaks it: what a model wrote can be longer than its columns."""
+    if _CODES.search(line):
+        return [line]  # our own lines, which fit
+    return [line[at : at + _COLUMNS] for at in range(0, max(len(line), 1), _COLUMNS)]
 
 
 def drawn(screens: list[Screen]) -> str:
