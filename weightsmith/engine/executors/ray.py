@@ -354,7 +354,7 @@ def _require_nodes(nodes: Mapping[str, dict[str, Any]], work: Work, recipe: Reci
     asked = {}
     for name, each in nodes.items():
         task = ray.remote(_asking()).options(num_cpus=0, scheduling_strategy=_here(each["NodeID"]))
-        asked[name] = task.remote(paths, recipe.opener.partition(":")[0])
+        asked[name] = task.remote(paths, recipe.opener, recipe.document)
     try:
         told = dict(zip(asked, ray.get(list(asked.values()), timeout=_ANSWER_S), strict=True))
     except ray.exceptions.RayError as error:
@@ -372,13 +372,16 @@ def _require_nodes(nodes: Mapping[str, dict[str, Any]], work: Work, recipe: Reci
         require_one_machine({name: cpu for name, (_, _, cpu) in told.items()})
 
 
-def _asking() -> Callable[[list[str], str], tuple[tuple[str, str], list[str], str]]:
+def _asking() -> Callable[[list[str], str, bytes], tuple[tuple[str, str], list[str], str]]:
     """A function that travels by value: a node with another weightsmith, or none, runs it too.
 
-    It imports the module that opens jobs, so that all nodes do this at once, before the first file.
+    It opens the job once, so that all nodes import what that takes at once, before the first file.
     """
 
-    def ask(paths: list[str], opener: str) -> tuple[tuple[str, str], list[str], str]:
+    def ask(
+        paths: list[str], opener: str, document: bytes
+    ) -> tuple[tuple[str, str], list[str], str]:
+        import contextlib
         import importlib
         import os
         import platform
@@ -391,7 +394,13 @@ def _asking() -> Callable[[list[str], str], tuple[tuple[str, str], list[str], st
             from weightsmith.engine.receipts import processor
 
             cpu = processor()
-            importlib.import_module(opener)
+            module, _, name = opener.partition(":")
+            # What cannot be opened is told by the task of the file that needs it.
+            with (
+                contextlib.suppress(Exception),
+                getattr(importlib.import_module(module), name)(document),
+            ):
+                importlib.import_module("weightsmith.codecs.arithmetic").empty(1, "F32")
         except ImportError:
             cpu = ""
         missing = [path for path in paths if not os.path.lexists(path)]
