@@ -20,6 +20,7 @@ ENDS = {
     "extract-lora --base base --target tuned 'a b' --rank 2": "inspect 'a b'",
     "convert base 'a b' --dtype float32": "verify 'a b' --smoke",
     "combine '0.5*base + 0.5*tuned' 'a b'": "verify 'a b' --smoke",
+    "combine '-1*base + 2*tuned' 'a b'": "verify 'a b' --smoke",
     "convert base 'a b' --save-plan 'a plan'": "run-plan 'a plan' --partition 1/4",
 }
 

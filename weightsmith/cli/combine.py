@@ -1,5 +1,6 @@
 """``weightsmith combine``."""
 
+import re
 from typing import get_args
 
 import click
@@ -11,9 +12,18 @@ from weightsmith.ops import combine as ops
 from weightsmith.plan.expression import parse_expression
 
 
+class _Combine(Command):
+    """The command, which takes a sum that begins with a minus for no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put a space before such a sum, which the reader of sums skips."""
+        spaced = [f" {each}" if re.match(r"-\s*[\d.]", each) else each for each in args]
+        return super().parse_args(ctx, spaced)
+
+
 @click.command(
     "combine",
-    cls=Command,
+    cls=_Combine,
     examples=[
         'weightsmith combine "0.5*./step-900 + 0.3*./step-800 + 0.2*./step-700" ./average',
         'weightsmith combine "./llama-7b + 0.7*(./math-7b - ./llama-7b)" ./task',

@@ -10,6 +10,8 @@ from weightsmith.errors import ExpressionInvalid
 MOST_TERMS: Final = 64
 _NUMBER: Final = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*")
 _FACTOR_LAST: Final = re.compile(r".+\*[\d.]+")
+_NO_FACTOR: Final = re.compile(r"([-+\d.,/eE]+|nan|inf)\*.+", re.IGNORECASE)
+"""What was meant as a number and ``*`` before a source, and is no number."""
 _QUOTES: Final = "\"'"
 _DEEPEST: Final = 32
 
@@ -103,6 +105,9 @@ class _Parser:
                     break
                 self._at += 1
             source = self._text[start : self._at]
+            if match := _NO_FACTOR.fullmatch(source):
+                self._at = start
+                raise self._invalid(f"{match[1]} is no factor: write a number as 0.5")
         if not source or source in {"+", "-"}:
             self._at = start
             raise self._invalid("a source belongs here")
