@@ -13,7 +13,8 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.engine import run as engine
 from weightsmith.engine.executors.executor import Executor
 from weightsmith.engine.executors.local import THREADS
-from weightsmith.engine.executors.ray import Recipe, connected
+from weightsmith.engine.executors.ray import connected
+from weightsmith.engine.executors.ray_node import Recipe
 from weightsmith.engine.file_hashes import hash_files
 from weightsmith.engine.finite import require_finite_inputs
 from weightsmith.engine.inputs import streamed_nbytes

@@ -5,81 +5,45 @@ makes its file as a share (`engine.share`); the process that asked publishes.
 """
 
 import contextlib
-import importlib
 import logging
 import os
 import platform
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from weightsmith.engine.executors.executor import Work
 from weightsmith.engine.executors.local import nbytes_to_do
-from weightsmith.engine.options import Bindings, Options
-from weightsmith.engine.receipts import Receipt, read_receipt, require_one_machine
+from weightsmith.engine.executors.ray_node import (
+    TELL_S,
+    Board,
+    Recipe,
+    Seen,
+    asking,
+    make_file,
+    node_name,
+)
+from weightsmith.engine.receipts import Receipt, require_one_machine
 from weightsmith.errors import (
     ClusterFailed,
     ClusterNotFound,
     NodeBlind,
     OptionMeaningless,
     PackageMissing,
-    StagingBusy,
     VersionsDiffer,
-    WeightsmithError,
 )
-from weightsmith.plan.model import Plan
-from weightsmith.progress import Progress
 from weightsmith.version import __version__
 
 _RETRIES: Final = 10
 """How many lost nodes a file survives."""
-_LOOK_S: Final = 0.5
-"""How often the bar hears of all nodes."""
 _ANSWER_S: Final = 120.0
 """How long a node may take to say what it is: it imports weightsmith for it."""
 _KNOCK_S: Final = 10.0
 _SKIPS: Final = "RAY_DEDUP_LOGS_SKIP_REGEX"
 _END_S: Final = 10.0
 """How long tasks that are called off have for clearing up."""
-
-
-class Job(Protocol):
-    """What a task needs of the `Job` that planning anew gives it (`ops.job`, a floor above)."""
-
-    @property
-    def plan(self) -> Plan:
-        """What is made."""
-        ...
-
-    @property
-    def bindings(self) -> Bindings:
-        """The inputs as that machine sees them."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What a task is given to open a job with."""
-
-    document: bytes
-    """A saved plan."""
-    opener: str
-    """``module:function`` that makes a context manager with the job of it."""
-    paths: tuple[str, ...]
-    """What every node must see."""
-
-    def open(self) -> AbstractContextManager[Job]:
-        """The job, on this machine."""
-        module, _, name = self.opener.partition(":")
-        opened: AbstractContextManager[Job] = getattr(importlib.import_module(module), name)(
-            self.document
-        )
-        return opened
 
 
 class Ray:
@@ -118,7 +82,7 @@ class Ray:
         seen = 0
         try:
             while pending:
-                done, pending = ray.wait(pending, timeout=_LOOK_S)
+                done, pending = ray.wait(pending, timeout=TELL_S)
                 seen_now: Seen = ray.get(board.look.remote())
                 work.progress.advance(max(seen_now.nbytes - seen, 0))
                 seen = max(seen_now.nbytes, seen)
@@ -217,97 +181,6 @@ def _require_answer(address: str) -> None:
         raise ClusterNotFound(address=address) from error
 
 
-# --- on the nodes ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a board says."""
-
-    nbytes: int
-    """Done of all files."""
-    begun_again: list[tuple[int, str, str]]
-    """Since the last look: a file's number, the node that did not finish it, and the one that
-    makes it now.
-    """
-
-
-class Board:
-    """Where each file is made, and how many bytes of it are done."""
-
-    def __init__(self) -> None:
-        """Nothing is begun."""
-        self._done: dict[int, int] = {}
-        self._where: dict[int, str] = {}
-        self._begun_again: list[tuple[int, str, str]] = []
-
-    def begin(self, number: int, node: str) -> None:
-        """A file is begun there; if it was before, whoever did will not finish it."""
-        if number in self._where:
-            self._begun_again.append((number, self._where[number], node))
-        self._where[number], self._done[number] = node, 0
-
-    def tell(self, number: int, nbytes: int) -> None:
-        """So many bytes of a file are done."""
-        self._done[number] = nbytes
-
-    def look(self) -> Seen:
-        """What there is to say now."""
-        begun_again, self._begun_again = self._begun_again, []
-        return Seen(sum(self._done.values()), begun_again)
-
-
-class _Teller:
-    """A progress that tells the board, now and then."""
-
-    def __init__(self, board: Any, number: int) -> None:
-        """Nothing is done yet."""
-        self._board, self._number = board, number
-        self._done, self._told = 0, time.monotonic()
-        self._lock = threading.Lock()
-
-    def begin(self, phase: str, total_nbytes: int) -> None:
-        """Nothing: the driver knows."""
-
-    def note(self, text: str) -> None:
-        """Nothing: the driver says it too."""
-
-    def advance(self, nbytes: int) -> None:
-        """Count, and tell at most twice a second."""
-        with self._lock:
-            self._done += nbytes
-            now = time.monotonic()
-            if now - self._told >= _LOOK_S:
-                self._told = now
-                self._board.tell.remote(self._number, self._done)
-
-
-def make_file(recipe: Recipe, number: int, options: Options, board: Any) -> Receipt | bytes:
-    """The task: one file, made as a share; a known fault is returned, pickled, and not retried."""
-    import pickle
-
-    import ray
-
-    from weightsmith.engine.share import make_share
-
-    # Waited for: a node that is lost from here on has been heard of.
-    context = ray.get_runtime_context()
-    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's
-    ray.get(board.begin.remote(number, _name(address, context.get_node_id())))
-    try:
-        with recipe.open() as job:
-            plan, bindings = job.plan, job.bindings
-            teller: Progress = _Teller(board, number)
-            make_share(plan, bindings, options, [number], teller)
-            receipts = bindings.target.with_name(f".{bindings.target.name}.weightsmith-partial")
-            receipt = read_receipt(receipts / "receipts", plan.shards[number])
-            if receipt is None:
-                raise StagingBusy(target=bindings.target)
-            return receipt
-    except WeightsmithError as error:
-        return pickle.dumps(error.with_context(f"on {platform.node()}"))
-
-
 def _result(answer: Receipt | bytes) -> Receipt:
     import pickle
 
@@ -316,23 +189,16 @@ def _result(answer: Receipt | bytes) -> Receipt:
     raise pickle.loads(answer)  # noqa: S301  (of our own task)
 
 
-# --- what the nodes are ---------------------------------------------------------------------------
-
-
 def _alive() -> dict[str, dict[str, Any]]:
     """The nodes that have a CPU to give, by address and the beginning of their id."""
     import ray
 
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
     return {
-        _name(each["NodeManagerAddress"], each["NodeID"]): each
+        node_name(each["NodeManagerAddress"], each["NodeID"]): each
         for each in nodes
         if each["Alive"] and each["Resources"].get("CPU")
     }
-
-
-def _name(address: str, node: str) -> str:
-    return f"{address} ({node[:8]})"
 
 
 def _here(node: str) -> Any:
@@ -353,7 +219,7 @@ def _require_nodes(nodes: Mapping[str, dict[str, Any]], work: Work, recipe: Reci
     paths = [*recipe.paths, str(work.staging.plan_path)]
     asked = {}
     for name, each in nodes.items():
-        task = ray.remote(_asking()).options(num_cpus=0, scheduling_strategy=_here(each["NodeID"]))
+        task = ray.remote(asking()).options(num_cpus=0, scheduling_strategy=_here(each["NodeID"]))
         asked[name] = task.remote(paths, recipe.opener, recipe.document)
     try:
         told = dict(zip(asked, ray.get(list(asked.values()), timeout=_ANSWER_S), strict=True))
@@ -370,40 +236,3 @@ def _require_nodes(nodes: Mapping[str, dict[str, Any]], work: Work, recipe: Reci
         raise NodeBlind(count=len(blind), context=blind)
     if work.plan.multiplies:
         require_one_machine({name: cpu for name, (_, _, cpu) in told.items()})
-
-
-def _asking() -> Callable[[list[str], str, bytes], tuple[tuple[str, str], list[str], str]]:
-    """A function that travels by value: a node with another weightsmith, or none, runs it too.
-
-    It opens the job once, so that all nodes import what that takes at once, before the first file.
-    """
-
-    def ask(
-        paths: list[str], opener: str, document: bytes
-    ) -> tuple[tuple[str, str], list[str], str]:
-        import contextlib
-        import importlib
-        import os
-        import platform
-
-        try:
-            from weightsmith.version import __version__
-        except ImportError:
-            return ("none", platform.python_version()), [], ""
-        try:
-            from weightsmith.engine.receipts import processor
-
-            cpu = processor()
-            module, _, name = opener.partition(":")
-            # What cannot be opened is told by the task of the file that needs it.
-            with (
-                contextlib.suppress(Exception),
-                getattr(importlib.import_module(module), name)(document),
-            ):
-                importlib.import_module("weightsmith.codecs.arithmetic").empty(1, "F32")
-        except ImportError:
-            cpu = ""
-        missing = [path for path in paths if not os.path.lexists(path)]
-        return (__version__, platform.python_version()), missing, cpu
-
-    return ask
