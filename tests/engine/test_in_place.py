@@ -1,6 +1,7 @@
 """Files of a folder in use are replaced whole, and nothing else is touched."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from weightsmith import fs
 from weightsmith.engine.in_place import replace_files, workshop
-from weightsmith.errors import DiskFull, InputChanged, TargetUnwritable
+from weightsmith.errors import DiskFull, InputChanged, StagingBusy, TargetUnwritable
 
 
 @pytest.fixture
@@ -124,3 +125,15 @@ def test_a_full_disk_leaves_the_folder_as_it_was(
     with pytest.raises(DiskFull):
         replace(folder)
     assert names(folder) == ["config.json"]
+
+
+def lose_its_work(parent: Path) -> None:
+    with workshop(parent, "fix") as work:
+        shutil.rmtree(work)
+        fs.open_for_reading(work / "new")
+
+
+def test_work_that_another_run_deletes_is_laid_to_that_run(tmp_path: Path) -> None:
+    """As on a file system that grants each lock to everybody."""
+    with pytest.raises(StagingBusy, match="another run is writing"):
+        lose_its_work(tmp_path)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith import fs
-from weightsmith.errors import InputChanged, TargetUnwritable
+from weightsmith.errors import InputChanged, StagingBusy, TargetUnwritable, WeightsmithError
 
 BACKUP: Final = ".bak"
 _MARK: Final = ".weightsmith-"
@@ -30,7 +30,8 @@ def workshop(parent: Path, name: str) -> Iterator[Path]:
     """A new directory in `parent` that only its owner may enter, gone when it is left.
 
     Directories of this name that killed runs left are deleted first: those whose lock is free.
-    Raises: TargetUnwritable.
+    Raises: TargetUnwritable; StagingBusy, for whatever goes wrong once another run has deleted it,
+    as may happen where each lock is granted to everybody.
     """
     try:
         # Turns, so that nobody takes a directory for a dead run's that is not locked yet.
@@ -45,6 +46,10 @@ def workshop(parent: Path, name: str) -> Iterator[Path]:
         raise TargetUnwritable(where=parent, reason=error.strerror) from error
     try:
         yield path
+    except (OSError, WeightsmithError) as error:
+        if parent.is_dir() and not path.is_dir():
+            raise StagingBusy(target=parent) from error
+        raise
     finally:
         shutil.rmtree(path, ignore_errors=True)
         if lock is not None:
