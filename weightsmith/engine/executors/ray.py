@@ -220,7 +220,7 @@ def _require_nodes(nodes: Mapping[str, dict[str, Any]], work: Work, recipe: Reci
     asked = {}
     for name, each in nodes.items():
         task = ray.remote(asking()).options(num_cpus=0, scheduling_strategy=_here(each["NodeID"]))
-        asked[name] = task.remote(paths, recipe.opener, recipe.document)
+        asked[name] = task.remote(paths, recipe.opener.partition(":")[0])
     try:
         told = dict(zip(asked, ray.get(list(asked.values()), timeout=_ANSWER_S), strict=True))
     except ray.exceptions.RayError as error:

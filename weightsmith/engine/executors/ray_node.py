@@ -146,16 +146,13 @@ def node_name(address: str, node: str) -> str:
     return f"{address} ({node[:8]})"
 
 
-def asking() -> Callable[[list[str], str, bytes], tuple[tuple[str, str], list[str], str]]:
+def asking() -> Callable[[list[str], str], tuple[tuple[str, str], list[str], str]]:
     """A function that travels by value: a node with another weightsmith, or none, runs it too.
 
-    It opens the job once, so that all nodes import what that takes at once, before the first file.
+    It imports the module that opens jobs, so that all nodes do this at once, before the first file.
     """
 
-    def ask(
-        paths: list[str], opener: str, document: bytes
-    ) -> tuple[tuple[str, str], list[str], str]:
-        import contextlib
+    def ask(paths: list[str], opener: str) -> tuple[tuple[str, str], list[str], str]:
         import importlib
         import os
         import platform
@@ -168,13 +165,7 @@ def asking() -> Callable[[list[str], str, bytes], tuple[tuple[str, str], list[st
             from weightsmith.engine.receipts import processor
 
             cpu = processor()
-            module, _, name = opener.partition(":")
-            # What cannot be opened is told by the task of the file that needs it.
-            with (
-                contextlib.suppress(Exception),
-                getattr(importlib.import_module(module), name)(document),
-            ):
-                importlib.import_module("weightsmith.codecs.arithmetic").empty(1, "F32")
+            importlib.import_module(opener)
         except ImportError:
             cpu = ""
         missing = [path for path in paths if not os.path.lexists(path)]
