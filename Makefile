@@ -9,7 +9,7 @@ FUZZED := tests/codecs/exact/fuzz/kernel_fuzz.c
 SANITIZED := -fno-sanitize-recover=undefined -fsanitize=address,undefined
 
 .DEFAULT_GOAL := help
-.PHONY: help recording demo setup test test-slow fuzz fuzz-kernel torture test-real check fix bench docs clean
+.PHONY: help recording demo setup test test-slow fuzz fuzz-kernel torture test-real check fix bench figures docs clean
 
 help: ## List these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -64,6 +64,13 @@ fix: $(READY) ## Format, and mend what the linter can mend
 
 bench: $(READY) ## Time and memory beside a plain copy; PEERS=1: other tools too; ONLY=section
 	$(BIN)/python -m tests.bench.bench $(if $(PEERS),--peers) $(if $(ONLY),--only $(ONLY)) $(BENCH)
+
+# Sections of the benchmark that README and docs/explanation/performance.md tell of (docs/figures.py).
+SHOWN := copy fastchat mergekit xor merge-lora experts fp8 convert zero combine exact
+
+figures: $(READY) ## Measure anew what README and docs say of time and memory, on an idle machine
+	$(BIN)/python -m tests.bench.bench --only $(SHOWN) --full third --rounds 3 --peer-rounds 3 --json docs/pictures/benchmark.json
+	$(BIN)/python docs/generate.py
 
 docs: $(READY) ## Write the generated pages anew, and the site of all pages into build/site
 	$(BIN)/python docs/generate.py

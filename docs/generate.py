@@ -1,10 +1,12 @@
 """Write what is made from the code: pages and man pages; with ``--check`` say what is stale."""
 
+import json
 import os
 import sys
 from pathlib import Path
 
 import click
+import figures
 from charts import charts
 from man_page import manual
 
@@ -13,6 +15,8 @@ from weightsmith.cli.help_topics import errors_markdown, exit_codes_markdown
 from weightsmith.cli.main import COMMANDS, group
 
 DOCS = Path(__file__).parent
+MEASURED = ("../README.md", "explanation/performance.md")
+"""Pages that say what the benchmark found."""
 
 _JSON = """\
 `--json` prints one document on stdout and nothing else.
@@ -37,7 +41,10 @@ def commands_markdown(root: click.Context) -> str:
 
 
 def generated() -> dict[str, str]:
-    """Every generated file of docs/ by its path there."""
+    """Every generated file by its path from docs/."""
+    found = json.loads((DOCS / "pictures" / "benchmark.json").read_text(encoding="utf-8"))
+    pieces = figures.pieces(found)
+    measured = {name: (DOCS / name).read_text(encoding="utf-8") for name in MEASURED}
     os.environ["COLUMNS"] = "80"
     with group.make_context("weightsmith", [], resilient_parsing=True) as root:
         commands = commands_markdown(root)
@@ -49,7 +56,8 @@ def generated() -> dict[str, str]:
         "reference/exit-codes.md": exit_codes_markdown(),
         "reference/repairs.md": repairs.render(),
         **{f"man/{name}": text for name, text in man_pages.items()},
-        **{f"pictures/{name}": text for name, text in charts(DOCS / "pictures").items()},
+        **{f"pictures/{name}": text for name, text in charts(found).items()},
+        **{name: figures.filled(page, pieces) for name, page in measured.items()},
     }
 
 

@@ -171,7 +171,7 @@ def main() -> None:
     contests: list[Contest] = []
     goals: list[Goal] = []
     tables: list[str] = []
-    figures: dict[str, Any] = {"full_nbytes": setup.size("full").nbytes}
+    figures: dict[str, Any] = {"nbytes": {name: setup.size(name).nbytes for name in models.SIZES}}
     failures: list[str] = []
     for section in sections:
         try:

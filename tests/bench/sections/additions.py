@@ -57,7 +57,7 @@ def against_copying(setup: Setup) -> Findings:
         contestants = [ours(setup, "full", kind, flags), copying(setup, "full", kind)]
         title, check = f"apply-delta, {kind}, {mode}", setup.check("full", "target")
         copies.append(setup.hold(title, contestants, rounds=setup.rounds, check=check))
-    if setup.quick:  # a quarter of nothing says nothing
+    if setup.quick or setup.full != "full":  # "quarter" is one of the full size
         return Findings([first, *copies])
     for kind, mode, flags in runs:
         title = f"apply-delta, {kind}, {mode}, a quarter of the size"
