@@ -318,9 +318,9 @@ class BaseIsDelta(UsageFault):
 
 
 class SourceIsDirectory(UsageFault):
-    """A directory was given where only an alias or a hub id makes sense."""
+    """A path was given where only an alias or a hub id makes sense."""
 
-    message = "{source} is a directory, not an alias or a hub id"
+    message = "{source} is a path, not an alias or a hub id"
     hint = "name a repository on the hub: ORG/NAME"
 
 
@@ -1157,9 +1157,9 @@ class Mismatch(WeightsmithError):
 
 
 class TensorsDoNotFit(Mismatch):
-    """Base and delta differ in names or shapes beyond what the policy allows."""
+    """Base and delta, or base and target, differ in names or shapes beyond what can be."""
 
-    message = "base {base} and delta {delta} do not fit: {count} problem(s)"
+    message = "base {base} and {other} do not fit: {count} problem(s)"
     hint = "take the base that the delta's card names; what the delta stores whole: `whole=PATTERN`"
 
 

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.command_line import Weightsmith
 from tests.support.exact_payloads import by_path
-from tests.support.folders import copied
+from tests.support.folders import copied, write_model
 from weightsmith.cli.main import COMMANDS
 from weightsmith.codecs.exact import kernel
 from weightsmith.errors import KernelUnfit
@@ -114,6 +115,36 @@ def test_what_has_no_option_is_taken_in_the_natural_order(
     said = weightsmith(*shlex.split(line))
     assert said.code == 3
     assert said.err.startswith("error: no such file or directory: no-base "), said.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "apply-delta --base model/x --delta model -o out",
+        "apply-delta --base model --delta model/x -o out",
+        "make-delta --base model --target model/x --delta out",
+        "merge-lora --base model --lora model/x -o out",
+        "extract-lora --base model/x --target model out",
+        "convert model/x out",
+        "convert model out --sidecars-from model/x",
+        "combine '0.5*model + 0.5*model/x' out",
+        "inspect model/x",
+        "inspect model --bases model/x",
+        "diff model model/x",
+        "verify model/x",
+        "verify model --base model/x",
+        "verify model --against model/x",
+        "fix-tokenizer model/x",
+    ],
+)
+def test_what_would_lie_beside_a_models_files_is_not_looked_for_on_the_hub(
+    line: str, weightsmith: Weightsmith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "model", {"model.norm.weight": torch.ones(4)})
+    said = weightsmith(*shlex.split(line))
+    assert "error: no such file or directory: model/x [source-not-found]" in said.err
+    assert said.code == 3
 
 
 def test_one_word_too_many_is_an_error(weightsmith: Weightsmith) -> None:

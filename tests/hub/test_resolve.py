@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from weightsmith.errors import (
+    NotCached,
     RevisionNotFound,
     SourceIsDirectory,
     SourceNotFound,
     SourceUnknown,
     WeightsmithError,
 )
-from weightsmith.hub.connection import is_safe_name
-from weightsmith.hub.resolve import HubSource, parse_hub_source, parse_source
+from weightsmith.hub.connection import connect, is_safe_name
+from weightsmith.hub.resolve import HubSource, parse_hub_source, parse_source, resolve
 
 LLAMA = ("huggyllama/llama-7b", "baffo32/decapoda-research-llama-7B-hf")
 
@@ -46,6 +47,8 @@ def test_aliases_and_hub_ids_are_told_apart(
         ("dir/", SourceIsDirectory),
         ("a\\b", SourceIsDirectory),
         ("C:models", SourceIsDirectory),
+        ("org/model.safetensors", SourceIsDirectory),
+        ("manifest.json", SourceIsDirectory),
         ("", SourceUnknown),
         ("llama-8b", SourceUnknown),
         ("org/", SourceIsDirectory),
@@ -86,6 +89,42 @@ def test_a_directory_comes_before_everything(
     for absent in ("./absent", tmp_path / "absent", "a/b/c"):
         with pytest.raises(SourceNotFound):
             parse_source(absent)
+
+
+@pytest.mark.parametrize(
+    "text, hint",
+    [
+        ("model/manifest.json", "did you mean model/manifests.json?"),
+        ("model/step-9", "write hf://model/step-9"),
+        ("model/step-9@main", "write hf://model/step-9@main"),
+        ("absent/last.ckpt", "write hf://absent/last.ckpt"),
+        ("last.ckpt", "weightsmith help sources"),
+        ("./absent", "weightsmith help sources"),
+        ("a/b/c", "weightsmith help sources"),
+    ],
+)
+def test_what_looks_like_a_path_is_one_that_is_not_there(
+    text: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "manifests.json").touch()
+    with pytest.raises(SourceNotFound, match="no such file or directory") as caught:
+        parse_source(text)
+    assert hint in caught.value.hint_text
+
+
+def test_a_folder_that_holds_folders_alone_may_be_called_as_an_organisation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "other").mkdir(parents=True)
+    (tmp_path / "org" / ".DS_Store").touch()
+    named = parse_source("org/name")
+    assert isinstance(named, HubSource)
+    with pytest.raises(NotCached) as caught:
+        resolve(named, connect(cache=tmp_path / "cache", offline=True))
+    assert caught.value.context == ("org is a directory here, and there is no name in it",)
 
 
 @pytest.mark.parametrize(

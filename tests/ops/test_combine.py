@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.training_cases import LEFT
 from weightsmith.engine.options import Options
-from weightsmith.errors import ModelsDoNotCombine, TargetIsInput
-from weightsmith.ops.combine import combine, plan_combine
+from weightsmith.errors import ExpressionInvalid, ModelsDoNotCombine, TargetIsInput
+from weightsmith.ops.combine import combine, plan_combine, read_terms
 
 SHAPES = {"model.a.weight": (5, 7), "model.b.weight": (300, 257), "model.c": ()}
 
@@ -41,6 +41,34 @@ def test_a_delta_in_a_sum_is_said_to_be_one(tmp_path: Path, factor: float, *, ev
     said = "d is a delta, summed as the difference that it holds"
     assert any(note.endswith(said) for note in plan.notes)
     assert any("the factors of models sum to 0.5" in note for note in plan.notes) == (not even)
+
+
+@pytest.mark.parametrize(
+    "divided, instead",
+    [
+        ("a/2", "0.5*a"),
+        ("./a/4", "0.25*./a"),
+        ("org/b/2", "0.5*org/b"),
+        ("llama-7b/2", "0.5*llama"),
+    ],
+)
+def test_a_division_is_refused_before_anybody_is_asked(
+    divided: str, instead: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model(tmp_path / "a", 1)
+    with pytest.raises(ExpressionInvalid, match="there is no division: write ") as caught:
+        plan_combine(f"0.5*org/far + {divided}", tmp_path / "sum")
+    assert f"write {instead}" in str(caught.value)
+
+
+def test_a_folder_with_a_number_for_a_name_is_no_division(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    model(tmp_path / "run" / "2", 1)
+    assert read_terms("run/2 + far/7") == [(1.0, "run/2"), (1.0, "far/7")]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])

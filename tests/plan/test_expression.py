@@ -52,6 +52,8 @@ def test_terms_keep_their_order() -> None:
         ("1e999*A", "the factor of A is not finite"),
         ("0,5*A + B", "at '0,5[*]A [+] B': 0,5 is no factor"),
         ("1/3*A", "1/3 is no factor: write a number as 0.5"),
+        ("A / 2", "at '/ 2': there is no division: write 0.5[*]A"),
+        ("(A + B)/2", "at '/2': there is no division"),
         ("A + nan*B", "at 'nan[*]B': nan is no factor"),
         ("0.5*", "a source belongs here"),
         ("()", "a source belongs here"),

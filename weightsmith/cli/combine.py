@@ -9,7 +9,6 @@ from weightsmith.cli.options import Command, dtype_option, output_option, output
 from weightsmith.cli.output import Output
 from weightsmith.cli.run_options import DTYPE_ALL, Run, run_options
 from weightsmith.ops import combine as ops
-from weightsmith.plan.expression import parse_expression
 
 
 class _Combine(Command):
@@ -57,9 +56,7 @@ def command(
     spaces, and parentheses may be used. Names, shapes and dtypes must fit. Sums are taken in
     float32 and rounded once; config and tokenizer are the first model's.
     """
-    terms = [
-        (term.factor, run.located(output, term.source)) for term in parse_expression(expression)
-    ]
+    terms = [(factor, run.located(output, source)) for factor, source in ops.read_terms(expression)]
     job = ops.plan_combine(
         terms,
         target,

@@ -20,6 +20,7 @@ from weightsmith.errors import (
     RevisionNotFound,
     ShardMissing,
     SourceIsDirectory,
+    SourceNotFound,
     SourceUnknown,
     WeightsmithError,
     masked,
@@ -41,7 +42,10 @@ _REPO_ID: Final = re.compile(
     r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII
 )
 _REVISION: Final = re.compile(r"(?!.*(\.\.|//|@\{))[A-Za-z0-9_][\w./+-]{0,200}", re.ASCII)
-_PATH_LIKE: Final = re.compile(r"[./~\\].*|.*\\.*|[A-Za-z]:.*|.*/|.*/.*/.*")
+_PATH_LIKE: Final = re.compile(
+    r"[./~\\].*|.*\\.*|[A-Za-z]:.*|.*/|.*/.*/.*|.*\.(json|safetensors|bin|pt|pth|ckpt)"
+)
+"""What begins as a path, has a folder in a folder, or ends as the files of a model do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +128,25 @@ class Resolved:
 def parse_source(source: str | os.PathLike[str]) -> Path | HubSource:
     """A directory, else what `parse_hub_source` makes of it.
 
+    What would be a file of a folder that holds some is a path, though it could be a hub id too:
+    ``A/manifest.json`` or ``A/x`` where A is a model here. Folders of folders are often called as
+    an organisation of the hub, so ``org/name`` is not told by ``org/``.
     Raises: SourceNotFound and others, as `fs.require_directory`, if it can only be a path and there
     is no such directory; SourceUnknown.
     """
     text = os.fspath(source)
     if isinstance(source, str) and is_address(source):
         return parse_hub_source(source)
-    if os.path.isdir(text) or not isinstance(source, str) or _is_path_like(text):  # noqa: PTH112
-        fs.require_directory(Path(text))
+    is_path = not isinstance(source, str) or _is_path_like(text) or _is_beside_files(text)
+    if is_path or os.path.isdir(text):  # noqa: PTH112
+        try:
+            fs.require_directory(Path(text))
+        except SourceNotFound as error:
+            better = error.hint_text != SourceNotFound.hint  # a name beside it that may be meant
+            if better or not is_hub_source(text) or text.endswith(".json"):
+                raise
+            hint = f"check the path; if it is a repository of the hub, write hf://{text}"
+            raise SourceNotFound(source=text, context=error.context, hint=hint) from error
         return Path(text)
     return parse_hub_source(text)
 
@@ -176,6 +191,18 @@ def is_repo_id(text: str) -> bool:
 def _is_path_like(text: str) -> bool:
     """Whether `text` can be no alias and no hub id; a revision may hold slashes, ``refs/pr/1``."""
     return bool(_PATH_LIKE.fullmatch(text.partition("@")[0]))
+
+
+def _is_beside_files(text: str) -> bool:
+    """Whether what `text` names would lie in a folder of this machine that holds files."""
+    folder, slash, _ = text.partition("@")[0].rpartition("/")
+    if not slash:
+        return False
+    try:
+        with os.scandir(folder) as entries:
+            return any(each.is_file() for each in entries if not each.name.startswith("."))
+    except OSError:
+        return False
 
 
 def resolve(
@@ -251,7 +278,7 @@ def _find(
             because = f"{unreachable}: " if unreachable else ""
             why.append(f"{because}using what the cache holds, {repo_id} at {listing.commit[:12]}")
             return listing, unreachable
-    raise unreachable or NotCached(what=source.text)
+    raise unreachable or NotCached(what=source.text, context=_not_here(source.text))
 
 
 def _first_on_hub(source: HubSource, connection: Connection, why: list[str]) -> Listing:
@@ -269,7 +296,17 @@ def _first_on_hub(source: HubSource, connection: Connection, why: list[str]) -> 
         return listing
     if source.alias:
         raise HomesGone(alias=source.alias, count=len(source.homes), context=missing)
-    raise RepoNotFound(repo=source.text, context=_nearest(source.homes[0]))
+    raise RepoNotFound(
+        repo=source.text, context=[*_nearest(source.homes[0]), *_not_here(source.text)]
+    )
+
+
+def _not_here(text: str) -> list[str]:
+    """That a folder of this machine was perhaps meant, where the one above it is here."""
+    folder, slash, name = text.partition("@")[0].rpartition("/")
+    if not slash or not os.path.isdir(folder):  # noqa: PTH112
+        return []
+    return [f"{folder} is a directory here, and there is no {name} in it"]
 
 
 def _nearest(text: str) -> list[str]:

@@ -1,17 +1,20 @@
 """Sum models: ``0.5*A + 0.5*B``, ``A + 0.7*(B - C)``."""
 
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
+from weightsmith.catalogue.load import alias
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.checkpoint.tied import tied_copies, ties_embeddings
 from weightsmith.engine import run as engine
 from weightsmith.engine.options import Bindings, Options
-from weightsmith.errors import ModelsDoNotCombine
+from weightsmith.errors import ExpressionInvalid, ModelsDoNotCombine
 from weightsmith.formats.tensors import DTYPES, SUMMABLE, TensorInfo
+from weightsmith.hub.resolve import is_hub_source
 from weightsmith.ops.job import Job, input_plans, recorded, target_apart
 from weightsmith.ops.sidecars import choose_sidecars
 from weightsmith.plan.casts import plan_casting
@@ -27,6 +30,8 @@ CombinedDType = Literal["keep", "float16", "bfloat16", "float32"]
 Terms = str | Sequence[tuple[float, str | os.PathLike[str]]]
 """An expression, or factors and sources."""
 
+_DIVIDED: Final = re.compile(r"(.+)/(0*[1-9]\d*)")
+"""A source and a number that it was meant to be divided by, or the path of a numbered folder."""
 _EVEN: Final = 1e-6
 """How far from 1 the factors of an average may sum to: binary numbers have no 0.1."""
 
@@ -133,10 +138,10 @@ def _opened(
     """The factors; the models by role, under the first one's names; and the roles of those that are
     additive deltas.
 
-    Raises: ExpressionInvalid; as `open_model`.
+    Raises: as `read_terms` and `open_model`.
     """
     if isinstance(terms, str):
-        terms = [(term.factor, term.source) for term in parse_expression(terms)]
+        terms = read_terms(terms)
     factors = [factor for factor, _ in terms]
     models: dict[str, Checkpoint] = {}
     deltas: list[str] = []
@@ -150,6 +155,24 @@ def _opened(
         if isinstance(found, AdditiveDelta):
             deltas.append(role)
     return factors, models, deltas
+
+
+def read_terms(text: str) -> list[tuple[float, str]]:
+    """The factors and sources of an expression, before any of them is looked for.
+
+    Raises: ExpressionInvalid; also for ``A/2``, unless something of that name is there or it can be
+    a hub id, and A is neither a name of this machine nor an alias.
+    """
+    terms = parse_expression(text)
+    for term in terms:
+        if (match := _DIVIDED.fullmatch(term.source)) and not os.path.lexists(term.source):
+            divided, number = match.groups()
+            known = os.path.lexists(divided) or alias(divided.partition("@")[0]) is not None
+            if known or is_hub_source(divided):
+                where, instead = f"at {term.source!r}", f"{1 / int(number):g}*{divided}"
+                reason = f"nothing has that name, and there is no division: write {instead}"
+                raise ExpressionInvalid(expression=text, where=where, reason=reason)
+    return [(term.factor, term.source) for term in terms]
 
 
 def _tied(model: Checkpoint) -> Mapping[str, str]:

@@ -61,11 +61,13 @@ def pair(
     base_vocab: int | None,
     delta_vocab: int | None,
     sizes: str = "",
+    other: str = "delta",
 ) -> Pairing:
     """Pair names and shapes, collecting every problem before giving up.
 
     Only tensors whose dimension 0 is the vocabulary (by both configs) may differ in shape, and only
-    by rows that the base lacks. `sizes` is what `sizes_apart` says of the configs.
+    by rows that the base lacks. `sizes` is what `sizes_apart` says of the configs, `other` what
+    sentences call the side that is not the base.
     """
     pairs: list[Pair] = []
     extra: list[TensorInfo] = []
@@ -91,9 +93,9 @@ def pair(
     lacking = [info for name, info in base.items() if name not in delta and name not in dropped]
     apart, alike = sizes or _seem_apart(unfit), _are_alike(unfit)
     problems = [
-        *(f"only the delta has {info.name}, {info}" for info in extra),
+        *(f"only the {other} has {info.name}, {info}" for info in extra),
         *(f"only the base has {info.name}, {info}" for info in lacking),
-        *(_shapes_differ(*each, apart=bool(apart), alike=alike) for each in unfit),
+        *(_shapes_differ(*each, other, apart=bool(apart), alike=alike) for each in unfit),
     ]
     return Pairing(
         pairs=tuple(pairs),
@@ -116,7 +118,7 @@ def _grows(
     )
 
 
-def sizes_apart(base: Mapping[str, Any], delta: Mapping[str, Any]) -> str:
+def sizes_apart(base: Mapping[str, Any], delta: Mapping[str, Any], other: str = "delta") -> str:
     """What two configs say of their models' sizes, where these differ; else nothing."""
     keys = [
         key
@@ -127,7 +129,7 @@ def sizes_apart(base: Mapping[str, Any], delta: Mapping[str, Any]) -> str:
     if not keys:
         return ""
     ours, theirs = (", ".join(f"{key} {side[key]}" for key in keys) for side in (base, delta))
-    return f"they are of different model sizes: the base has {ours}, the delta {theirs}"
+    return f"they are of different model sizes: the base has {ours}, the {other} {theirs}"
 
 
 def _seem_apart(unfit: Sequence[_Unfit]) -> str:
@@ -158,9 +160,11 @@ def _is_cut(base: TensorInfo, delta: TensorInfo) -> bool:
     return len(base.shape) == len(delta.shape) and sum(a != b for a, b in pairs) == 1
 
 
-def _shapes_differ(base: TensorInfo, delta: TensorInfo, *, apart: bool, alike: bool) -> str:
+def _shapes_differ(
+    base: TensorInfo, delta: TensorInfo, other: str, *, apart: bool, alike: bool
+) -> str:
     """The shapes, and what they give away; `apart`: the models are of different sizes."""
-    text = f"shapes differ in {delta.name}: base {list(base.shape)}, delta {list(delta.shape)}"
+    text = f"shapes differ in {delta.name}: base {list(base.shape)}, {other} {list(delta.shape)}"
     few, many = sorted((base, delta), key=lambda info: info.numel)
     if few.numel:
         share = Fraction(few.numel, many.numel)
@@ -168,13 +172,13 @@ def _shapes_differ(base: TensorInfo, delta: TensorInfo, *, apart: bool, alike: b
         is_shard = share.numerator == 1 and share.denominator in _SHARD_COUNTS
         if is_shard and not apart and (flattened or alike):
             text += (
-                f" (the {'base' if few is base else 'delta'} looks like one of"
+                f" (the {'base' if few is base else other} looks like one of"
                 f" {share.denominator} FSDP or ZeRO shards:"
                 f" {few.numel} against {many.numel} elements; join them first)"
             )
     elif many.numel:
         text += (
-            f" (the {'base' if few is base else 'delta'}'s is empty,"
+            f" (the {'base' if few is base else other}'s is empty,"
             " as ZeRO-3 saves what other processes hold; join them first)"
         )
     return text

@@ -14,6 +14,7 @@ _NO_FACTOR: Final = re.compile(r"([-+\d.,/eE]+|nan|inf)\*.+", re.IGNORECASE)
 """What was meant as a number and ``*`` before a source, and is no number."""
 _QUOTES: Final = "\"'"
 _DEEPEST: Final = 32
+_NO_DIVISION: Final = "there is no division: write 0.5*A for A/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class _Parser:
             if self._at == len(self._text) or self._text[self._at] == ")":
                 return terms
             sign = self._text[self._at]
+            if sign == "/":
+                raise self._invalid(_NO_DIVISION)
             after = self._text[self._at + 1 : self._at + 2]
             if sign not in "+-" or not spaced or not (after.isspace() or after == ""):
                 raise self._invalid("an operator, + or -, belongs here, between spaces")

@@ -54,13 +54,13 @@ def plan_version(base: Checkpoint, target: Checkpoint, encoding: Encoding) -> tu
         if name not in ours:
             problems.append(f"{name} is new")
         elif ours[name] != info:
-            problems.append(f"{name} is {ours[name]} in the base, and {info}")
+            problems.append(f"{name} is {ours[name]} in the base, {info} in the target")
         elif encoding == "overwrite" and info.nbytes > MAX_OVERWRITTEN_NBYTES:
             problems.append(f"{name} has more than 4 GiB, which only xor can change")
     if problems:
         raise TensorsDoNotFit(
             base=base.label,
-            delta=target.label,
+            other=f"target {target.label}",
             count=len(problems),
             context=problems,
             hint="an exact delta holds tensors that were added, removed or resized",

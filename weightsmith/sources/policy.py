@@ -89,7 +89,7 @@ def decide(
     if pairing.problems:
         raise TensorsDoNotFit(
             base=base.label,
-            delta=delta.label,
+            other=f"delta {delta.label}",
             count=len(pairing.problems),
             context=[*filter(None, [pairing.cause]), *pairing.problems],
         )

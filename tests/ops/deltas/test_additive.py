@@ -184,7 +184,7 @@ def test_a_head_that_is_not_tied_is_refused_with_a_way_out(
     target = write_model(tmp_path / "target", tensors, config={**CONFIG, **config})
     with pytest.raises(TensorsDoNotFit) as caught:
         make_delta(base, target, tmp_path / "delta", codec="add")
-    assert caught.value.context == (f"only the delta has {HEAD}, F32 [6, 4]",)
+    assert caught.value.context == (f"only the target has {HEAD}, F32 [6, 4]",)
     assert "codec=exact" in caught.value.hint_text
 
 
@@ -194,6 +194,12 @@ def test_what_additive_deltas_cannot_hold_is_refused_with_a_way_out(tmp_path: Pa
     with pytest.raises(TensorsDoNotFit) as caught:
         make_delta(base, target, tmp_path / "delta", codec="add")
     assert "codec=exact" in caught.value.hint_text
+    assert str(caught.value) == f"base {base} and target {target} do not fit: 3 problems"
+    assert caught.value.context == (
+        "only the target has c, F32 [3]",
+        "only the base has b, F32 [3]",
+        "shapes differ in w: base [2, 3], target [2, 4]",
+    )
     flags = write_model(tmp_path / "flags", {"w": torch.ones(2, dtype=torch.bool)})
     other = write_model(tmp_path / "other", {"w": torch.zeros(2, dtype=torch.bool)})
     with pytest.raises(DtypeNotSummable) as refused:

@@ -55,13 +55,14 @@ def subtractions(base: Checkpoint, target: Checkpoint, new_rows: NewRows) -> Sub
         Policy(new_rows=new_rows),
         base_vocab=base.vocab_size,
         delta_vocab=target.vocab_size,
-        sizes=sizes_apart(base.config, target.config),
+        sizes=sizes_apart(base.config, target.config, "target"),
+        other="target",
     )
     problems = [*pairing.problems, *(f"{info.name} has new rows" for info in pairing.new_rows)]
     if problems:
         raise TensorsDoNotFit(
             base=base.label,
-            delta=target.label,
+            other=f"target {target.label}",
             count=len(problems),
             context=[*filter(None, [pairing.cause]), *problems],
             hint=_HINT,
