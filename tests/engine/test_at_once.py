@@ -16,7 +16,7 @@ from tests.support.world import SHARDS, World, at_step, flip
 from weightsmith import fs
 from weightsmith.engine.run import Outcome
 from weightsmith.engine.staging import Staging
-from weightsmith.errors import VerificationFailed, WeightsmithError
+from weightsmith.errors import StagingBusy, VerificationFailed, WeightsmithError
 from weightsmith.ops.make_delta import make_delta
 
 
@@ -84,9 +84,9 @@ def test_what_is_not_as_it_was_synced_is_not_published(
 ) -> None:
     files, steps = expected
     for name in NAMES[:1] if verify == "disk" else NAMES:
-        # The last steps: the manifest's rename, the directory's sync, the publishing and its sync.
+        # The last steps: the directory's sync, the sealing, the publishing and its sync.
         act = partial(harm, world.output / name)
-        monkeypatch.setattr(fs, "on_durable_step", at_step(steps - 2, act))
+        monkeypatch.setattr(fs, "on_durable_step", at_step(steps - 3, act))
         with pytest.raises(VerificationFailed) as caught:
             world.run(verify=verify, restart=True)
         assert caught.value.exit_code == 10
@@ -217,6 +217,46 @@ def test_of_two_runs_on_a_file_system_without_locks_one_ends_well_and_the_other_
         world.run()
         assert hidden(home) == [], number
     assert ends == {"9 staging-busy", "done"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("step", [1, 2, 3, 6])
+def test_what_another_run_begins_while_one_publishes_does_not_reach_what_is_published(
+    step: int,
+    overwrite: bool,
+    world: World,
+    expected: tuple[dict[str, bytes], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a file system that grants every lock: between the last look and the name."""
+
+    class Stop(Exception):
+        """The other run is killed after some steps."""
+
+    def stop() -> None:
+        raise Stop
+
+    def look_and_be_joined(staging: Staging) -> None:
+        look(staging)
+        monkeypatch.setattr(Staging, "_require_as_synced", look)
+        monkeypatch.setattr(fs, "on_durable_step", at_step(step, stop))
+        with pytest.raises(Stop):
+            world.run(overwrite=overwrite)
+        monkeypatch.setattr(fs, "on_durable_step", lambda: None)
+
+    if overwrite:
+        world.target.mkdir()
+        (world.target / "old.txt").write_text("old")
+    before = contents(world.target) if overwrite else {}
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    look = Staging._require_as_synced
+    monkeypatch.setattr(Staging, "_require_as_synced", look_and_be_joined)
+    with pytest.raises(StagingBusy):
+        world.run(overwrite=overwrite)
+    assert (contents(world.target) if world.target.exists() else {}) == before
+    world.run(overwrite=overwrite)
+    assert contents(world.target) == expected[0]
+    assert hidden(world.target.parent) == []
 
 
 @pytest.mark.parametrize("absent", [["fcntl"], []])

@@ -161,7 +161,7 @@ def test_a_replaced_target_in_staging_is_never_taken_for_unfinished_work(
     (world.target / "mine.txt").write_text("not weightsmith's")
     died = world.apply(die_at_step=world.steps - 1)
     assert died.exit == KILLED
-    assert contents(staging(world.target) / "output") == {"mine.txt": b"not weightsmith's"}
+    assert contents(staging(world.target) / "sealed") == {"mine.txt": b"not weightsmith's"}
     shard = next(world.target.glob("model-00001-of-*.safetensors"))
     shard.write_bytes(b"damaged" + shard.read_bytes()[7:])
     world.check_finished_by_the_same_command()

@@ -4,7 +4,7 @@
         plan.json     the same bytes, whoever writes it first
         shares/       a folder for each process at work, with the file that it is making
         receipts/     one for each finished file
-        output/       finished files only
+        output/       finished files only; `sealed/` while the whole is published
 
 Nothing here takes a lock, and nothing relies on what another process was seen to do. A process
 makes each file in a folder that is nobody else's, syncs it there, and renames it into `output`;
@@ -50,9 +50,9 @@ class SharedStaging(Staging):
         allowed = [source.stat().st_mode for source in sources]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            # What lies in `output` without a plan is a replaced target, half deleted: a run would
-            # clear it away, alone. Asked before the plan, which is written before `output` is made.
-            is_left = self.output.is_dir()
+            # What lies there without a plan is a replaced target, half deleted: a run would clear
+            # it away, alone. Asked before the plan, which is written before `output` is made.
+            is_left = self.output.is_dir() or self.sealed.is_dir()
             digest = self.plan_digest()
             if digest is None and is_left:
                 raise self.of_another_plan("it has no plan")
@@ -65,6 +65,7 @@ class SharedStaging(Staging):
             # stays. Receipts name their plan, so that nothing of the two is ever mixed.
             if digest != self._plan.digest:
                 raise self.of_another_plan("it belongs to another plan")
+            self.unseal()
             for place in (self.output, self.receipts, self.shares):
                 place.mkdir(exist_ok=True)
             fs.restrict(self.output, allowed)

@@ -7,10 +7,18 @@
         inputs/       files of the hub while they are read, of a run that streams them
         shares/       files in the making, where several processes make them (`shared_staging`)
         output/       what will be the target, whole or not at all
+        sealed/       the same, once it is finished: it is checked there, and gets its name
+        discarded-*   what is being deleted
     .<target>.weightsmith-old     the replaced target, on systems that cannot exchange two names
 
 `output` has no file of ours in it but those to publish, so that publishing is one rename.
-Everything here may be met half done by a later run: see `Staging.recover`.
+Everything here may be met half done by a later run: see `Staging.recover` and `Staging.claim`.
+
+Two runs may be at work here at once, where the file system has no locks or grants each to
+everybody. Neither may then publish what the other changed. Hence `sealed`: a run that goes on with
+`output` writes and deletes by that name, and no longer reaches what bears another. For the same
+reason a directory is deleted under a new name: who deletes a tree holds it open, and would go on
+wherever it is moved.
 """
 
 import contextlib
@@ -48,6 +56,7 @@ class Staging:
         self.target = target
         self.path = target.with_name(f".{target.name}.weightsmith-partial")
         self.output = self.path / "output"
+        self.sealed = self.path / "sealed"
         self.receipts = self.path / "receipts"
         self.inputs = self.path / "inputs"
         self.shares = self.path / "shares"
@@ -150,9 +159,10 @@ class Staging:
         if afresh:
             # Without a plan beside it, what lies there may be a replaced target, half deleted.
             self._clear()
+        self.unseal()
         for place in (self.output, self.receipts):
             if place.is_symlink() or not place.is_dir():
-                _delete(place)
+                self._discard(place)
             place.mkdir(exist_ok=not afresh)
         fs.restrict(self.output, allowed)
         if afresh:
@@ -170,7 +180,14 @@ class Staging:
         ):
             for each in place.iterdir():
                 if each.name not in kept:
-                    _delete(each)
+                    self._discard(each)
+
+    def unseal(self) -> None:
+        """Take the finished output back, if a run was stopped before it had its name."""
+        if not os.path.lexists(self.output):
+            with contextlib.suppress(OSError):  # another run may be quicker
+                self.sealed.rename(self.output)
+        self._discard(self.sealed)
 
     def plan_digest(self) -> str | None:
         """The digest of the plan whose work lies in staging, or None where there is none."""
@@ -219,21 +236,16 @@ class Staging:
         Raises: VerificationFailed, if a file is not what was synced; TargetExists, if the name was
         taken meanwhile. Nothing is replaced then.
         """
-        self._require_as_synced()
-        if overwrite and os.path.lexists(self.target):
-            # From here on `output` may be the replaced target, which no run may continue.
-            self.plan_path.unlink()
-            if not fs.exchange(self.output, self.target):
-                fs.rename(self.target, self._old)
-                fs.rename(self.output, self.target)
-        else:
-            with contextlib.suppress(OSError):
-                self.target.rmdir()  # if it is there and empty; Windows renames onto nothing
-            try:
-                os.rename(self.output, self.target)  # noqa: PTH104  (never replaces files)
-            except OSError as error:
-                raise TargetExists(target=self.target, reason=error.strerror) from error
-            fs.on_durable_step()
+        if self.output.is_symlink():
+            reason = "another program put a link in the place of its directory"
+            raise VerificationFailed(file=self.output, reason=reason, hint=_ALONE)
+        fs.rename(self.output, self.sealed)  # fails where another run's is sealed
+        try:
+            self._require_as_synced()
+            self._name(overwrite=overwrite)
+        except (OSError, WeightsmithError):
+            self.unseal()
+            raise
         fs.sync_directory(self.target.parent)
         self._remove()
         _delete(self._old)
@@ -247,16 +259,35 @@ class Staging:
             with contextlib.suppress(InTheWay), self.held():
                 self._remove()
 
+    def _name(self, *, overwrite: bool) -> None:
+        if overwrite and os.path.lexists(self.target):
+            # From here on `sealed` may be the replaced target, which no run may continue.
+            self.plan_path.unlink()
+            if not fs.exchange(self.sealed, self.target):
+                fs.rename(self.target, self._old)
+                try:
+                    fs.rename(self.sealed, self.target)
+                except (OSError, WeightsmithError):
+                    fs.rename(self._old, self.target)
+                    raise
+            return
+        with contextlib.suppress(OSError):
+            self.target.rmdir()  # if it is there and empty; Windows renames onto nothing
+        try:
+            os.rename(self.sealed, self.target)  # noqa: PTH104  (never replaces files)
+        except FileNotFoundError as error:
+            raise StagingBusy(target=self.target) from error
+        except OSError as error:
+            raise TargetExists(target=self.target, reason=error.strerror) from error
+        fs.on_durable_step()
+
     def _require_as_synced(self) -> None:
         """Raises: VerificationFailed, if the output is not exactly the files that were synced."""
-        if self.output.is_symlink():
-            reason = "another program put a link in the place of its directory"
-            raise VerificationFailed(file=self.output, reason=reason, hint=_ALONE)
         found = {}
-        for directory, folders, names in os.walk(self.output):
+        for directory, folders, names in os.walk(self.sealed):
             links = [name for name in folders if os.path.islink(os.path.join(directory, name))]  # noqa: PTH114, PTH118
             for path in (Path(directory, name) for name in (*names, *links)):
-                name = path.relative_to(self.output).as_posix()
+                name = path.relative_to(self.sealed).as_posix()
                 found[name] = fs.identity_of(path.lstat())
         for name in sorted(found.keys() | self._synced.keys()):
             if name not in found:
@@ -270,14 +301,27 @@ class Staging:
             raise VerificationFailed(file=self.output / name, reason=reason, hint=_ALONE)
 
     def _clear(self) -> None:
-        _delete(self.plan_path)
-        _delete(self.output)
-        _delete(self.receipts)
-        _delete(self.shares)
+        self._discard(self.plan_path)
+        for place in (self.output, self.sealed, self.receipts, self.shares):
+            self._discard(place)
+        for place in self.path.glob("discarded-*"):
+            _delete(place)
 
     def _remove(self) -> None:
         self._clear()
-        _delete(self.path)
+        with contextlib.suppress(OSError):  # what another run has made here since stays
+            left = [each for each in self.path.iterdir() if each != self._lock_path]
+            for each in (*left, self._lock_path):
+                self._discard(each)
+            self.path.rmdir()
+
+    def _discard(self, path: Path) -> None:
+        """Delete a file, or a directory out of the reach of a run that is about to publish it."""
+        if path.is_dir() and not path.is_symlink():
+            discarded = self.path / f"discarded-{secrets.token_hex(8)}"
+            with contextlib.suppress(OSError):  # Windows moves nothing that somebody holds open
+                path = path.rename(discarded)
+        _delete(path)
 
 
 def _lock(lock: IO[bytes]) -> bool:
