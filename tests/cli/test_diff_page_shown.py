@@ -167,3 +167,17 @@ def test_paper_holds_all_rows(chromium: Browser, pages: dict[str, Path]) -> None
     assert chromium.value(hidden) > 0
     chromium.value("dispatchEvent(new Event('beforeprint'))")
     assert chromium.value(hidden) == 0
+
+
+def test_each_sheet_of_paper_with_rows_begins_with_the_head_of_the_table(
+    chromium: Browser, pages: dict[str, Path]
+) -> None:
+    chromium.show(pages["different"], width=1280, dark=False)
+    for part, colour in (("thead", "red"), ("tbody", "lime")):
+        rule = f".tensors {part} * {{ color: {colour} !important }}"
+        chromium.value(f"document.styleSheets[0].insertRule('{rule}')")
+    wanted = "document.getElementById('wanted')"
+    chromium.value(f"{wanted}.value = 'q_a_proj'; {wanted}.dispatchEvent(new Event('input'))")
+    sheets = [painted for painted in chromium.sheets() if b"0 1 0 rg" in painted]
+    assert len(sheets) > 2
+    assert [sheet for sheet in sheets if b"1 0 0 rg" not in sheet] == []

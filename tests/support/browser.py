@@ -1,11 +1,14 @@
 """A headless Chromium, spoken to over pipes: pages as they are shown, and what they say and ask."""
 
+import base64
 import itertools
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -83,6 +86,13 @@ class Browser:
                 type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key], **text,
             )  # fmt: skip
             text = {}
+
+    def sheets(self) -> list[bytes]:
+        """What is painted on each sheet when the page is printed, as a PDF says it."""
+        params = {"preferCSSPageSize": True, "printBackground": True}
+        pdf = base64.b64decode(self.call("Page.printToPDF", **params)["data"])
+        streams = re.findall(rb"/FlateDecode.*?>>\s*stream\r?\n(.*?)endstream", pdf, re.DOTALL)
+        return [text for text in map(zlib.decompress, streams) if b" Tf" in text]
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._read:
