@@ -9,6 +9,7 @@ from blake3 import blake3
 
 from weightsmith import fs
 from weightsmith.checkpoint.digest import SPAN_NBYTES
+from weightsmith.checkpoint.table import read_table
 from weightsmith.engine.executors.threads import run_tasks
 from weightsmith.engine.spans import Advance, Buffers
 
@@ -23,6 +24,34 @@ def file_digest(path: Path) -> str:
     """
     file = fs.open_for_reading(path)
     return hash_file(file, {"blake3"}, Buffers(), lambda _: None)["blake3"]
+
+
+def rest_digest(path: Path) -> str:
+    """Hex blake3 of all bytes of a weight file that are in no tensor, and of where they lie.
+
+    Of a torch file: its pickle, what stands before and between the members of the zip, padding
+    among it, the directory, and whatever follows that. Tensors whose elements do not lie side by
+    side count as rest.
+    Memory: one span.
+    Raises: SourceFault, DamagedInput, if the file cannot be read.
+    """
+    file = fs.open_for_reading(path)
+    size = file.size
+    held = sorted(
+        (each.offset, each.offset + each.info.nbytes)
+        for each in read_table(file, [])[0]
+        if each.strides is None
+    )
+    found, own, at = blake3(), Buffers(), 0
+    for start, end in [*held, (size, size)]:
+        if at < start:
+            found.update(f"{at} {start}\n".encode())
+        for begin in range(at, start, SPAN_NBYTES):
+            block = own.block(0, min(SPAN_NBYTES, start - begin))
+            file.read_into(begin, block)
+            found.update(block)
+        at = max(at, end)
+    return found.hexdigest()
 
 
 def hash_files(

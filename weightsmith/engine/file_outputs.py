@@ -8,7 +8,7 @@ from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.checkpoint.store import LocalStore
-from weightsmith.engine.file_hashes import file_digest, hash_file
+from weightsmith.engine.file_hashes import file_digest, hash_file, rest_digest
 from weightsmith.engine.manifest import File, Manifest, Sidecar, manifest_of
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors
 from weightsmith.errors import DecodedUnreadable, DecodedWrong, NoWeights, WeightsmithError
@@ -71,6 +71,9 @@ def manifest_of_files(plan: Plan, digests: Mapping[str, str], directory: Path) -
     others = [shard for shard in plan.shards if shard.name not in weights]
     return replace(
         manifest_of(plan, digests, {}),
-        files={name: File(file.size, file.header_digest) for name, file in weights.items()},
+        files={
+            name: File(file.size, file.header_digest, rest_digest(directory / name))
+            for name, file in weights.items()
+        },
         sidecars={s.name: Sidecar(s.nbytes, file_digest(directory / s.name)) for s in others},
     )

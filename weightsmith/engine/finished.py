@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.content import inside
-from weightsmith.engine.file_hashes import file_digest
+from weightsmith.engine.file_hashes import file_digest, rest_digest
 from weightsmith.engine.manifest import LIMIT_NBYTES, Manifest, own_sidecars
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.options import Bindings
@@ -43,6 +43,8 @@ def damage(checkpoint: Checkpoint, manifest: Manifest, digests: Mapping[str, str
             problems.append(f"{name} is missing")
         elif files[name] != (file.size, file.header_digest):
             problems.append(f"{name}: size or header differ")
+        elif file.rest_digest and file.rest_digest != rest_digest(checkpoint.directory / name):
+            problems.append(f"{name}: bytes beside its tensors differ")
     held = (
         {}
         if manifest.delta is None

@@ -29,6 +29,14 @@ class File:
 
     size: int
     header_digest: str
+    rest_digest: str = ""
+    """Of a torch file, `file_hashes.rest_digest`: what a header of safetensors covers is spread
+    over it. Outputs that were made before there was any lack it.
+    """
+
+    def to_document(self) -> dict[str, Any]:
+        """The file as JSON values."""
+        return {key: value for key, value in asdict(self).items() if value != ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +78,9 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The file's content, which bears a digest of itself."""
-        blank = replace(self, own_digest="")
-        raw = (json.dumps(asdict(blank), indent=1, sort_keys=True) + "\n").encode()
+        files = {name: each.to_document() for name, each in self.files.items()}
+        document = {**asdict(replace(self, own_digest="")), "files": files}
+        raw = (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
         return raw.replace(_own_line(""), _own_line(bytes_digest(raw)), 1)
 
     def is_of(self, raw: bytes) -> bool:

@@ -9,6 +9,7 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.content import Content, inside
 from weightsmith.checkpoint.discover import list_directory, sizes_beside
 from weightsmith.checkpoint.opening import open_weight_file
+from weightsmith.engine.file_hashes import rest_digest
 from weightsmith.engine.manifest import Manifest, own_sidecars
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors
 from weightsmith.errors import DamagedInput, SourceFault
@@ -81,12 +82,14 @@ def find_damage(
             held |= infos
             holders |= dict.fromkeys(infos, name)
             found = digest_tensors(infos.values(), opened.read_into, buffers, advance)
+            wrong = {n for n, digest in found.items() if manifest.tensors.get(n) != digest}
+            what = f"{counted(len(wrong), 'tensor')} of {len(found)} differ" if wrong else ""
+            if not wrong and said.rest_digest and said.rest_digest != rest_digest(path):
+                what = "bytes beside its tensors differ"
         except (DamagedInput, SourceFault) as error:
             weights.append(DamagedWeights(name, path, str(error), before))
             continue
-        wrong = {each for each, digest in found.items() if manifest.tensors.get(each) != digest}
-        if wrong:
-            what = f"{counted(len(wrong), 'tensor')} of {len(found)} differ"
+        if what:
             weights.append(DamagedWeights(name, path, what, before, opened, frozenset(wrong)))
     return Damage(tuple(weights), tuple(_sidecars(folder, manifest)), held, holders)
 
