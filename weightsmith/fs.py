@@ -407,6 +407,15 @@ def rename(old: Path, new: Path) -> None:
     _durable()
 
 
+def delete(path: Path) -> None:
+    """Delete a directory with all in it, a file or a link, as far as the system lets us."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory survive a power cut (a durable step)."""
     if sys.platform != "win32" and hasattr(os, "O_DIRECTORY"):

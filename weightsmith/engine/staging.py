@@ -14,29 +14,28 @@
 `output` has no file of ours in it but those to publish, so that publishing is one rename.
 Everything here may be met half done by a later run: see `Staging.recover` and `Staging.claim`.
 
-Two runs may be at work here at once, where the file system has no locks or grants each to
-everybody. Neither may then publish what the other changed. Hence `sealed`: a run that goes on with
-`output` writes and deletes by that name, and no longer reaches what bears another. For the same
-reason a directory is deleted under a new name: who deletes a tree holds it open, and would go on
-wherever it is moved.
+Where a file system has no locks, or grants each to everybody, two runs may work here at once, and
+neither may publish what the other changed. So a finished output is renamed to `sealed` first: the
+other run writes and deletes under `output`, and no longer reaches it. For the same reason a
+directory is renamed before it is deleted: deleting keeps a tree open, and would go on in it under
+its new name.
 """
 
 import contextlib
 import os
 import secrets
-import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.digest import bytes_digest
+from weightsmith.engine.staging_lock import StagingLock
 from weightsmith.errors import (
     InTheWay,
     StagingBusy,
     StagingOfAnotherPlan,
     TargetExists,
-    TargetUnwritable,
     VerificationFailed,
     WeightsmithError,
 )
@@ -44,8 +43,6 @@ from weightsmith.plan.model import Plan
 
 _ALONE: Final = "let nothing else work in that directory, and run the same command again"
 _CHANGED: Final = "another program changed it after it was written"
-_TRIES: Final = 10
-"""How often in a row another run may end just when we take its lock."""
 
 
 class Staging:
@@ -61,73 +58,16 @@ class Staging:
         self.inputs = self.path / "inputs"
         self.shares = self.path / "shares"
         self.plan_path = self.path / "plan.json"
-        self._lock_path = self.path / "lock"
+        self._lock = StagingLock(self.path, target)
         self._old = target.with_name(f".{target.name}.weightsmith-old")
         self._synced: dict[str, fs.Identity] = {}
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> contextlib.AbstractContextManager[None]:
         """Hold the staging directory, so that a second run of the same target stops and says so.
 
-        The lock saves work and is not what correctness rests on: where the file system has none,
-        of two runs the one that finds the other's files in its place stops, and the other goes on.
         Raises: StagingBusy; TargetUnwritable, also for what the system refuses while it is held.
         """
-        with self._opened_lock() as lock:
-            run = secrets.token_bytes(16)
-            is_marked = _mark(lock, run)
-            try:
-                yield
-            except BrokenPipeError:
-                raise  # whoever listened to the progress has gone; nothing of the target's
-            except (OSError, WeightsmithError) as error:
-                if is_marked and not self._is_held_by(run):
-                    raise StagingBusy(target=self.target) from error
-                if isinstance(error, WeightsmithError):
-                    raise
-                raise TargetUnwritable(where=self.path.parent, reason=error) from error
-
-    @contextlib.contextmanager
-    def _opened_lock(self) -> Iterator[IO[bytes]]:
-        """The lock file, locked where the file system has locks.
-
-        Raises: StagingBusy, TargetUnwritable.
-        """
-        for _ in range(_TRIES):
-            try:
-                if self.path.is_symlink():
-                    raise TargetUnwritable(where=self.path, reason="it is a link")
-                self.path.mkdir(parents=True, exist_ok=True)
-            except FileExistsError as error:
-                raise TargetUnwritable(where=self.path, reason="it is no directory") from error
-            except OSError as error:
-                raise TargetUnwritable(where=self.path.parent, reason=error.strerror) from error
-            try:
-                lock = os.fdopen(fs.open_lock(self._lock_path), "ab")
-            except FileNotFoundError:
-                continue  # the run that held it has just ended, and deleted all of staging
-            except OSError as error:
-                if _is_no_file(self._lock_path):
-                    _delete(self._lock_path)  # as all else that others put into staging
-                    continue
-                raise TargetUnwritable(where=self._lock_path, reason=error.strerror) from error
-            with lock:
-                try:
-                    is_sure = _lock(lock)
-                except BlockingIOError as error:
-                    raise StagingBusy(target=self.target) from error
-                if is_sure and os.fstat(lock.fileno()).st_nlink == 0:
-                    continue  # likewise: it is no lock any more, and others may hold a new one
-                if os.fstat(lock.fileno()).st_nlink > 1:
-                    _delete(self._lock_path)  # somebody keeps a link to it, and is not written to
-                    continue
-                yield lock
-                return
-        raise StagingBusy(target=self.target)
-
-    def _is_held_by(self, run: bytes) -> bool:
-        """Whether no other run has taken, or published, what lies here since `run` took it."""
-        return fs.read_if_file(self._lock_path) == run
+        return self._lock.held()
 
     def recover(self) -> None:
         """Finish or undo what a run left that was stopped while it published.
@@ -138,7 +78,7 @@ class Staging:
             return
         with self.held():
             if os.path.lexists(self.target):
-                _delete(self._old)
+                fs.delete(self._old)
             else:
                 fs.rename(self._old, self.target)
                 fs.sync_directory(self.target.parent)
@@ -248,7 +188,7 @@ class Staging:
             raise
         fs.sync_directory(self.target.parent)
         self._remove()
-        _delete(self._old)
+        fs.delete(self._old)
 
     def discard_leftovers(self, plan: Plan) -> None:
         """Delete what a run of `plan` left that was stopped after it had published.
@@ -305,13 +245,13 @@ class Staging:
         for place in (self.output, self.sealed, self.receipts, self.shares):
             self._discard(place)
         for place in self.path.glob("discarded-*"):
-            _delete(place)
+            fs.delete(place)
 
     def _remove(self) -> None:
         self._clear()
         with contextlib.suppress(OSError):  # what another run has made here since stays
-            left = [each for each in self.path.iterdir() if each != self._lock_path]
-            for each in (*left, self._lock_path):
+            left = [each for each in self.path.iterdir() if each != self._lock.path]
+            for each in (*left, self._lock.path):
                 self._discard(each)
             self.path.rmdir()
 
@@ -321,34 +261,7 @@ class Staging:
             discarded = self.path / f"discarded-{secrets.token_hex(8)}"
             with contextlib.suppress(OSError):  # Windows moves nothing that somebody holds open
                 path = path.rename(discarded)
-        _delete(path)
-
-
-def _lock(lock: IO[bytes]) -> bool:
-    """Lock a file for this process alone; False where the system or file system has no locks.
-
-    Raises: BlockingIOError, if another process holds it.
-    """
-    try:
-        import fcntl
-
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except (ImportError, OSError):
-        return False
-    return True
-
-
-def _mark(lock: IO[bytes], run: bytes) -> bool:
-    """Say in the lock file who holds it, for file systems that have no locks, or give each to
-    everybody; False where there is no room to say it.
-    """
-    try:
-        os.ftruncate(lock.fileno(), 0)
-        return os.write(lock.fileno(), run) == len(run)
-    except OSError:
-        return False
+        fs.delete(path)
 
 
 def is_vacant(target: Path) -> bool:
@@ -360,17 +273,3 @@ def is_vacant(target: Path) -> bool:
             return not target.is_symlink() and next(entries, None) is None
     except OSError:
         return False
-
-
-def _delete(path: Path) -> None:
-    """Delete a directory with all in it, a file or a link, as far as the system lets us."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
-def _is_no_file(path: Path) -> bool:
-    """Whether something else than a file lies there, a link too."""
-    return os.path.lexists(path) and (path.is_symlink() or not path.is_file())
