@@ -1184,6 +1184,18 @@ class NamesAmbiguous(Mismatch):
     hint = "leave out those that are not the model's: `drop=PATTERN`"
 
 
+class NamesNotConfig(Mismatch):
+    """Next to none of the tensors of a training output has a name that its config promises: the
+    model lies inside something else, beside another model, or is an adapter.
+    """
+
+    message = "next to none of the {count} tensors of {source} is named as its config says"
+    hint = (
+        "take one model and its own names: `keep='policy.*'`, `rename=policy=`;"
+        " its config from elsewhere: `sidecars_from`"
+    )
+
+
 class ShapesNotConfig(Mismatch):
     """The tensors of a training output do not have the shapes that its config promises."""
 

@@ -82,9 +82,29 @@ def test_a_scripts_own_words_go_where_the_config_then_fits(tmp_path: Path, befor
     assert any(f"{word}." in note for note in open_model(folder).notes)
 
 
-def test_names_of_which_only_some_share_a_word_stay(tmp_path: Path) -> None:
-    names = [*(f"net.{name}" for name in OWN), "critic.weight"]
+@pytest.mark.parametrize("before", ["", "module.", "agent."])
+def test_a_word_before_the_models_names_alone_goes_and_what_stands_beside_is_said(
+    tmp_path: Path, before: str
+) -> None:
+    names = [
+        *(f"{before}pretrained_model.{name}" for name in OWN),
+        f"{before}v_head.summary.weight",
+    ]
+    folder = model(tmp_path / "m", names, LLAMA)
+    assert names_of(folder) == sorted([*OWN, "v_head.summary.weight"])
+    (note,) = [note for note in open_model(folder).notes if "training put there" in note]
+    assert "pretrained_model." in note
+    assert note.endswith("; not of its model, and kept as they are: v_head.summary.weight")
+
+
+def test_of_two_models_in_one_output_none_is_chosen(tmp_path: Path) -> None:
+    names = [f"{word}.{name}" for word in ("policy", "reference") for name in OWN]
     assert names_of(model(tmp_path / "m", names, LLAMA)) == sorted(names)
+
+
+def test_without_a_config_names_of_which_only_some_share_a_word_stay(tmp_path: Path) -> None:
+    names = [*(f"net.{name}" for name in OWN), "critic.weight"]
+    assert names_of(model(tmp_path / "m", names)) == sorted(names)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ A SOURCE is where a model is. In this order:
 
 and any of them with deltas behind it, A+D1+D2: the model that applying them
 would give, read without being written. A directory of that very name wins.
+What would lie beside files that are here, and what ends as a model's files do
+(.json, .safetensors, ...), is a path; a hub id of such a name is hf://org/name.
 
 What is on the hub is fetched into the hub's cache first, every file checked.
 

@@ -22,8 +22,9 @@ from weightsmith.plan.expression import parse_expression
 from weightsmith.plan.model import InputTensor, Plan, TensorPlan
 from weightsmith.plan.shards import MAX_SHARD_NBYTES, lay_out
 from weightsmith.progress import SILENCE, Progress
-from weightsmith.sources.kinds import AdditiveDelta, require_model
+from weightsmith.sources.kinds import AdditiveDelta, TrainingOutput, require_model
 from weightsmith.sources.recognise import recognise
+from weightsmith.sources.training.by_config import require_named
 from weightsmith.units import counted
 
 CombinedDType = Literal["keep", "float16", "bfloat16", "float32"]
@@ -138,7 +139,7 @@ def _opened(
     """The factors; the models by role, under the first one's names; and the roles of those that are
     additive deltas.
 
-    Raises: as `read_terms` and `open_model`.
+    Raises: as `read_terms`, `open_model` and `require_named`.
     """
     if isinstance(terms, str):
         terms = read_terms(terms)
@@ -149,6 +150,8 @@ def _opened(
         role = f"model-{number}"
         found = recognise(source, offline=offline, progress=progress)
         model = require_model(found)
+        if isinstance(found, TrainingOutput):
+            require_named(model, model.config)
         if models:
             model = named_like(model, models["model-1"].tensors)
         models[role] = model

@@ -26,7 +26,7 @@ from weightsmith.sources.kinds import TrainingOutput, require_model
 from weightsmith.sources.locate import label_of, locate
 from weightsmith.sources.names import with_own_names
 from weightsmith.sources.recognise import open_model, recognise
-from weightsmith.sources.training.by_config import check_by_config
+from weightsmith.sources.training.by_config import check_by_config, require_named
 from weightsmith.sources.training.zero import Weights
 from weightsmith.units import counted, format_size
 
@@ -92,8 +92,8 @@ def open_inputs(
     """Open all that a conversion reads, and decide which tensors it writes under which names.
 
     With `dequantize`, a format code, the source's quantised weights are floats of that dtype.
-    Raises: NothingNamed, RenameInvalid, NamesAmbiguous; ShapesNotConfig; NotQuantised and what
-    `quantisation_of` raises; what opening a source raises.
+    Raises: NothingNamed, RenameInvalid, NamesAmbiguous; NamesNotConfig, ShapesNotConfig;
+    NotQuantised and what `quantisation_of` raises; what opening a source raises.
     """
     found = recognise(source, weights=weights, offline=offline, progress=progress)
     checkpoint = require_model(found)
@@ -129,6 +129,8 @@ def open_inputs(
         roles[FILL] = base.renamed(dict.fromkeys({*base.tensors} - {*lacking}, ""))
         notes += said
     inputs = ConvertInputs({SOURCE: checkpoint, **roles}, tuple(notes))
+    if isinstance(found, TrainingOutput):
+        require_named(checkpoint, inputs.config)
     return replace(inputs, notes=(*notes, *_missing_config(inputs)))
 
 

@@ -27,13 +27,16 @@ def with_own_names(checkpoint: C, wanted: Collection[str] | None = None) -> C:
 
     `wanted` are names that the model has, by its base; without them its config tells, where the
     architecture is known. Where neither does, only words go that no model uses, and what every
-    name begins with.
+    name begins with. Where both do, so does a word before the model's names alone, as trl has one
+    beside its value head: what else there is keeps its name, and is said.
     Raises: NamesAmbiguous, if two tensors would share a name.
     """
     if wanted is None:
         wanted = _by_config(checkpoint)
     names = list(checkpoint.tensors)
-    best = max(_candidates(names, wanted), key=lambda found: _fit(found, wanted))
+    candidates = list(_candidates(names, wanted))
+    wrapped = _wrapped(candidates, wanted) if wanted is not None else None
+    best = wrapped or max(candidates, key=lambda found: _fit(found, wanted))
     renames = {old: new for old, new in zip(names, best.values(), strict=True) if old != new}
     if not renames:
         return checkpoint
@@ -49,6 +52,9 @@ def with_own_names(checkpoint: C, wanted: Collection[str] | None = None) -> C:
             source=checkpoint.label, count=len(twice), how=f"without {words}", context=twice
         )
     note = f"{counted(len(renames), 'name')} read without {words}, which training put there"
+    if wrapped is not None:
+        others = [name for name in wrapped.values() if name not in {*(wanted or ())}]
+        note = f"{note}; not of its model, and kept as they are: {', '.join(others)}"
     return checkpoint.renamed(renames, note)
 
 
@@ -80,6 +86,25 @@ def _candidates(
     while wanted is not None and (word := _shared(parallel.values())):
         parallel = {name: new.removeprefix(f"{word}.") for name, new in parallel.items()}
         yield parallel
+
+
+def _wrapped(
+    candidates: Collection[Mapping[str, str]], wanted: Collection[str]
+) -> Mapping[str, str] | None:
+    """The names without a word that stands before the model's alone, where they then fit better
+    than any candidate, and where only one word does that: there may be two models.
+    """
+    most = max(_fit(each, wanted) for each in candidates)
+    for names in candidates:
+        words = {name.partition(".")[0] for name in names.values() if "." in name}
+        found = [
+            {old: new.removeprefix(f"{word}.") for old, new in names.items()} for word in words
+        ]
+        best = max([_fit(each, wanted) for each in found], default=0)
+        if best > most:
+            fitting = [each for each in found if _fit(each, wanted) == best]
+            return fitting[0] if len(fitting) == 1 else None
+    return None
 
 
 def _shared(names: Collection[str]) -> str:

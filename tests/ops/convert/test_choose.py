@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.training_cases import LEFT
-from weightsmith.errors import NoWeights, ShapesNotConfig
+from weightsmith.errors import NamesNotConfig, NoWeights, ShapesNotConfig
+from weightsmith.ops.combine import plan_combine
 from weightsmith.ops.convert import convert, plan_convert
 
 CONFIG = LEFT / "fsdp2_hsdp/ckpt/huggingface"
@@ -51,6 +52,44 @@ def test_a_config_of_another_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other" / "config.json").write_text(json.dumps({**config, "hidden_size": 52}))
     with pytest.raises(ShapesNotConfig):
         plan_convert(DCP, tmp_path / "out", sidecars_from=tmp_path / "other")
+
+
+def test_names_that_are_none_of_the_configs_are_refused_until_they_are_chosen(
+    tmp_path: Path, base: Path
+) -> None:
+    own = {n: t for n, t in load_file(base / "model.safetensors").items() if "mtp" not in n}
+    both = {f"{word}.{n}": t.clone() for word in ("policy", "reference") for n, t in own.items()}
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.save({"state_dict": both}, folder / "last.ckpt")
+    shutil.copy(base / "config.json", folder)
+    with pytest.raises(NamesNotConfig) as caught:
+        plan_convert(folder, tmp_path / "out")
+    first = next(iter(both))
+    assert f"it has {first}" in caught.value.context
+    assert f"its config promises {first.partition('.')[2]}" in caught.value.context
+    with pytest.raises(NamesNotConfig):
+        plan_convert(folder, tmp_path / "out", keep=["policy.*"])
+    with pytest.raises(NamesNotConfig):
+        plan_combine(f"0.5*{folder} + 0.5*{base}", tmp_path / "out")
+    convert(folder, tmp_path / "out", keep=["policy.*"], rename=["policy="])
+    made = load_file(tmp_path / "out" / "model.safetensors")
+    assert made.keys() == own.keys()
+    assert all(torch.equal(made[name], own[name]) for name in own)
+
+
+def test_a_head_alone_and_a_model_without_a_head_are_named_as_their_config_says(
+    tmp_path: Path, base: Path
+) -> None:
+    own = load_file(base / "model.safetensors")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(base / "config.json", folder)
+    torch.save({"lm_head.weight": own["lm_head.weight"]}, folder / "last.pt")
+    assert len(plan_convert(folder, tmp_path / "out").plan.tensors) == 1
+    inner = {n.removeprefix("model."): t for n, t in own.items() if n.startswith("model.")}
+    torch.save(inner, folder / "last.pt")
+    assert len(plan_convert(folder, tmp_path / "out").plan.tensors) == len(inner)
 
 
 def test_what_is_left_for_the_bases_files_is_said(tmp_path: Path, base: Path) -> None:

@@ -1,12 +1,51 @@
-"""Hold what training left against the config beside it: parts that are missing show in shapes."""
+"""Hold what training left against the config beside it: its names, and its shapes, in which parts
+that are missing show.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from weightsmith.catalogue.architectures import expected_tensors
+from weightsmith.catalogue.architectures import Expected, expected_tensors
+from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
 from weightsmith.checkpoint.tied import OUTPUT_MATRICES
-from weightsmith.errors import ShapesNotConfig
+from weightsmith.errors import NamesNotConfig, ShapesNotConfig
+
+_FEW: Final = 20
+"""Of how many tensors one has to have a name that the config promises."""
+_SOME: Final = 3
+_BODY: Final = "model."
+"""Before all names of the architectures that are known, but the head's."""
+
+
+def require_named(checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
+    """Refuse tensors of which next to none has a name that the config promises: nobody can load
+    them by it. A model that was saved without its head lacks a word before its names.
+
+    Raises: NamesNotConfig.
+    """
+    expected = _expected(config)
+    if expected is None:
+        return
+    tensors = checkpoint.tensors.items()
+    names = [name for name, each in tensors if not is_buffer(name, each.info.shape)]
+    fits = sum(name in expected.shapes or f"{_BODY}{name}" in expected.shapes for name in names)
+    if _FEW * fits < len(names):
+        raise NamesNotConfig(
+            source=checkpoint.label,
+            count=len(names),
+            context=[
+                *(f"it has {name}" for name in names[:: max(len(names) // _SOME, 1)][:_SOME]),
+                *(f"its config promises {name}" for name in [*expected.shapes][:_SOME]),
+            ],
+        )
+
+
+def _expected(config: Mapping[str, Any]) -> Expected | None:
+    try:
+        return expected_tensors(config)
+    except ValueError:  # a number is missing
+        return None
 
 
 def check_by_config(checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -15,10 +54,7 @@ def check_by_config(checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[
     Nothing, where the architecture is not known.
     Raises: ShapesNotConfig, where a shape is another; but a vocabulary may have grown.
     """
-    try:
-        expected = expected_tensors(config)
-    except ValueError:
-        return ()
+    expected = _expected(config)
     if expected is None:
         return ()
     notes: list[str] = []
