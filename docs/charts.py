@@ -9,6 +9,10 @@ import figures
 from figures import Run
 
 WIDTH: Final = 820
+_TIME: Final = 280
+_MEMORY: Final = 560
+"""Where bars begin."""
+_LONGEST: Final = 180
 _STYLE: Final = """<style>
 text { font: 13px system-ui, sans-serif; fill: #1f2328 } .dim { fill: #59636e }
 .back { fill: #ffffff } .ours { fill: #0a7d62 } .other { fill: #9aa4af } .head { font-weight: 600 }
@@ -40,18 +44,18 @@ def _speed(drawn: Sequence[Run], size: str) -> str:
     most = max(run.peak_mib(1) for run in drawn)
     parts = [
         _text(12, 24, size, "dim"),
-        _text(250, 24, "time, theirs is 1", "head"),
-        _text(540, 24, "peak memory, MiB", "head"),
+        _text(_TIME, 24, "time, theirs is 1", "head"),
+        _text(_MEMORY, 24, "peak memory", "head"),
     ]
     for row, run in enumerate(drawn):
         y = 40 + row * 54
-        ours, theirs = run.peak_mib(0), run.peak_mib(1)
         parts.append(_text(12, y + 16, run.what.replace("`", "")))
         parts.append(_text(12, y + 33, f"beside {run.beside}".replace("`", ""), "dim"))
-        parts += _bar(250, y + 4, median(run.times) * 190, "ours", run.ratio)
-        parts += _bar(250, y + 22, 190, "other", "1")
-        parts += _bar(540, y + 4, ours / most * 190, "ours", f"{ours}")
-        parts += _bar(540, y + 22, theirs / most * 190, "other", f"{theirs}")
+        parts += _bar(_TIME, y + 4, median(run.times) * _LONGEST, "ours", run.ratio)
+        parts += _bar(_TIME, y + 22, _LONGEST, "other", "1")
+        for side, (kind, below) in enumerate({"ours": 4, "other": 22}.items()):
+            length = run.peak_mib(side) / most * _LONGEST
+            parts += _bar(_MEMORY, y + below, length, kind, run.peak(side))
     said = "; ".join(
         f"{run.what}: {run.ratio} of the time of {run.beside}, "
         f"{run.peak(0)} beside {run.peak(1)}".replace("`", "")
@@ -71,9 +75,11 @@ def _sizes(cases: Sequence[Mapping[str, Any]]) -> str:
             share = found[case][column]
             if share is not None:
                 kind = "ours" if column == "ours" else "other"
-                parts += _bar(250, y + 1, share * 330, kind, f"{share:.2g}  {tool}")
+                parts += _bar(250, y + 1, share * 330, kind, f"{figures.share(share, 2)}  {tool}")
                 y += 17
-    said = "; ".join(f"{figures.CASES[case]}: {found[case]['ours']:.2g}" for case in CASES)
+    said = "; ".join(
+        f"{figures.CASES[case]}: {figures.share(found[case]['ours'], 2)}" for case in CASES
+    )
     return _svg(parts, y + 20, f"Shares of weightsmith's deltas: {said}")
 
 

@@ -190,16 +190,12 @@ def times(told: Iterable[Run]) -> str:
             run.beside,
             *(f"{run.median(side, 'wall_s'):.2f} s" for side in (0, 1)),
             run.ratio,
-            *(f"{run.median(side, 'cpu_s'):.2f} s" for side in (0, 1)),
             *(run.peak(side) for side in (0, 1)),
-            *(f"{run.median(side, 'written_bytes') / 1e9:.2f} GB" for side in (0, 1)),
         )
         for run in told
     ]
-    sides = [
-        f"{what}, {side}" for what in ("CPU", "peak", "written") for side in ("ours", "theirs")
-    ]
-    return table(("weightsmith", "beside", "ours", "theirs", "ours over theirs", *sides), rows)
+    head = ("weightsmith", "beside", "ours", "theirs", "ours over theirs", "peak, ours", "theirs")
+    return table(head, rows)
 
 
 def exact_ratios(told: Sequence[Run]) -> str:
@@ -275,6 +271,6 @@ def counted(count: int, unit: str) -> str:
     return f"{count:,} {unit}".replace(",", " ")
 
 
-def share(part: float | None) -> str:
-    """A share of the target, to three figures; nothing where it is not known."""
-    return "" if part is None else f"{part:.3f}" if part >= 0.1 else f"{part:.2g}"
+def share(part: float | None, places: int = 3) -> str:
+    """A share of the target; two figures of a small one, nothing where it is not known."""
+    return "" if part is None else f"{part:.{places}f}" if part >= 0.1 else f"{part:.2g}"
