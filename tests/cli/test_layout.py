@@ -2,6 +2,8 @@
 
 import shlex
 
+import pytest
+
 from weightsmith.cli.layout import (
     brief,
     continued,
@@ -135,3 +137,11 @@ def test_files_are_counted_by_their_endings_and_an_index_without_one_is_none() -
     assert counted_files(names) == "2 .distcp files"
     assert counted_files(["a.safetensors"]) == "1 .safetensors file"
     assert counted_files(["b.bin", "a.00.pth"]) == "2 .bin and .pth files"
+
+
+@pytest.mark.parametrize("together", ["[32, 32, 7]", "12 %", "1 234 567 B", "2.63 MB", "1.4 s"])
+def test_a_shape_and_a_number_with_its_unit_are_never_broken(together: str) -> None:
+    sentence = f"it is {together} and more"
+    for width in range(10, 40):
+        assert together in filled(sentence, width)
+        assert together in table([["a", sentence]], width=width)

@@ -25,7 +25,7 @@ def test_a_merge_is_planned_shown_made_and_found_done_again(
 ) -> None:
     said = weightsmith(*args)
     assert said.code == 0
-    assert "  how     15 copied bit for bit; 3 merged with LoRA x 4, in F32; " in said.err
+    assert "  how     15 copied bit for bit\n          3 merged with LoRA x 4, in F32" in said.err
     assert (tmp_path / "out" / "model.safetensors").is_file()
     again = weightsmith(*args, "--json")
     assert json.loads(again.out)["already_done"] is True

@@ -38,7 +38,8 @@ def here(vectors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def in_words(command: str, here: Path) -> list[str]:
     """The words of a command, its paths as they are from `here`."""
-    return [word.replace(f"{here}/", "") for word in shlex.split(command)]
+    words = (word.replace(f"{here}/", "./") for word in shlex.split(command))
+    return [word.replace("./", "") for word in words]
 
 
 @pytest.mark.sampled(4)
@@ -53,7 +54,8 @@ def test_a_command_ends_in_the_one_that_follows(
     following = hint.removeprefix("hint: ")
     assert in_words(following, tmp_path) == shlex.split(f"weightsmith {ENDS[command]}")
     document = json.loads(weightsmith(*shlex.split(command), "--json").out)
-    assert document["next"] == following
+    assert in_words(document["next"], tmp_path) == in_words(following, tmp_path)
+    assert str(tmp_path) not in following
     assert weightsmith(*shlex.split(command), "-q").err == ""
     if "--smoke" not in following:  # the smoke test has tests of its own
         assert weightsmith(*shlex.split(following)[1:]).code == 0
@@ -61,7 +63,7 @@ def test_a_command_ends_in_the_one_that_follows(
 
 def test_where_faults_stay_what_mends_them_comes_first(weightsmith: Weightsmith) -> None:
     said = weightsmith("convert", "base", "out", "--no-repair")
-    assert said.err.endswith(f"hint: weightsmith fix-tokenizer {Path('out').absolute()}\n")
+    assert said.err.endswith("hint: weightsmith fix-tokenizer ./out\n")
     assert said.err.count("hint: ") == 1
 
 

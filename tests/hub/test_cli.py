@@ -28,7 +28,7 @@ def test_faults_of_a_model_on_the_hub_are_mended_in_a_copy(hub: Hub, person: She
     hint = "hint: to mend a copy of it: weightsmith download org/model --local-dir DIR"
     assert seen.stderr.splitlines()[-1] == hint
     got = person.run("download", "org/model", "--local-dir", "copy")
-    assert f"weightsmith fix-tokenizer {person.cwd / 'copy'} " in got.stderr
+    assert "weightsmith fix-tokenizer ./copy " in got.stderr
     assert person.run("fix-tokenizer", "copy").returncode == 0
 
 
@@ -126,7 +126,7 @@ class TestCleanCache:
         shown = person.run("clean-cache", "--older-than", "30d", "--dry-run")
         assert "not used for 90 days" in shown.stdout
         assert "used 2 days ago" not in shown.stdout  # only what goes is shown
-        assert "2 rows of 3.90 kB stay (-v lists them)" in shown.stdout
+        assert "staying: 2 rows of 3.90 kB (-v lists all)" in shown.stdout
         assert "used 2 days ago" in person.run("clean-cache", "--older-than=30d", "-nv").stdout
         assert shown.stderr == ""
         assert "dry run: 1 of 3 rows, 5.00 kB would go" in shown.stdout

@@ -45,10 +45,10 @@ def guess_kind(checkpoint: Checkpoint) -> Guess:
     means = {t.info.name: _mean_size(floats(checkpoint, t)) for t in norms}
     name = max(means, key=lambda each: means[each])
     if means[name] < NEAR_ZERO:
-        return Guess("delta", f"its norm weights are near 0 ({name}: {means[name]:.2g} on average)")
+        return Guess("delta", f"its norms are near 0 ({name}: {means[name]:.2g})")
     if means[name] > NEAR_ONE:
-        return Guess("model", f"its norm weights are near 1 ({name}: {means[name]:.2g} on average)")
-    return Guess("unknown", f"its norm weights are between ({name}: {means[name]:.2g} on average)")
+        return Guess("model", f"its norms are near 1 ({name}: {means[name]:.2g})")
+    return Guess("unknown", f"its norms are near neither 0 nor 1 ({name}: {means[name]:.2g})")
 
 
 def _norms(checkpoint: Checkpoint) -> list[Tensor]:

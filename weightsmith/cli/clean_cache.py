@@ -229,7 +229,7 @@ def _show(output: Output, plan: CleanPlan, rows: Sequence[Row], *, numbered: boo
     staying = [row for row in rows if row not in shown]
     if staying:
         nbytes = format_size(sum(row.nbytes for row in staying))
-        output.plan(f"  {counted(len(staying), 'row')} of {nbytes} stay (-v lists them)")
+        output.plan(f"  staying: {counted(len(staying), 'row')} of {nbytes} (-v lists all)")
     if kept := [("", _what(row), row.reason) for row in rows if row.pinned]:
         output.plan(table(kept, width=output.width, indent=0))
     for row in rows:

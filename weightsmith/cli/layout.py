@@ -46,6 +46,12 @@ _WORD: Final = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
 """A word of a command; in quotes it may have spaces."""
 _UNBROKEN: Final = re.compile(r"'weightsmith [^']*'|(?<!\S)weightsmith .*|\S+")
 """A word of a sentence, or a command in it."""
+_TOGETHER: Final = re.compile(
+    r"\[\d+(?:, \d+)+\]|(?<![\d.])\d[\d.]*(?: \d{3})* (?:%|s|[kMGT]i?B|B)(?!\w)"
+)
+"""What is read as one word: a shape, a number with its unit."""
+_HELD: Final = "\x01"
+"""Stands for a space in such a word; whatever is shown has no control characters of its own."""
 _LABELS: Final = ("error:", "warning:", "hint:")
 _GOES_ON: Final = " \\"
 _SHORT: Final = 12
@@ -184,7 +190,7 @@ def filled(text: str, width: int) -> str:
     """
     lines: list[str] = []
     for sentence in text.split("\n"):
-        words = _UNBROKEN.findall(sentence)
+        words = _UNBROKEN.findall(_held(sentence))
         indent = len(sentence) - len(sentence.lstrip())
         first = plain(words[0]) if words else ""
         hang = " " * (len(first) + 1 if first in _LABELS else indent + _GAP)
@@ -197,7 +203,12 @@ def filled(text: str, width: int) -> str:
                 longer = hang + word
             line = longer
         lines.append(line)
-    return "\n".join(lines)
+    return "\n".join(lines).replace(_HELD, " ")
+
+
+def _held(text: str) -> str:
+    """`text` with spaces that no line breaks at in what is read as one word."""
+    return _TOGETHER.sub(lambda found: found[0].replace(" ", _HELD), text)
 
 
 def continued(command: str, width: int) -> list[str]:
@@ -244,8 +255,9 @@ def _table_lines(
     for row in cells:
         start = indent + sum(widths[:-1]) + _GAP * (columns - 1)
         wrapped = textwrap.wrap(
-            row[-1], max(width - start, 24), break_long_words=False, break_on_hyphens=False
+            _held(row[-1]), max(width - start, 24), break_long_words=False, break_on_hyphens=False
         ) or [""]
+        wrapped = [line.replace(_HELD, " ") for line in wrapped]
         line = " " * indent
         for column, cell in enumerate([*row[:-1], wrapped[0]]):
             padding = " " * (widths[column] - display_width(cell))

@@ -8,11 +8,13 @@ quiet   the result's path or id on stdout; twice: nothing, only the exit code
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Final, Literal, TextIO
 
 from weightsmith.cli.flags import as_flags
@@ -110,8 +112,8 @@ class Output:
             self._write(sys.stderr, "\n".join(lines), fill=True)
 
     def hint(self, text: str) -> None:
-        """A command worth running next."""
-        self.sentence(f"{styled('hint:', 'cyan')} {text}")
+        """A command worth running next, its paths as they are from here."""
+        self.sentence(f"{styled('hint:', 'cyan')} {from_here(text)}")
 
     # --- how a run ends ---------------------------------------------------------------------------
 
@@ -248,6 +250,12 @@ def error_document(error: WeightsmithError, warnings: Sequence[str]) -> dict[str
         "hint": as_flags(error.hint_text),
         "warnings": [as_flags(line) for line in warnings],
     }
+
+
+def from_here(command: str) -> str:
+    """`command` with paths of the working directory and below as ``./NAME``."""
+    here = f"{Path.cwd()}/"
+    return re.sub(rf"(?<![^\s'\"+=]){re.escape(here)}", "./", command) if here != "//" else command
 
 
 def command_line(args: Sequence[str | os.PathLike[str]]) -> str:

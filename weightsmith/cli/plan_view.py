@@ -213,7 +213,9 @@ def _size(infos: Iterable[TensorInfo]) -> tuple[str, str, str]:
 
 def _detail_rows(output: Output, job: Job, needs: Needs) -> list[tuple[str, str]]:
     plan = job.plan
-    rows = [("how", "; ".join(output.shown(_rules(job))))]
+    rows = [
+        ("" if number else "how", rule) for number, rule in enumerate(output.shown(_rules(job)))
+    ]
     if plan.dropped:
         names = sorted({place.kind for place in positions(plan.dropped).values()})
         rows.append(

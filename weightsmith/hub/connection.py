@@ -69,8 +69,8 @@ def connect(
         xet = False
         shown = masked(endpoint)
         notes.append(
-            f"files come over plain HTTP from {shown}: Xet would go past it "
-            "(HF_HUB_DISABLE_XET=0 allows that)"
+            f"files are fetched from {shown} alone, without Xet, which is faster but asks other "
+            "hosts (HF_HUB_DISABLE_XET=0 allows it)"
         )
     return Connection(
         endpoint=endpoint,

@@ -56,7 +56,7 @@ KIND_WORDS: Final[Mapping[SourceKind, str]] = {
     "training-output": "what a training run left of a model, which convert puts together",
     "keystream-release": "files encrypted with another model's bytes (point-alpaca's way)",
     "xor-release": "files combined by XOR with another model's files (Open-Assistant's way)",
-    "unknown": "tensors that do not give away whether they are a model or a delta",
+    "unknown": "tensors that do not tell whether they are a model or a delta",
 }
 _UNRANKED: Final = frozenset({"IA3", "OFT"})
 """Kinds of adapters that have no rank."""

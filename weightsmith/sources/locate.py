@@ -106,12 +106,8 @@ def locate(
     origin = f"{found.listing.repo_id}@{found.listing.commit}"
     for line in found.why:
         note(line)
-    here = (
-        f"{format_size(found.fetch_nbytes)} of it not in the cache yet"
-        if found.to_fetch
-        else "all in the cache"
-    )
-    note(f"{found.label}: {format_size(found.nbytes)}, {here}")
+    there = f"{format_size(found.fetch_nbytes)} to fetch" if found.to_fetch else "all in the cache"
+    note(f"{found.label}: {format_size(found.nbytes)}, {there}")
     # Versions of a training run are read together, and small: they are not streamed.
     if spool is None or not found.to_fetch or found.selection.format == "versions":
         return Located(download(found, progress).folder, source, origin)
