@@ -42,6 +42,8 @@ from weightsmith.errors import (
     TargetUnwritable,
 )
 
+TOO_MANY_FILES: Final = {errno.EMFILE, errno.ENFILE}
+MORE_FILES: Final = "let more files be open at once: ulimit -n 1024"
 _BINARY: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _LISTED: Final = 1000
 """Names of a directory among which a misspelt one is looked for."""
@@ -373,10 +375,15 @@ def write_durably(
 
 
 def read_if_file(path: Path) -> bytes | None:
-    """The whole of a regular file; None where there is none, or it cannot be read."""
+    """The whole of a regular file; None where there is none, or it was cut while it was read.
+
+    Raises: SourceUnreadable: a file that cannot be read just now is not taken for none.
+    """
     try:
         file = open_for_reading(path)
         return file.read(0, file.size)
+    except SourceUnreadable:
+        raise
     except (SourceFault, DamagedInput):
         return None
 
@@ -542,8 +549,9 @@ def translated_read_errors(path: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         if isinstance(error, OSError) and error.errno == errno.ELOOP and path.is_symlink():
             raise missing(path) from error
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise SourceUnreadable(file=path, reason=reason or error) from error
+        number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
+        hint = MORE_FILES if number in TOO_MANY_FILES else None
+        raise SourceUnreadable(file=path, reason=reason or error, hint=hint) from error
 
 
 @contextlib.contextmanager

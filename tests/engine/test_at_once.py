@@ -16,7 +16,7 @@ from tests.support.world import SHARDS, World, at_step, flip
 from weightsmith import fs
 from weightsmith.engine.run import Outcome
 from weightsmith.engine.staging import Staging
-from weightsmith.errors import StagingBusy, VerificationFailed, WeightsmithError
+from weightsmith.errors import SourceNotFound, StagingBusy, VerificationFailed, WeightsmithError
 from weightsmith.ops.make_delta import make_delta
 
 
@@ -157,6 +157,14 @@ def test_kept_files_are_held_against_what_they_were_when_they_were_kept(
     monkeypatch.setattr(fs, "on_durable_step", lambda: None)
     world.run(restart=True)
     assert contents(world.target) == files
+
+
+def test_a_file_that_was_made_and_is_gone_is_not_told_as_a_missing_input(world: World) -> None:
+    made = Staging(world.target)
+    with pytest.raises(VerificationFailed, match="removed after it was written"), made.held():
+        fs.open_for_reading(made.output / "model.safetensors")
+    with pytest.raises(SourceNotFound), made.held():
+        fs.open_for_reading(world.base / "model.safetensors.gone")
 
 
 # --- another run of the same plan -----------------------------------------------------------------

@@ -1,6 +1,7 @@
 """An output made in shares is the output of one run, however the shares come and go."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from weightsmith.errors import (
     StagingBusy,
     StagingOfAnotherPlan,
     VerificationFailed,
+    WeightsmithError,
 )
 
 
@@ -155,6 +157,34 @@ def test_a_share_leaves_what_is_finished_as_it_is(shared: Shared) -> None:
     again = run_share(plan, "1/2")
     assert (again.made, again.kept) == ((), first.made)
     assert identities(staging(shared.target)) == before
+
+
+def test_with_too_few_open_files_nothing_that_is_finished_is_lost(
+    shared: Shared, expected: dict[str, bytes]
+) -> None:
+    """A plan or receipt that cannot be read just now is not taken for none."""
+    resource = pytest.importorskip("resource", reason="a system without such limits")
+    plan = shared.save()
+    run_share(plan, "1/1")
+    before = {path: path.read_bytes() for path in identities(staging(shared.target))}
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    told = set[str]()
+    for more in range(40):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + more, hard))
+        try:
+            finish_plan(plan)
+            break
+        except WeightsmithError as error:
+            told.add(error.reference)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for path, content in before.items():
+            assert path.read_bytes() == content, (more, path)
+    assert "source-unreadable" in told
+    assert "staging-busy" not in told
+    assert contents(shared.target) == expected
 
 
 def test_a_published_plan_needs_no_share_any_more(shared: Shared) -> None:

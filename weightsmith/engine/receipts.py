@@ -161,7 +161,10 @@ def _nbytes(path: Path) -> int | None:
 
 
 def read_receipt(directory: Path, shard: ShardPlan) -> Receipt | None:
-    """The receipt of a shard, or None where there is none that can be read."""
+    """The receipt of a shard, or None where there is none that is whole.
+
+    Raises: SourceUnreadable.
+    """
     path = directory / f"{shard.name}.json"
     try:
         document = json.loads(fs.read_if_file(path) or b"")

@@ -30,9 +30,10 @@ from typing import Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.digest import bytes_digest
-from weightsmith.engine.staging_lock import StagingLock
+from weightsmith.engine.staging_lock import ALONE, REMOVED, StagingLock
 from weightsmith.errors import (
     InTheWay,
+    SourceUnreadable,
     StagingBusy,
     StagingOfAnotherPlan,
     TargetExists,
@@ -41,7 +42,6 @@ from weightsmith.errors import (
 )
 from weightsmith.plan.model import Plan
 
-_ALONE: Final = "let nothing else work in that directory, and run the same command again"
 _CHANGED: Final = "another program changed it after it was written"
 
 
@@ -87,13 +87,14 @@ class Staging:
         """Make the staging directory this plan's, keeping what an earlier run of it finished.
 
         Nobody may look into it, or into what is published, who may not look into all of `sources`.
-        Raises: StagingOfAnotherPlan, if it holds another plan's work and `restart` is not given.
+        Raises: StagingOfAnotherPlan, if it holds another plan's work, and SourceUnreadable, if one
+        cannot tell; not where `restart` is given.
         """
-        stored = fs.read_if_file(self.plan_path)
+        stored = None if restart else fs.read_if_file(self.plan_path)
         ours = plan.to_bytes()
-        if stored is not None and stored != ours and not restart:
+        if stored is not None and stored != ours:
             raise StagingOfAnotherPlan(staging=self.path, reason="it belongs to another plan")
-        afresh = stored is None or restart
+        afresh = stored is None
         allowed = [source.stat().st_mode for source in sources]
         fs.restrict(self.path, allowed)
         if afresh:
@@ -124,20 +125,25 @@ class Staging:
 
     def unseal(self) -> None:
         """Take the finished output back, if a run was stopped before it had its name."""
-        if not os.path.lexists(self.output):
-            with contextlib.suppress(OSError):  # another run may be quicker
+        if os.path.lexists(self.output):
+            self._discard(self.sealed)  # of a run that was overtaken
+        else:
+            with contextlib.suppress(FileNotFoundError):
                 self.sealed.rename(self.output)
-        self._discard(self.sealed)
 
     def plan_digest(self) -> str | None:
-        """The digest of the plan whose work lies in staging, or None where there is none."""
+        """The digest of the plan whose work lies in staging, or None where there is none.
+
+        Raises: SourceUnreadable.
+        """
         stored = fs.read_if_file(self.plan_path)
         return None if stored is None else bytes_digest(stored)
 
     def holds(self, plan: Plan) -> bool:
-        """Whether this plan's work lies in staging."""
-        digest = self.plan_digest()
-        return digest is not None and digest == plan.digest
+        """Whether this plan's work lies in staging, as far as one can read that."""
+        with contextlib.suppress(SourceUnreadable):
+            return self.plan_digest() == plan.digest
+        return False
 
     def finished_count(self) -> int:
         """How many files of the unfinished output have a receipt; 0 once it is published."""
@@ -163,7 +169,7 @@ class Staging:
         written, found = fs.write_durably(path, content, mode=mode), path.lstat()
         # The rename gave it another time of change; all else must be as when it was synced.
         if fs.identity_of(found)[:4] != fs.identity_of(written)[:4]:
-            raise VerificationFailed(file=path, reason=_CHANGED, hint=_ALONE)
+            raise VerificationFailed(file=path, reason=_CHANGED, hint=ALONE)
         self.synced(name, found)
 
     def synced(self, name: str, state: os.stat_result) -> None:
@@ -178,7 +184,7 @@ class Staging:
         """
         if self.output.is_symlink():
             reason = "another program put a link in the place of its directory"
-            raise VerificationFailed(file=self.output, reason=reason, hint=_ALONE)
+            raise VerificationFailed(file=self.output, reason=reason, hint=ALONE)
         fs.rename(self.output, self.sealed)  # fails where another run's is sealed
         try:
             self._require_as_synced()
@@ -195,9 +201,10 @@ class Staging:
 
         Another plan's work stays, and so does what a run is busy with.
         """
-        if self.path.is_dir() and self.plan_digest() in {None, plan.digest}:
-            with contextlib.suppress(InTheWay), self.held():
-                self._remove()
+        with contextlib.suppress(InTheWay, SourceUnreadable):
+            if self.path.is_dir() and self.plan_digest() in {None, plan.digest}:
+                with self.held():
+                    self._remove()
 
     def _name(self, *, overwrite: bool) -> None:
         if overwrite and os.path.lexists(self.target):
@@ -231,14 +238,14 @@ class Staging:
                 found[name] = fs.identity_of(path.lstat())
         for name in sorted(found.keys() | self._synced.keys()):
             if name not in found:
-                reason = "it was removed after it was written"
+                reason = REMOVED
             elif name not in self._synced:
                 reason = "another program put it there"
             elif found[name] != self._synced[name]:
                 reason = _CHANGED
             else:
                 continue
-            raise VerificationFailed(file=self.output / name, reason=reason, hint=_ALONE)
+            raise VerificationFailed(file=self.output / name, reason=reason, hint=ALONE)
 
     def _clear(self) -> None:
         self._discard(self.plan_path)

@@ -8,8 +8,17 @@ from pathlib import Path
 from typing import IO, Final
 
 from weightsmith import fs
-from weightsmith.errors import StagingBusy, TargetUnwritable, WeightsmithError
+from weightsmith.errors import (
+    SourceNotFound,
+    SourceUnreadable,
+    StagingBusy,
+    TargetUnwritable,
+    VerificationFailed,
+    WeightsmithError,
+)
 
+ALONE: Final = "let nothing else work in that directory, and run the same command again"
+REMOVED: Final = "it was removed after it was written"
 _TRIES: Final = 10
 """How often in a row another run may end just when we take its lock."""
 
@@ -29,7 +38,8 @@ class StagingLock:
 
         The lock saves work and is not what correctness rests on: where the file system has none,
         of two runs the one that finds the other's files in its place stops, and the other goes on.
-        Raises: StagingBusy; TargetUnwritable, also for what the system refuses while it is held.
+        Raises: StagingBusy; TargetUnwritable, also for what the system refuses while it is held;
+        VerificationFailed, if a file that was made here is gone.
         """
         with self._opened() as lock:
             run = secrets.token_bytes(16)
@@ -41,9 +51,18 @@ class StagingLock:
             except (OSError, WeightsmithError) as error:
                 if is_marked and not self._is_held_by(run):
                     raise StagingBusy(target=self._target) from error
+                if (
+                    isinstance(error, SourceNotFound)
+                    and self._directory in Path(error.values["source"]).parents
+                ):
+                    raise VerificationFailed(
+                        file=error.values["source"], reason=REMOVED, hint=ALONE
+                    ) from error
                 if isinstance(error, WeightsmithError):
                     raise
-                raise TargetUnwritable(where=self._directory.parent, reason=error) from error
+                hint = fs.MORE_FILES if error.errno in fs.TOO_MANY_FILES else None
+                where = self._directory.parent
+                raise TargetUnwritable(where=where, reason=error, hint=hint) from error
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[IO[bytes]]:
@@ -88,7 +107,10 @@ class StagingLock:
 
     def _is_held_by(self, run: bytes) -> bool:
         """Whether no other run has taken, or published, what lies here since `run` took it."""
-        return fs.read_if_file(self.path) == run
+        try:
+            return fs.read_if_file(self.path) == run
+        except SourceUnreadable:
+            return True  # what went wrong is told then, and not that another run is there
 
 
 def _lock(lock: IO[bytes]) -> bool:
