@@ -62,6 +62,32 @@ def test_the_manifest_says_from_what_on_the_hub_it_was_made(person: Person, pair
     assert not hidden(out)
 
 
+def test_a_delta_of_what_is_on_the_hub_is_made_again_from_there(person: Person, pair: Path) -> None:
+    code, _, err = person.run("make-delta", "--base", BASE, "--target", TARGET, "-o", "delta")
+    assert code == 0, err
+    delta = person.place / "delta"
+    whole = contents(delta)
+    flip(delta / "delta-00002-of-00003.safetensors")
+    (delta / "config.json").unlink()
+    code, _, err = person.run("verify", "delta", "--fix")
+    assert err.count("  fixed  ") == 2, err
+    assert contents(delta) == whole
+
+
+def test_a_delta_that_was_downloaded_comes_back_from_the_hub(person: Person, pair: Path) -> None:
+    code, _, err = person.run("download", DELTA, "-o", "delta")
+    assert code == 0, err
+    delta = person.place / "delta"
+    whole = contents(delta)
+    flip(delta / "delta-00002-of-00003.safetensors")
+    (delta / "delta-00003-of-00003.safetensors").unlink()
+    (delta / "config.json").unlink()
+    person.hub.requests.clear()
+    code, _, err = person.run("verify", "delta", "--fix", "--from", DELTA)
+    assert err.count("  fixed  ") == 3, err
+    assert contents(delta) == whole
+
+
 def test_only_the_damaged_files_of_a_copy_are_fetched(person: Person, pair: Path) -> None:
     code, _, err = person.run("download", TARGET, "-o", "copy")
     assert code == 0, err

@@ -338,6 +338,19 @@ class Checkpoint(Mapping[str, LazyTensor]):
         """A weight file for reading its header, without having all of it brought from afar."""
         return self._store.peek(file)
 
+    def as_bytes(self, file: str) -> "Checkpoint":
+        """One of its weight files as a tensor of bytes under the file's name."""
+        info = TensorInfo(file, "U8", (self.peek(file).size,))
+        return Checkpoint(
+            label=self.label,
+            directory=self.directory,
+            store=self._store,
+            files=tuple(each for each in self.files if each.name == file),
+            tensors={file: Tensor(StoredTensor(info, 0), file)},
+            sidecars=(),
+            notes=(),
+        )
+
     def is_copy(self, other: Tensor) -> bool:
         """Whether a stale tensor equals that of its name, bit for bit; both are read."""
         ours = self.tensors[other.info.name]

@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -122,8 +122,12 @@ def tokenizer_faults(folder: Path, *options: str) -> tuple[list[str], str]:
     return faults, command_line(["weightsmith", "fix-tokenizer", folder, *options])
 
 
-def show_hints(output: Output, checks: Sequence[Check]) -> None:
-    """What helps against what failed, each once."""
-    for hint in dict.fromkeys(check.hint for check in checks if check.verdict != "pass"):
-        if hint:
-            output.hint(hint)
+def hints_of(checks: Sequence[Check]) -> list[str]:
+    """What helps against what failed."""
+    return [check.hint for check in checks if check.verdict != "pass"]
+
+
+def show_hints(output: Output, hints: Iterable[str]) -> None:
+    """Commands worth running next, each once."""
+    for hint in filter(None, dict.fromkeys(hints)):
+        output.hint(hint)

@@ -5,6 +5,7 @@ from typing import Final
 
 import click
 
+from weightsmith.cli.checks_view import show_hints
 from weightsmith.cli.layout import heading, styled, table
 from weightsmith.cli.output import Output
 from weightsmith.engine.options import Options
@@ -17,7 +18,14 @@ STYLES: Final = {"fixed": "green", "can be fixed": "yellow", "left": "red"}
 
 
 def run_fix(
-    output: Output, folder: str, truth: str | None, *, dry_run: bool, offline: bool, workers: int
+    output: Output,
+    folder: str,
+    truth: str | None,
+    base: str | None,
+    *,
+    dry_run: bool,
+    offline: bool,
+    workers: int,
 ) -> FixReport:
     """Fix a folder, or see what could be fixed, and show every damaged file.
 
@@ -32,6 +40,7 @@ def run_fix(
         found = fix_files(
             path,
             source=truth,
+            base=base,
             dry_run=dry_run,
             offline=offline,
             options=Options(workers=workers),
@@ -58,4 +67,5 @@ def tell_fixes(output: Output, found: FixReport) -> int:
         human=f"dry run: nothing was written; {said}",
         quiet="\n".join(each.file for each in found.files),
     )
+    show_hints(output, found.hints)
     return 0 if found.complete else 1

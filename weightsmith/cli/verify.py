@@ -6,7 +6,13 @@ from typing import Any, get_args
 
 import click
 
-from weightsmith.cli.checks_view import checks_page, run_smoke, show_hints, summary
+from weightsmith.cli.checks_view import (
+    checks_page,
+    hints_of,
+    run_smoke,
+    show_hints,
+    summary,
+)
 from weightsmith.cli.fixes_view import run_fix, tell_fixes
 from weightsmith.cli.layout import heading
 from weightsmith.cli.options import (
@@ -28,6 +34,7 @@ from weightsmith.cli.sources import located
 from weightsmith.engine.options import Options
 from weightsmith.ops.verify import smoke as smokes
 from weightsmith.ops.verify.cache import Subset, verify_cache
+from weightsmith.ops.verify.fix_report import FixReport
 from weightsmith.ops.verify.report import Report
 from weightsmith.ops.verify.verify import verify
 
@@ -69,7 +76,8 @@ class Share(click.ParamType[Subset]):
     "--base",
     group=INPUTS,
     type=SOURCE,
-    help="Of a delta: what to apply it to, writing nothing. Of a model: a yardstick for --smoke.",
+    help="Of a delta: what to apply it to, writing nothing, or what --fix makes it again of."
+    " Of a model: a yardstick for --smoke.",
 )
 @option(
     "--cache",
@@ -132,7 +140,8 @@ class Share(click.ParamType[Subset]):
     "truth",
     group=REPAIR,
     type=SOURCE,
-    help="Where --fix finds them: a copy, or what it was made from (BASE+DELTA).",
+    help="Where --fix finds them: a copy, or what it was made from (BASE+DELTA;"
+    " of a delta its target).",
 )
 @dry_run_option
 @option("--strict", group=SAFETY, is_flag=True, help="A check that could not be made fails too.")
@@ -168,8 +177,8 @@ def command(
     """
     if (truth or dry_run) and not fix:
         raise click.UsageError("--from and --dry-run go with --fix")
-    if fix and (cache or base or against):
-        raise click.UsageError("--fix wants a directory, and neither --cache, --base nor --against")
+    if fix and (cache or against):
+        raise click.UsageError("--fix wants a directory, and neither --cache nor --against")
     if cache == bool(source) or (cache and (against or base or smoke)) or (subset and not cache):
         raise click.UsageError("give a SOURCE, or --cache and perhaps --subset")
     if source is None:
@@ -179,12 +188,14 @@ def command(
             )
         return _tell(output, report, {}, strict=strict)
     document: dict[str, Any] = {}
-    complete = True
+    fixes = None
     if fix:
-        fixes = run_fix(output, source, truth, dry_run=dry_run, offline=offline, workers=workers)
+        fixes = run_fix(
+            output, source, truth, base, dry_run=dry_run, offline=offline, workers=workers
+        )
         if dry_run:
             return tell_fixes(output, fixes)
-        document["fixes"], complete = fixes.to_document()["files"], fixes.complete
+        document["fixes"] = fixes.to_document()["files"]
     if smoke and device == "cuda":
         smokes.choose_device(device)  # rather now than after reading all of the model
     here = located(output, source, offline=offline)
@@ -206,11 +217,17 @@ def command(
         document |= smoked.to_document()
         report = replace(report, checks=(*report.checks, *smoked.checks))
         output.line()
-    code = _tell(output, report, document, strict=strict)
-    return code if complete else 1
+    return _tell(output, report, document, strict=strict, fixes=fixes)
 
 
-def _tell(output: Output, report: Report, document: Mapping[str, Any], *, strict: bool) -> int:
+def _tell(
+    output: Output,
+    report: Report,
+    document: Mapping[str, Any],
+    *,
+    strict: bool,
+    fixes: FixReport | None = None,
+) -> int:
     """Print the page and the hints; returns the exit code."""
     passed = report.passed(strict=strict)
     page = [heading(report.source), checks_page(report.checks, output, report.fingerprint)]
@@ -219,5 +236,8 @@ def _tell(output: Output, report: Report, document: Mapping[str, Any], *, strict
         human="\n".join([*page, "", summary(report.checks, passed=passed)]),
         quiet="pass" if passed else "FAIL",
     )
-    show_hints(output, report.checks)
-    return 0 if passed else 1
+    hints = hints_of(report.checks)
+    if fixes is not None:  # it was fixed as far as can be: to fix it is no advice any more
+        hints = [*fixes.hints, *(hint for hint in hints if "--fix" not in hint)]
+    show_hints(output, hints)
+    return 0 if passed and (fixes is None or fixes.complete) else 1

@@ -43,6 +43,39 @@ def encode(
     return _ExactDelta(plan, bindings, options, progress).run()
 
 
+def encode_again(
+    plan: Plan,
+    inputs: Mapping[str, Checkpoint],
+    name: str,
+    record: DeltaRecord,
+    file: fs.PositionedFile,
+    buffers: Sequence[Buffers],
+    advance: Advance,
+) -> None:
+    """Write one file of a delta that is made already; its `record` says what the files before this
+    one hold, for a tensor that is the same as one of theirs is stored there alone.
+
+    Raises: KeyError, if the record is that of another plan; as `encode_file`.
+    """
+    made = {each.info.name: each for each in record.tensors}
+    seen: dict[str, TargetTensor] = {}
+    for shard in takewhile(lambda each: each.name != name, plan.shards):
+        names = (tensor.output.name for tensor in shard.tensors)
+        for each in sorted(names, key=lambda text: text.encode("utf-8")):  # as they were made
+            seen.setdefault(made[each].digest, made[each])
+    encode_file(
+        next(each for each in plan.shards if each.name == name),
+        inputs,
+        file,
+        seen,
+        buffers,
+        advance,
+        writer=kernel.find() if plan.delta.coded else None,
+        products=plan.delta.products,
+        drop_cache=False,
+    )
+
+
 class _ExactDelta(Making):
     """A delta, one file for each weight file of the target."""
 

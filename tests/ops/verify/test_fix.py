@@ -6,6 +6,7 @@ import random
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from weightsmith.errors import FixSourceMissing, InputChanged, JsonInvalid
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.convert import convert
 from weightsmith.ops.make_delta import make_delta
-from weightsmith.ops.verify import fix as fixing
+from weightsmith.ops.verify.carry_out import Workbench
 from weightsmith.ops.verify.fix import fix_files
 from weightsmith.ops.verify.verify import verify
 
@@ -92,7 +93,7 @@ def test_sound_tensors_are_taken_from_the_damaged_file(
     name = wrong.split()[1]
     only = write_model(tmp_path / "only", {name: load(world / "out")[name]})
     (fix,) = fix_files(out, source=only).files
-    assert (fix.outcome, fix.how.partition(" of ")[0]) == ("fixed", "1 tensor")
+    assert (fix.outcome, fix.how.partition(" from ")[0]) == ("fixed", "1 of 6 tensors")
     assert contents(out) == contents(world / "out")
 
 
@@ -168,7 +169,7 @@ def test_what_no_digest_proves_replaces_nothing(world: Path, out: Path, tmp_path
     assert not found.complete
     assert state(out)[1:] == before
     assert not hidden(out)
-    assert any("than the manifest states" in each.how for each in found.files)
+    assert any("than weightsmith.json states" in each.how for each in found.files)
 
 
 def test_without_a_source_it_is_said_what_could_be_one(world: Path, out: Path) -> None:
@@ -176,7 +177,8 @@ def test_without_a_source_it_is_said_what_could_be_one(world: Path, out: Path) -
     before = state(out)[1:]
     (fix,) = fix_files(out).files
     assert fix.outcome == "left"
-    assert "name BASE+DELTA, or a copy of it" in fix.how
+    assert fix.how.endswith("name BASE+DELTA or a copy")
+    assert fix.hint == f"weightsmith verify {out} --fix --from BASE+DELTA"
     assert state(out)[1:] == before
     with pytest.raises(FixSourceMissing):
         fix_files(world / "base", source=world / "target")
@@ -230,25 +232,31 @@ def test_a_manifest_that_leads_out_of_the_folder_is_not_followed(
     assert [each[:2] for each in state(out.parent)[1:]] == [each[:2] for each in before]
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
-def test_what_is_no_file_is_left(world: Path, out: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    "make, what",
+    [(os.mkfifo, "a pipe, a socket or a device"), (Path.mkdir, "a directory")],
+)
+def test_what_is_no_file_is_left(
+    world: Path, out: Path, make: Callable[[Path], None], what: str
+) -> None:
     (out / FIRST).unlink()
     make(out / FIRST)
     (fix,) = fix_files(out, source=chain(world)).files
-    assert (fix.outcome, fix.how) == ("left", "what has its name is no file")
+    assert (fix.outcome, fix.how) == ("left", f"{what} has the file's name")
+    assert fix.hint == f"move it away, then fix it again: mv {out / FIRST} {out / FIRST}.aside"
 
 
 def test_a_file_that_somebody_mends_meanwhile_stays_theirs(
     world: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(out / FIRST)
-    rebuild = fixing._rebuild
+    make = Workbench._make
 
-    def mended_meanwhile(*args: object) -> None:
-        rebuild(*args)  # type: ignore[arg-type]
+    def mended_meanwhile(bench: Workbench, *args: Any) -> None:
+        make(bench, *args)
         (out / FIRST).write_bytes(b"theirs")
 
-    monkeypatch.setattr(fixing, "_rebuild", mended_meanwhile)
+    monkeypatch.setattr(Workbench, "_make", mended_meanwhile)
     with pytest.raises(InputChanged):
         fix_files(out, source=chain(world))
     assert (out / FIRST).read_bytes() == b"theirs"
@@ -301,15 +309,3 @@ def test_a_manifest_that_cannot_be_read_ends_it_with_a_way_on(world: Path, out: 
         fix_files(out, source=chain(world))
     assert caught.value.hint_text.endswith("make the output anew, or copy all of it")
     assert state(out) == before
-
-
-def test_a_torch_file_that_was_decoded_is_left_with_a_way_on(vectors: Path, tmp_path: Path) -> None:
-    release = vectors / "oasst_xor"
-    out = apply_delta(release / "base", release / "delta", target=tmp_path / "out").target
-    path = out / "pytorch_model-00001-of-00002.bin"
-    damage(path)
-    before = state(out)[1:]
-    (left,) = fix_files(out, source=f"{release / 'base'}+{release / 'delta'}").files
-    assert (left.file, left.outcome) == (path.name, "left")
-    assert left.how == "only safetensors files are rebuilt: copy it, or make the output anew"
-    assert state(out)[1:] == before

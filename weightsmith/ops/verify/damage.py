@@ -10,7 +10,7 @@ from weightsmith.checkpoint.content import Content, inside
 from weightsmith.checkpoint.discover import list_directory, sizes_beside
 from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.engine.file_hashes import rest_digest
-from weightsmith.engine.manifest import Manifest, own_sidecars
+from weightsmith.engine.manifest import File, Manifest, own_sidecars
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors
 from weightsmith.errors import DamagedInput, SourceFault
 from weightsmith.formats.tensors import TensorInfo
@@ -72,26 +72,55 @@ def find_damage(
         path = folder / name
         before = identity(path)
         try:
-            opened = open_weight_file(inside(folder, name).parent, path.name)
-            (file,) = opened.files
-            if (file.size, file.header_digest) != (said.size, said.header_digest):
-                what = "its header is another" if file.size == said.size else _length(file.size)
-                weights.append(DamagedWeights(name, path, what, before))
-                continue
-            infos = {each.info.name: each.info for each in opened.tensors.values()}
-            held |= infos
-            holders |= dict.fromkeys(infos, name)
-            found = digest_tensors(infos.values(), opened.read_into, buffers, advance)
-            wrong = {n for n, digest in found.items() if manifest.tensors.get(n) != digest}
-            what = f"{counted(len(wrong), 'tensor')} of {len(found)} differ" if wrong else ""
-            if not wrong and said.rest_digest and said.rest_digest != rest_digest(path):
-                what = "bytes beside its tensors differ"
+            found = look_into(inside(folder, name), said, manifest.tensors, buffers, advance)
         except (DamagedInput, SourceFault) as error:
             weights.append(DamagedWeights(name, path, str(error), before))
             continue
-        if what:
-            weights.append(DamagedWeights(name, path, what, before, opened, frozenset(wrong)))
+        if found.opened is not None:
+            infos = {each.info.name: each.info for each in found.opened.tensors.values()}
+            held |= infos
+            holders |= dict.fromkeys(infos, name)
+        if found.why:
+            weights.append(DamagedWeights(name, path, found.why, before, found.opened, found.wrong))
     return Damage(tuple(weights), tuple(_sidecars(folder, manifest)), held, holders)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A weight file that was held against its manifest."""
+
+    why: str
+    """What is wrong with it, as a clause; empty, if it is right."""
+    opened: Checkpoint | None = None
+    wrong: frozenset[str] = frozenset()
+
+
+def look_into(
+    path: Path,
+    said: File,
+    tensors: Mapping[str, str],
+    buffers: Sequence[Buffers],
+    advance: Advance = lambda _: None,
+) -> Found:
+    """Hold one weight file against what a manifest says of it, and the digests of its tensors.
+
+    Raises: DamagedInput, SourceFault, if it cannot be opened.
+    """
+    opened = open_weight_file(path.parent, path.name)
+    (file,) = opened.files
+    if file.size != said.size:
+        return Found(f"it has {counted(file.size, 'byte')}, and should have {said.size}")
+    if file.header_digest != said.header_digest:
+        return Found("its header was changed")
+    infos = [each.info for each in opened.tensors.values()]
+    found = digest_tensors(infos, opened.read_into, buffers, advance)
+    wrong = frozenset(name for name, digest in found.items() if tensors.get(name) != digest)
+    if wrong:
+        what = f"{len(wrong)} of {counted(len(found), 'tensor')} differ"
+        return Found(what + "s" * (len(wrong) == 1), opened, wrong)
+    if said.rest_digest and said.rest_digest != rest_digest(path):
+        return Found("bytes beside its tensors differ", opened)
+    return Found("", opened)
 
 
 def _sidecars(folder: Path, manifest: Manifest) -> list[DamagedFile]:
@@ -109,7 +138,3 @@ def _sidecars(folder: Path, manifest: Manifest) -> list[DamagedFile]:
         if not right:
             damaged.append(DamagedFile(name, path, why, before))
     return damaged
-
-
-def _length(nbytes: int) -> str:
-    return f"it has {counted(nbytes, 'byte')}"

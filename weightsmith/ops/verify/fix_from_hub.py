@@ -13,12 +13,12 @@ from weightsmith.hub.hashes import hash_file
 from weightsmith.hub.listing import RepoFile
 from weightsmith.hub.resolve import Resolved
 from weightsmith.hub.store import HubStore
-from weightsmith.ops.verify.fix_report import FileFix, FixReport
+from weightsmith.ops.verify.fix_report import CannotFix, FileFix, FixReport
 from weightsmith.ops.verify.put_in_place import (
     fixing,
     identity,
     put_in_place,
-    why_not_replaceable,
+    require_replaceable,
 )
 from weightsmith.progress import Progress
 from weightsmith.sources.plan_download import plan_download
@@ -52,7 +52,7 @@ def fix_from_hub(
         for fix in _judged(folder, found, files, progress):
             file = next(each for each in files if each.name == fix.file)
             if fix.outcome == "can be fixed" and not dry_run:
-                fixes.append(_fetched(folder, file, fix, store, work))
+                fixes.append(_fetched(folder, file, fix, store, work, found.label))
             else:
                 fixes.append(fix)
     return FixReport(folder, tuple(fixes))
@@ -75,25 +75,34 @@ def _judged(
                 same = True
                 continue
             open_weight_file(folder, file.name)
-            faults[file.name] = f"it is another than that of {found.label}"
+            faults[file.name] = f"its hash is not that of {found.label}"
             other.add(file.name)
         except (DamagedInput, SourceFault) as error:
             faults[file.name] = str(error)
         any_there = any_there or path.is_file()
         progress.advance(file.nbytes)
     fixes = []
+    again = f"to have that of the hub: weightsmith download {found.label} -o NEW"
     for name, fault in faults.items():
         fix = FileFix(name, fault, "can be fixed", f"from {found.label}", nbytes[name])
-        reason = why_not_replaceable(folder, folder / name)
-        if not reason and name in other and not same:
+        reason = ""
+        if name in other and not same:
             reason = f"it can be read, and nothing here shows that it was that of {found.label}"
-        elif not reason and not (any_there or same):
+        elif not (any_there or same):
             reason = f"the folder has no weight file of {found.label}"
-        fixes.append(fix.left(reason) if reason else fix)
+        try:
+            require_replaceable(folder, folder / name)
+        except CannotFix as error:
+            fix = fix.left(str(error), error.hint)
+        else:
+            fix = fix.left(reason, again) if reason else fix
+        fixes.append(fix)
     return fixes
 
 
-def _fetched(folder: Path, file: RepoFile, fix: FileFix, store: HubStore, work: Path) -> FileFix:
+def _fetched(
+    folder: Path, file: RepoFile, fix: FileFix, store: HubStore, work: Path, label: str
+) -> FileFix:
     """The file fetched, proved by its hash, and put in its place."""
     before = identity(folder / file.name)
     staged = work / "new"
@@ -101,7 +110,8 @@ def _fetched(folder: Path, file: RepoFile, fix: FileFix, store: HubStore, work: 
         fs.write_durably(staged, Content(file=store.open(file.name).path).pieces())
         if hash_file(staged, file.digest) != file.digest:
             staged.unlink()
-            return fix.left("that in the hub's cache is damaged: weightsmith verify --cache")
+            hint = f"fetch it again: weightsmith download {label}"
+            return fix.left("the file of the hub's cache is damaged too", hint)
     except (DamagedInput, SourceFault) as error:
         staged.unlink(missing_ok=True)
         return fix.left(str(error))

@@ -1,7 +1,7 @@
 """Decide how each damaged file of a model can be made, from its manifest and a source of bytes."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -9,44 +9,23 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.content import Content
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.checkpoint.layout import DELTA_INDEX, INDEXES
+from weightsmith.checkpoint.whole_files import WholeFiles
 from weightsmith.engine.manifest import Manifest
 from weightsmith.formats.index import build_index, parse_index
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES, parse_header, read_header
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.verify.damage import Damage, DamagedFile, DamagedWeights
-from weightsmith.ops.verify.fix_report import FileFix
-from weightsmith.ops.verify.put_in_place import why_not_replaceable
+from weightsmith.ops.verify.fix_hints import COPY, fix_command, make_again, source_of
+from weightsmith.ops.verify.fix_report import CannotFix, FileFix
+from weightsmith.ops.verify.mend import OURS, THEIRS, Headers, Mend
+from weightsmith.ops.verify.put_in_place import require_replaceable
 from weightsmith.ops.verify.truth import Truth
 from weightsmith.plan.model import InputTensor, RestoredPlan, TensorPlan
 from weightsmith.units import counted
 
 AnyDamaged = TypeVar("AnyDamaged", bound=DamagedFile)
 
-OURS, THEIRS = "here", "source"
-"""The inputs of a rebuilt file: the damaged file itself, and the source of right bytes."""
 _INDEXES: Final = (*INDEXES, DELTA_INDEX)
-
-
-@dataclass(frozen=True, slots=True)
-class Mend:
-    """How the right file in the place of a damaged one is made."""
-
-    damaged: DamagedFile
-    made_as: RestoredPlan | Content
-    """The plan of a weight file, or the content of any other file."""
-    how: str
-    """Where the right bytes come from, as a clause."""
-    inputs: Mapping[str, Checkpoint] = field(default_factory=dict)
-    """What a weight file is made from, by the names that its plan uses: `OURS`, `THEIRS`."""
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the right file."""
-        return self.made_as.nbytes
-
-
-class CannotFix(Exception):
-    """Why a file cannot be fixed, as a sentence."""
 
 
 def needs_source(damage: Damage) -> bool:
@@ -64,6 +43,13 @@ def plan_fixes(
     return _Planner(folder, manifest, damage, truth).fixes()
 
 
+def indexes_of(holders: Mapping[str, str], infos: Mapping[str, TensorInfo]) -> Iterator[bytes]:
+    """What an index of ours may hold: a model's also states the number of parameters."""
+    nbytes = sum(info.nbytes for info in infos.values())
+    yield build_index(holders, nbytes, sum(info.numel for info in infos.values()))
+    yield build_index(holders, nbytes)
+
+
 class _Planner:
     """Decides for every damaged file how it can be made."""
 
@@ -77,6 +63,8 @@ class _Planner:
         self._truth = truth
         self._infos = dict(damage.held)
         self._holders = {**self._listed(), **damage.holders}
+        self._is_later = False
+        """Whether a header shows only when its file has been made."""
 
     def fixes(self) -> list[Mend | FileFix]:
         """The weight files, then what lies beside them: an index follows from all of those."""
@@ -84,19 +72,24 @@ class _Planner:
         return [*weights, *(self._fix(each, self._sidecar) for each in self._damage.sidecars)]
 
     def _fix(self, damaged: AnyDamaged, how: Callable[[AnyDamaged], Mend]) -> Mend | FileFix:
-        reason = why_not_replaceable(self._folder, damaged.path)
-        if not reason:
-            try:
-                return how(damaged)
-            except CannotFix as error:
-                reason = str(error)
-        return FileFix(damaged.name, damaged.why, "left", reason)
+        try:
+            require_replaceable(self._folder, damaged.path)
+            return how(damaged)
+        except CannotFix as error:
+            hint = error.hint or make_again(self._manifest)
+            return FileFix(damaged.name, damaged.why, "left", str(error), hint=hint)
 
     def _weights(self, damaged: DamagedWeights) -> Mend:
         """Raises: CannotFix."""
         said, truth = self._manifest.files[damaged.name], self._truth
-        if not damaged.name.endswith(".safetensors"):
-            raise CannotFix("only safetensors files are rebuilt: copy it, or make the output anew")
+        if truth is not None and truth.lacks_base:
+            hint = f"weightsmith verify {self._folder} --fix --from {truth.label} --base BASE"
+            raise CannotFix("a delta is made again of target and base, and no base is named", hint)
+        as_it_is = truth is not None and isinstance(truth.checkpoint, WholeFiles)
+        if as_it_is or not damaged.name.endswith(".safetensors"):
+            return self._whole(damaged, said.size)
+        if truth is not None and truth.encoding is not None:
+            return self._coded(damaged, truth)
         inputs: dict[str, Checkpoint] = {}
         if damaged.opened is not None:
             inputs[OURS] = damaged.opened
@@ -105,21 +98,52 @@ class _Planner:
             header = truth.header(damaged.name, said.header_digest, self._theirs(damaged.name))
         else:
             header = None
+        if truth is None and (damaged.wrong or header is None):
+            raise self._no_source()
         if truth is not None:
             inputs[THEIRS] = truth.checkpoint
-        elif damaged.wrong or header is None:
-            raise CannotFix(_nobody(self._manifest))
         if header is None:
-            raise CannotFix(f"{_label(truth)} does not tell how its tensors lie in it")
+            raise CannotFix(f"{self._label} makes no such file")
         infos = [each.info for each in parse_header(header, said.size, Path(damaged.name)).tensors]
         plan = RestoredPlan(
             damaged.name, tuple(self._rule(info, damaged) for info in infos), given=header
         )
         self._infos |= {info.name: info for info in infos}
         self._holders |= dict.fromkeys((info.name for info in infos), damaged.name)
-        bad = counted(len(damaged.wrong) or len(infos), "tensor")
-        how = f"{bad} of {len(infos)} from {_label(truth)}"
-        return Mend(damaged, plan, how, inputs)
+        bad = len(damaged.wrong) or len(infos)
+        how = f"{bad} of {counted(len(infos), 'tensor')} from {self._label}"
+        return Mend(damaged, plan, how, plan.nbytes, inputs)
+
+    def _whole(self, damaged: DamagedFile, nbytes: int) -> Mend:
+        """A file that is decoded again, or copied, whole.
+
+        Raises: CannotFix.
+        """
+        if self._truth is None:
+            raise self._no_source()
+        found = self._truth.whole(damaged.name)
+        if found is None:
+            raise CannotFix(f"{self._label} has no such file")
+        plan, inputs = found
+        if plan.nbytes != nbytes:
+            raise CannotFix(
+                f"that of {self._label} has {counted(plan.nbytes, 'byte')}, not {nbytes}"
+            )
+        return Mend(damaged, plan, f"from {self._label}", nbytes, inputs)
+
+    def _coded(self, damaged: DamagedWeights, truth: Truth) -> Mend:
+        """A file of an exact delta, coded again of base and target.
+
+        Raises: CannotFix, if it cannot be a file of the delta between these.
+        """
+        plan, encoding = truth.shards.get(damaged.name), truth.encoding
+        known = {each.info for each in encoding.record.tensors} if encoding else set()
+        if plan is None or encoding is None or not {*_outputs(truth)} == known:
+            raise CannotFix(f"the delta between {truth.label} has other tensors or files")
+        self._is_later = True
+        nbytes = self._manifest.files[damaged.name].size
+        how = f"coded again of {truth.label}"
+        return Mend(damaged, encoding, how, nbytes, truth.inputs)
 
     def _rule(self, info: TensorInfo, damaged: DamagedWeights) -> TensorPlan:
         """Raises: CannotFix, if the source does not have the tensor."""
@@ -128,10 +152,10 @@ class _Planner:
             return TensorPlan.make("copy@1", {}, [InputTensor(OURS, info, digest)], digest=digest)
         held = self._truth.checkpoint.tensors.get(info.name) if self._truth else None
         if held is None:
-            raise CannotFix(f"{_label(self._truth)} has no {info.name}")
+            raise CannotFix(f"{self._label} has no {info.name}")
         rule = TensorPlan.cast_or_copy(InputTensor(THEIRS, held.info), info.dtype)
         if rule.output != info:
-            raise CannotFix(f"{info.name} is {held.info} in {_label(self._truth)}")
+            raise CannotFix(f"{info.name} is {held.info} in {self._label}, and must be {info}")
         return replace(rule, digest=digest)
 
     def _theirs(self, file: str) -> list[TensorInfo]:
@@ -158,36 +182,38 @@ class _Planner:
 
     def _sidecar(self, damaged: DamagedFile) -> Mend:
         """Raises: CannotFix."""
-        digest = self._manifest.sidecars[damaged.name].digest
+        said = self._manifest.sidecars[damaged.name]
         if damaged.name in _INDEXES:
-            for raw in self._indexes():
-                if bytes_digest(raw) == digest:
-                    return Mend(damaged, Content(raw), "made of the weight files' headers")
+            how = "made of the weight files' headers"
+            for raw in indexes_of(self._holders, self._infos):
+                if bytes_digest(raw) == said.digest:
+                    return Mend(damaged, Content(raw), how, len(raw))
+            if self._is_later:
+                return Mend(damaged, Headers(), how, said.size)
         if self._truth is None:
-            raise CannotFix(_nobody(self._manifest))
+            raise self._no_source()
         content = self._truth.sidecars.get(damaged.name)
         if content is None:
-            raise CannotFix(f"{self._truth.label} has no such file")
-        if content.digest != digest:
-            raise CannotFix(f"that of {self._truth.label} is another")
-        return Mend(damaged, content, f"from {self._truth.label}")
+            return self._whole(damaged, said.size)
+        if content.digest != said.digest:
+            raise CannotFix(f"the file of this name in {self._label} has other bytes")
+        return Mend(damaged, content, f"from {self._label}", content.nbytes)
 
-    def _indexes(self) -> Iterator[bytes]:
-        """What an index of ours may hold: a model's also states the number of parameters."""
-        infos = self._infos.values()
-        nbytes = sum(info.nbytes for info in infos)
-        yield build_index(self._holders, nbytes, sum(info.numel for info in infos))
-        yield build_index(self._holders, nbytes)
+    @property
+    def _label(self) -> str:
+        return "the file itself" if self._truth is None else self._truth.label
+
+    def _no_source(self) -> CannotFix:
+        """That the manifest names no source that can be fetched, and what the user can name."""
+        manifest = self._manifest
+        roles = [role for role in manifest.inputs if role not in manifest.origins]
+        lacking = " and ".join(roles) or "what it was made from"
+        why = f"weightsmith.json does not say where on the hub {lacking} can be had"
+        if (given := source_of(manifest)) == COPY:
+            return CannotFix(f"{why}: name a copy", make_again(manifest))
+        named = f"name {given} or a copy"
+        return CannotFix(f"{why}: {named}", fix_command(self._folder, manifest))
 
 
-def _label(truth: Truth | None) -> str:
-    return "the file itself" if truth is None else truth.label
-
-
-def _nobody(manifest: Manifest) -> str:
-    """That the manifest names no source that can be fetched, and what the user can name."""
-    roles = [role for role in manifest.inputs if role not in manifest.origins]
-    made = {"apply-delta": "BASE+DELTA, ", "convert": "what was converted, "}.get(manifest.verb, "")
-    what = f"{made}or a copy of it" if made else "a copy of it"
-    lacking = f" of {' and '.join(roles)}" if roles else ""
-    return f"the manifest does not say where on the hub the bytes{lacking} are: name {what}"
+def _outputs(truth: Truth) -> Iterator[TensorInfo]:
+    return (tensor.output for shard in truth.shards.values() for tensor in shard.tensors)

@@ -10,6 +10,7 @@ from weightsmith import fs
 from weightsmith.checkpoint.content import inside
 from weightsmith.engine.in_place import discard_left, take_after, workshop
 from weightsmith.errors import InputChanged, SidecarEscapes
+from weightsmith.ops.verify.fix_report import CannotFix
 
 _WORKSHOP: Final = "fix"
 """Part of the names of directories of unfinished work, by which they are found again."""
@@ -40,17 +41,23 @@ def identity(path: Path) -> fs.Identity | None:
     return None if state is None else fs.identity_of(state)
 
 
-def why_not_replaceable(folder: Path, path: Path) -> str:
-    """Why the file of this name must not be replaced, as a clause; empty if it may be."""
+def require_replaceable(folder: Path, path: Path) -> None:
+    """Raises: CannotFix, if what has this name must not be replaced by a file."""
     if path.is_symlink():
-        return f"it is a link to {path.readlink()}, which others may use"
+        reason = f"it is a link to {path.readlink()}, and that file may be used by others"
+        raise CannotFix(reason, f"delete the link, then fix it again: rm {path}")
     if os.path.lexists(path) and identity(path) is None:
-        return "what has its name is no file"
+        what = "a directory" if path.is_dir() else "a pipe, a socket or a device"
+        aside = f"{path}.aside"
+        hint = f"move it away, then fix it again: mv {path} {aside}"
+        raise CannotFix(f"{what} has the file's name", hint)
     try:
         inside(folder, os.path.relpath(path, folder))
-    except SidecarEscapes:
-        return "its name leads out of the folder"
-    return "" if path.parent.is_dir() else f"{path.parent} is missing"
+    except SidecarEscapes as error:
+        raise CannotFix("weightsmith.json names a file outside the folder") from error
+    if not path.parent.is_dir():
+        hint = f"make it, then fix it again: mkdir -p {path.parent}"
+        raise CannotFix(f"its directory {path.parent} is missing", hint)
 
 
 def put_in_place(staged: Path, path: Path, before: fs.Identity | None) -> None:

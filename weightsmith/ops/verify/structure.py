@@ -11,13 +11,16 @@ from weightsmith.checkpoint.discover import discover
 from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.in_place import is_left
+from weightsmith.engine.manifest import read_manifest
 from weightsmith.engine.staging import Staging
 from weightsmith.errors import QuantisationUnknown, WeightsmithError
 from weightsmith.ops.sidecars import read_for_diagnosis
+from weightsmith.ops.verify.fix_hints import fix_command
 from weightsmith.ops.verify.report import Check, Verdict, judged
 from weightsmith.ops.verify.subject import Subject
 from weightsmith.repair.detect import diagnose
 from weightsmith.sources.dequantised import dequantised, quantisation_of
+from weightsmith.sources.locate import label_of
 
 _UNFINISHED: Final = (".incomplete", ".part", ".tmp", ".crdownload", ".aria2")
 """What downloads and writers that were stopped leave behind."""
@@ -25,9 +28,9 @@ _HUB_CORNER: Final = ".cache/huggingface/download"
 """Where the hub library keeps what it is still fetching into a directory."""
 
 
-def check_unreadable(directory: Path, error: WeightsmithError) -> Check:
+def check_unreadable(source: str | os.PathLike[str], error: WeightsmithError) -> Check:
     """Every weight file that cannot be read, where one of them stopped us."""
-    problems = []
+    directory, problems = Path(source), []
     try:
         names = discover(directory).weights
     except WeightsmithError:
@@ -37,7 +40,19 @@ def check_unreadable(directory: Path, error: WeightsmithError) -> Check:
             open_weight_file(directory, name)
         except WeightsmithError as damaged:
             problems.append(str(damaged))
-    return Check("files", "FAIL", tuple(problems or [str(error), *error.context]), error.hint_text)
+    hint = _fix_of_ours(source) or error.hint_text
+    return Check("files", "FAIL", tuple(problems or [str(error), *error.context]), hint)
+
+
+def _fix_of_ours(source: str | os.PathLike[str]) -> str:
+    """The command that fixes a folder of this machine that weightsmith made; else nothing."""
+    directory = Path(source)
+    try:
+        manifest = read_manifest(directory)
+    except WeightsmithError:
+        return ""
+    is_here = label_of(source) == str(directory)
+    return fix_command(directory, manifest) if manifest is not None and is_here else ""
 
 
 def check_structure(subject: Subject) -> list[Check]:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from weightsmith.checkpoint.buffers import is_buffer
@@ -25,6 +24,7 @@ from weightsmith.errors import (
 )
 from weightsmith.ops.verify import smoke as smokes
 from weightsmith.ops.verify.content import TensorContent, read_content
+from weightsmith.ops.verify.fix_hints import fix_command
 from weightsmith.ops.verify.published_sum import sum_checkpoint
 from weightsmith.ops.verify.report import Check, Report, Verdict, judged
 from weightsmith.ops.verify.structure import check_structure, check_unreadable
@@ -86,7 +86,7 @@ def _checked(
         checkpoint = subject.checkpoint
         checkpoint.config  # noqa: B018  (read now: all that follows goes by it)
     except (DamagedInput, ShardMissing) as error:
-        return Report(label_of(source), (check_unreadable(Path(source), error),))
+        return Report(label_of(source), (check_unreadable(source, error),))
     except Mismatch as error:
         verdict: Verdict = "not checked" if isinstance(error, RowsUndecided) else "FAIL"
         details = (str(error), *error.context)
@@ -138,7 +138,8 @@ def _checksums(subject: Subject, buffers: Sequence[Buffers], progress: Progress)
     found = check_torch_files([path for path, _ in files], buffers, progress.advance)
     fine = f"all {found.checked} parts of {counted(len(files), 'torch file')} have their CRC-32"
     if found.wrong or not found.lacking:
-        return [judged("checksums", found.wrong, fine, hint="download them again")]
+        hint = _cure(subject) or "download them again"
+        return [judged("checksums", found.wrong, fine, hint=hint)]
     lacking = f"{found.lacking} of {found.lacking + found.checked} parts were written without one"
     return [Check("checksums", "not checked", (lacking,))]
 
@@ -183,6 +184,12 @@ def _unanswered(name: str, promise: DeltaRecord, delta: Checkpoint) -> Check:
     return Check(name, "not checked", ("what the delta makes shows only with its base",), hint)
 
 
+def _cure(subject: Subject) -> str:
+    """The command that puts right bytes in the place of damaged ones, for an output of ours."""
+    directory = subject.checkpoint.directory
+    return fix_command(directory, subject.manifest) if subject.manifest is not None else ""
+
+
 def _digests(subject: Subject, digests: Mapping[str, str], buffers: Sequence[Buffers]) -> Check:
     if subject.rules:
         return _promised(subject, digests, buffers)
@@ -194,9 +201,7 @@ def _digests(subject: Subject, digests: Mapping[str, str], buffers: Sequence[Buf
     manifest = subject.manifest
     held = f"{counted(len(digests), 'tensor')} and {counted(len(manifest.sidecars), 'file')}"
     fine = f"{held}, all as weightsmith wrote them"
-    hint = (
-        f"weightsmith verify {subject.checkpoint.directory} --fix, with --from COPY or BASE+DELTA"
-    )
+    hint = _cure(subject)
     return judged("digests", damage(subject.checkpoint, manifest, digests), fine, hint=hint)
 
 
