@@ -205,7 +205,8 @@ def _room(world: World, share: str) -> list[str]:
 
 def _entries(world: World, share: str) -> list[str]:
     made = len(world.after.keys() - world.before.keys()) + 3
-    entries = len(world.before) + 4 + int(float(share) * made)  # with the root and its folders
+    before = sum(1 for _ in world.pristine.rglob("*"))  # the hub library's own files among them
+    entries = before + 4 + int(float(share) * made)  # with the root and its folders
     return _little_room(world, entries=entries)
 
 
