@@ -96,10 +96,10 @@ def test_a_row_of_one_line_is_shortened_where_it_may_be() -> None:
 
 
 def test_of_a_list_at_the_end_of_a_note_the_first_names_are_shown() -> None:
-    note = "a: not tensors, not used: " + ", ".join("bcdefghi")
+    note = "a: beside the model, not used: " + ", ".join("bcdefghi")
     assert brief(note, everything=True) == note
     assert brief(note, everything=False) == (
-        "a: not tensors, not used: b, c, d, e, f, and 3 more (-v lists all)"
+        "a: beside the model, not used: b, c, d, e, f, and 3 more (-v lists all)"
     )
     assert brief("nothing, of note", everything=False) == "nothing, of note"
 

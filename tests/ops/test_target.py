@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.support.folders import contents, copied, hidden, state
+from tests.support.folders import contents, copied, hidden, state, write_model
 from weightsmith.engine.options import Options
 from weightsmith.errors import (
     BaseIsDelta,
@@ -19,6 +20,8 @@ from weightsmith.errors import (
     WeightsmithError,
 )
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta, target_name
+from weightsmith.ops.convert import convert
+from weightsmith.ops.make_delta import make_delta
 
 
 class Sides:
@@ -48,6 +51,23 @@ def sides(vectors: Path, tmp_path: Path) -> Sides:
 
 
 FULL = {"config.json", "model.safetensors", "tokenizer.model", "weightsmith.json"}
+
+
+@pytest.mark.parametrize("target", ["a", "a/inside", "d1", "d2", "."])
+def test_no_link_of_a_chain_is_the_target(tmp_path: Path, target: str) -> None:
+    for number, name in enumerate("abc"):
+        write_model(tmp_path / name, {"model.w": torch.full((4, 4), float(number))})
+    make_delta(tmp_path / "a", tmp_path / "b", tmp_path / "d1")
+    make_delta(tmp_path / "b", tmp_path / "c", tmp_path / "d2")
+    before = state(tmp_path)
+    chain = "+".join(str(tmp_path / name) for name in ("a", "d1", "d2"))
+    deltas = [tmp_path / "d1", tmp_path / "d2"]
+    out, overwrite = tmp_path / target, Options(overwrite=True)
+    with pytest.raises(TargetIsInput):
+        convert(chain, out, options=overwrite)
+    with pytest.raises(TargetIsInput):
+        apply_delta(tmp_path / "a", deltas, target=out, options=overwrite)
+    assert state(tmp_path) == before
 
 
 def test_an_empty_directory_is_no_obstacle(sides: Sides, tmp_path: Path) -> None:

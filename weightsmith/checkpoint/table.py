@@ -19,5 +19,5 @@ def read_table(
         return header.tensors, raw
     table = torch_zip.read_torch_table(file, far=far)
     if table.left:
-        notes.append(f"{file.path.name}: not tensors, not used: " + ", ".join(table.left))
+        notes.append(f"{file.path.name}: beside the model, not used: " + ", ".join(table.left))
     return table.tensors, table.directory

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Final, ParamSpec
 from weightsmith.catalogue.schema import Release
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.engine import run as engine
+from weightsmith.engine.derived import Derived
 from weightsmith.engine.executors.executor import Executor
 from weightsmith.engine.executors.local import THREADS
 from weightsmith.engine.executors.ray import connected
@@ -161,7 +162,7 @@ def target_apart(target: str | os.PathLike[str], inputs: Mapping[str, Checkpoint
         raise TargetUnnamed
     path = Path(os.path.abspath(target))  # noqa: PTH100  (a link as target is refused, not followed)
     ours = Path(os.path.realpath(path))
-    for checkpoint in inputs.values():
+    for checkpoint in _read(inputs):
         files = (checkpoint.directory / file.name for file in checkpoint.files)
         for place in (checkpoint.directory, *files):  # a file may be a link to elsewhere
             theirs = Path(os.path.realpath(place))
@@ -171,6 +172,14 @@ def target_apart(target: str | os.PathLike[str], inputs: Mapping[str, Checkpoint
         reason = "it is a mount point, which nothing can be renamed onto"
         raise TargetUnwritable(where=path, reason=reason, hint=f"use {path}/NAME")
     return path
+
+
+def _read(inputs: Mapping[str, Checkpoint]) -> Iterator[Checkpoint]:
+    """The inputs, and of a chain each model and delta in it."""
+    for checkpoint in inputs.values():
+        yield checkpoint
+        if isinstance(checkpoint, Derived):
+            yield from checkpoint.leaves
 
 
 def needs(job: Job, options: Options, to_fetch: Iterable[Located] = ()) -> Needs:

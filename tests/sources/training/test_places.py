@@ -10,7 +10,13 @@ from safetensors.torch import save_file
 
 from tests.support.training_cases import LEFT, differences
 from weightsmith.checkpoint.opening import open_weight_file
-from weightsmith.errors import CheckpointUnnamed, OptionMeaningless, SeveralOutputs, SourceIsFile
+from weightsmith.errors import (
+    CheckpointUnnamed,
+    OptionMeaningless,
+    PrecisionMissing,
+    SeveralOutputs,
+    SourceIsFile,
+)
 from weightsmith.ops.inspect import inspect
 from weightsmith.sources.kinds import Model, TrainingOutput
 from weightsmith.sources.recognise import open_model, recognise
@@ -106,6 +112,17 @@ def test_beside_a_whole_model_the_states_count_where_they_are_asked_for(
     assert isinstance(found, TrainingOutput)
     oracle = open_weight_file(LEFT / "hf_trainer_ds3", "oracle.safetensors")
     assert not list(differences(oracle, found.checkpoint))
+
+
+def test_of_a_training_in_float32_the_model_is_its_float32_weights(tmp_path: Path) -> None:
+    about = {"module": {"w": torch.arange(4.0)}, "param_shapes": [{"w": torch.Size([4])}]}
+    torch.save(about, tmp_path / "mp_rank_00_model_states.pt")
+    for weights in ("fp32", None):
+        found = recognise(tmp_path, weights=weights)
+        assert isinstance(found, TrainingOutput)
+        assert found.checkpoint.read_small("w") == torch.arange(4.0).numpy().tobytes()
+    with pytest.raises(PrecisionMissing, match="trained in float32"):
+        recognise(tmp_path, weights="16bit")
 
 
 @pytest.mark.parametrize("case", ["fsdp2_fp32/ckpt", "dcp_plain_w1/ckpt"])

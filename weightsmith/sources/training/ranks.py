@@ -83,7 +83,7 @@ class _Ranks:
                 for tensor, entry in entries.items():
                     self._add(opened, name, tensor, entry, rank)
         if left:
-            self._notes.append("not tensors, not used: " + ", ".join(left))
+            self._notes.append("beside the model, not used: " + ", ".join(left))
         held = {n: Pieced.of(each.whole, each.boxes.values()) for n, each in self._tensors.items()}
         notes = (f"{counted(len(self._names), 'part')}, one a process, put together", *self._notes)
         return Gathered(

@@ -69,11 +69,14 @@ class _Zero:
 
     def open(self, weights: Weights | None) -> Checkpoint:
         whole = self._whole()
+        held = {tensor.info.dtype for tensor in (whole or {}).values()}
+        is_wide = not held & {*_WIDENED}
         if weights != "fp32" and whole is not None:
-            held = {tensor.info.dtype for tensor in whole.values()}
-            if weights == "16bit" and not held & {*_WIDENED}:
+            if weights == "16bit" and is_wide:
                 raise self._no("16-bit", "it was trained in float32", "fp32")
             return self._gathered(whole, "the model as it was trained")
+        if whole is not None and is_wide and not self._files.partitions:
+            return self._gathered(whole, "the model as it was trained, in float32")
         if not self._files.partitions:
             if any(self._model.get("optimizer", key) is not None for key in _UNNAMED):
                 reason = "ZeRO-0 keeps them in its optimizer, by number alone"
