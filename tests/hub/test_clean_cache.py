@@ -442,6 +442,44 @@ class TestLastUse:
 
 
 class TestNothingElseGoes:
+    @pytest.mark.parametrize("link", ["a file", "a blob", "a snapshot"])
+    def test_what_a_link_leads_to_outside_the_cache_stays(
+        self, maker: Maker, tmp_path: Path, link: str
+    ) -> None:
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        mine = elsewhere / "model.safetensors"
+        mine.write_bytes(b"mine")
+        maker.revision("org/a", {"model.safetensors": maker.raw(500)}, ref="main")
+        repo = maker.root / "models--org--a"
+        snapshot, blob = repo / "snapshots" / ("b" * 40), repo / "blobs" / ("c" * 64)
+        if link == "a snapshot":
+            snapshot.symlink_to(elsewhere)
+        else:
+            snapshot.mkdir()
+            if link == "a blob":
+                blob.symlink_to(mine)
+            (snapshot / "model.safetensors").symlink_to(blob if link == "a blob" else mine)
+        plan = maker.plan("org/a")
+        row = f"org/a@{'b' * 12}"
+        assert reasons(plan)[row] == "kept: model.safetensors outside the cache"
+        assert removed(choose(plan, [row])) == []
+        carry_out(plan)
+        assert mine.read_bytes() == b"mine"
+        assert (snapshot / "model.safetensors").read_bytes() == b"mine"
+
+    def test_a_repository_that_lies_on_another_disk_can_go(
+        self, maker: Maker, tmp_path: Path
+    ) -> None:
+        maker.revision("org/a", {"model.safetensors": maker.raw(500)})
+        maker.revision("org/a", {"model.safetensors": maker.raw(600)}, ref="main")
+        repo = maker.root / "models--org--a"
+        shutil.move(repo, tmp_path / "disk")
+        repo.symlink_to(tmp_path / "disk")
+        plan = maker.plan("org/a")
+        (old,) = [row for row in plan.rows if not row.refs]
+        assert carry_out(choose(plan, [old.id])).freed_nbytes == 500
+
     def test_what_two_revisions_share_stays_for_the_other(self, maker: Maker) -> None:
         big = maker.raw(1000)
         maker.revision("org/a", {"model.safetensors": big, "config.json": b"old"})

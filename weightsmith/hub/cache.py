@@ -52,6 +52,10 @@ class CachedRevision:
     files: tuple[CachedFile, ...]
     made: float
     """When its directory was changed last."""
+    outside: tuple[str, ...] = ()
+    """Files whose links lead out of the repository's directory and out of the cache: to delete them
+    would delete what somebody keeps elsewhere.
+    """
 
     @property
     def nbytes(self) -> int:
@@ -216,6 +220,7 @@ def _sizes(cache: Cache) -> dict[Path, int]:
 
 
 def _revisions(repo: "CachedRepoInfo") -> Iterator[CachedRevision]:
+    homes = (repo.repo_path.resolve(), repo.repo_path.parent.resolve())
     for revision in repo.revisions:
         files = [
             CachedFile(
@@ -236,6 +241,9 @@ def _revisions(repo: "CachedRepoInfo") -> Iterator[CachedRevision]:
             refs=tuple(sorted(revision.refs)),
             files=tuple(sorted(files, key=lambda file: file.name)),
             made=revision.last_modified,
+            outside=tuple(
+                sorted(f.name for f in files if not any(map(f.bytes_at.is_relative_to, homes)))
+            ),
         )
 
 

@@ -72,12 +72,15 @@ class Row:
 
 
 def rows_of(cache: Cache, pins: Pins, *, used_known: bool) -> list[Row]:
-    """All that could be deleted, by repository; what is being downloaded, or pinned, is locked."""
+    """All that could be deleted, by repository; what is being downloaded, or pinned, is locked, and
+    so is what lies outside the cache.
+    """
     busy = {(item.repo_type, item.repo_id) for item in cache.leftovers if item.busy}
     rows = []
     for revision in cache.revisions:
         downloading = (revision.repo_type, revision.repo_id) in busy
-        why = "being downloaded" if downloading else why_pinned(revision, pins)
+        pinned = "" if downloading else why_pinned(revision, pins)
+        why = "being downloaded" if downloading else pinned or _why_outside(revision)
         row = Row(
             kind="revision",
             repo=_name(revision.repo_type, revision.repo_id),
@@ -88,7 +91,7 @@ def rows_of(cache: Cache, pins: Pins, *, used_known: bool) -> list[Row]:
             modified=revision.modified,
             revisions=frozenset({revision}),
             locked=bool(why),
-            pinned=bool(why) and not downloading,
+            pinned=bool(pinned),
             reason=f"kept: {why}" if why else "",
         )
         rows.append(row)
@@ -143,6 +146,15 @@ def why_pinned(revision: CachedRevision, pins: Pins) -> str:
     if revision.repo_type != "model":
         return ""
     return pins.why_kept(Commit(revision.repo_id, "").folder, revision.commit)
+
+
+def _why_outside(revision: CachedRevision) -> str:
+    """Which of its files lies elsewhere, as a clause; empty where none does."""
+    if not revision.outside:
+        return ""
+    first, *more = revision.outside
+    others = f" and {len(more)} more" if more else ""
+    return f"{first}{others} outside the cache"
 
 
 def _why_pinned_whole(leftovers: Iterable[Leftover], pins: Pins) -> str:
