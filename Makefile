@@ -66,7 +66,7 @@ bench: $(READY) ## Time and memory beside a plain copy; PEERS=1: other tools too
 	$(BIN)/python -m tests.bench.bench $(if $(PEERS),--peers) $(if $(ONLY),--only $(ONLY)) $(BENCH)
 
 # Sections of the benchmark that README and docs/explanation/performance.md tell of (docs/figures.py).
-SHOWN := copy fastchat mergekit xor merge-lora experts fp8 convert zero combine exact
+SHOWN := copy fastchat mergekit xor merge-lora experts fp8 convert zero combine exact thirty
 
 figures: $(READY) ## Measure anew what README and docs say of time and memory, on an idle machine
 	$(BIN)/python -m tests.bench.bench --only $(SHOWN) --full third --rounds 3 --peer-rounds 3 --json docs/pictures/benchmark.json

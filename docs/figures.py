@@ -146,6 +146,7 @@ def pieces(found: Mapping[str, Any]) -> dict[str, str]:
         "benchmark: sizes": sizes(found["exact"]["cases"]),
         "benchmark: model": whole_model(found),
         "benchmark: speeds": speeds(found["exact"]["cases"]),
+        "benchmark: thirty": thirty(found),
     }
 
 
@@ -178,7 +179,7 @@ def conditions(found: Mapping[str, Any]) -> str:
 def ratios(told: Iterable[Run]) -> str:
     """Time and memory beside other tools, a line each."""
     rows = [(run.what, run.beside, run.ratio, run.peak(0), run.peak(1)) for run in told]
-    head = ("weightsmith", "beside", "time, ours over theirs", "peak memory, ours", "theirs")
+    head = ("weightsmith", "beside", "time, ours over theirs", "memory, ours", "memory, theirs")
     return table(head, rows)
 
 
@@ -249,6 +250,19 @@ def speeds(cases: Iterable[Mapping[str, Any]]) -> str:
         f"{min(above) * 100:.0f} to {max(above) * 100:.0f} % above the floor, and ran at "
         f"{_range(known, 'portable_encode')} and {_range(known, 'portable_decode')} GB/s."
     )
+
+
+def thirty(found: Mapping[str, Any]) -> str:
+    """What a registry of fine-tunes takes, whole and as deltas."""
+    held = found.get("fine_tunes")
+    if held is None:
+        return ""
+    whole, deltas = (gigabytes(sum(held[what])) for what in ("targets", "deltas"))
+    return (
+        f"{len(held['targets'])} fine-tunes of one base in bfloat16, every weight changed by about "
+        f"{held['change']:.0%} of the spread of the weights: **{whole} -> {deltas}**, "
+        "and each comes back bit for bit."
+    ).replace("%", " %")
 
 
 def _range(cases: Sequence[Mapping[str, Any]], column: str) -> str:

@@ -15,7 +15,7 @@ from weightsmith.cli.help_topics import errors_markdown, exit_codes_markdown
 from weightsmith.cli.main import COMMANDS, group
 
 DOCS = Path(__file__).parent
-MEASURED = ("../README.md", "explanation/performance.md")
+MEASURED = ("../README.md", "explanation/performance.md", "tutorials/thirty-fine-tunes.md")
 """Pages that say what the benchmark found."""
 
 _JSON = """\

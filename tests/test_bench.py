@@ -256,7 +256,7 @@ def setup(work: Path) -> Setup:
 def test_without_peers_nothing_is_measured_that_needs_them() -> None:
     alone = [each.name for each in bench.select([], with_peers=False)]
     assert alone[:3] == ["copy", "xor", "exact"]
-    assert alone[3:] == ["training", "fold", "tensors", "bases", "step", "scale", "nodes"]
+    assert alone[3:] == ["training", "fold", "thirty", "tensors", "bases", "step", "scale", "nodes"]
     assert bench.select([], with_peers=True) == list(bench.SECTIONS.values())
     asked = bench.select(["convert", "merge-lora"], with_peers=True)
     assert [each.name for each in asked] == ["merge-lora", "convert"]

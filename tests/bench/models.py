@@ -22,6 +22,8 @@ Side = Literal["base", "delta", "target", "merged"]
 """``target`` is base + delta, ``merged`` the base with the adapter in it."""
 RANK: Final = 16
 ALPHA: Final = 32
+SPREAD: Final = 0.02
+"""The standard deviation of base weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,13 @@ SIZES: Final = {
         Size("quarter", hidden=4096, intermediate=11008, layers=2, heads=32, vocab=8000),
         Size("third", hidden=2048, intermediate=5632, layers=13, heads=16, vocab=448),
         Size("eighth", hidden=4096, intermediate=11008, layers=6, heads=32, vocab=8000),
+        Size("small", hidden=2048, intermediate=5632, layers=4, heads=16, vocab=448),
         Size("smoke", hidden=512, intermediate=1536, layers=2, heads=8, vocab=448),
     )
 }
 """``full``: 3.8 GB, a quarter of LLaMA-7B. ``quarter``: a quarter of that, to see memory stay.
 ``third``: 1.3 GB, with all tokens that the tokenizer here has, which Meta's layout wants.
-``eighth``: 2.6 GB, and 1.3 GB of it in FP8."""
+``eighth``: 2.6 GB, and 1.3 GB of it in FP8. ``small``: 0.4 GB, of which there can be many."""
 
 _BLOCK: Final = {
     "self_attn.q_proj": ("hidden", "hidden"),
@@ -96,7 +99,7 @@ def tensor(name: str, shape: tuple[int, ...], side: Side) -> "torch.Tensor":
     """One weight, float16; base weights as after training, deltas forty times smaller."""
     match side:
         case "base":
-            return normal(f"base {name}", shape, 0.02, 1.0 if len(shape) == 1 else 0.0).half()
+            return normal(f"base {name}", shape, SPREAD, 1.0 if len(shape) == 1 else 0.0).half()
         case "delta":
             return normal(f"delta {name}", shape, 0.0005).half()
         case "target":

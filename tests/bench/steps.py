@@ -1,8 +1,12 @@
-"""Inputs of the sections on steps: a model in bfloat16, and steps of one weight in a hundred.
+"""Inputs of the sections on steps and fine-tunes: a model in bfloat16, and what is made of it.
 
 base-bf16      the base of the benchmark, in bfloat16
 next-bf16      the same after one step
 steps          20 exact deltas, ``01`` to ``20``, each made on what the one before gives
+
+Of fine-tunes there are many, so that each is made when it is measured, by a program of its own:
+
+    python -m tests.bench.steps SIZE NUMBER DIR
 """
 
 import shutil
@@ -18,6 +22,8 @@ from tests.bench.models import Size
 
 STEPS: Final = 20
 CHANGED: Final = 0.01
+FINE_TUNED: Final = 0.01
+"""What a fine-tune moves every weight by, as a share of the spread of the weights."""
 
 
 def write_base(size: Size, folder: Path) -> None:
@@ -49,6 +55,20 @@ def write_steps(work: Path, size: Size, folder: Path) -> None:
     shutil.rmtree(before)
 
 
+def write_fine_tune(size: Size, number: int, folder: Path) -> None:
+    """The base with every weight moved at random, each fine-tune in a way of its own."""
+    spread = FINE_TUNED * models.SPREAD
+    folder.mkdir(parents=True)
+    tensors = {
+        name: (
+            models.tensor(name, shape, "base").float()
+            + models.normal(f"tuned {number} {name}", shape, spread)
+        ).bfloat16()
+        for name, shape in models.tensor_shapes(size).items()
+    }
+    _write(folder, tensors)
+
+
 def step(tensor: Any, name: str, number: int) -> Any:
     """One weight in a hundred moved by one unit in the last place."""
     import numpy as np
@@ -76,3 +96,7 @@ KINDS: Final[dict[str, Callable[[Path, Size, Path], None]]] = {
     "next-bf16": lambda _, size, folder: write_next(size, folder),
     "steps": write_steps,
 }
+
+
+if __name__ == "__main__":
+    write_fine_tune(models.SIZES[sys.argv[1]], int(sys.argv[2]), Path(sys.argv[3]))

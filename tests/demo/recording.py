@@ -23,7 +23,7 @@ from tests.support.scenes import Cast, hub_alone
 from weightsmith.cli.layout import RESET, STYLES
 
 COMMANDS: Final = (
-    "weightsmith apply-delta --base llama-7b --delta lmsys/vicuna-7b-delta-v1.1",
+    "weightsmith apply-delta --base llama-7b --delta lmsys/vicuna-7b-delta-v1.1 --low-cpu-mem",
     "weightsmith verify ./vicuna-7b-v1.1 --smoke",
 )
 PICTURE: Final = ROOT / "docs" / "pictures" / "recording.svg"

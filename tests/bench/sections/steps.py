@@ -4,6 +4,7 @@ in the layout that RL trainers share.
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ from tests.bench import measure, peers, steps
 from tests.bench.contest import clear
 from tests.bench.measure import Command
 from tests.bench.report import Goal
-from tests.bench.section import Findings, Section, Setup, peak_mib
+from tests.bench.section import Findings, Section, Setup, peak_mib, tell
 
 FOLD_OVER_ONE: Final = 4.0
 FOLD_MORE_MIB: Final = 200
@@ -21,6 +22,7 @@ ITERATE_OVER_APPLY: Final = 1 / 0.8
 RANK_LIMIT_S: Final = 10.0
 RANK_SHARE: Final = 0.01
 CANDIDATES: Final = 10
+FINE_TUNES: Final = 30
 
 
 def folding(setup: Setup) -> Findings:
@@ -79,6 +81,32 @@ def ranking(setup: Setup) -> Findings:
     return Findings([held], goals)
 
 
+def fine_tunes(setup: Setup) -> Findings:
+    """What models of one base take, whole and as exact deltas; one lies on the disk at a time."""
+    base, target, delta = (
+        setup.input("small", "base-bf16"),
+        setup.out / "tuned",
+        setup.out / "delta",
+    )
+    make = setup.weightsmith(
+        "make-delta", "--base", base, "--target", target, "--delta", delta, made="delta"
+    )
+    sizes: dict[str, list[int]] = {"targets": [], "deltas": []}
+    for number in range(1, 3 if setup.quick else FINE_TUNES + 1):
+        size = setup.size("small").name
+        program = [sys.executable, "-m", "tests.bench.steps", size, str(number), str(target)]
+        subprocess.run(program, check=True)
+        measure.run(make, setup.log)
+        for what, folder in (("targets", target), ("deltas", delta)):
+            sizes[what].append(sum(path.stat().st_size for path in folder.iterdir()))
+            shutil.rmtree(folder)
+        tell(f"fine-tune {number}: {sizes['deltas'][-1] / sizes['targets'][-1]:.3f} of its size")
+    whole, small = (sum(each) / 1e9 for each in sizes.values())
+    table = f"{len(sizes['targets'])} fine-tunes of one base, GB{whole:19.2f} -> {small:.2f}"
+    figures = {"fine_tunes": {"change": steps.FINE_TUNED, **sizes}}
+    return Findings(tables=[table], figures=figures)
+
+
 def _linked(source: Path, folder: Path) -> Path:
     folder.mkdir(parents=True)
     for path in source.iterdir():
@@ -125,6 +153,13 @@ SECTIONS: Final = (
         "20 sparse steps put onto a model in one pass beside one of them",
         {"third": ("base-bf16", "steps")},
         folding,
+        copies=2,
+    ),
+    Section(
+        "thirty",
+        "thirty fine-tunes of one base as exact deltas",
+        {"small": ("base-bf16",)},
+        fine_tunes,
         copies=2,
     ),
     Section(
