@@ -97,3 +97,43 @@ def test_the_site_builds_without_a_warning_and_asks_no_foreign_host(tmp_path: Pa
     assert not [
         text for text in styles if re.search(r"""(?:url\(|@import )["']?(?:https?:)?//""", text)
     ]
+
+
+HELD = {
+    "applies deltas of 2023": "ops/test_vectors.py test_vicuna_comes_out_as_fastchat_made_it",
+    "XOR and `.enc` releases": (
+        "ops/decode/test_xor.py test_every_byte_is_as_open_assistants_script_made_it"
+    ),
+    "makes deltas that lose nothing": (
+        "ops/deltas/test_round_trip.py test_the_targets_files_come_back_byte_for_byte"
+    ),
+    "merges LoRA": "ops/merge_lora/test_merge_vectors.py test_what_peft_made_comes_out_bit_for_bit",
+    "says what a wrong base is, before it writes": (
+        "ops/deltas/test_additive.py"
+        " test_a_wrong_base_is_refused_where_a_delta_of_2023_could_not_know"
+    ),
+    "checks what it wrote": (
+        "engine/test_trail.py test_each_piece_is_read_back_wherever_the_file_ends"
+    ),
+    "goes on after an interruption": (
+        "engine/test_crash.py test_killed_after_any_write_nothing_is_published_and_nothing_is_lost"
+    ),
+    "repairs tokenizer and config": (
+        "repair/test_fix_tokenizer.py"
+        " test_a_published_folder_is_repaired_proved_and_kept_and_a_second_run_changes_nothing"
+    ),
+    "empties the hub's cache by rules": (
+        "hub/test_clean_cache.py test_max_size_evicts_the_least_recently_used_and_no_more"
+    ),
+}
+"""What the README says that weightsmith does and others do not, and a test that holds it."""
+
+
+def test_what_the_readme_claims_beside_other_tools_is_held_by_a_test() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = text.partition("## Beside other tools")[2].partition("\n\nThe first column")[0]
+    rows = re.findall(r"^\| (.+?) \|", table, re.MULTILINE)
+    assert rows[2:] == [*HELD]  # behind the head and its line
+    for held in HELD.values():
+        file, name = held.split()
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text("utf-8")
