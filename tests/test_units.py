@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightsmith.units import format_duration, format_memory, format_size, parse_size
+from weightsmith.units import counted, format_duration, format_memory, format_size, parse_size
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,8 @@ def test_a_printed_size_is_read_back_within_half_a_percent(nbytes: int) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+def test_counts_have_their_thousands_apart() -> None:
+    said = [counted(count, "tensor") for count in (0, 1, 999, 90_427, 1_000_000)]
+    assert said == ["no tensors", "1 tensor", "999 tensors", "90 427 tensors", "1 000 000 tensors"]

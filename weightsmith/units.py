@@ -59,9 +59,14 @@ def format_duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min"
 
 
+def format_count(count: int) -> str:
+    """A number with its thousands apart: ``"90 427"``."""
+    return f"{count:,}".replace(",", " ")
+
+
 def counted(count: int, word: str) -> str:
-    """``"no faults"``, ``"1 fault"``, ``"2 faults"``."""
-    return f"{count or 'no'} {word}{'' if count == 1 else 's'}"
+    """``"no faults"``, ``"1 fault"``, ``"1 200 faults"``."""
+    return f"{format_count(count) if count else 'no'} {word}{'' if count == 1 else 's'}"
 
 
 def _scaled(nbytes: int, step: int, units: tuple[str, ...]) -> str:

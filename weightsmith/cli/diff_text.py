@@ -8,7 +8,7 @@ from weightsmith.cli.layout import brief, display_width, heading, one_line_rows,
 from weightsmith.codecs.measure import Measure, ulp_range
 from weightsmith.errors import shown
 from weightsmith.ops.diff_result import Difference, Group, TensorDifference
-from weightsmith.units import format_percent
+from weightsmith.units import format_count, format_percent
 
 NONE: Final = "–"
 """Stands where there is no number."""
@@ -72,11 +72,6 @@ def format_statuses(found: Difference) -> str:
     return ", ".join(
         f"{format_count(count)} {status}" for status, count in found.statuses().items()
     )
-
-
-def format_count(count: int) -> str:
-    """``"6 738 415 616"``."""
-    return f"{count:,}".replace(",", " ")
 
 
 def infos(tensor: TensorDifference) -> str:

@@ -24,7 +24,7 @@ from weightsmith.errors import CommandLineInvalid, WeightsmithError
 from weightsmith.ops.deltas.estimate import rank_bases
 from weightsmith.ops.inspect import KIND_WORDS, Inspection, held_by, inspect
 from weightsmith.sources.links import split
-from weightsmith.units import format_percent, format_size
+from weightsmith.units import counted, format_percent, format_size
 
 
 @click.command(
@@ -175,7 +175,7 @@ def _page(found: Inspection, output: Output) -> str:
     if found.quantised:
         rows.append(("quantised", found.quantised))
     if found.tensors:
-        parameters = f"{found.parameters:,} parameters".replace(",", " ")
+        parameters = counted(found.parameters, "parameter")
         rows.append(("tensors", f"{found.tensors}, {parameters}, {dtypes}"))
     rows.append(("weights", counted_files(found.files)))
     if found.sidecars:

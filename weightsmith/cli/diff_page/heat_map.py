@@ -9,9 +9,10 @@ from typing import Final
 from weightsmith.checkpoint.layers import Position
 from weightsmith.cli.diff_page.colours import STEPS, Scale
 from weightsmith.cli.diff_page.text import name
-from weightsmith.cli.diff_text import format_count, format_relative, numbers
+from weightsmith.cli.diff_text import format_relative, numbers
 from weightsmith.errors import printable
 from weightsmith.ops.diff_result import Difference, Group, grouped
+from weightsmith.units import format_count
 
 _NUMBERED: Final = 40
 """How many layers have a number above them, at most."""

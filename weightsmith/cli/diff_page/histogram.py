@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from weightsmith.cli.diff_text import format_count, format_share
+from weightsmith.cli.diff_text import format_share
 from weightsmith.codecs.measure import ulp_range
+from weightsmith.units import format_count
 
 _POWERS_FROM: Final = 10
 """From here on a range is named by the powers of two at its ends."""

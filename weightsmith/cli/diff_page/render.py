@@ -13,9 +13,9 @@ from weightsmith.cli.diff_page import histogram, tensor_table
 from weightsmith.cli.diff_page.colours import STEPS, colour
 from weightsmith.cli.diff_page.heat_map import Map
 from weightsmith.cli.diff_page.text import name, text
-from weightsmith.cli.diff_text import format_count, format_statuses, numbers
+from weightsmith.cli.diff_text import format_statuses, numbers
 from weightsmith.ops.diff_result import Difference, Side
-from weightsmith.units import format_size
+from weightsmith.units import format_count, format_size
 from weightsmith.version import __version__
 
 _LEAST_CELLS: Final = (("", 13, ""), ("@media (max-width: 700px) {", 24, "}"))

@@ -6,9 +6,10 @@ from typing import Final
 
 from weightsmith.cli.diff_page.heat_map import OUTSIDE, Map
 from weightsmith.cli.diff_page.text import name, text
-from weightsmith.cli.diff_text import format_count, infos, numbers
+from weightsmith.cli.diff_text import infos, numbers
 from weightsmith.codecs.measure import Measure
 from weightsmith.ops.diff_result import Difference, Status, TensorDifference
+from weightsmith.units import format_count
 
 COLUMNS: Final = ("tensor", "status", "dtype and shape", "elements", "relative", "largest")
 _NUMBERS: Final = COLUMNS[3:]
