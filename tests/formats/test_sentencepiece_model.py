@@ -1,11 +1,13 @@
 """tokenizer.model, read without protobuf."""
 
+import struct
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fuzz.mutate_tokenizers import join_fields, varint
 from tests.support.paths import VECTORS
 from tests.support.tokenizer_folders import processor, trained
 from weightsmith.errors import (
@@ -16,6 +18,8 @@ from weightsmith.errors import (
     WebPage,
 )
 from weightsmith.formats.sentencepiece_model import (
+    ModelType,
+    Piece,
     PieceType,
     is_tiktoken,
     parse_sentencepiece_model,
@@ -121,3 +125,66 @@ def test_damage_of_any_kind_is_refused_or_harmless(noise: bytes, at: int) -> Non
 def test_a_tiktoken_table_of_the_same_name_is_told_apart(model: bytes) -> None:
     assert is_tiktoken(b"IQ== 0\nIg== 1\n")
     assert not is_tiktoken(model)
+
+
+# --- as protobuf and sentencepiece read them ------------------------------------------------------
+
+
+def piece(
+    text: str, kind: PieceType = PieceType.NORMAL, score: float = 0.0
+) -> tuple[int, int, bytes]:
+    inner = [(1, 2, text.encode()), (2, 5, struct.pack("<f", score)), (3, 0, varint(kind))]
+    return 1, 2, join_fields(inner)
+
+
+SMALL = [piece("<unk>", PieceType.UNKNOWN), piece("<s>", PieceType.CONTROL), piece("a")]
+SETTINGS = [(2, 2, b""), (3, 2, b"")]
+BYTES = [piece(f"<0x{value:02X}>", PieceType.BYTE) for value in range(256)]
+FALLBACK = (2, 2, join_fields([(35, 0, varint(1))]))
+
+
+def test_settings_that_are_there_twice_are_put_together() -> None:
+    twice = [(2, 2, join_fields([(3, 0, varint(2))])), (2, 2, join_fields([(24, 0, varint(1))]))]
+    raw = join_fields([*SMALL, *twice, *SETTINGS])
+    assert_agrees_with_sentencepiece(raw)
+    parsed = parse_sentencepiece_model(raw)
+    assert (parsed.model_type, parsed.whitespace_as_suffix) == (ModelType.BPE, True)
+
+
+def test_a_field_of_another_type_than_it_should_have_is_none() -> None:
+    odd = [(1, 2, b"b"), (2, 2, b"1234"), (2, 0, varint(7)), (3, 1, bytes(8))]
+    raw = join_fields([*SMALL, (1, 2, join_fields(odd)), *SETTINGS])
+    assert_agrees_with_sentencepiece(raw)
+    assert parse_sentencepiece_model(raw).pieces[-1] == Piece("b", 0.0, PieceType.NORMAL)
+
+
+def test_a_special_piece_without_a_name_has_its_usual_one() -> None:
+    raw = join_fields([*SMALL, (2, 2, join_fields([(46, 2, b"")])), *SETTINGS])
+    assert_agrees_with_sentencepiece(raw)
+    assert parse_sentencepiece_model(raw).bos_id == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [*SMALL, piece("")],
+        [*SMALL, piece("b", score=float("nan"))],
+        [*SMALL, piece("<0x41>", PieceType.BYTE)],
+        [*SMALL, FALLBACK],
+        [*SMALL, FALLBACK, *BYTES[1:]],
+        [*SMALL, FALLBACK, *BYTES[1:], piece("<0x00", PieceType.BYTE)],
+    ],
+    ids=["empty", "nan", "byte", "no-bytes", "a-byte-less", "no-byte"],
+)
+def test_pieces_that_sentencepiece_refuses_are_refused(
+    fields: list[tuple[int, int, bytes]],
+) -> None:
+    raw = join_fields([*fields, *SETTINGS])
+    with pytest.raises(TokenizerInvalid):
+        parse_sentencepiece_model(raw)
+    with pytest.raises(RuntimeError):
+        processor(raw)
+
+
+def test_all_bytes_and_the_word_for_them_are_accepted() -> None:
+    assert_agrees_with_sentencepiece(join_fields([*SMALL, *BYTES, *SETTINGS, FALLBACK]))

@@ -5,9 +5,10 @@ Source: sentencepiece ``src/sentencepiece_model.proto``; protobuf "Encoding" (wi
 """
 
 import enum
+import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +19,16 @@ SPACE: Final = "\u2581"
 """What sentencepiece writes for a space."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_NUMBERS: Final = range(1, 1 << 29)
+"""That fields may have."""
+_Fields = dict[tuple[int, int], int | bytes]
+"""Values by number and wire type: a field of another type than it should have is none, as for
+protobuf. Of several values the last one counts."""
+_MASK: Final = (1 << 64) - 1
+"""A number has 64 bits; further ones are dropped, as by protobuf."""
+_PIECE, _TRAINER, _NORMALIZER = 1, 2, 3
+"""Fields of the model."""
+_BYTE_PIECES: Final = {f"<0x{value:02X}>" for value in range(256)}
 
 
 class PieceType(enum.IntEnum):
@@ -121,32 +132,29 @@ class _CutShortError(Exception):
 
 def _model(raw: bytes, file: str) -> SentencePieceModel:
     pieces: list[Piece] = []
-    trainer: dict[int, int | bytes] | None = None
-    normalizer: dict[int, int | bytes] | None = None
-    for number, value in _fields(raw):
-        match number, value:
-            case 1, bytes():
-                pieces.append(_piece(value))
-            case 2, bytes():
-                trainer = dict(_fields(value))
-            case 3, bytes():
-                normalizer = dict(_fields(value))
+    settings: dict[int, _Fields] = {}
+    for (number, wire), value in _fields(raw):
+        if wire != _BYTES or not isinstance(value, bytes):
+            continue
+        if number == _PIECE:
+            pieces.append(_piece(value))
+        elif number in {_TRAINER, _NORMALIZER}:  # of several, protobuf makes one
+            settings.setdefault(number, {}).update(_fields(value))
     if not raw:
         raise _CutShortError
     if not pieces:
         raise TokenizerInvalid(file=file, reason="it holds no pieces")
-    if trainer is None or normalizer is None:  # they follow the pieces
+    if len(settings) < 2:  # they follow the pieces
         raise _CutShortError
-    if sum(piece.type is PieceType.UNKNOWN for piece in pieces) != 1:
-        raise TokenizerInvalid(file=file, reason="it does not have exactly one unknown piece")
-    if len({piece.text for piece in pieces}) < len(pieces):
-        raise TokenizerInvalid(file=file, reason="two of its pieces are the same text")
+    trainer, normalizer = settings[_TRAINER], settings[_NORMALIZER]
+    if reason := _contradiction(pieces, byte_fallback=bool(_number(trainer, 35, 0))):
+        raise TokenizerInvalid(file=file, reason=reason)
     return SentencePieceModel(
         pieces=tuple(pieces),
         model_type=ModelType(_number(trainer, 3, ModelType.UNIGRAM)),
-        bos_piece=_text(trainer, 46, "<s>"),
-        eos_piece=_text(trainer, 47, "</s>"),
-        pad_piece=_text(trainer, 48, "<pad>"),
+        bos_piece=_text(trainer, 46, "") or "<s>",
+        eos_piece=_text(trainer, 47, "") or "</s>",
+        pad_piece=_text(trainer, 48, "") or "<pad>",
         add_dummy_prefix=bool(_number(normalizer, 3, 1)),
         remove_extra_whitespaces=bool(_number(normalizer, 4, 1)),
         escape_whitespaces=bool(_number(normalizer, 5, 1)),
@@ -155,41 +163,57 @@ def _model(raw: bytes, file: str) -> SentencePieceModel:
     )
 
 
+def _contradiction(pieces: Sequence[Piece], *, byte_fallback: bool) -> str | None:
+    """Why sentencepiece would refuse these pieces; None if it would not."""
+    texts = {piece.text for piece in pieces}
+    spelled = {piece.text for piece in pieces if piece.type is PieceType.BYTE}
+    reasons = {
+        "it does not have exactly one unknown piece": [piece.type for piece in pieces].count(
+            PieceType.UNKNOWN
+        )
+        != 1,
+        "two of its pieces are the same text": len(texts) < len(pieces),
+        "one of its pieces is empty": "" in texts,
+        "the score of a piece is no number": not all(math.isfinite(e.score) for e in pieces),
+        "its pieces for bytes are not those of all 256": spelled
+        != (_BYTE_PIECES if byte_fallback else set()),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
 def _piece(raw: bytes) -> Piece:
     fields = dict(_fields(raw))
-    (score,) = struct.unpack("<f", _bytes(fields, 2, bytes(4)))
+    (score,) = struct.unpack("<f", _bytes(fields, 2, bytes(4), _FIXED32))
     return Piece(_text(fields, 1, ""), score, PieceType(_number(fields, 3, PieceType.NORMAL)))
 
 
-def _number(fields: dict[int, int | bytes], number: int, default: int) -> int:
-    value = fields.get(number, default)
-    if not isinstance(value, int):
-        raise ValueError(f"field {number} is no number")  # noqa: TRY004  (told as TokenizerInvalid)
-    return value
+def _number(fields: _Fields, number: int, default: int) -> int:
+    value = fields.get((number, _VARINT), default)
+    return value if isinstance(value, int) else default
 
 
-def _bytes(fields: dict[int, int | bytes], number: int, default: bytes) -> bytes:
-    value = fields.get(number, default)
-    if not isinstance(value, bytes):
-        raise ValueError(f"field {number} is no text")  # noqa: TRY004  (told as TokenizerInvalid)
-    return value
+def _bytes(fields: _Fields, number: int, default: bytes, wire: int = _BYTES) -> bytes:
+    value = fields.get((number, wire), default)
+    return value if isinstance(value, bytes) else default
 
 
-def _text(fields: dict[int, int | bytes], number: int, default: str) -> str:
+def _text(fields: _Fields, number: int, default: str) -> str:
     return _bytes(fields, number, default.encode()).decode()
 
 
-def _fields(raw: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Each field's number and value: an int for a varint, bytes for everything else."""
+def _fields(raw: bytes) -> Iterator[tuple[tuple[int, int], int | bytes]]:
+    """Each field's number and wire type, and its value: an int for a varint, bytes for everything
+    else.
+    """
     at, end = 0, len(raw)
     while at < end:
         key, at = _varint(raw, at)
         number, wire = key >> 3, key & 7
-        if number == 0:
-            raise ValueError("field number 0")
+        if number not in _NUMBERS:
+            raise ValueError(f"field number {number}")
         if wire == _VARINT:
             value, at = _varint(raw, at)
-            yield number, value
+            yield (number, wire), value
             continue
         if wire == _BYTES:
             nbytes, at = _varint(raw, at)
@@ -201,7 +225,7 @@ def _fields(raw: bytes) -> Iterator[tuple[int, int | bytes]]:
             raise ValueError(f"wire type {wire}")
         if nbytes > end - at:
             raise _CutShortError
-        yield number, raw[at : at + nbytes]
+        yield (number, wire), raw[at : at + nbytes]
         at += nbytes
 
 
@@ -215,5 +239,5 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, at
+            return value & _MASK, at
     raise ValueError("a number of more than 10 bytes")

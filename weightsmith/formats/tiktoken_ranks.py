@@ -19,6 +19,8 @@ def parse_tiktoken(raw: bytes, file: Path | str) -> tuple[bytes, ...]:
         if rank != str(number).encode():
             reason = f"line {number + 1} does not have the rank {number}"
             raise TokenizerInvalid(file=file, reason=reason)
+        if not text:
+            raise TokenizerInvalid(file=file, reason=f"line {number + 1} has no token")
         try:
             tokens.append(base64.b64decode(text, validate=True))
         except binascii.Error as error:

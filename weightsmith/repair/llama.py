@@ -38,6 +38,7 @@ def difference_from_llama(model: SentencePieceModel) -> str | None:
         "it puts no space before the text": not model.add_dummy_prefix,
         "it puts the space after the text": model.whitespace_as_suffix,
         "a piece holds a plain space": any(" " in piece.text for piece in model.pieces),
+        "a piece is the character 0": any(piece.text == "\0" for piece in model.pieces),
         "pieces share a score": max(scores.values(), default=1) > 1,
         "spaces share a score with other pieces": bool(spaces & scores.keys()),
         "it has user-defined pieces": PieceType.USER_DEFINED in types,
