@@ -52,6 +52,8 @@ Detector = Literal[
     "auto-map-leftover",
     "bert-case",
     "prefix-space",
+    "added-token-ids",
+    "json-refused",
     "mistral-regex",
     "vocab-merges-stale",
     "merges-pairs",

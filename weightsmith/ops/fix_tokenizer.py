@@ -1,6 +1,7 @@
 """Repair a folder's tokenizer and config files, proved before a file is touched."""
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +11,11 @@ from weightsmith import fs
 from weightsmith.checkpoint.content import Content, inside
 from weightsmith.checkpoint.discover import list_directory, sizes_beside
 from weightsmith.checkpoint.sidecars import is_sidecar
+from weightsmith.engine import manifest as manifests
 from weightsmith.engine.in_place import discard_left, replace_files, stage, workshop
 from weightsmith.errors import (
     BehindLink,
+    InputChanged,
     TargetExists,
     TargetUnwritable,
 )
@@ -27,10 +30,10 @@ from weightsmith.repair.contents import (
 )
 from weightsmith.repair.detect import Diagnosis, Repair, diagnose, mend
 from weightsmith.repair.examples import Example, examples
-from weightsmith.repair.faults import Fault
+from weightsmith.repair.faults import Fault, parse_object
 from weightsmith.repair.proof import Proof
 from weightsmith.smoke.prove_tokenizer import prove_by_readers
-from weightsmith.smoke.tokenizer import ask_tokenizers
+from weightsmith.smoke.tokenizer import ask_tokenizers, refusal
 
 _OTHER_COPY_HINT: Final = "choose another directory: `local_copy=DIR`"
 _COPY_HINT: Final = "write a repaired copy of these files elsewhere: `local_copy=DIR`"
@@ -88,12 +91,14 @@ def check_tokenizer(
     path = Path(folder)
     files = read_files(path)
     rows, notes = embedding_rows(path)
+    raw = files.get(TOKENIZER_JSON)
     diagnosis = diagnose(
         files,
         embedding_rows=rows,
         names=os.listdir(path),  # noqa: PTH208  (names are all that is wanted)
         reader=reader,
         exact_class=exact_class,
+        refused=None if raw is None else refusal(parse_object(raw, TOKENIZER_JSON)),
     )
     return replace(diagnosis, notes=(*diagnosis.notes, *notes))
 
@@ -155,7 +160,10 @@ def carry_out(
         return TokenizerResult(
             target, plan.faults, plan.changes, proofs, plan.notes, already_done=True
         )
-    _require_writable(plan, target)
+    if local_copy is None:
+        _require_replaceable(plan)
+    else:
+        _require_free(target)
     asked = plan.diagnosis.before
     if local_copy is None and not plan.changes:
         # What a run left undone that was stopped after it had replaced the files.
@@ -169,12 +177,15 @@ def carry_out(
         with fs.translated_write_errors(place), workshop(place, name) as work:
             proof = _proved_by_readers(plan, work)
             proofs = (*proofs, proof) if proof else proofs
+            _require_as_read(plan)
             if local_copy is not None:
                 _write_copy(plan, target, work)
             else:
                 _replace(plan, work)
         if local_copy is None:
             record_repair(plan.folder, asked)
+    except TargetUnwritable as error:
+        raise TargetUnwritable(**error.values, hint=hint) from error
     except OSError as error:
         raise TargetUnwritable(where=target, reason=error.strerror, hint=hint) from error
     return TokenizerResult(target, plan.faults, plan.changes, proofs, plan.notes)
@@ -190,22 +201,35 @@ def _proved_by_readers(plan: TokenizerPlan, work: Path) -> Proof | None:
     return prove_by_readers(plan.diagnosis.before, plan.repair.after, plan.faults, work)
 
 
-def _require_writable(plan: TokenizerPlan, target: Path) -> None:
+def _require_replaceable(plan: TokenizerPlan) -> None:
     """Find out before the proof, which takes a second, whether writing has a chance.
 
-    Raises: BehindLink, TargetUnwritable, TargetExists.
+    The manifest, which is written last, is read first: a damaged one is told before anything else
+    is changed.
+    Raises: BehindLink, TargetUnwritable; as `read_manifest`.
     """
-    if target != plan.folder:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            reason = "it is not an empty directory"
-            raise TargetExists(target=target, reason=reason, hint=_OTHER_COPY_HINT)
-        return
-    for change in plan.changes:
-        path = target / change.file
-        if path.is_symlink():
-            raise BehindLink(file=path, target=path.readlink(), folder=target)
-    if plan.changes and not os.access(target, os.W_OK):
-        raise TargetUnwritable(where=target, reason="it is read-only", hint=_COPY_HINT)
+    manifests.read_manifest(plan.folder)
+    for name in [*(change.file for change in plan.changes), manifests.NAME]:
+        path = plan.folder / name
+        if plan.changes and path.is_symlink():
+            raise BehindLink(file=path, target=path.readlink(), folder=plan.folder)
+    if plan.changes and not os.access(plan.folder, os.W_OK):
+        raise TargetUnwritable(where=plan.folder, reason="it is read-only", hint=_COPY_HINT)
+
+
+def _require_free(target: Path) -> None:
+    """Raises: TargetExists."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        reason = "it is not an empty directory"
+        raise TargetExists(target=target, reason=reason, hint=_OTHER_COPY_HINT)
+
+
+def _require_as_read(plan: TokenizerPlan) -> None:
+    """Raises: InputChanged, if somebody wrote to a file that the plan was made of since then."""
+    before, now = plan.diagnosis.before.files, read_files(plan.folder)
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise InputChanged(file=plan.folder / name)
 
 
 def _replace(plan: TokenizerPlan, work: Path) -> None:
@@ -247,7 +271,8 @@ def _write_copy(plan: TokenizerPlan, target: Path, work: Path) -> None:
     copy = work / "copy"
     copy.mkdir()
     repaired: Mapping[str, bytes] = plan.repair.after.files
-    copy.chmod(copy.stat().st_mode & plan.folder.stat().st_mode)
+    # No more open than the folder, but its owner may write there, if only to make it complete.
+    copy.chmod(copy.stat().st_mode & (plan.folder.stat().st_mode | stat.S_IRWXU))
     for name, content in _kept(plan).items():
         (copy / name).parent.mkdir(exist_ok=True)
         fs.write_durably(copy / name, content.pieces(), mode=content.mode)

@@ -1,5 +1,6 @@
 """The tokenizer and config files of a folder, and what each of them says."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -59,6 +60,9 @@ class Contents:
     """Whether Llama's class is to be replaced by the one that reads all of ``tokenizer.json``."""
     reader: Reader | None = None
     """The one program for which it is to be right, ``"transformers-4"``; None: for all."""
+    refused: str | None = None
+    """Why the tokenizers library does not read ``tokenizer.json``; None: it does, or was not asked.
+    """
 
     def parsed(self, file: str) -> dict[str, Any]:
         """A JSON file's object; empty where there is no such file."""
@@ -142,12 +146,44 @@ class Contents:
             return {str(each[0]): number for number, each in enumerate(pairs)}
         return {}
 
+    @property
+    def unknown_kind(self) -> str:
+        """What in ``tokenizer.json`` no known library writes; empty if all is known."""
+        document = self.parsed(TOKENIZER_JSON)
+        model = document.get("model")
+        kind = model.get("type", "BPE") if isinstance(model, dict) else None
+        if kind not in ("BPE", "WordPiece", "WordLevel", "Unigram"):  # it may be of any type
+            return "no model" if kind is None else f"a model of type {kind}"
+        version = document.get("version", "1.0")
+        return "" if version == "1.0" else f"version {version}"
+
     @cached_property
     def json_added(self) -> dict[str, int]:
         """Added tokens in ``tokenizer.json`` by text."""
+        return dict(self.json_entries)
+
+    @cached_property
+    def json_entries(self) -> list[tuple[str, int]]:
+        """Texts and ids of the added tokens in ``tokenizer.json``, in their order there."""
         listed = entries(self.parsed(TOKENIZER_JSON).get("added_tokens"))
         pairs = ((token_text(entry), entry.get("id")) for entry in listed)
-        return {text: number for text, number in pairs if text and type(number) is int}
+        return [(text, number) for text, number in pairs if text and type(number) is int]
+
+    @cached_property
+    def json_given(self) -> dict[str, int]:
+        """The ids that the library gives to these tokens, whatever ids stand beside them.
+
+        A token of the model's keeps its id there; each other one gets the next id after all others.
+        Source: huggingface/tokenizers 0.23, ``AddedVocabulary::add_tokens``.
+        """
+        model = self.parsed(TOKENIZER_JSON).get("model")
+        listed = model.get("vocab") if isinstance(model, dict) else None
+        free = itertools.count(len(listed) if isinstance(listed, list) else len(self.vocab))
+        given: dict[str, int] = {}
+        for text, _ in self.json_entries:
+            if text not in given:
+                given[text] = self.vocab[text] if text in self.vocab else next(free)
+        return given
 
     @property
     def tokenizer_class(self) -> str | None:
@@ -225,3 +261,26 @@ def entries(value: object) -> list[dict[str, Any]]:
     """The objects of a JSON list; nothing where it is no list."""
     entries = value if isinstance(value, list) else []
     return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def first_tokens(rule: object) -> list[str]:
+    """The special tokens that a post-processor of ``tokenizer.json`` puts before a text.
+
+    Which kind it is the library tells by its keys; ``type`` may be missing.
+    """
+    match rule:
+        case {"processors": list(inner)}:
+            return [text for each in reversed(inner) for text in first_tokens(each)]
+        case {"single": list(pieces), "special_tokens": dict(known)}:
+            before = itertools.takewhile(lambda piece: "Sequence" not in piece, entries(pieces))
+            named = [known.get(token_id(piece.get("SpecialToken"))) for piece in before]
+            return [text for each in entries(named) for text in as_list(each.get("tokens"))]
+        case {"cls": [str(text), *_]}:
+            return [text]
+    return []
+
+
+def token_id(value: object) -> str:
+    """What a piece of a template calls its token."""
+    said = value.get("id") if isinstance(value, dict) else None
+    return said if isinstance(said, str) else ""

@@ -79,6 +79,8 @@ DETECTORS: Final[Mapping[Detector, Look]] = {
     "auto-map-leftover": skew_tokens.auto_map_leftover,
     "bert-case": skew_json.bert_case,
     "prefix-space": skew_json.prefix_space,
+    "added-token-ids": skew_json.added_token_ids,
+    "json-refused": skew_json.json_refused,
     "mistral-regex": skew_json.mistral_regex,
     "vocab-merges-stale": skew_json.vocab_merges_stale,
     "merges-pairs": skew_json.merges_pairs,
@@ -156,18 +158,20 @@ def diagnose(
     names: Iterable[str] = (),
     reader: Reader | None = None,
     exact_class: bool = False,
+    refused: str | None = None,
 ) -> Diagnosis:
     """Look for every known fault in a folder's files, given by name; only `READ` matter.
 
     `names` are the folder's other files. With a `reader`, only what that one misreads counts, and
     is mended even where families publish it so. With `exact_class`, Llama's class is replaced by
-    the one that reads all of ``tokenizer.json``.
+    the one that reads all of ``tokenizer.json``. `refused` is why the tokenizers library, if it was
+    asked, does not read that file.
     Nothing is repaired that is not known to be broken: a tokenizer that is not LLaMA's, or whose
     sentencepiece model follows other rules, keeps its ids.
     Raises: JsonInvalid.
     """
     before = read_folder(files, embedding_rows, names)
-    before = replace(before, reader=reader, exact_class=exact_class)
+    before = replace(before, reader=reader, exact_class=exact_class, refused=refused)
     found = _judged(_look(before, DETECTORS), before)
     found += _judged(_look(before.edited(_edits(found)), LATE_DETECTORS), before)
     faults = tuple(fault for fault in found if fault.verdict != "remark")
@@ -228,17 +232,6 @@ def _edits(faults: Iterable[Fault]) -> Iterator[Edit]:
             yield from fault.edits
 
 
-def _unknown_kind(folder: Folder) -> str:
-    """What in a ``tokenizer.json`` no known library writes; empty if all is known."""
-    document = folder.parsed(TOKENIZER_JSON)
-    model = document.get("model")
-    kind = model.get("type", "BPE") if isinstance(model, dict) else None
-    if kind not in ("BPE", "WordPiece", "WordLevel", "Unigram"):  # it may be of any type
-        return "no model" if kind is None else f"a model of type {kind}"
-    version = document.get("version", "1.0")
-    return "" if version == "1.0" else f"version {version}"
-
-
 def _unchecked(folder: Folder) -> Iterator[str]:
     """Why the tokenizer was not checked, a sentence for each reason."""
     if folder.model_error:
@@ -249,7 +242,7 @@ def _unchecked(folder: Folder) -> Iterator[str]:
             needed = " and ".join(lacking)
             yield f"{TOKENIZER_JSON} is not held against {MODEL}: that needs {needed}"
         return
-    if TOKENIZER_JSON in folder.files and (kind := _unknown_kind(folder)):
+    if TOKENIZER_JSON in folder.files and (kind := folder.unknown_kind):
         yield f"{TOKENIZER_JSON} is of a kind that is not known here ({kind}): a newer library's?"
     if folder.model and folder.says_llama:
         difference = difference_from_llama(folder.model)

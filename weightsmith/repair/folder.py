@@ -1,6 +1,5 @@
 """A folder's tokenizer and config files, read together."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from weightsmith.repair.contents import (
     Contents,
     as_list,
     entries,
+    first_tokens,
     token_text,
 )
 from weightsmith.repair.faults import parse_object
@@ -146,8 +146,7 @@ class Folder(Contents):
     def adds_bos(self) -> bool:
         """Whether ``tokenizer.json`` begins every text with the BOS token."""
         bos = self.right_token("bos_token") or token_text(self.settings.get("bos_token"))
-        rule = json.dumps(self.parsed(TOKENIZER_JSON).get("post_processor"))
-        return bos is not None and json.dumps(bos) in rule
+        return bos in first_tokens(self.parsed(TOKENIZER_JSON).get("post_processor"))
 
     @cached_property
     def idle_pad(self) -> AddedToken | None:

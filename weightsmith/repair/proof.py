@@ -1,9 +1,10 @@
 """Prove that a repaired tokenizer cuts text as it should: equal ids for a fixed set of probes."""
 
+import contextlib
 import importlib.util
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -102,7 +103,7 @@ class Truth:
             raise PackageMissing(wish=_WISH, package="sentencepiece") from error
         try:
             self._processor: Any = SentencePieceProcessor(model_proto=folder.files[MODEL])
-        except RuntimeError as error:
+        except (RuntimeError, UnicodeDecodeError) as error:  # of its own words, cut anywhere
             raise TokenizerInvalid(file=MODEL, reason=error) from error
         self._tokens = {token.text: token for token in folder.special_tokens}
         longest_first = sorted(folder.special_tokens, key=lambda token: -len(token.text))
@@ -269,15 +270,29 @@ def _load(folder: Folder) -> "Tokenizer":
         from tokenizers import Tokenizer
     except ImportError as error:
         raise PackageMissing(wish=_WISH, package="tokenizers") from error
-    try:
+    with _refused_by_tokenizers():
         return Tokenizer.from_str(folder.files[TOKENIZER_JSON].decode())
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise TokenizerUnproved(reader="tokenizers", reason=f"it says: {error}") from error
 
 
 def _answers(tokenizer: "Tokenizer", probes: Sequence[str]) -> Answers:
-    ids = [tokenizer.encode(probe).ids for probe in probes]
-    return Answers("tokenizers", ids, [tokenizer.decode(each) for each in ids])
+    with _refused_by_tokenizers():
+        ids = [tokenizer.encode(probe).ids for probe in probes]
+        return Answers("tokenizers", ids, [tokenizer.decode(each) for each in ids])
+
+
+@contextlib.contextmanager
+def _refused_by_tokenizers() -> Iterator[None]:
+    """Turn what the library raises into TokenizerUnproved.
+
+    It raises nothing narrower than Exception; of a panic in its Rust code, which some files bring
+    about, a BaseException that cannot be imported.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise TokenizerUnproved(reader="tokenizers", reason=f"it says: {error}") from error
+        raise
 
 
 def _other_ids(truth: Truth, probes: Sequence[str], answers: Answers) -> str | None:

@@ -84,6 +84,25 @@ def prefix_space(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
         yield Fault(known.id, SETTINGS, evidence, (edit,), read_as=wrong)
 
 
+def added_token_ids(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """Added tokens to which the library gives other ids than stand beside them."""
+    given = folder.json_given
+    shifted = [(text, number) for text, number in folder.json_entries if given[text] != number]
+    if folder.vocab and shifted:
+        text, number = shifted[0]
+        evidence = f"{text} has the id {number} there, and is given {given[text]}"
+        if len(shifted) > 1:
+            evidence += f", as {len(shifted) - 1} more are given others"
+        yield Fault(known.id, TOKENIZER_JSON, evidence, verdict=known.verdict)
+
+
+def json_refused(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
+    """A ``tokenizer.json`` that the library does not read, though all in it is of a known kind."""
+    if folder.refused and not folder.llama and not folder.unknown_kind:
+        evidence = f"tokenizers says: {folder.refused}"
+        yield Fault(known.id, TOKENIZER_JSON, evidence, verdict=known.verdict)
+
+
 def mistral_regex(folder: Folder, known: KnownRepair) -> Iterator[Fault]:
     """A ``tokenizer.json`` that cuts a text otherwise than Mistral's own file says."""
     document = folder.parsed(TOKENIZER_JSON)

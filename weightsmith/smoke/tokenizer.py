@@ -11,7 +11,7 @@ from weightsmith import fs
 from weightsmith.errors import TokenizerUnproved
 from weightsmith.repair.contents import CONFIG, GENERATION, SETTINGS
 from weightsmith.repair.faults import format_object, parse_object
-from weightsmith.repair.proof import Answers
+from weightsmith.repair.proof import Answers, is_installed
 from weightsmith.smoke.allowed import safe_settings
 from weightsmith.smoke.closed import closed_command, closed_environment
 
@@ -59,6 +59,19 @@ def ask_tokenizers(
     asked = {"documents": [json.dumps(each) for each in documents], "texts": list(texts)}
     told = _ask("tokenizers", asked, sys.executable)
     return [e if isinstance(e, str) else Answers(e["reader"], e["ids"], e["texts"]) for e in told]
+
+
+def refusal(document: Mapping[str, Any]) -> str | None:
+    """Why the library tokenizers does not read a ``tokenizer.json``, or cuts no text with it; None
+    if it does, or is not installed.
+    """
+    if not is_installed("tokenizers"):
+        return None
+    try:
+        (told,) = ask_tokenizers([document], ["a"])
+    except TokenizerUnproved as error:  # it went round for ever, or the process died of it
+        return error.values["reason"]
+    return told if isinstance(told, str) else None
 
 
 def ask_tekken(document: Mapping[str, Any], texts: Sequence[str]) -> Answers:
