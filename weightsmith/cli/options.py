@@ -318,7 +318,14 @@ class Source(click.ParamType[str]):
 
 
 class FilePath(click.Path):
-    """A path, in which ``~`` is the user's home wherever it stands."""
+    """A path, in which ``~`` is the user's home wherever it stands.
+
+    Whether it can be read is found out where it is read, and told as that.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        """As click's."""
+        super().__init__(**{"readable": False, **settings})
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click's, after `expanduser`."""

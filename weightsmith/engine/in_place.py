@@ -9,6 +9,7 @@ to keep under the name of a temporary one. What a killed run leaves, the next on
 
 import contextlib
 import functools
+import itertools
 import operator
 import os
 import secrets
@@ -81,20 +82,24 @@ def replace_files(
     """Put new contents in the places of old ones, in the order of `after`; None: no such file.
 
     Mode and owner of a file stay; a new one is no more open than the least open file that is
-    replaced. With `backups`, the old content of each is kept once, as ``.bak``. A run that is
-    killed leaves the old or the new content under each name, and a later one can finish its work.
+    replaced, and the folder's owner's, if we may give it away. With `backups`, the old content of
+    each is kept under the first of `kept_as` that is free, once. A run that is killed leaves the
+    old or the new content under each name, and a later one can finish its work.
     Raises: InputChanged, if a file is no longer as in `before`; TargetUnwritable; OSError.
     """
     states = {name: _state(folder / name) for name in after}
     private = _common_bits(state for state in states.values() if state)
+    owner = folder.stat()
     staged = {
-        name: stage(work / name, content, private, like=states[name])
+        name: stage(work / name, content, private, like=states[name], owner=owner)
         for name, content in after.items()
         if content is not None
     }
+    for name in after:  # before anything is replaced; again below, when its turn comes
+        _require_same(folder / name, before[name])
     for name, old in before.items() if backups else ():
-        backup = folder / (name + BACKUP)
-        if old is not None and not os.path.lexists(backup):
+        backup = None if old is None else _free_backup(folder / name, old)
+        if old is not None and backup is not None:
             fs.rename(stage(work / backup.name, old, private, like=states[name]), backup)
     fs.sync_directory(folder)
     for name in after:
@@ -108,10 +113,38 @@ def replace_files(
     fs.sync_directory(folder)
 
 
-def stage(path: Path, content: bytes, bits: int, *, like: os.stat_result | None = None) -> Path:
+def kept_as(path: Path) -> Iterator[Path]:
+    """The names under which old contents of a file are kept, in order: ``.bak``, ``.bak.2``..."""
+    yield path.with_name(path.name + BACKUP)
+    for number in itertools.count(2):
+        yield path.with_name(f"{path.name}{BACKUP}.{number}")
+
+
+def _free_backup(path: Path, old: bytes) -> Path | None:
+    """The first name under which nothing lies; None if the content is kept under one before it."""
+    for backup in kept_as(path):
+        state = _state(backup)
+        if state is None:
+            return backup
+        if stat.S_ISREG(state.st_mode) and state.st_size == len(old):
+            with contextlib.suppress(WeightsmithError):
+                if fs.read_small(backup, len(old)) == old:
+                    return None
+    return None
+
+
+def stage(
+    path: Path,
+    content: bytes,
+    bits: int,
+    *,
+    like: os.stat_result | None = None,
+    owner: os.stat_result | None = None,
+) -> Path:
     """Write a new file, with the permissions that umask and `bits` both grant, and sync it.
 
-    It gets exactly the mode and owner of a file that it is to replace (`like`).
+    It gets exactly the mode and owner of a file that it is to replace (`like`); else, where `owner`
+    belongs to another user than we are and we may give files away, that one's.
     Raises: TargetUnwritable, if the system does not let us keep the owner.
     """
     file = fs.create(path, exclusive=True)
@@ -119,6 +152,9 @@ def stage(path: Path, content: bytes, bits: int, *, like: os.stat_result | None 
     if like is not None:
         take_after(file, like)
     elif hasattr(os, "fchmod"):
+        if owner is not None and owner.st_uid != file.stat().st_uid:
+            with contextlib.suppress(PermissionError):
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
         os.fchmod(file.fileno(), stat.S_IMODE(file.stat().st_mode & bits))
     file.sync()
     return path

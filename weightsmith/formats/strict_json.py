@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -22,9 +23,9 @@ _CLOSING: Final = re.compile(r"[ \t\n\r]*\}[ \t\n\r]*")
 def parse_json(raw: bytes, file: Path | str, *, bom_allowed: bool = False) -> object:
     """The value of a JSON document in UTF-8; `file` is only named in errors.
 
-    Raises: JsonInvalid, also for what Python's parser would let pass: repeated keys, ``NaN`` and
-    ``Infinity``, half of a surrogate pair, UTF-16, and nesting or integers without end; LfsPointer
-    and WebPage, for what lies there in place of the document.
+    Raises: JsonInvalid, also for what Python's parser would let pass: repeated keys, ``NaN``,
+    ``Infinity`` and numbers that would become that, half of a surrogate pair, UTF-16, and nesting
+    or integers without end; LfsPointer and WebPage, for what lies there in place of the document.
     """
     with _refused(file):
         text = _text(raw, file, bom_allowed=bom_allowed)
@@ -112,7 +113,15 @@ def _decoder(file: Path | str) -> json.JSONDecoder:
             raise JsonInvalid(file=file, reason=_repeated(_first_repeated(pairs)))
         return unique_pairs
 
-    return json.JSONDecoder(object_pairs_hook=unique, parse_constant=refuse_constant)
+    def finite(text: str) -> float:
+        number = float(text)
+        if math.isinf(number):
+            raise JsonInvalid(file=file, reason=f"{text[:20]} is beyond what a number can be")
+        return number
+
+    return json.JSONDecoder(
+        object_pairs_hook=unique, parse_constant=refuse_constant, parse_float=finite
+    )
 
 
 @contextlib.contextmanager

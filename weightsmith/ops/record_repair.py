@@ -1,5 +1,8 @@
 """Bring a folder's manifest up to date after a repair of its tokenizer and config files."""
 
+import itertools
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -7,8 +10,9 @@ from typing import Final
 from weightsmith import fs
 from weightsmith.checkpoint.digest import bytes_digest
 from weightsmith.engine import manifest as manifests
-from weightsmith.engine.in_place import BACKUP, replace_files, workshop
-from weightsmith.ops.tokenizer_files import LIMIT_NBYTES, embedding_rows, read_files, read_if_there
+from weightsmith.engine.in_place import kept_as, replace_files, workshop
+from weightsmith.errors import WeightsmithError
+from weightsmith.ops.tokenizer_files import LIMIT_NBYTES, embedding_rows, read_files
 from weightsmith.repair.contents import READ
 from weightsmith.repair.detect import diagnose, mend
 from weightsmith.repair.folder import Folder
@@ -31,8 +35,7 @@ def record_repair(folder: Path, asked: Folder) -> None:
     published: dict[str, bytes] = {}
     for name in READ:
         if name in manifest.sidecars:
-            backup = read_if_there(folder / (name + BACKUP))
-            for raw in (now.get(name), backup):
+            for raw in (now.get(name), *_kept(folder / name)):
                 if raw is not None and bytes_digest(raw) == manifest.sidecars[name].digest:
                     published[name] = raw
     if published == now:
@@ -55,3 +58,15 @@ def record_repair(folder: Path, asked: Folder) -> None:
     with workshop(folder, WORKSHOP) as work:
         new = {manifests.NAME: updated.to_bytes()}
         replace_files(folder, {manifests.NAME: old}, new, work, backups=False)
+
+
+def _kept(path: Path) -> Iterator[bytes]:
+    """Old contents of a file; what else lies under their names is somebody's, and left alone."""
+    for backup in itertools.takewhile(os.path.lexists, kept_as(path)):
+        if backup.is_symlink():
+            continue
+        try:
+            raw = fs.read_small(backup, LIMIT_NBYTES)
+        except WeightsmithError:
+            continue
+        yield raw

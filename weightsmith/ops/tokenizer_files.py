@@ -20,7 +20,9 @@ def read_files(folder: Path) -> dict[str, bytes]:
     Raises: SourceNotFound, SourceIsFile, NoTokenizer; and as `read_if_there`.
     """
     fs.require_directory(folder)
-    if not any(matches(each.name, TOKENIZER) for each in folder.iterdir()):
+    with fs.translated_read_errors(folder):
+        names = os.listdir(folder)  # noqa: PTH208  (names are all that is wanted)
+    if not any(matches(name, TOKENIZER) for name in names):
         raise NoTokenizer(source=folder)
     contents = {name: read_if_there(folder / name) for name in READ}
     return {name: raw for name, raw in contents.items() if raw is not None}
