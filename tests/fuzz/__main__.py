@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.fuzz.child import judge
-from tests.fuzz.targets import DELIBERATE, TARGETS
+from tests.fuzz.differences import COMPARED, MEANT, key
+from tests.fuzz.targets import TARGETS
 from tests.support.paths import ROOT
 
 PLACE: Final = ROOT / "build" / "fuzz"
@@ -36,17 +37,20 @@ def main() -> int:
     names = asked.target or [*TARGETS]
     with ThreadPoolExecutor(WORKERS) as pool:
         said = list(pool.map(lambda name: _fuzz(name, asked.seconds, asked.seed), names))
-    print(f"{'target':<16}{'inputs':>12}{'accepted':>12}{'seconds':>9}  found")
+    print(f"{'target':<16}{'inputs':>12}{'accepted':>12}{'compared':>12}{'seconds':>9}  found")
     for each in said:
-        counts = f"{each['executed']:>12,}{each['accepted']:>12,}{each['seconds']:>9}"
+        compared = each["differences"].get(COMPARED, 0)
+        counts = f"{each['executed']:>12,}{each['accepted']:>12,}"
+        counts += f"{compared:>12,}{each['seconds']:>9}"
         print(f"{each['target']:<16}{counts}  {each['found'] or '-'}")
     total, found = sum(each["executed"] for each in said), [e for e in said if e["found"]]
     print(f"{'all':<16}{total:>12,}")
     if not all(each["guided"] for each in said):
         print("not guided by coverage: atheris is not installed")
-    for what, why in DELIBERATE.items():
+    for what in dict.fromkeys(map(key, MEANT)):
         count = sum(each["differences"].get(what, 0) for each in said)
-        print(f"{what}: {count:,} ({why})")
+        if count:
+            print(f"{count:,} times {what}")
     for each in found:
         path = each["found"].rpartition("(")[2].rstrip(")")
         print(f"again: python -m tests.fuzz --target {each['target']} --replay {path}")

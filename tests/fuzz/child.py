@@ -130,10 +130,10 @@ def main() -> None:
     # Not among what development installs: it has no wheel for some versions of Python.
     atheris: Any = import_module("atheris") if find_spec("atheris") else None
     with atheris.instrument_imports(include=["weightsmith"]) if atheris else nullcontext():
-        from tests.fuzz import targets
+        from tests.fuzz import differences, targets
     target, place = targets.TARGETS[name], Path(folder)
     first = [*target.seeds(), *kept(name)]
-    session = Session(target, float(seconds), place, targets.seen)
+    session = Session(target, float(seconds), place, differences.seen)
     for raw in first:
         judge(target.run, raw)  # the first ones import what the reader needs, which takes its time
     bound_memory()

@@ -1,11 +1,10 @@
 """What is fuzzed: every reader of what strangers write, a row each.
 
 A target takes any bytes. It may raise a `WeightsmithError`, and nothing else; a difference from a
-reference reader is a `Differs`, and a defect unless `DELIBERATE` says why it is meant.
+reference reader is a `Differs`, and a defect unless `differences.MEANT` says why it is meant.
 """
 
 import atexit
-import base64
 import io
 import json
 import shutil
@@ -17,7 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from tests.fuzz import mutate
+from tests.fuzz import mutate, mutate_tokenizers, vocabularies
+from tests.fuzz.differences import COMPARED, Differs, count, meant
 from tests.fuzz.folders import run_one
 from tests.support.paths import VECTORS
 from weightsmith import fs
@@ -25,23 +25,6 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.table import read_table
 from weightsmith.errors import ShardTruncated, WeightsmithError
 from weightsmith.formats.tensors import StoredTensor
-
-DELIBERATE: Final[Mapping[str, str]] = {
-    "safetensors: refused here": "the library lets pass what its format forbids: keys twice, and "
-    "numbers or names that no model has",
-    "safetensors: taken here": "dtypes that this version of the library does not know",
-    "torch: refused here": "tensors beyond their storage, which torch makes longer; elements that "
-    "lie in one place (stride 0); keys that are no names; a wrong checksum; what is no map",
-    "torch: taken here": "what no byte of a tensor depends on: the archive's version, storages in "
-    "which no tensor lies, whether a tensor wants gradients",
-}
-"""Differences that are meant. Whoever accepts gives the same bytes; who accepts may differ."""
-seen: dict[str, int] = {}
-"""How often each was met."""
-
-
-class Differs(Exception):
-    """Two readers accept the same bytes, and make of them what is not the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +55,6 @@ class Memory(fs.Readable):
         if len(part) < len(buffer):
             raise ShardTruncated(file=self.path, reason="it ends")
         buffer[:] = part
-
-
-def _note(what: str) -> None:
-    seen[what] = seen.get(what, 0) + 1
 
 
 @cache
@@ -111,13 +90,14 @@ def read_safetensors(raw: bytes) -> None:
         theirs = None
     try:
         ours = _table(raw, "x.safetensors")
-    except WeightsmithError:
+    except WeightsmithError as error:
         if theirs is not None:
-            _note("safetensors: refused here")
+            meant("safetensors", "refused here", error)
         raise
     if theirs is None:
-        _note("safetensors: taken here")
+        meant("safetensors", "taken here", "")
         return
+    count(COMPARED)
     if ours.keys() != theirs.keys():
         raise Differs(f"tensors: {sorted(ours)[:5]}, the library {sorted(theirs)[:5]}")
     for name, each in ours.items():
@@ -140,13 +120,14 @@ def read_torch(raw: bytes) -> None:
         theirs = None
     try:
         ours = _table(raw, "x.bin")
-    except WeightsmithError:
+    except WeightsmithError as error:
         if theirs is not None:
-            _note("torch: refused here")
+            meant("torch", "refused here", error)
         raise
     if not isinstance(theirs, dict):
-        _note("torch: taken here")
+        meant("torch", "taken here", "")
         return
+    count(COMPARED)
     for name, each in ours.items():
         tensor = theirs.get(name)
         if not isinstance(tensor, torch.Tensor):
@@ -250,20 +231,20 @@ def match_patterns(raw: bytes) -> None:
         return
 
 
-def read_sentencepiece(raw: bytes) -> None:
-    from weightsmith.formats.sentencepiece_model import parse_sentencepiece_model
-
-    parse_sentencepiece_model(raw)
-
-
-def read_tiktoken(raw: bytes) -> None:
-    from weightsmith.formats.tiktoken_ranks import parse_tiktoken
-
-    parse_tiktoken(raw, "tokenizer.model")
-
-
 def look_at_tokenizer(raw: bytes) -> None:
+    """Beside the library, and all repairs."""
+    vocabularies.read_tokenizer_json(raw)
     _look_at({"tokenizer.json": raw, "config.json": b'{"model_type": "llama"}'})
+
+
+def look_at_tokenizer_of_model(raw: bytes) -> None:
+    """Beside a ``tokenizer.model`` of LLaMA's kind, against which it is held."""
+    _look_at({**_llama(), "tokenizer.json": raw})
+
+
+def look_at_model(raw: bytes) -> None:
+    """As the one vocabulary of a folder, from which ``tokenizer.json`` is built and proved."""
+    _look_at({**_llama(), "tokenizer.model": raw})
 
 
 def look_at_settings(raw: bytes) -> None:
@@ -279,8 +260,27 @@ def _look_at(files: Mapping[str, bytes]) -> None:
     from weightsmith.repair.detect import diagnose, mend
 
     found = diagnose(files, embedding_rows=400)
-    if found.mendable and not found.incurable:
-        mend(found)
+    if found.mendable and not found.incurable and mend(found).proof:
+        count(COMPARED)  # what was built is proved by sentencepiece and tokenizers
+
+
+@cache
+def _llama() -> Mapping[str, bytes]:
+    """A folder of LLaMA's kind, with a vocabulary of a few hundred pieces."""
+    settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "legacy": True}
+    return {
+        "config.json": b'{"model_type": "llama"}',
+        "tokenizer_config.json": json.dumps(settings).encode(),
+        "tokenizer.model": (VECTORS / "sp.model").read_bytes(),
+    }
+
+
+@cache
+def _rebuilt() -> bytes:
+    """The ``tokenizer.json`` that is built for this folder."""
+    from weightsmith.repair.detect import diagnose, mend
+
+    return mend(diagnose(_llama())).after.files["tokenizer.json"]
 
 
 @cache
@@ -533,9 +533,36 @@ TARGETS: Final[Mapping[str, Target]] = {
         Target("index", read_index, _text(_INDEX), mutate.json_text),
         Target("adapter", read_adapter, _vector(*_ADAPTERS, most=20), mutate.json_text),
         Target("patterns", match_patterns, _text("q_proj", r"layers\.(\d+)\..*q_proj", "(a+)+$")),
-        Target("sentencepiece", read_sentencepiece, _vector("sp.model")),
-        Target("tiktoken", read_tiktoken, lambda: [_ranks()]),
-        Target("tokenizer-json", look_at_tokenizer, lambda: [_tokenizer_json()], mutate.json_text),
+        Target(
+            "sentencepiece",
+            vocabularies.read_sentencepiece,
+            vocabularies.sentencepiece_seeds,
+            mutate_tokenizers.sentencepiece,
+        ),
+        Target(
+            "tiktoken",
+            vocabularies.read_tiktoken,
+            lambda: [vocabularies.ranks_seed()],
+            mutate_tokenizers.ranks,
+        ),
+        Target(
+            "tokenizer-json",
+            look_at_tokenizer,
+            vocabularies.tokenizer_json_seeds,
+            mutate_tokenizers.tokenizer_json,
+        ),
+        Target(
+            "llama-json",
+            look_at_tokenizer_of_model,
+            lambda: [_rebuilt()],
+            mutate_tokenizers.tokenizer_json,
+        ),
+        Target(
+            "llama-model",
+            look_at_model,
+            _vector("sp.model"),
+            mutate_tokenizers.sentencepiece,
+        ),
         Target(
             "settings",
             look_at_settings,
@@ -586,11 +613,6 @@ TARGETS: Final[Mapping[str, Target]] = {
         ),
     )
 }
-
-
-def _ranks() -> bytes:
-    words = [*(bytes([each]) for each in range(256)), b"ab", b"abc"]
-    return b"".join(base64.b64encode(word) + b" %d\n" % n for n, word in enumerate(words))
 
 
 def _index_of_version() -> bytes:

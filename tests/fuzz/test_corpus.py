@@ -5,7 +5,8 @@ import random
 import pytest
 
 from tests.fuzz.child import CORPUS, judge, kept
-from tests.fuzz.targets import TARGETS, Differs
+from tests.fuzz.differences import Differs
+from tests.fuzz.targets import TARGETS
 from tests.support.pace import mostly_slow
 
 KEPT = [(path.parent.name, path.name) for path in sorted(CORPUS.glob("*/*"))]
