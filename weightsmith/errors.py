@@ -263,16 +263,13 @@ class PatternUnused(UsageFault):
 
 class FixSourceMissing(UsageFault):
     """Nothing says what the files of this folder must be: it has no manifest of weightsmith, and no
-    source on the hub was named, whose hashes could tell.
+    source was named: a copy of it, what it was made from, or the repository that it is a copy of.
 
     No file is replaced without a digest that proves the new one right.
     """
 
-    message = "nothing says what the files of {folder} must be"
-    hint = (
-        "name the repository that it is a copy of: "
-        "weightsmith verify {folder} --fix --from ORG/NAME@REVISION"
-    )
+    message = "nothing says what the files of {folder} must be: it has no weightsmith.json"
+    hint = "name a copy of it, a hub id perhaps: weightsmith verify {folder} --fix --from COPY"
 
 
 class NothingNamed(UsageFault):
@@ -1201,6 +1198,18 @@ class ShapesNotConfig(Mismatch):
 
     message = "{source} has {count} tensor(s) of other shapes than its config says"
     hint = "is a file missing, or the config another model's?"
+
+
+class FixUnproved(Mismatch):
+    """The manifest of a folder is lost, and the source that was named does not prove what it was:
+    no weight file of the folder is what the source holds or makes, or one that can be read is
+    another.
+
+    So a fine-tune is not taken for a damaged copy of its base.
+    """
+
+    message = "nothing shows that {folder} is what {source} holds or makes"
+    hint = "see how they differ: weightsmith diff {folder} {source}"
 
 
 class WrongBase(Mismatch):

@@ -107,6 +107,38 @@ def test_only_the_damaged_files_of_a_copy_are_fetched(person: Person, pair: Path
     assert not list(person.cache.rglob("*.safetensors"))
 
 
+def test_a_lost_index_and_manifest_of_a_copy_are_fetched(person: Person, pair: Path) -> None:
+    code, _, err = person.run("download", DELTA, "-o", "delta")
+    assert code == 0, err
+    delta = person.place / "delta"
+    whole = contents(delta)
+    (delta / "weightsmith.json").unlink()
+    (delta / "delta.safetensors.index.json").write_bytes(b"{}")
+    flip(delta / "delta-00002-of-00003.safetensors")
+    _, _, err = person.run("verify", "delta", "--fix", "--from", DELTA)
+    assert err.count("  fixed  ") == 3, err
+    assert contents(delta) == whole
+
+
+def test_a_changed_manifest_comes_back_from_what_it_names_on_the_hub(
+    person: Person, pair: Path
+) -> None:
+    code, _, err = person.run("apply-delta", "--base", BASE, "--delta", DELTA, "--target", "out")
+    assert code == 0, err
+    out = person.place / "out"
+    whole = contents(out)
+    manifest = out / "weightsmith.json"
+    changed = manifest.read_bytes().replace(b'"verb": "apply-delta"', b'"verb": "apply-delt!"')
+    manifest.write_bytes(changed)
+    code, _, err = person.run("verify", "out", "--fix")
+    assert "  left  " in err, err
+    changed = whole["weightsmith.json"].replace(b'"fingerprint": "', b'"fingerprint": "0')
+    manifest.write_bytes(changed)
+    code, _, err = person.run("verify", "out", "--fix")
+    assert err.count("  fixed  ") == 1, err
+    assert contents(out) == whole
+
+
 def test_a_fine_tune_is_no_damaged_copy_of_its_base(person: Person, pair: Path) -> None:
     code, _, err = person.run("download", TARGET, "-o", "copy")
     assert code == 0, err

@@ -131,7 +131,7 @@ def read_manifest(directory: Path) -> Manifest | None:
     try:
         return parse_manifest(raw, path)
     except JsonInvalid as error:
-        hint = "nothing else says what it must be: make the output anew, or copy all of it"
+        hint = f"to have it again from a copy: weightsmith verify {directory} --fix --from COPY"
         raise JsonInvalid(file=path, reason=error.values["reason"], hint=hint) from error
 
 

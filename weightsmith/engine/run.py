@@ -63,7 +63,7 @@ class ModelMaking(Making):
         output = self.staging.output
         if self.plan.makes_files:
             digests = digest_decoded(output, self.buffers, self.progress)
-        return _manifest(self.plan, digests, output)
+        return manifest_of_run(self.plan, digests, output)
 
     def open(self, directory: Path) -> Checkpoint:
         """As a model, or an adapter."""
@@ -75,7 +75,7 @@ class ModelMaking(Making):
 
     def expected(self, manifest: Manifest) -> Manifest:
         """All of it follows from the plan and the tensors' digests."""
-        return _manifest(self.plan, manifest.tensors, self.bindings.target)
+        return manifest_of_run(self.plan, manifest.tensors, self.bindings.target)
 
     def still_gives(self, shard: ShardPlan, made: Receipt, files: Collection[File]) -> bool:
         """Make the tensors that come from these files anew, and compare their digests."""
@@ -120,7 +120,7 @@ class ModelMaking(Making):
         return {name: each for made in in_order for name, each in made.digests.items()}
 
 
-def _manifest(plan: Plan, digests: Mapping[str, str], directory: Path) -> Manifest:
+def manifest_of_run(plan: Plan, digests: Mapping[str, str], directory: Path) -> Manifest:
     """The manifest of the whole output in `directory`; `digests` are those of its tensors."""
     if plan.makes_files:
         return manifest_of_files(plan, digests, directory)

@@ -12,7 +12,7 @@ from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.discover import list_directory
 from weightsmith.checkpoint.kind import Guess, guess_kind
-from weightsmith.checkpoint.layout import LayoutKind, layout_of
+from weightsmith.checkpoint.layout import DELTA_INDEX, LayoutKind, layout_of
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine.file_outputs import open_output
 from weightsmith.engine.manifest import NAME as MANIFEST
@@ -29,7 +29,7 @@ from weightsmith.errors import (
     WeightsmithError,
 )
 from weightsmith.plan.add_record import AddRecord
-from weightsmith.plan.exact_record import DeltaRecord
+from weightsmith.plan.exact_record import FORMS, DeltaRecord
 from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.chain import naming, put_on
 from weightsmith.sources.disk_delta import find_disk_delta
@@ -244,6 +244,8 @@ def _weights(source: str | os.PathLike[str], directory: Path) -> Model | Additiv
     try:
         manifest = read_manifest(directory)
         if manifest is not None and manifest.delta is not None:
+            if str(manifest.delta.get("form")) in FORMS:  # or it had been taken for an exact delta
+                raise DeltaInvalid(name=DELTA_INDEX, reason="it is missing")
             record = AddRecord.from_document(manifest.delta)
     except WeightsmithError as error:  # the weights may be sound: who needs the manifest reports it
         fault = error

@@ -12,6 +12,7 @@ from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.engine.exact_delta import encode_again
 from weightsmith.engine.file_hashes import file_digest
 from weightsmith.engine.inputs import Countdown
+from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest
 from weightsmith.engine.output import require_same
 from weightsmith.engine.shard import begin, fill, read_back
@@ -82,7 +83,11 @@ class Workbench:
         Raises: CannotFix.
         """
         fs.write_durably(staged, content.pieces(), mode=content.mode)
-        if Content(file=staged).digest != self.manifest.sidecars[damaged.name].digest:
+        if damaged.name == MANIFEST:
+            wanted = bytes_digest(self.manifest.to_bytes())
+        else:
+            wanted = self.manifest.sidecars[damaged.name].digest
+        if Content(file=staged).digest != wanted:
             raise CannotFix("what it was to be replaced by has just changed")
 
     def _index(self, damaged: DamagedFile) -> Content:

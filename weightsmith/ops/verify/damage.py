@@ -38,6 +38,8 @@ class DamagedWeights(DamagedFile):
     """The file as a checkpoint, if its header is right."""
     wrong: frozenset[str] = frozenset()
     """Names of the tensors that are wrong, if the header is right."""
+    is_readable: bool = False
+    """Whether it is a sound file by itself: it may be another one, and no damaged one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,11 @@ def find_damage(
             held |= infos
             holders |= dict.fromkeys(infos, name)
         if found.why:
-            weights.append(DamagedWeights(name, path, found.why, before, found.opened, found.wrong))
+            weights.append(
+                DamagedWeights(
+                    name, path, found.why, before, found.opened, found.wrong, is_readable=True
+                )
+            )
     return Damage(tuple(weights), tuple(_sidecars(folder, manifest)), held, holders)
 
 

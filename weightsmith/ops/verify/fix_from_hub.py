@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from weightsmith import fs
 from weightsmith.checkpoint.content import Content
 from weightsmith.checkpoint.discover import list_directory
-from weightsmith.checkpoint.layout import INDEXES
+from weightsmith.checkpoint.layout import DELTA_INDEX, INDEXES, MANIFEST
 from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.errors import DamagedInput, SourceFault
 from weightsmith.hub.hashes import hash_file
@@ -23,6 +24,9 @@ from weightsmith.ops.verify.put_in_place import (
 from weightsmith.progress import Progress
 from weightsmith.sources.plan_download import plan_download
 
+_OURS: Final = (*INDEXES, DELTA_INDEX, MANIFEST)
+"""Files beside the weights that nobody changes by hand: they say what the weights are."""
+
 
 def fix_from_hub(
     folder: Path, source: str, *, dry_run: bool, offline: bool, progress: Progress
@@ -30,8 +34,9 @@ def fix_from_hub(
     """Replace weight files that are missing or cannot be read. If at least one weight file is the
     repository's, replace all that differ from it.
 
-    So a fine-tune is not taken for a damaged copy of its base. The hub's hashes say
-    what a file must be. Files beside the weights are left alone: people change them on purpose.
+    So a fine-tune is not taken for a damaged copy of its base. The hub's hashes say what a file
+    must be. Index and manifest are replaced as well, if a weight file is the repository's; other
+    files beside the weights are left alone: people change them on purpose.
     Raises: as `plan_download`; DiskFull, TargetUnwritable, InputChanged.
     """
     names, _ = list_directory(folder)
@@ -46,7 +51,7 @@ def fix_from_hub(
     )
     with fixing(folder, dry_run=dry_run) as work:
         store = HubStore(found, work / "hub", progress)
-        files = [file for file in found.files if file.name in store.weights]
+        files = [file for file in found.files if file.name in {*store.weights, *_OURS}]
         progress.begin("hashing", sum(file.nbytes for file in files))
         fixes = []
         for fix in _judged(folder, found, files, progress):
@@ -67,14 +72,17 @@ def _judged(
     any_there = any((folder / name).is_file() for name in INDEXES)
     same = False
     nbytes = {file.name: file.nbytes for file in files}
-    for file in files:
+    for file in sorted(files, key=lambda file: file.name in _OURS):  # the weights tell first
         path = folder / file.name
+        if file.name in _OURS and not same:
+            continue
         try:
             digest = hash_file(path, file.digest) if file.digest else ""
             if digest and digest == file.digest:
                 same = True
                 continue
-            open_weight_file(folder, file.name)
+            if file.name not in _OURS:
+                open_weight_file(folder, file.name)
             faults[file.name] = f"its hash is not that of {found.label}"
             other.add(file.name)
         except (DamagedInput, SourceFault) as error:

@@ -8,6 +8,7 @@ from weightsmith.catalogue.architectures import Expected, expected_tensors
 from weightsmith.checkpoint.buffers import is_buffer
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.discover import discover
+from weightsmith.checkpoint.layout import DELTA_INDEX
 from weightsmith.checkpoint.opening import open_weight_file
 from weightsmith.checkpoint.renamed import named_like
 from weightsmith.engine.in_place import is_left
@@ -47,12 +48,14 @@ def check_unreadable(source: str | os.PathLike[str], error: WeightsmithError) ->
 def _fix_of_ours(source: str | os.PathLike[str]) -> str:
     """The command that fixes a folder of this machine that weightsmith made; else nothing."""
     directory = Path(source)
+    if label_of(source) != str(directory):
+        return ""
     try:
         manifest = read_manifest(directory)
     except WeightsmithError:
-        return ""
-    is_here = label_of(source) == str(directory)
-    return fix_command(directory, manifest) if manifest is not None and is_here else ""
+        return fix_command(directory, None)
+    is_ours = manifest is not None or (directory / DELTA_INDEX).is_file()
+    return fix_command(directory, manifest) if is_ours else ""
 
 
 def check_structure(subject: Subject) -> list[Check]:

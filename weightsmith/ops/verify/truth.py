@@ -1,7 +1,7 @@
 """Where the right bytes of a damaged output can be had: a copy of it, or what it was made from."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -32,12 +32,12 @@ from weightsmith.sources.kinds import AdditiveDelta, ExactDelta, Model, Source, 
 from weightsmith.sources.links import PLUS
 from weightsmith.sources.locate import LocatedChain, label_of, locate
 from weightsmith.sources.recognise import recognise
+from weightsmith.sources.sums import DTypeChoice
 
-_NOWHERE: Final = Path(os.sep, "weightsmith-nowhere")
+NOWHERE: Final = Path(os.sep, "weightsmith-nowhere")
 """A plan names its target; nothing is ever made there."""
 _DTYPES: Final = ("", "F16", "BF16", "F32")
 """Dtypes to which a file whose header is lost may have been cast; empty: it was not cast."""
-
 Where = str | os.PathLike[str]
 
 
@@ -55,6 +55,10 @@ class Truth:
     """What it makes them from."""
     encoding: Encoding | None = None
     """Of an exact delta that is made again."""
+    job: Job | None = None
+    """Of what is made again, the planned command."""
+    manifest: Manifest | None = None
+    """Of a copy, its own, if that is sound."""
     lacks_base: bool = False
     """Whether it is a delta's target alone, of which only small files can be taken."""
 
@@ -100,8 +104,9 @@ class Truth:
 class Reach:
     """How sources are opened."""
 
+    room: Path
+    """A directory for what is fetched, or made to be looked at."""
     offline: bool = False
-    spool: Path | None = None
     progress: Progress = SILENCE
 
     def locate(self, source: Where, *, adapter: bool = False) -> Where:
@@ -110,7 +115,7 @@ class Reach:
             source,
             kind="adapter" if adapter else "model",
             offline=self.offline,
-            spool=self.spool,
+            spool=self.room / "inputs",
             progress=self.progress,
         )
 
@@ -123,19 +128,17 @@ def open_truth(source: Where, manifest: Manifest, base: Where | None, reach: Rea
     """
     where = reach.locate(source)
     if isinstance(where, LocatedChain) and manifest.verb == "apply-delta":
-        *below, delta = where.links
-        first = below[0] if len(below) == 1 else LocatedChain(tuple(below), _joined(below))
-        return _made_by(plan_apply_delta(first, delta, target=_NOWHERE), where)
+        return made_by(plan_chain(where), where)
     found = recognise(where)
     is_ours = isinstance(found, Model) and found.manifest is not None
     if manifest.verb == "convert" and not is_ours:
-        return _made_by(plan_convert(where, _NOWHERE), where)
-    if manifest.verb == "make-delta" and not _is_delta(found):
+        return made_by(plan_convert(where, NOWHERE), where)
+    if manifest.verb == "make-delta" and not is_delta(found):
         base = base or manifest.origins.get("base")
         if base is None:
-            return replace(_copy(found, where, manifest), lacks_base=True)
+            return replace(copy_of(found, where, manifest), lacks_base=True)
         return _coded_by(reach.locate(base), where, manifest, reach)
-    return _copy(found, where, manifest)
+    return copy_of(found, where, manifest)
 
 
 def known_truth(manifest: Manifest, base: Where | None, reach: Reach) -> Truth | None:
@@ -155,25 +158,25 @@ def known_truth(manifest: Manifest, base: Where | None, reach: Reach) -> Truth |
     label = ", ".join(names.values())
     match manifest.verb, at:
         case "apply-delta", {"base": base, "delta": delta}:
-            return _made_by(plan_apply_delta(base, delta, target=_NOWHERE), label)
+            return made_by(plan_apply_delta(base, delta, target=NOWHERE), label)
         case "convert", {"source": source}:
-            return _made_by(plan_convert(source, _NOWHERE), label)
+            return made_by(plan_convert(source, NOWHERE), label)
         case "merge-lora", {"base": base, **loras}:
-            return _made_by(plan_merge_lora(base, list(loras.values()), _NOWHERE), label)
+            return made_by(plan_merge_lora(base, list(loras.values()), NOWHERE), label)
         case "make-delta", {"base": base, "target": target}:
             return _coded_by(base, target, manifest, reach)
         case _:
             return None
 
 
-def _is_delta(found: Source) -> bool:
+def is_delta(found: Source) -> bool:
     """Whether it is a delta; a small one may look like a model."""
     if isinstance(found, Model) and found.manifest is not None:
         return found.manifest.verb == "make-delta"
     return isinstance(found, ExactDelta | AdditiveDelta)
 
 
-def _copy(found: Source, where: Where, manifest: Manifest) -> Truth:
+def copy_of(found: Source, where: Where, manifest: Manifest) -> Truth:
     """Raises: EncodedRelease, NoWeights, for what is no copy of an output."""
     try:
         copy = found.checkpoint if isinstance(found, ExactDelta) else require_model(found)
@@ -210,15 +213,15 @@ def _coded_by(base: Where, target: Where, manifest: Manifest, reach: Reach) -> T
     if document.get("form") == add_record.FORM:
         record = add_record.AddRecord.from_document(document)
         rows = record.new_rows
-        job = plan_make_delta(base, target, _NOWHERE, codec="add", new_rows=rows)
-        return _made_by(job, label)
-    if document.get("form") not in FORMS:
-        return _copy(recognise(target), target, manifest)
+        job = plan_make_delta(base, target, NOWHERE, codec="add", new_rows=rows)
+        return made_by(job, label)
+    if str(document.get("form")) not in FORMS:
+        return copy_of(recognise(target), target, manifest)
     exact = DeltaRecord.from_document(document)
     job = plan_make_delta(
         base,
         target,
-        _NOWHERE,
+        NOWHERE,
         adapter=None if adapter is None else reach.locate(adapter, adapter=True),
         portable=not exact.coded,
     )
@@ -232,11 +235,15 @@ def _coded_by(base: Where, target: Where, manifest: Manifest, reach: Reach) -> T
     )
 
 
-def _joined(links: Sequence[Where]) -> str:
-    return PLUS.join(map(label_of, links))
+def plan_chain(chain: LocatedChain, dtype: DTypeChoice = "delta") -> Job:
+    """The last delta of a chain, applied to what comes before it."""
+    *below, delta = chain.links
+    label = PLUS.join(map(label_of, below))
+    base = below[0] if len(below) == 1 else LocatedChain(tuple(below), label)
+    return plan_apply_delta(base, delta, target=NOWHERE, dtype=dtype)
 
 
-def _made_by(job: Job, source: Where) -> Truth:
+def made_by(job: Job, source: Where) -> Truth:
     """What a command would make now; where its options were others, digests tell."""
     derived = Derived(
         label=label_of(source),
@@ -246,4 +253,6 @@ def _made_by(job: Job, source: Where) -> Truth:
         sidecars=job.bindings.sidecars,
     )
     shards = {each.name: each for each in job.plan.shards}
-    return Truth(label_of(source), derived, job.bindings.sidecars, shards, job.bindings.inputs)
+    return Truth(
+        label_of(source), derived, job.bindings.sidecars, shards, job.bindings.inputs, job=job
+    )

@@ -194,7 +194,8 @@ def _digests(subject: Subject, digests: Mapping[str, str], buffers: Sequence[Buf
     if subject.rules:
         return _promised(subject, digests, buffers)
     if subject.fault:
-        return Check("digests", "FAIL", (subject.fault,))
+        hint = fix_command(subject.checkpoint.directory, subject.manifest)
+        return Check("digests", "FAIL", (subject.fault,), hint)
     if subject.manifest is None:
         missing = "there is no weightsmith.json to check against"
         return Check("digests", "not checked", (missing,))
