@@ -54,9 +54,8 @@ _HELD: Final = "\x01"
 """Stands for a space in such a word; whatever is shown has no control characters of its own."""
 _LABELS: Final = ("error:", "warning:", "hint:")
 _GOES_ON: Final = " \\"
-_SHORT: Final = 12
-_SHORTEST: Final = 8
-"""Columns that a shortened cell keeps: as long as another can be shortened, and at least."""
+_SHORT: Final = (24, 12, 8)
+"""Columns that a shortened cell keeps as long as another can be shortened to them."""
 
 
 def styled(text: str, style: str) -> str:
@@ -161,7 +160,7 @@ def one_line_rows(
     columns = max(map(len, cells), default=0)
     widths = [max(display_width(row[column]) for row in cells) for column in range(columns)]
     excess = _GAP * columns + sum(widths) - width
-    for least in (_SHORT, _SHORTEST):
+    for least in _SHORT:
         for column in shrink:
             taken = min(max(excess, 0), max(widths[column] - least, 0))
             widths[column] -= taken
