@@ -126,6 +126,16 @@ def test_a_link_that_was_made_for_another_base_is_named(steps: Steps) -> None:
         assert caught.value.context[0] == f"the delta is {wrong.rpartition('+')[2]}"
 
 
+def test_of_deltas_in_the_wrong_order_the_one_that_does_not_fit_is_named_alone(
+    steps: Steps, tmp_path: Path
+) -> None:
+    base, one, two, *_ = steps(0)[1].split("+")
+    with pytest.raises(WrongBase) as caught:
+        weightsmith.apply_delta(base, [two, one], target=tmp_path / "out")
+    named = [line for line in caught.value.context if line.startswith("the delta is ")]
+    assert named == [f"the delta is {two}"]
+
+
 def test_what_is_no_delta_is_no_link(steps: Steps) -> None:
     models, _ = steps(0)
     with pytest.raises(LinkNotDelta, match="it is a model") as caught:

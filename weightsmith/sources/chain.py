@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.content import Content
@@ -12,6 +13,8 @@ from weightsmith.sources.exact import restore
 from weightsmith.sources.kinds import AdditiveDelta, Chain, ExactDelta, Model, Source
 from weightsmith.sources.links import ON
 from weightsmith.sources.sums import plan_sum
+
+_IT_IS: Final = "the delta is "
 
 
 def put_on(base: Checkpoint, deltas: Sequence[Source], labels: Sequence[str]) -> Checkpoint:
@@ -30,11 +33,14 @@ def put_on(base: Checkpoint, deltas: Sequence[Source], labels: Sequence[str]) ->
 
 @contextmanager
 def naming(delta: str) -> Iterator[None]:
-    """Add to an error about damage, or about a wrong base, which of several deltas it is."""
+    """Add to an error about damage, or about a wrong base, which of several deltas it is; one in a
+    chain within was named there.
+    """
     try:
         yield
     except (DamagedInput, WrongBase) as error:
-        error.context = (printable(f"the delta is {delta}"), *error.context)
+        if not any(line.startswith(_IT_IS) for line in error.context):
+            error.context = (printable(f"{_IT_IS}{delta}"), *error.context)
         raise
 
 
