@@ -16,6 +16,8 @@ _SYMBOLS: Final = {
     "heads": "num_attention_heads",
 }
 """Numbers that shapes are made of, by the config key that holds them."""
+_MOST_LAYERS: Final = 10_000
+"""A config may say any number, and each layer takes memory."""
 _NUMBER: Final = re.compile(r"\.(\d+)\.")
 
 
@@ -76,7 +78,7 @@ def expected_tensors(config: Mapping[str, Any]) -> Expected | None:
     if known is None or "text_config" in config:  # a config of several models
         return None
     numbers = {symbol: _count(config, key) for symbol, key in _SYMBOLS.items()}
-    layers = _count(config, "num_hidden_layers")
+    layers = _count(config, "num_hidden_layers", most=_MOST_LAYERS)
     numbers["kv_heads"] = _count(config, "num_key_value_heads", numbers["heads"])
     numbers["head"] = _count(config, "head_dim", numbers["hidden"] // numbers["heads"])
     tied = config.get("tie_word_embeddings") is True
@@ -100,11 +102,13 @@ def _headless(config: Mapping[str, Any]) -> bool:
     return name.endswith("Model") and not name.endswith("LMHeadModel")
 
 
-def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    """Raises: ValueError, if there is no such number."""
+def _count(
+    config: Mapping[str, Any], key: str, default: int | None = None, *, most: int = 2**31 - 1
+) -> int:
+    """Raises: ValueError, if there is no such number, or one above `most`."""
     value = config.get(key)
     if value is None and default is not None:
         return default
-    if type(value) is not int or not 0 < value < 2**31:
+    if type(value) is not int or not 0 < value <= most:
         raise ValueError(f"{key} is {value!r}" if key in config else f"{key} is missing")
     return value

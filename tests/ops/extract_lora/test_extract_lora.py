@@ -249,6 +249,17 @@ def test_what_no_adapter_can_hold_is_named(tmp_path: Path) -> None:
     with_peft(base, tmp_path / "lora")
 
 
+def test_a_matrix_that_became_one_of_8_bits_is_left_out_by_name(tmp_path: Path) -> None:
+    base = llama(tmp_path / "base")
+    target = tuned(tmp_path, base, r=2, target_modules=["q_proj"])
+    name = "model.layers.0.mlp.up_proj.weight"
+    rewritten(target, {name: load(target)[name].to(torch.float8_e4m3fn)})
+    notes = plan_extract_lora(base, target, tmp_path / "lora").plan.notes
+    assert [note for note in notes if name in note] == [
+        f"left out: {name}, it is F8_E4M3, which no factors change"
+    ]
+
+
 def test_where_nothing_changed_there_is_nothing_to_extract(tmp_path: Path) -> None:
     base = llama(tmp_path / "base")
     same = write_model(tmp_path / "same", load(base), config=config_of(base))

@@ -70,6 +70,11 @@ def test_config_of_several_models_and_of_an_unknown_one_promises_nothing() -> No
     assert expected_tensors({}) is None
 
 
+def test_a_config_of_more_layers_than_memory_holds_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="num_hidden_layers is 1000000000"):
+        expected_tensors({"model_type": "llama", **SIZES, "num_hidden_layers": 10**9})
+
+
 def test_names_beyond_the_layers_of_the_config_are_told_from_other_names() -> None:
     expected = expected_tensors({"model_type": "llama", **SIZES})
     assert expected is not None

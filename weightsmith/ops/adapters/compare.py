@@ -11,7 +11,7 @@ from weightsmith.codecs.measure import Measure
 from weightsmith.engine.derived import Derived
 from weightsmith.engine.options import Options
 from weightsmith.engine.spans import Buffers
-from weightsmith.formats.tensors import DTYPES, TensorInfo
+from weightsmith.formats.tensors import DTYPES, SUMMABLE, TensorInfo
 from weightsmith.ops.diff_pairs import Comparison, measure_pairs
 from weightsmith.ops.merge_lora import MergedDType, plan_merge_lora
 from weightsmith.plan.model import InputTensor, TensorPlan
@@ -23,11 +23,11 @@ def changes_of(
     base: Checkpoint, target: Checkpoint, options: Options, progress: Progress
 ) -> dict[str, Measure]:
     """By name, how tensors of the target differ from the base's, where they do; those of another
-    shape among them.
+    shape among them, and of another dtype that no cast leads to.
     """
     ours, theirs = infos_of(base), infos_of(target)
     both = [name for name in theirs if name in ours]
-    alike = [name for name in both if ours[name].shape == theirs[name].shape]
+    alike = [name for name in both if _are_comparable(ours[name], theirs[name])]
     if any(ours[name].dtype != theirs[name].dtype for name in alike):
         base = _cast(base, [(ours[name], theirs[name].dtype) for name in alike])
         ours = infos_of(base)
@@ -35,6 +35,11 @@ def changes_of(
         base, target, [(ours[name], theirs[name]) for name in alike], options, progress
     )
     return {n: found.get(n, Measure()) for n in both if n not in found or _moved(found[n])}
+
+
+def _are_comparable(ours: TensorInfo, theirs: TensorInfo) -> bool:
+    dtypes = {ours.dtype, theirs.dtype}
+    return ours.shape == theirs.shape and (len(dtypes) == 1 or dtypes <= SUMMABLE)
 
 
 def _cast(base: Checkpoint, dtypes: Iterable[tuple[TensorInfo, str]]) -> Checkpoint:
