@@ -293,7 +293,7 @@ _OPTIONS: Final = (
         type=click.Choice(get_args(ExecutorName)),
         default="threads",
         show_default=True,
-        help="Threads here, or tasks of a Ray cluster, one a file.",
+        help="Threads here, or tasks of a Ray cluster.",
     ),
     option(
         "--ray-address",

@@ -1,7 +1,12 @@
-"""Shards made by tasks of a Ray cluster, one a file, whose nodes share a file system.
+"""Shards made by tasks of a Ray cluster whose nodes share a file system.
 
 Ray schedules, retries and transports. A task opens the inputs where it runs, by planning anew, and
-makes its file as a share (`engine.share`); the process that asked publishes.
+makes one file after the other as a share (`engine.share`); the process that asked publishes.
+
+The next file goes to whichever task is free first (`ray_node.Board`). With a task for each file,
+Ray took up to a tenth of a second to find that another node was free, and kept one node idle while
+files waited for the other. There are as many tasks as files all the same: nodes that join later
+find some to run, and one that finds no file left ends at once.
 """
 
 import contextlib
@@ -22,7 +27,7 @@ from weightsmith.engine.executors.ray_node import (
     Recipe,
     Seen,
     asking,
-    make_file,
+    make_files,
     node_name,
 )
 from weightsmith.engine.receipts import Receipt, require_one_machine
@@ -47,7 +52,7 @@ _END_S: Final = 10.0
 
 
 class Ray:
-    """The executor that gives each shard to a task of the cluster that is connected."""
+    """The executor that has tasks of the cluster that is connected make the shards."""
 
     anywhere = True
 
@@ -60,6 +65,8 @@ class Ray:
 
         Raises: NodeBlind, VersionsDiffer, MachinesDiffer, before anything is made; ClusterFailed.
         """
+        import pickle
+
         import ray
         from ray.exceptions import RayError, RayTaskError
 
@@ -68,28 +75,33 @@ class Ray:
         nodes = _alive()
         # Before the nodes are asked: the processes that answer are then free for the first files.
         here = _here(ray.get_runtime_context().get_node_id())
-        board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+        # The largest first: the nodes then end at about the same time.
+        order = sorted(numbers, key=lambda number: -work.plan.shards[number].nbytes)
+        board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(order)
         _require_nodes(nodes, work, self._recipe)
         cpus = max(int(each["Resources"]["CPU"]) for each in nodes.values())
         options, threads = work.options, min(work.options.threads, cpus)
         recipe = ray.put(self._recipe)
-        task = ray.remote(make_file).options(
+        task = ray.remote(make_files).options(
             num_cpus=threads, max_retries=_RETRIES, scheduling_strategy="SPREAD"
         )
         work.progress.note(f"files to make: {len(numbers)}; nodes: {len(nodes)}")
-        pending = [task.remote(recipe, number, options, board) for number in numbers]
+        tasks = [task.remote(recipe, count, options, board) for count in range(len(numbers))]
+        pending = tasks
         found: dict[str, Receipt] = {}
         seen = 0
         try:
-            while pending:
+            while len(found) < len(numbers):
                 done, pending = ray.wait(pending, timeout=TELL_S)
+                for fault in filter(None, ray.get(done)):
+                    raise pickle.loads(fault)  # noqa: S301  (of our own task)
                 seen_now: Seen = ray.get(board.look.remote())
                 work.progress.advance(max(seen_now.nbytes - seen, 0))
                 seen = max(seen_now.nbytes, seen)
                 for number, lost, node in seen_now.begun_again:
                     name = work.plan.shards[number].name
                     work.progress.note(f"{lost} did not finish {name}; {node} makes it again")
-                for receipt in map(_result, ray.get(done)):
+                for receipt in seen_now.made:
                     work.require_finite(receipt)
                     found[receipt.shard] = receipt
         except RayTaskError as error:
@@ -97,11 +109,8 @@ class Ray:
         except RayError as error:
             raise ClusterFailed(reason=str(error).partition("\n")[0]) from error
         finally:
-            # An interrupt, or a fault of one file: the others are told to stop, and clear up.
-            for each in pending:
-                ray.cancel(each)
-            if pending:
-                ray.wait(pending, num_returns=len(pending), timeout=_END_S)
+            if len(found) < len(numbers):  # an interrupt, or a fault of one file
+                _call_off(board, tasks)
         due = sum(nbytes_to_do(work.plan.shards[n], options.verify, kept=False) for n in numbers)
         work.progress.advance(max(due - seen, 0))
         require_one_machine({name: each.machine for name, each in found.items()})
@@ -181,12 +190,19 @@ def _require_answer(address: str) -> None:
         raise ClusterNotFound(address=address) from error
 
 
-def _result(answer: Receipt | bytes) -> Receipt:
-    import pickle
+def _call_off(board: Any, tasks: Sequence[Any]) -> None:
+    """Have the tasks that are making a file stop and clear up; the others find none to make.
 
-    if isinstance(answer, Receipt):
-        return answer
-    raise pickle.loads(answer)  # noqa: S301  (of our own task)
+    Those are not cancelled: where a task ends at that moment, Ray may end our process.
+    """
+    import ray
+
+    with contextlib.suppress(ray.exceptions.RayError):
+        at_work = [tasks[number] for number in ray.get(board.stop.remote())]
+        for each in at_work:
+            ray.cancel(each)
+        if at_work:
+            ray.wait(at_work, num_returns=len(at_work), timeout=_END_S)
 
 
 def _alive() -> dict[str, dict[str, Any]]:

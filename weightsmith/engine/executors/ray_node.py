@@ -1,16 +1,20 @@
-"""What runs on the nodes of a Ray cluster: the task of a file, and the question what a node is."""
+"""What runs on the nodes of a Ray cluster: the task that makes files, the board that it takes them
+from, and the question what a node is.
+"""
 
 import importlib
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.receipts import Receipt, read_receipt
+from weightsmith.engine.staging import Staging
 from weightsmith.errors import StagingBusy, WeightsmithError
 from weightsmith.plan.model import Plan
 from weightsmith.progress import Progress
@@ -59,6 +63,8 @@ class Seen:
 
     nbytes: int
     """Done of all files."""
+    made: list[Receipt]
+    """Since the last look."""
     begun_again: list[tuple[int, str, str]]
     """Since the last look: a file's number, the node that did not finish it, and the one that
     makes it now.
@@ -66,19 +72,53 @@ class Seen:
 
 
 class Board:
-    """Where each file is made, and how many bytes of it are done."""
+    """Which files nobody makes yet, who makes the others, and how many bytes of them are done."""
 
-    def __init__(self) -> None:
-        """Nothing is begun."""
+    def __init__(self, numbers: Sequence[int]) -> None:
+        """Nothing is begun; the files are given away in this order."""
+        self._left = deque(numbers)
+        self._attempts: Counter[int] = Counter()
+        self._making: dict[int, tuple[int, str]] = {}
+        """By task: its file, and the node."""
+        self._lost: dict[int, str] = {}
         self._done: dict[int, int] = {}
-        self._where: dict[int, str] = {}
+        self._made: list[Receipt] = []
         self._begun_again: list[tuple[int, str, str]] = []
 
-    def begin(self, number: int, node: str) -> None:
-        """A file is begun there; if it was before, whoever did will not finish it."""
-        if number in self._where:
-            self._begun_again.append((number, self._where[number], node))
-        self._where[number], self._done[number] = node, 0
+    def begin(self, task: int) -> int:
+        """A task begins; returns how often it did. If it did before, that node is lost, and what
+        was made there is free again.
+        """
+        if task in self._making:
+            number, node = self._making.pop(task)
+            self._lost[number] = node
+            self._left.appendleft(number)
+        self._attempts[task] += 1
+        return self._attempts[task]
+
+    def take(self, task: int, attempt: int, node: str, made: Receipt | None) -> int | None:
+        """Hand in what was `made`, and take the next file; None where there is none left, or the
+        task has begun anew elsewhere.
+        """
+        if made is not None:
+            self._made.append(made)
+        if attempt != self._attempts[task]:
+            return None
+        self._making.pop(task, None)
+        if not self._left:
+            return None
+        number = self._left.popleft()
+        if number in self._lost:
+            self._begun_again.append((number, self._lost.pop(number), node))
+        self._making[task], self._done[number] = (number, node), 0
+        return number
+
+    def stop(self) -> list[int]:
+        """Give no file away any more; returns the tasks that are making one."""
+        at_work = [*self._making]
+        self._left.clear()
+        self._making.clear()
+        return at_work
 
     def tell(self, number: int, nbytes: int) -> None:
         """So many bytes of a file are done."""
@@ -86,8 +126,9 @@ class Board:
 
     def look(self) -> Seen:
         """What there is to say now."""
-        begun_again, self._begun_again = self._begun_again, []
-        return Seen(sum(self._done.values()), begun_again)
+        seen = Seen(sum(self._done.values()), self._made, self._begun_again)
+        self._made, self._begun_again = [], []
+        return seen
 
 
 class _Teller:
@@ -115,30 +156,45 @@ class _Teller:
                 self._board.tell.remote(self._number, self._done)
 
 
-def make_file(recipe: Recipe, number: int, options: Options, board: Any) -> Receipt | bytes:
-    """The task: one file, made as a share; a known fault is returned, pickled, and not retried."""
+def make_files(recipe: Recipe, task: int, options: Options, board: Any) -> bytes | None:
+    """The task: file after file, each made as a share, until the board has none left.
+
+    `task` is its number, which it keeps where it begins anew. Returns a known fault, pickled, so
+    that it is not retried.
+    """
     import pickle
 
     import ray
 
     from weightsmith.engine.share import make_share
 
-    # Waited for: a node that is lost from here on has been heard of.
     context = ray.get_runtime_context()
     address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's
-    ray.get(board.begin.remote(number, node_name(address, context.get_node_id())))
+    node = node_name(address, context.get_node_id())
+    # Not by `ray.get`: while a task waits in that, Ray gives its CPU to the next one.
+    attempt = board.begin.remote(task).future().result()
+
+    def take(made: Receipt | None) -> int | None:
+        # Waited for: a node that is lost from here on has been heard of.
+        number: int | None = board.take.remote(task, attempt, node, made).future().result()
+        return number
+
+    if (number := take(None)) is None:
+        return None
     try:
         with recipe.open() as job:
             plan, bindings = job.plan, job.bindings
-            teller: Progress = _Teller(board, number)
-            make_share(plan, bindings, options, [number], teller)
-            receipts = bindings.target.with_name(f".{bindings.target.name}.weightsmith-partial")
-            receipt = read_receipt(receipts / "receipts", plan.shards[number])
-            if receipt is None:
-                raise StagingBusy(target=bindings.target)
-            return receipt
+            receipts = Staging(bindings.target).receipts
+            while number is not None:
+                teller: Progress = _Teller(board, number)
+                make_share(plan, bindings, options, [number], teller)
+                made = read_receipt(receipts, plan.shards[number])
+                if made is None:
+                    raise StagingBusy(target=bindings.target)
+                number = take(made)
     except WeightsmithError as error:
         return pickle.dumps(error.with_context(f"on {platform.node()}"))
+    return None
 
 
 def node_name(address: str, node: str) -> str:
