@@ -1,11 +1,12 @@
-"""Every fault that weightsmith knows, each with its exit code, its text and its hint.
+"""Every error that weightsmith knows, each with its exit code, its message and its hint.
 
-Raise the narrowest class with values, never with prose: the class makes the sentence. The class
-name in kebab-case is the error's reference (``ShardTruncated`` is ``shard-truncated``), which
-``weightsmith help`` and ``docs/reference/errors.md`` explain with the class's docstring.
+Raise the narrowest class and give it values, as in ``ShardEmpty(file=path)``: the class holds the
+sentence that they are put into. The class name in kebab-case is the error's reference
+(``ShardTruncated`` is ``shard-truncated``), which ``weightsmith help`` and
+``docs/reference/errors.md`` explain with the class's docstring.
 
     WeightsmithError
-      UsageFault      2   the command line asks for something that cannot be
+      UsageFault      2   the command line asks for something that cannot be done
       SourceFault     3   a source is missing or unreadable
       AccessFault     4   login needed, or gated
       TemporaryFault  5   try again
@@ -14,6 +15,9 @@ name in kebab-case is the error's reference (``ShardTruncated`` is ``shard-trunc
       NoRoom          8   not enough disk or memory
       InTheWay        9   the output exists, or another run holds it
       DamagedOutput  10   our own output failed verification
+
+Messages and hints name an argument as the library does, in backticks: ```base=SOURCE```. The
+command line prints it as its own flag, ``--base SOURCE`` (``cli/flags.py``).
 """
 
 import os
@@ -24,21 +28,21 @@ from typing import Any, ClassVar
 FIRST_SHOWN = 5
 """How many problems of one kind a message names before it says "and N more"."""
 NAME_SHOWN = 200
-"""Characters of a name in a message; a hostile file may hold one of a hundred million."""
+"""Most characters of a name in a message; a hostile file may hold a name of a hundred million."""
 LINE_SHOWN = 1000
-"""Characters of a path, a reason or a line of context."""
+"""Most characters of a path, a reason or a line of context."""
 _COUNTED = re.compile(r"(\b(\d+) (?:\w+ )?\w+)\(s\)")
 _USER_INFO = re.compile(r"(?<=://)[^/\s]*@")
 
 
 class WeightsmithError(Exception):
-    """A fault that has a name, a sentence and a way out."""
+    """An error with a name, a message of one sentence, and a hint that says what to do."""
 
     exit_code: ClassVar[int] = 70
     message: ClassVar[str] = "{what}"
-    """Template, filled with the values that the raiser gives."""
+    """Template, filled with the values that the class is raised with."""
     hint: ClassVar[str] = ""
-    """What to do about it, a command where there is one; filled like `message`."""
+    """What to do about it, a command if there is one; filled like `message`."""
 
     def __init__(
         self, *, context: Sequence[str] = (), hint: str | None = None, **values: object
@@ -52,11 +56,14 @@ class WeightsmithError(Exception):
         super().__init__(_plural(self.message.format(**self.values)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """An error travels between processes with all that it says."""
+        """Pickle the finished texts: an error crosses to another process with all that it says.
+
+        Exceptions pickle by calling the class with their arguments, which are keywords here.
+        """
         return _restored, (type(self), str(self), self.values, self.context, self.hint_text)
 
     def with_context(self, line: str) -> "WeightsmithError":
-        """The same error, with a line before its context."""
+        """The same error with `line` put first in its context."""
         return _restored(type(self), str(self), self.values, (line, *self.context), self.hint_text)
 
     @property
@@ -89,18 +96,18 @@ def reference_of(error: type[WeightsmithError]) -> str:
 
 
 def _shown_value(key: str, value: object) -> str:
-    """A name is cut early; a path or a reason, which may be a whole sentence, late."""
+    """The value as text, a name cut at `NAME_SHOWN` characters, other values at `LINE_SHOWN`."""
     is_name = key != "reason" and not isinstance(value, os.PathLike | Exception)
     return cut(printable(value), NAME_SHOWN if is_name else LINE_SHOWN)
 
 
 def cut(text: str, limit: int) -> str:
-    """The text, or as much of it as `limit` characters hold, with dots for the rest."""
+    """At most `limit` characters of the text; three dots stand for what was cut off."""
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def masked(text: str) -> str:
-    """Text in which no address tells its password: ``https://***@host``."""
+    """The text with user names and passwords in its addresses hidden: ``https://***@host``."""
     return _USER_INFO.sub("***@", text)
 
 
@@ -108,7 +115,7 @@ def printable(value: object) -> str:
     r"""Text with control characters escaped, so that a hostile name cannot drive a terminal, and
     passwords masked.
 
-    Line breaks inside a value are escaped too; a tensor name cannot forge an output line.
+    Line breaks inside a value are escaped too, so that a tensor name cannot forge an output line.
     """
     text = masked(str(value))
     if text.isprintable():
@@ -120,7 +127,7 @@ def printable(value: object) -> str:
 
 
 def shown(problems: Sequence[str], *, everything: bool = False) -> list[str]:
-    """The first few of many problems, and how many more there are."""
+    """The first `FIRST_SHOWN` of many problems, and a line with how many more there are."""
     if everything or len(problems) <= FIRST_SHOWN + 1:
         return list(problems)
     rest = len(problems) - FIRST_SHOWN
@@ -144,7 +151,7 @@ def known_errors() -> Iterator[type[WeightsmithError]]:
 
 
 class UsageFault(WeightsmithError):
-    """The command line asks for something that cannot be."""
+    """The command line asks for something that cannot be done."""
 
     exit_code = 2
 
@@ -157,14 +164,14 @@ class TargetUnnamed(UsageFault):
 
 
 class RepoIdInvalid(UsageFault):
-    """A delta is to be pushed to a repository whose name cannot be one."""
+    """The name of the repository to push to is not of the form ORG/NAME."""
 
-    message = "`repo_id={repo}` names no repository"
+    message = "`repo_id={repo}` is not the name of a repository"
     hint = "write it as ORG/NAME"
 
 
 class RevisionNotBranch(UsageFault):
-    """A delta is to be pushed to a tag or a commit, to which no commit can be added."""
+    """The revision to push to is a tag or a commit; commits can be added only to a branch."""
 
     message = "`revision={revision}` is a tag or a commit, and only a branch can be pushed to"
     hint = "name one: `revision=main`"
@@ -178,51 +185,53 @@ class CommandLineInvalid(UsageFault):
 
 
 class ConfirmationNeeded(UsageFault):
-    """Something that cannot be undone wants a yes, and there is no terminal to ask on."""
+    """What was asked for cannot be undone and needs a yes, and there is no terminal to ask on."""
 
     message = "there is no terminal to ask on: {question}"
     hint = "if that is what you want, say so: `yes=True`"
 
 
 class WeightsNeedOnce(UsageFault):
-    """Weights or a scale were given for what peft rounds, which has none when it merges."""
+    """Weights or a scale were given together with `rounding=peft`, which repeats peft's own merge,
+    and that merge knows neither.
+    """
 
-    message = "weights and a scale cannot go with `rounding=peft`"
+    message = "weights and a scale cannot be combined with `rounding=peft`"
     hint = "leave out `rounding=peft`: the weighted sum is rounded once"
 
 
 class WeightsInvalid(UsageFault):
-    """There is not one finite weight for each adapter."""
+    """The weights given are not one finite number for each adapter."""
 
-    message = "for {count} adapter(s) as many finite weights are needed, not {weights}"
-    hint = "give one for each adapter, in the order of the adapters"
+    message = "{count} adapter(s) need one finite weight each, not {weights}"
+    hint = "give the weights in the order of the adapters"
 
 
 class PathUnnamed(UsageFault):
-    """A path was given for something that the saved plan does not read or write."""
+    """A path was given under a name that the saved plan has no path for."""
 
-    message = "the plan has no {name}"
-    hint = "it has {names}"
+    message = "the plan has no path named {name}"
+    hint = "its paths are {names}"
 
 
 class PartitionInvalid(UsageFault):
-    """A share of a plan that cannot be: they are numbered from 1, ``1/4`` to ``4/4``."""
+    """The share of a plan that was asked for does not exist: four shares are ``1/4`` to ``4/4``."""
 
-    message = "{partition} is no share of a plan"
-    hint = "write it as I/N, the first of four is 1/4"
+    message = "{partition} is not a share of a plan"
+    hint = "write it as I/N: the first of four is 1/4"
 
 
 class PlanNotSaved(UsageFault):
-    """A plan that other machines cannot take up: it leans on what is in this process alone."""
+    """The plan cannot be saved or handed to other machines: it needs what only this process has."""
 
     message = "this plan cannot be carried out elsewhere: {reason}"
     hint = "run it here"
 
 
 class LabelsUnused(UsageFault):
-    """Labels were given, and no adapter brings a classifier that would have any."""
+    """Labels for a classifier were given, and none of the adapters holds a classifier."""
 
-    message = "no adapter brings a classifier, whose labels would be {labels}"
+    message = "labels were given ({labels}), and no adapter holds a classifier to name them for"
     hint = "leave out `labels`"
 
 
@@ -255,15 +264,18 @@ class OptionMeaningless(UsageFault):
 
 
 class PatternUnused(UsageFault):
-    """A pattern of `whole` names no tensor of the delta: a slip that would change the result."""
+    """A pattern of `whole` matches no tensor of the delta. It is refused, for ignoring a slip in it
+    would change the result.
+    """
 
     message = "no tensor of {delta} is named like `whole={pattern}`"
-    hint = "write it as the names above are, with * for what differs: `whole='model.embed*'`"
+    hint = "match one of the names above; * stands for any characters: `whole='model.embed*'`"
 
 
 class FixSourceMissing(UsageFault):
-    """Nothing says what the files of this folder must be: it has no manifest of weightsmith, and no
-    source was named: a copy of it, what it was made from, or the repository that it is a copy of.
+    """Files are to be repaired, and nothing says what they must be: the folder has no manifest of
+    weightsmith, and no source was named (a copy of it, what it was made from, or the repository on
+    the hub that it is a copy of).
 
     No file is replaced without a digest that proves the new one right.
     """
@@ -273,24 +285,26 @@ class FixSourceMissing(UsageFault):
 
 
 class NothingNamed(UsageFault):
-    """A pattern that chooses or renames tensors fits none: a slip that would change the result."""
+    """A pattern that chooses or renames tensors matches none. It is refused, for ignoring a slip in
+    it would change the result.
+    """
 
     message = "no tensor of {source} is named like `{option}={pattern}`"
     hint = "see how they are named: weightsmith diff {source} {source} --json"
 
 
 class ExpressionInvalid(UsageFault):
-    """What models are to be combined by cannot be read as a sum."""
+    """The expression given to combine is not a sum of models."""
 
     message = "{expression} cannot be read {where}: {reason}"
     hint = "write it as '0.5*A + 0.5*B' or 'A + 0.7*(B - C)', with spaces around + and -"
 
 
 class RenameInvalid(UsageFault):
-    """What tensors are to be renamed by does not say from what to what."""
+    """A value of `rename` is not of the form OLD=NEW."""
 
-    message = "`rename={text}` does not say from what to what"
-    hint = "write OLD=NEW: the beginning of names up to a dot; * stands for what differs"
+    message = "`rename={text}` is not of the form OLD=NEW"
+    hint = "OLD and NEW are beginnings of names, up to a dot; * stands for what differs"
 
 
 class TargetIsInput(UsageFault):
@@ -304,7 +318,7 @@ class BaseIsTarget(UsageFault):
     """The same directory was given as base and as target."""
 
     message = "{source} is both the base and the target"
-    hint = "`base` is the original model, `target` what it became"
+    hint = "`base` is the original model, `target` the one that was trained from it"
 
 
 class BaseIsDelta(UsageFault):
@@ -322,68 +336,69 @@ class SourceIsDirectory(UsageFault):
 
 
 class LastUsedUnknown(UsageFault):
-    """The file system does not record when files are read, so last use is not known."""
+    """Models were to be deleted by their last use, and the file system does not record when files
+    are read.
+    """
 
-    message = "when files under {cache} were last used is not known: {reason}"
-    hint = "go by when they were downloaded instead: `by=modified`"
+    message = "last use of the files under {cache} is not known: {reason}"
+    hint = "go by the time of download instead: `by=modified`"
 
 
 class BaseUnnamed(UsageFault):
-    """A delta is to be pushed, and its base is a directory of this machine, which nobody else can
-    find.
-    """
+    """The delta to push names a directory of this machine as its base, which nobody else has."""
 
-    message = "nobody can find the base of {repo}: {base} is a directory of this machine"
+    message = "the base of {repo} is {base}, a directory that only this machine has"
     hint = "say what it is on the hub: `base_id=ORG/NAME@COMMIT`"
 
 
 class LocalPathInside(UsageFault):
-    """Something that would be pushed tells a path of this machine. Nothing was pushed.
+    """A file that would be pushed contains a path of this machine. Nothing was pushed.
 
     Most often it is ``_name_or_path`` in the target's config. The delta gives the target's files
     back byte for byte, so they are not changed on the way.
     """
 
     message = "a path of this machine is in {count} file(s) that would be pushed"
-    hint = "take it out of the target's own file, then run the same command again"
+    hint = "remove it from the target's own file, then run the same command again"
 
 
 class RepoIsPublic(UsageFault):
-    """A delta is pushed privately unless `public` says otherwise, and the repository is public.
-    Nothing was pushed.
+    """The repository to push to is public, and `public` was not given, without which a delta is
+    pushed privately. Nothing was pushed.
     """
 
-    message = "{repo} is public already: all would see what is pushed there"
+    message = "{repo} is public already: everyone would see what is pushed there"
     hint = "if they may, say so: `public=True`; else choose another `repo_id`"
 
 
 class PushOffline(UsageFault):
-    """Something is to be pushed, and the network is switched off."""
+    """A delta is to be pushed, and the network is switched off."""
 
     message = "nothing can be pushed to {repo}: the network is switched off"
     hint = "leave out `offline=True` and unset HF_HUB_OFFLINE"
 
 
 class PushRefused(UsageFault):
-    """The hub understood what was asked of it, and will not do it. The local delta is untouched."""
+    """The hub rejected the push, and would reject it again. The local delta is untouched."""
 
-    message = "the hub refuses what was pushed to {repo}: {reason}"
+    message = "the hub rejects the push to {repo}: {reason}"
     hint = "see {page}, and run the same command again: the delta is not made anew"
 
 
 class RankTooLarge(UsageFault):
-    """A rank was asked for that factors of an adapter cannot have here."""
+    """The rank asked for an adapter is below 1, or above the highest that is supported."""
 
     message = "rank {rank} is not between 1 and {most}"
-    hint = "leave it out, and each matrix gets the rank that its change has"
+    hint = "leave it out: each matrix then gets the rank that its change has"
 
 
 class RankNotFound(UsageFault):
-    """An adapter was to be extracted with the rank that each change has, and some have none: every
-    weight moved by itself, as in a full fine-tune, or by less than can be told from rounding.
+    """An adapter was to be extracted, each matrix with the rank of its change, and some changes are
+    not of low rank: every weight moved on its own, as in a full fine-tune, or by so little that the
+    change cannot be told from rounding.
     """
 
-    message = "{count} of {total} changed matrices did not change by a product of low rank"
+    message = "the changes of {count} of {total} matrices are not of low rank"
     hint = "say how much of their change to keep: `rank=32`"
 
 
@@ -395,47 +410,48 @@ class NoCuda(UsageFault):
 
 
 class KernelUnfit(UsageFault):
-    """The compiled part beside the package is of another version of weightsmith."""
+    """The compiled part in the package is left over from another version of weightsmith."""
 
     message = "the compiled part is of another weightsmith (interface {found}, not {wanted})"
-    hint = "install both anew: pip uninstall weightsmith, then pip install weightsmith"
+    hint = "install it anew: pip uninstall weightsmith, then pip install weightsmith"
 
 
 class PackageMissing(UsageFault):
-    """Something was asked for that takes a package which is not installed."""
+    """What was asked for needs a package that is not installed."""
 
     message = "{wish} needs the package {package}, which is not installed"
     hint = "pip install '{package}'"  # some shells take brackets for a pattern
 
 
 class DtypeUnknownHere(UsageFault):
-    """A tensor's values were asked for in a library that lacks its dtype; its bytes can be read."""
+    """A tensor was asked for in a library that lacks its dtype; its bytes can still be read."""
 
     message = "{name} is {dtype}, which {where} does not have"
     hint = "read its bytes: checkpoint.read_into(name, 0, buffer)"
 
 
 class ArchitectureUnknown(UsageFault):
-    """A smoke test was asked for, and transformers has no code for such a model. Code that lies
-    beside the weights is never run.
+    """A smoke test was asked for, and transformers itself has no code for this kind of model. Code
+    that comes with the weights is never run.
     """
 
     message = "transformers has no causal language model for {model_type}"
-    hint = "what verify checks without `smoke` holds for models of any kind"
+    hint = "leave out `smoke`: all else that verify checks works for models of any kind"
 
 
 class ModelQuantised(UsageFault):
-    """A smoke test was asked for, and the weights are quantised: to run them takes the code of a
-    quantiser, which a config can make transformers fetch. None is loaded.
+    """A smoke test was asked for, and the weights are quantised. Running them needs a quantiser's
+    code, which the model's config could have transformers download; so none is loaded.
     """
 
     message = "{source} is quantised, and no quantiser's code is loaded for a smoke test"
-    hint = "what verify checks without `smoke` holds for models of any kind"
+    hint = "leave out `smoke`: all else that verify checks works for models of any kind"
 
 
 class ArchitectureConverted(UsageFault):
-    """A smoke test in little memory was asked for, and transformers keeps some of the weights in
-    another form than the files: all experts of a layer in one tensor, for example.
+    """A smoke test in little memory was asked for, which reads each weight from the files as it is
+    needed, and transformers keeps some of them in another form than the files: all experts of a
+    layer in one tensor, for example.
     """
 
     message = "transformers keeps {count} tensor(s) in another form than the files"
@@ -452,35 +468,35 @@ class SourceFault(WeightsmithError):
 
 
 class SourceNotFound(SourceFault):
-    """Neither a directory nor anything else that weightsmith can open has this name."""
+    """There is no directory, file or other source of this name."""
 
     message = "no such file or directory: {source}"
     hint = "check the path; 'weightsmith help sources' says what a SOURCE may be"
 
 
 class SourceIsFile(SourceFault):
-    """A file was given where a directory is wanted: a model is more than one file."""
+    """A file was given where the directory of a model is needed."""
 
     message = "{source} is a file, not a directory"
     hint = "give the directory that holds it: {directory}"
 
 
 class ClusterNotFound(SourceFault):
-    """No Ray cluster answers at the address; nothing is made here in its place."""
+    """No Ray cluster answers at the address; none is started on this machine in its place."""
 
     message = "no Ray cluster answers at {address}"
     hint = "start one with ray start, or say where it is: `ray_address`"
 
 
 class NodeBlind(SourceFault):
-    """A node of the cluster does not see a path that its tasks would read or write."""
+    """Some nodes of the cluster cannot see a path that their tasks would read or write."""
 
-    message = "nodes of the cluster do not see what they need ({count} paths)"
-    hint = "put it on a file system that all nodes share, under one path"
+    message = "nodes of the cluster cannot see {count} path(s) that they need"
+    hint = "put them on a file system that all nodes have under the same path"
 
 
 class PathNotHere(SourceFault):
-    """A path of a saved plan is not there on this machine."""
+    """A path in a saved plan does not exist on this machine."""
 
     message = "{name} of the plan is not at {path} here"
     hint = "say where it is on this machine: `path={name}=PATH`"
@@ -489,7 +505,7 @@ class PathNotHere(SourceFault):
 class LinkBroken(SourceFault):
     """A link leads nowhere, or to itself: what it led to was deleted or moved.
 
-    Most often it lies in a download's directory and led into a cache that was cleaned since.
+    Most often it is in a download's directory and led into a cache that has been cleaned since.
     """
 
     message = "{file} is a link that leads nowhere: {target}"
@@ -497,7 +513,7 @@ class LinkBroken(SourceFault):
 
 
 class SourceUnreadable(SourceFault):
-    """The operating system refuses to let us read this file or directory."""
+    """The operating system does not let weightsmith read this file or directory."""
 
     message = "cannot read {file}: {reason}"
     hint = "check its permissions: ls -ld {file}"
@@ -511,16 +527,16 @@ class NoWeights(SourceFault):
 
 
 class NoAdapter(SourceFault):
-    """The directory holds no LoRA adapter: its config, its weights or both are not there."""
+    """The directory holds no LoRA adapter: its config, its weights or both are missing."""
 
     message = "no adapter in {source}"
     hint = "expected adapter_config.json there, and adapter_model.safetensors or adapter_model.bin"
 
 
 class EncodedRelease(SourceFault):
-    """The directory holds a release whose files are combined with another model's, byte by byte.
+    """The directory holds a release whose files were combined byte by byte with another model's.
 
-    They are no weights until they are decoded with the files that they were made from.
+    They become weights when they are decoded with the files that they were made from.
     """
 
     message = "{source} is no model yet: {reason}"
@@ -530,11 +546,11 @@ class ShardMissing(SourceFault):
     """The index names a weight file that is not there."""
 
     message = "{index} names {count} missing file(s)"
-    hint = "download them again; the download was not complete"
+    hint = "download them; the first download was not complete"
 
 
 class RankMissing(SourceFault):
-    """A process of a training run wrote a part of the model, and its file is not there."""
+    """Each process of a training run wrote a part of the model, and the file of one is missing."""
 
     message = "{source} lacks {count} file(s) of the {total} that its processes wrote"
     hint = "copy them there: each process holds a part of every tensor"
@@ -543,8 +559,8 @@ class RankMissing(SourceFault):
 class ModelUnnamed(SourceFault):
     """A training output holds weights without the names and shapes that they have in the model.
 
-    FSDP's ``LOCAL_STATE_DICT`` writes all parameters of a unit as one flat one; which they were,
-    only the training script knows.
+    FSDP's ``LOCAL_STATE_DICT`` writes all parameters of a unit as one flat tensor; only the
+    training script knows which parameters are in it.
     """
 
     message = "{source} holds flat parameters of FSDP ({name}), without names and shapes"
@@ -555,14 +571,14 @@ class ModelUnnamed(SourceFault):
 
 
 class NoModelInside(SourceFault):
-    """A training output holds no model, or more than one and nothing tells which is meant."""
+    """A training output holds no model, or several and nothing says which is meant."""
 
-    message = "no model to be taken from {source}: {reason}"
+    message = "no model can be taken from {source}: {reason}"
     hint = "give the directory of the model's own checkpoint"
 
 
 class SeveralOutputs(SourceFault):
-    """A directory holds several checkpoints, and nothing in it says which one counts."""
+    """A directory holds several checkpoints, and nothing in it says which one is meant."""
 
     message = "{source} holds {count} checkpoints"
     hint = "give one of them: {example}"
@@ -572,21 +588,21 @@ class CheckpointUnnamed(SourceFault):
     """A training output has no checkpoint of the name that was asked for."""
 
     message = "{source} has no checkpoint {name}"
-    hint = "give one that is there"
+    hint = "give the name of one that is there"
 
 
 class PrecisionMissing(SourceFault):
     """A training output does not hold the weights in the precision that was asked for."""
 
     message = "{source} holds no {wanted} weights: {reason}"
-    hint = "take those that are there: `weights={other}`"
+    hint = "take the others: `weights={other}`"
 
 
 class TrainingUnknown(SourceFault):
-    """A training output is of a kind that weightsmith cannot put together."""
+    """A training output is of a kind whose parts weightsmith cannot join into a model."""
 
-    message = "{source} cannot be put together: {reason}"
-    hint = "take the framework that wrote it, and let it save the whole model"
+    message = "{source} cannot be joined into a model: {reason}"
+    hint = "load it with the framework that wrote it, and save the whole model there"
 
 
 class SourceUnknown(SourceFault):
@@ -597,16 +613,18 @@ class SourceUnknown(SourceFault):
 
 
 class AddressNotModel(SourceFault):
-    """An address was given that is not that of a model's repository on the hub."""
+    """The address given is not that of a model's repository on the hub."""
 
     message = "{address} is the address {what}, not of a model"
     hint = "a model's address is https://huggingface.co/ORG/NAME; its hub id ORG/NAME will do"
 
 
 class ObjectAddressInvalid(SourceFault):
-    """An address of an object store that names no place there, or holds a password or signature."""
+    """An address of an object store names no bucket or prefix there, or holds a password or
+    signature.
+    """
 
-    message = "{address} is no address of a model: {reason}"
+    message = "{address} is not the address of a model: {reason}"
     hint = "give s3://BUCKET/PREFIX alone; the login comes from the environment"
 
 
@@ -618,7 +636,7 @@ class RepoNotFound(SourceFault):
 
 
 class HomesGone(SourceFault):
-    """The catalogue knows repositories for this alias, and none of them is there any more."""
+    """None of the repositories that the catalogue lists for this alias is on the hub any more."""
 
     message = "none of the {count} repositories known to hold {alias} is on the hub any more"
     hint = "give your own copy: a directory, or another ORG/NAME"
@@ -639,7 +657,7 @@ class NotCached(SourceFault):
 
 
 class NotInCache(SourceFault):
-    """The cache holds nothing of what was named."""
+    """The cache holds nothing of the model that was named."""
 
     message = "{source} is not in the cache {cache}"
     hint = "see what is there: weightsmith clean-cache --dry-run"
@@ -649,18 +667,18 @@ class OnlyGguf(SourceFault):
     """The repository holds only GGUF files, which are made for other programs."""
 
     message = "{repo} holds only GGUF files"
-    hint = "take the repository that they were made from; its card names it: {page}"
+    hint = "use the model that they were made from; the card names it: {page}"
 
 
 class OnlyAdapter(SourceFault):
     """The repository holds an adapter (LoRA), which is no model without its base."""
 
     message = "{repo} holds an adapter, not a model"
-    hint = "put it onto its base: weightsmith merge-lora --base SOURCE --lora {repo} --target DIR"
+    hint = "merge it into its base: weightsmith merge-lora --base SOURCE --lora {repo} --target DIR"
 
 
 class OnlyTraining(SourceFault):
-    """The repository holds what a training run left, which is put together from a directory."""
+    """The repository holds a training output, which can only be read from a local directory."""
 
     message = "{repo} holds {what}, which are read from a directory, not from the hub"
     hint = "download all of it with the hub's own `hf download`, then name the directory"
@@ -670,7 +688,7 @@ class NoTokenizer(SourceFault):
     """The directory holds no file of a tokenizer."""
 
     message = "no tokenizer in {source}"
-    hint = "put the tokenizer in it that it was trained with, tokenizer.model or tokenizer.json"
+    hint = "copy the model's own tokenizer there: tokenizer.model or tokenizer.json"
 
 
 # --- 4: login or licence -------------------------------------------------------------------------
@@ -683,7 +701,7 @@ class AccessFault(WeightsmithError):
 
 
 class RepoGated(AccessFault):
-    """The owner of the repository asks that a licence be accepted before anything is downloaded."""
+    """The repository's licence has to be accepted before anything can be downloaded from it."""
 
     message = "{repo} is gated, and this account has no access to it"
     hint = "accept the licence at {page}, then: hf auth login"
@@ -697,17 +715,17 @@ class LoginNeeded(AccessFault):
 
 
 class AccessDenied(AccessFault):
-    """The hub knows who asks and says no."""
+    """The hub knows your account, and does not let it read this."""
 
     message = "the hub denies access to {repo}: {reason}"
     hint = "check what your token may read (hf auth whoami), or ask the owner: {page}"
 
 
 class StoreDenied(AccessFault):
-    """An object store does not know who asks, says no, or cannot be asked with these settings."""
+    """An object store has no login to go by, refuses the one it has, or is given wrong settings."""
 
     message = "no access to {address}: {reason}"
-    hint = "check the login in the environment (AWS_PROFILE, AWS_ACCESS_KEY_ID and their kin)"
+    hint = "check the login in the environment (AWS_PROFILE, AWS_ACCESS_KEY_ID and the like)"
 
 
 # --- 5: temporary ---------------------------------------------------------------------------------
@@ -720,51 +738,51 @@ class TemporaryFault(WeightsmithError):
 
 
 class CacheChanged(TemporaryFault):
-    """Since the plan was made, something that is to go has become what another model is rebuilt
-    from. Nothing was deleted.
+    """A model that was chosen for deletion has since become one that others are rebuilt from.
+    Nothing was deleted.
     """
 
-    message = "{what} is to go, and has to stay: {reason}"
+    message = "{what} was to be deleted, and is needed now: {reason}"
     hint = "run the same command again; it looks at the cache anew"
 
 
 class InputChanged(TemporaryFault):
-    """An input file was written to while we read it; what was made from it is not kept."""
+    """An input file was written to while it was read; what was made from it is not kept."""
 
     message = "{file} changed while it was read"
     hint = "wait until nothing writes to it, then run the same command again"
 
 
 class ClusterFailed(TemporaryFault):
-    """The Ray cluster lost too many nodes, or cannot run what it was given."""
+    """The Ray cluster lost too many nodes, or cannot run the tasks that it was given."""
 
     message = "the Ray cluster cannot go on: {reason}"
     hint = "run the same command again: finished files are kept"
 
 
 class HubUnreachable(TemporaryFault):
-    """No connection to the hub could be made, or it broke off again and again."""
+    """No connection to the hub could be made, or it broke off repeatedly."""
 
     message = "cannot reach {endpoint}: {reason}"
     hint = "check the network and run the same command again; it goes on where it stopped"
 
 
 class StoreUnreachable(TemporaryFault):
-    """No connection to an object store could be made, or it broke off again and again."""
+    """No connection to an object store could be made, or it broke off repeatedly."""
 
     message = "cannot read {address}: {reason}"
     hint = "check the network, and the endpoint (AWS_ENDPOINT_URL); run the same command again"
 
 
 class HubBusy(TemporaryFault):
-    """The hub limits how often it may be asked, or is out of order for now."""
+    """The hub refuses requests for now: there were too many of them, or it is out of order."""
 
     message = "{endpoint} asks to come back later: {reason}"
     hint = "run the same command again {when}; it goes on where it stopped"
 
 
 class DownloadBroken(TemporaryFault):
-    """A file stopped coming, or came in another length than the hub had announced."""
+    """The download of a file stopped, or brought another number of bytes than the hub announced."""
 
     message = "{file} did not arrive whole: {reason}"
     hint = "run the same command again; it goes on where it stopped"
@@ -774,11 +792,11 @@ class AnswerNotFromHub(TemporaryFault):
     """Something answers at the hub's address, but not as a hub does: a proxy or a login page."""
 
     message = "{endpoint} does not answer like a hub: {reason}"
-    hint = "a proxy or a login page may stand in between; check those, and HF_ENDPOINT"
+    hint = "a proxy or a login page may stand in between; check them, and HF_ENDPOINT"
 
 
 class UploadBroken(TemporaryFault):
-    """A file did not get through to the hub. The local delta is untouched."""
+    """The upload of a file to the hub failed. The local delta is untouched."""
 
     message = "the upload to {repo} broke off: {reason}"
     hint = "run the same command again; what has arrived is not sent twice"
@@ -808,7 +826,7 @@ class ShardEmpty(DamagedInput):
 
 
 class ShardTruncated(DamagedInput):
-    """A weight file is shorter than its own header, or zip directory, says."""
+    """A weight file is shorter than its own header or zip directory says."""
 
     message = "{file} is cut short: {reason}"
     hint = "download it again; this is what an interrupted download leaves"
@@ -822,28 +840,28 @@ class LfsPointer(DamagedInput):
 
 
 class WebPage(DamagedInput):
-    """A web page, a login form or a server's error, was saved where the file itself should be."""
+    """A web page, such as a login form or a server's error, was saved in place of the file."""
 
     message = "{file} is a web page, not the file itself"
-    hint = "download it again; look into it to see what the server had to say"
+    hint = "open it to see what the server said, then download the file again"
 
 
 class ServerMessage(DamagedInput):
-    """A few words were saved where a weight file should be: what a server had to say, as a rule."""
+    """A short text, as a rule a server's error message, was saved in place of a weight file."""
 
-    message = "{file} is no weight file but a text: {text}"
-    hint = "see to what it says (a login, a licence, the name), then download it again"
+    message = "{file} is not a weight file but a text: {text}"
+    hint = "mend what the text names (a login, a licence, the name), then download it again"
 
 
 class NotRegularFile(DamagedInput):
-    """A FIFO, device, socket or directory lies where a file should be."""
+    """There is a FIFO, device, socket or directory where a file should be."""
 
     message = "{file} is not a regular file"
     hint = "put the file itself there: download it again"
 
 
 class FileTooLarge(DamagedInput):
-    """A file that is read as a whole, such as a config or an index, is larger than any such is."""
+    """A config, index or other file that is read whole is far larger than any real one."""
 
     message = "{file} has {nbytes} bytes, more than the {limit} that such a file may have"
     hint = "is it the file that its name promises? download it again"
@@ -857,14 +875,14 @@ class HeaderInvalid(DamagedInput):
 
 
 class JsonInvalid(DamagedInput):
-    """A JSON file does not parse, repeats a key, nests too deep or is too large."""
+    """A JSON file does not parse, repeats a key, nests too deep, or lacks what should be in it."""
 
     message = "{file} is not valid JSON: {reason}"
     hint = "download it again, or mend it by hand"
 
 
 class PlanDamaged(DamagedInput):
-    """A saved plan was edited, cut short, or is no saved plan at all."""
+    """A saved plan was edited or cut short, or the file is not a saved plan."""
 
     message = "{file} is not a plan as weightsmith saved it: {reason}"
     hint = "save it anew: the command that made it, with its options and `save_plan`"
@@ -885,107 +903,102 @@ class IndexEscapes(DamagedInput):
 
 
 class SidecarEscapes(DamagedInput):
-    """A file beside the weights would be taken from outside the model's folder: it is a link to
-    elsewhere, or a manifest names it so.
+    """A file beside the weights is a link that leads out of the model's folder, or a manifest gives
+    it a path out of it.
 
-    What lies elsewhere on this machine may be anybody's secret, and is neither read nor copied.
+    Files elsewhere on this machine may be secret; they are neither read nor copied.
     """
 
     message = "{file} leads out of {directory}: {target}"
-    hint = "if it belongs to the model, put a copy of it in the place of the link"
+    hint = "if the file belongs to the model, put a copy of it in place of the link"
 
 
 class TensorMissing(DamagedInput):
-    """The index promises tensors that their files do not hold."""
+    """The index lists tensors that their files do not hold."""
 
-    message = "{index} promises {count} tensor(s) that its files do not hold"
-    hint = "files of two checkpoints seem mixed; download it again"
+    message = "{index} lists {count} tensor(s) that its files do not hold"
+    hint = "files of two checkpoints seem mixed; download all of one again"
 
 
 class TensorTwice(DamagedInput):
-    """Two weight files hold a tensor of the same name and no index decides."""
+    """Two weight files hold a tensor of the same name, and no index says which one counts."""
 
     message = "{source} has {count} tensor(s) in more than one file"
     hint = "files of two checkpoints seem mixed; keep those of one"
 
 
 class NoTensors(DamagedInput):
-    """The weight files hold no tensor: they were saved by a process that had none of the model."""
+    """The weight files hold no tensor: the process that saved them held none of the model's."""
 
     message = "the weight files of {source} hold no tensors"
-    hint = "save the model again, with its whole state dict (FSDP and ZeRO keep parts of it)"
+    hint = "save the model again with its whole state dict; under FSDP and ZeRO, gather it first"
 
 
 class NoParameters(DamagedInput):
-    """All tensors of a model or an adapter are empty.
+    """No tensor of a model or an adapter has any elements.
 
-    So DeepSpeed's ZeRO-3 leaves them in the state of each process, and in what is saved without
-    gathering: the values are in its partitions.
+    DeepSpeed's ZeRO-3 leaves them so in the state of each process, and in a model that was saved
+    without gathering it. The values are in the run's ``zero_pp_rank_*`` files.
     """
 
     message = "{source} is damaged: {count} tensors, and not a single parameter in them"
-    hint = (
-        "so ZeRO-3 leaves it: the weights are in its partitions (zero_pp_rank_* files): give those"
-    )
+    hint = "ZeRO-3 leaves it so: give the directory of its zero_pp_rank_* files, with the weights"
 
 
 class NotFinite(DamagedInput):
-    """An adapter, or a delta that is added, holds NaN or infinity: what is made of it would be no
-    model.
+    """An adapter, or a delta that is added, holds NaN or infinity, which would spoil the model.
 
-    What an exact delta restores may have any bits, and is not looked at.
+    An exact delta is not checked for them: it restores any bits that the target had.
     """
 
-    message = "{source} has values that are no numbers, in {count} tensor(s)"
+    message = "{source} holds NaN or infinity, in {count} tensor(s)"
     hint = "get a sound copy of it; `allow_nonfinite` takes it as it is"
 
 
 class IndexIncomplete(DamagedInput):
-    """The index leaves out tensors that its own shards hold, and without which the config describes
-    no whole model.
-    """
+    """The index leaves out tensors that its own shards hold and that the config's model needs."""
 
     message = "{index} leaves out {count} tensor(s) that the model needs"
-    hint = "download the index again, or take it away: the files say themselves what they hold"
+    hint = "download the index again, or delete it: the weight files themselves list their tensors"
 
 
 class CopiesDiffer(DamagedInput):
-    """Two shards hold a tensor of one name with different contents, and some loaders take the one
+    """Two shards hold a tensor of the same name with different contents. Some loaders take the copy
     that the index does not name.
     """
 
     message = "{source} has two different copies of {count} tensor(s) that the model needs"
-    hint = "download all its shards again: one of them is of another version of the model"
+    hint = "download all shards again: one of them is of another version of the model"
 
 
 class StateEmpty(DamagedInput):
-    """The tensors have names but no elements: the state of one process of a ZeRO-3 or FSDP run,
-    whose weights are elsewhere, was saved as if it were the model.
+    """Half of the tensors or more have names but no elements: the state of one process of a ZeRO-3
+    or FSDP run was saved as if it were the model. The weights are elsewhere.
     """
 
-    message = "{count} of the {total} tensors of {source} have no elements: it is an empty state"
-    hint = "the weights are where the run kept its partitions (zero_pp_rank_* files): give those"
+    message = "{count} of the {total} tensors of {source} have no elements"
+    hint = "the weights are in the run's zero_pp_rank_* files: give the directory of those"
 
 
 class PartitionsInvalid(DamagedInput):
-    """What a file of a training output says of its tensors cannot be."""
+    """A file of a training output describes its tensors in a way that contradicts itself."""
 
     message = "{file} is not sound: {reason}"
     hint = "copy it again from where it was written"
 
 
 class ParamsInvalid(DamagedInput):
-    """Meta's ``params.json`` lacks a value, or describes a model that is no LLaMA 1, 2 or 3."""
+    """Meta's ``params.json`` lacks a value, or describes a model other than LLaMA 1, 2 or 3."""
 
     message = "{file} describes no model that can be converted: {reason}"
-    hint = "take a text model of LLaMA 1, 2 or 3; in Meta's own layout no other is known"
+    hint = "take a text model of LLaMA 1, 2 or 3; others in Meta's own layout are not known"
 
 
 class PartsDoNotFit(DamagedInput):
-    """The parts of a tensor that lie in several files do not make one tensor."""
+    """A tensor is split over several files, and its parts do not make one tensor."""
 
     message = "the parts of {name} do not fit together: {reason}"
-    hint = "files of two checkpoints seem mixed; download it again"
+    hint = "files of two checkpoints seem mixed; download all of one again"
 
 
 class MetaFilesDoNotFit(DamagedInput):
@@ -996,7 +1009,7 @@ class MetaFilesDoNotFit(DamagedInput):
 
 
 class AdapterConfigInvalid(DamagedInput):
-    """``adapter_config.json`` lacks a value, or holds one that cannot be."""
+    """``adapter_config.json`` lacks a value, or holds an impossible one."""
 
     message = "{file} describes no adapter: {reason}"
     hint = "download it again"
@@ -1010,21 +1023,21 @@ class AdapterEmpty(DamagedInput):
 
 
 class FilesNotAsPublished(DamagedInput):
-    """A weight file does not have the hash that was published for it, where its neighbours do."""
+    """Some weight files have the hashes that were published for them, and others do not."""
 
-    message = "{count} weight file(s) not as published"
+    message = "{count} weight file(s) differ from what was published"
     hint = "download them again"
 
 
 class QuantisationInvalid(DamagedInput):
-    """A quantised tensor lacks a part, or one has another shape, dtype or content than is due."""
+    """A quantised tensor lacks one of its parts, or a part has the wrong shape, dtype or values."""
 
     message = "{name} is not as its quantiser leaves it: {reason}"
     hint = "download it again; is the quantization_config the one that it was made with?"
 
 
 class PickleForbidden(DamagedInput):
-    """A pickle asks for something outside the short list that tensors need. Nothing was run."""
+    """A pickle calls something outside the short list that tensors need. Nothing was run."""
 
     message = "{file} asks to run {name}, which no checkpoint needs"
     hint = "do not open this file with torch.load; get safetensors files of the model instead"
@@ -1038,7 +1051,7 @@ class PickleInvalid(DamagedInput):
 
 
 class ZipInvalid(DamagedInput):
-    """A torch file is no sound zip archive of stored members."""
+    """A torch file is not a sound zip archive of uncompressed members, as torch writes it."""
 
     message = "{file} is not a sound torch file: {reason}"
     hint = "download it again"
@@ -1075,7 +1088,7 @@ class TorchScriptArchive(DamagedInput):
 
 
 class ExpandedTensor(DamagedInput):
-    """A tensor with stride 0 shows one element many times; its file does not hold its bytes."""
+    """A tensor of a torch file has stride 0: one stored element stands for many."""
 
     message = "{file}: tensor {name} is expanded (stride 0)"
     hint = "save it again after tensor.contiguous()"
@@ -1096,7 +1109,7 @@ class TokenizerInvalid(DamagedInput):
 
 
 class HashMismatch(DamagedInput):
-    """A file's bytes do not have the hash that the hub gives for it. The bad copy is not kept."""
+    """A downloaded file does not have the hash that the hub gives for it. It is not kept."""
 
     message = "{file} does not have the hash that the hub gives for it"
     hint = "run the same command again; if it happens twice, suspect network, memory or mirror"
@@ -1117,14 +1130,14 @@ class ObjectNameUnsafe(DamagedInput):
 
 
 class ModelNotRunnable(DamagedInput):
-    """Transformers cannot make a model of what lies there, or fails as it runs it."""
+    """Transformers cannot load this model, or fails while running it."""
 
     message = "transformers cannot run {source}: {reason}"
-    hint = "weightsmith verify {source} (without `smoke`) checks what does not need it"
+    hint = "without `smoke`, weightsmith verify {source} checks all that needs no transformers"
 
 
 class FactorsNotFinite(DamagedInput):
-    """An adapter that a delta was to be made with holds factors that are no numbers."""
+    """An adapter that a delta was to be made with holds NaN or infinity."""
 
     message = "the adapter {adapter} is damaged: {reason}"
     hint = "leave it out: a delta is made without it, too"
@@ -1138,7 +1151,7 @@ class DeltaInvalid(DamagedInput):
 
 
 class DeltaUnknown(DamagedInput):
-    """A delta says of itself that it has a form that this version of weightsmith does not know."""
+    """A delta was written in a form that this version of weightsmith does not know."""
 
     message = "{what} of the delta has the unknown form {found}"
     hint = "a newer weightsmith may know it: pip install --upgrade weightsmith"
@@ -1154,14 +1167,14 @@ class Mismatch(WeightsmithError):
 
 
 class TensorsDoNotFit(Mismatch):
-    """Base and delta, or base and target, differ in names or shapes beyond what can be."""
+    """Base and delta, or base and target, differ in names or shapes more than they may."""
 
     message = "base {base} and {other} do not fit: {count} problem(s)"
-    hint = "take the base that the delta's card names; what the delta stores whole: `whole=PATTERN`"
+    hint = "use the base that the delta's card names; for tensors stored whole: `whole=PATTERN`"
 
 
 class TrainingMixed(Mismatch):
-    """Files of a training output come from several runs, steps or numbers of processes."""
+    """Files of a training output come from different runs, steps or numbers of processes."""
 
     message = "{source} mixes files of several runs or steps: {reason}"
     hint = "keep the files of one save in a directory of their own"
@@ -1170,42 +1183,42 @@ class TrainingMixed(Mismatch):
 class ModelsDoNotCombine(Mismatch):
     """Models that are to be summed differ in names, shapes or dtypes, or are quantised."""
 
-    message = "the models do not fit into one sum: {count} problem(s)"
-    hint = "take checkpoints of one model; another dtype: weightsmith convert SOURCE DIR --dtype"
+    message = "the models cannot be summed: {count} problem(s)"
+    hint = "sum checkpoints of one model; if dtypes differ: weightsmith convert SOURCE DIR --dtype"
 
 
 class NamesAmbiguous(Mismatch):
-    """Under the names that they are to have, two tensors would share one."""
+    """Two tensors would get the same name."""
 
     message = "{count} tensor(s) of {source} would share a name {how}"
     hint = "leave out those that are not the model's: `drop=PATTERN`"
 
 
 class NamesNotConfig(Mismatch):
-    """Next to none of the tensors of a training output has a name that its config promises: the
-    model lies inside something else, beside another model, or is an adapter.
+    """Almost no tensor of a training output has a name that its config's model would have: the
+    model is a part of something larger, or one of several, or what was saved is an adapter.
     """
 
-    message = "next to none of the {count} tensors of {source} is named as its config says"
+    message = "almost none of the {count} tensors of {source} is named as its config says"
     hint = (
-        "take one model and its own names: `keep='policy.*'`, `rename=policy=`;"
-        " its config from elsewhere: `sidecars_from`"
+        "take one model under its own names: `keep='policy.*'`, `rename=policy=`;"
+        " another config: `sidecars_from`"
     )
 
 
 class ShapesNotConfig(Mismatch):
-    """The tensors of a training output do not have the shapes that its config promises."""
+    """The tensors of a training output do not have the shapes that its config gives."""
 
     message = "{source} has {count} tensor(s) of other shapes than its config says"
-    hint = "is a file missing, or the config another model's?"
+    hint = "is a file missing, or the config that of another model?"
 
 
 class FixUnproved(Mismatch):
-    """The manifest of a folder is lost, and the source that was named does not prove what it was:
-    no weight file of the folder is what the source holds or makes, or one that can be read is
-    another.
+    """The manifest of a folder is lost, and the source that was named is not proved to be the same
+    model: none of the folder's weight files is one that the source holds or makes, or one that can
+    be read differs.
 
-    So a fine-tune is not taken for a damaged copy of its base.
+    Otherwise a fine-tune would be taken for a damaged copy of its base.
     """
 
     message = "nothing shows that {folder} is what {source} holds or makes"
@@ -1213,14 +1226,14 @@ class FixUnproved(Mismatch):
 
 
 class WrongBase(Mismatch):
-    """An exact delta was made from another base: some of its tensors have other bytes or shapes."""
+    """An exact delta was made from another base: tensors of this one have other bytes or shapes."""
 
     message = "{base} is not what the delta was made from: it differs in {count} tensor(s)"
-    hint = "the delta's weightsmith.json says what its base is"
+    hint = "the delta's weightsmith.json names its base"
 
 
 class DtypeNotSummable(Mismatch):
-    """The additive rule was asked to add tensors that are not floating point."""
+    """A delta of the additive kind holds a tensor that is not floating point."""
 
     message = "tensor {name} is {dtype}, which is not a float and cannot be summed"
     hint = "is this a delta of the additive kind?"
@@ -1241,149 +1254,145 @@ class AdapterNotMergeable(Mismatch):
 
 
 class AdapterDoesNotFit(Mismatch):
-    """Some of the adapter's tensors have no place in the base, or another shape than is due there.
+    """Some of the adapter's tensors have no matching weight in the base, or another shape than it.
 
     Nothing is merged then: a model with half of its adapter would look finished.
     """
 
-    message = "the adapter {adapter} does not fit the base {base}: {count} problem(s)"
+    message = "{adapter} does not fit {base}: {count} problem(s)"
     hint = "is this the base that the adapter was trained on?"
 
 
 class QuantisationUnknown(Mismatch):
-    """The model is quantised in a way that is not known here, so that it cannot be undone."""
+    """The model is quantised in a way that weightsmith does not know and cannot undo."""
 
     message = "{source} is quantised by {method}, which weightsmith cannot undo: {reason}"
-    hint = "merge onto the model that it was made from, or dequantize it with what made it"
+    hint = "use the model that it was made from, or dequantize it with the tool that made it"
 
 
 class NotQuantised(Mismatch):
-    """The weights of the model are floats already."""
+    """A model was to be dequantized whose weights are floats already."""
 
     message = "{source} is not quantised: there is nothing to dequantize"
     hint = "leave out `dequantize=True`"
 
 
 class LabelsDoNotFit(Mismatch):
-    """As many different labels as the classifier has rows are needed."""
+    """The labels given are not one different label for each row of the classifier."""
 
-    message = "{tensor} of {adapter} has {count} labels, not {given}"
+    message = "{tensor} of {adapter} needs {count} different labels, not {given}"
     hint = "name each of them once, in the order of the rows: `labels=A,B`"
 
 
 class NothingToExtract(Mismatch):
-    """No matrix of the target differs from the base's in a way that a LoRA adapter can hold."""
+    """None of the changes between base and target is one that a LoRA adapter can hold."""
 
-    message = "there is nothing to extract: no matrix of {target} is one of {base} with a change"
-    hint = "weightsmith diff says what differs"
+    message = "there is nothing to extract: no change from {base} to {target} fits into an adapter"
+    hint = "to see what differs: weightsmith diff {base} {target}"
 
 
 class DtypeNotStorable(Mismatch):
-    """A tensor has a dtype that torch files may hold and safetensors files cannot."""
+    """A torch file holds a tensor of a dtype that a safetensors file cannot hold."""
 
     message = "tensor {name} is {dtype}, which a safetensors file cannot hold"
     hint = "save it in another dtype first: tensor.to(torch.complex64)"
 
 
 class LinkNotDelta(Mismatch):
-    """A chain ``A+D1+D2`` names something behind its first link that is no delta."""
+    """In a chain ``A+D1+D2``, something after the first ``+`` is not a delta."""
 
-    message = "{link} in {chain} is no delta, it is {kind}: {reason}"
-    hint = "behind the first +, name deltas; a LoRA adapter is merged first: weightsmith merge-lora"
+    message = "{link} in {chain} is not a delta but {kind}: {reason}"
+    hint = "after the first +, name deltas; a LoRA adapter is merged first: weightsmith merge-lora"
 
 
 class DeltaNotExact(Mismatch):
-    """Only an exact delta gives files back byte for byte, so only on its account may a cached model
-    go.
+    """A cached model was to be deleted because a delta can restore it, and the delta is not exact:
+    only an exact one gives the files back byte for byte.
     """
 
-    message = "{delta} is no exact delta: {reason}"
+    message = "{delta} is not an exact delta: {reason}"
     hint = "make one: weightsmith make-delta --base SOURCE --target SOURCE --delta DIR"
 
 
 class NothingChanged(Mismatch):
-    """A version of a training run was to be made, and no byte of the model is another."""
+    """A new version of a model was to be made, and its tensors are those of the version before."""
 
     message = "{target} has the same tensors as {base}: there is no version to make"
-    hint = "weightsmith diff says how two models differ"
+    hint = "to compare two models: weightsmith diff A B"
 
 
 class VersionsBroken(Mismatch):
-    """Versions of a model (``weight_vNNNNNN``) do not follow each other, or one is not what it
-    says.
+    """A version of a model (``weight_vNNNNNN``) is missing, is there twice, or gives other bytes
+    than its checksums say.
 
-    Each holds what changed since the version before: one that is missing, is there twice, or gives
-    other bytes than its checksums say, breaks all that follow.
+    Each version holds what changed since the one before it, so all later ones are lost with it.
     """
 
     message = "{where}: {reason}"
-    hint = "an earlier version can be had: `at=NUMBER`; a whole one makes those before it needless"
+    hint = "take an earlier version: `at=NUMBER`; one that is stored whole needs none before it"
 
 
 class ModelDiffers(Mismatch):
-    """A model in memory was to be filled from a source that lacks some of its tensors, has others,
-    or has them in other shapes.
+    """A model in memory was to be filled from a source whose tensors have other names or shapes.
 
-    Nothing was filled. Where the source has all weights, and the model more than it needs (a head
-    that shares the embeddings' weights), tie the model's first; where the source has more than the
-    model, say so.
+    Nothing was filled. If the model has a head of its own that the source keeps as one with the
+    embeddings, tie the model's weights first. If the source has tensors that the model lacks,
+    `strict=False` leaves them unread.
     """
 
-    message = "{source} and the model do not fit, in {count} tensor(s)"
-    hint = (
-        "make the model from the source's own config; `strict=False` leaves what it has no use for"
-    )
+    message = "{source} and the model differ in {count} tensor(s)"
+    hint = "make the model from the source's own config; `strict=False` leaves out what it lacks"
 
 
 class BuffersUnset(Mismatch):
-    """A model on the meta device has buffers that no file holds and that nothing computes anew."""
+    """A model on the meta device has buffers that are in no file and that cannot be computed."""
 
     message = "the model has {count} buffer(s) without values, and no file holds them"
-    hint = "make the model so that its buffers are real: accelerate.init_empty_weights()"
+    hint = "make the model with real buffers: accelerate.init_empty_weights()"
 
 
 class TiedDiffer(Mismatch):
-    """The model keeps two tensors in one place, and the source holds other values for each.
+    """Two tensors of the model share their memory, and the source holds different values for them.
 
     The model was filled in part, and must not be used.
     """
 
-    message = "{a} and {b} share their memory in the model, and have other values in {source}"
+    message = "{a} and {b} share their memory in the model, and differ in {source}"
     hint = "set `tie_word_embeddings` to false in the model's config, and make it anew"
 
 
 class MachinesDiffer(Mismatch):
-    """Files of one output would come from several types of processor, whose matrix products round
-    differently: the result would depend on which file was made where.
+    """An output that needs matrix products would be made on several types of processor, which round
+    them differently: the result would depend on which file was made where.
     """
 
     message = "the plan multiplies matrices, and {count} types of processor take part"
-    hint = "use machines of one type; what the others made is made anew once its receipt is deleted"
+    hint = "use machines of one type; delete the receipts of the others, so as to make theirs anew"
 
 
 class VersionsDiffer(Mismatch):
-    """Machines that make one output together run other versions of weightsmith or Python."""
+    """Machines that make one output together run different versions of weightsmith or Python."""
 
-    message = "{what} has {theirs}, and here is {ours}"
+    message = "{what} has {theirs}, and this machine {ours}"
     hint = "install the same version everywhere"
 
 
 class InputsNotPlanned(Mismatch):
-    """What a saved plan was made from, and what is there now, on this machine, are not the same."""
+    """An input of a saved plan is not, on this machine, what it was when the plan was made."""
 
     message = "{source} is not what {plan} was made from: {reason}"
-    hint = "put back what was there, or save the plan anew; copies keep their times with cp -p"
+    hint = "put back what was there, or save the plan anew; copy inputs with cp -p to keep times"
 
 
 class BaseFilesWrong(Mismatch):
-    """The base's files are not, byte for byte, those that a release of whole files was made from.
+    """The base's files are not, byte for byte, those that a release of encoded files was made from.
 
-    Such a release needs one exact conversion of its base, down to the version of torch that saved
-    it; the same tensors in other files are of no use. Nothing was published.
+    Such a release needs one particular conversion of its base, down to the version of torch that
+    saved it; the same tensors in other files do not do. Nothing was published.
     """
 
     message = "the base files are not the ones that {delta} was made from: {count} problem(s)"
-    hint = "one exact conversion is needed; weightsmith help catalogue says what is known of it"
+    hint = "it needs one particular conversion of its base, as 'weightsmith help catalogue' says"
 
 
 class KeyWrong(Mismatch):
@@ -1394,42 +1403,41 @@ class KeyWrong(Mismatch):
 
 
 class PayloadUnpaired(Mismatch):
-    """The release holds files that the base has no counterpart for."""
+    """The base lacks files that the release's files were made from."""
 
     message = "the base lacks {count} file(s) of {delta}"
     hint = "is this the conversion of the base that the release was made from?"
 
 
 class DecodedWrong(Mismatch):
-    """A decoded file has not the hash that its release gives for it. Nothing was published."""
+    """A decoded file does not have the hash that its release gives. Nothing was published."""
 
-    message = "{file} does not decode to what its release holds: its {algorithm} differs"
-    hint = "either the release's file is damaged, or the base's is not the one it was made from"
+    message = "{file} does not decode to what was released: its {algorithm} differs"
+    hint = "the release's file is damaged, or the base's is not the one that it was made from"
 
 
 class DecodedUnreadable(Mismatch):
-    """The decoded files are not what their names say. Nothing was published."""
+    """The decoded files cannot be read as a model. Nothing was published."""
 
-    message = "what was decoded is no model: {reason}"
+    message = "the decoded files are no model: {reason}"
     hint = "the base's files are not, byte for byte, the ones that the release was made from"
 
 
 class RowsUndecided(Mismatch):
-    """The delta has vocabulary rows that the base lacks, and releases differ in how they mean them.
+    """The delta has vocabulary rows that the base lacks, and nothing says what to add them to.
 
-    A release counts the base's missing rows as zero (Vicuna v0, LLaVA) or as the mean of its rows
-    (Alpaca), or stores the embeddings whole (Ziya). The wrong choice gives a model that almost
-    works.
+    Some releases add them to zero (Vicuna v0, LLaVA), some to the mean of the base's rows (Alpaca),
+    and some store the embeddings whole (Ziya). The wrong choice gives a model that almost works.
     """
 
     message = "the delta has {count} vocabulary tensor(s) with rows that the base lacks"
-    hint = "say how its release meant them: `new_rows=zero`, `new_rows=mean`, or `whole=PATTERN`"
+    hint = "say what its release adds them to: `new_rows=zero`, `new_rows=mean`, or `whole=PATTERN`"
 
 
 class CatalogueContradicted(Mismatch):
-    """An option says otherwise than what the catalogue knows of this release."""
+    """An option contradicts what the catalogue says of this release."""
 
-    message = "{release} is known, and the options contradict it"
+    message = "the options contradict what the catalogue says of {release}"
     hint = "leave the option out, or rename the delta's directory so that it is not recognised"
 
 
@@ -1443,10 +1451,10 @@ class InputsSwapped(Mismatch):
 
 
 class DeltaGivenAsBase(Mismatch):
-    """The base looks like a delta: differences and no model."""
+    """The base looks like a delta: its values are those of differences, not of weights."""
 
     message = "the base {base} looks like a delta, not like a model"
-    hint = "`base` wants the original model; `force_kind=True` insists"
+    hint = "give the original model as `base`; `force_kind=True` insists"
 
 
 class ModelGivenAsDelta(Mismatch):
@@ -1473,14 +1481,14 @@ class DiskTooSmall(NoRoom):
 
 
 class DownloadTooLarge(NoRoom):
-    """The file system that takes the download has less space free than it needs."""
+    """The download needs more space than the file system that it goes to has free."""
 
     message = "{where} has {free} free, the download needs {needed}"
     hint = "make room (weightsmith clean-cache), or use another disk: `local_dir=DIR`, or HF_HOME"
 
 
 class DiskFull(NoRoom):
-    """The file system filled up, or a quota or size limit was met, while we wrote."""
+    """The file system filled up during writing, or a quota or size limit was reached."""
 
     message = "no space left while writing {file}: {reason}"
     hint = "free some space and run the same command again; it goes on where it stopped"
@@ -1494,7 +1502,7 @@ class MemoryTooSmall(NoRoom):
 
 
 class MemoryRanOut(NoRoom):
-    """The system refused memory in the middle of the work."""
+    """The system had no more memory to give in the middle of the work."""
 
     message = "memory ran out: {reason}"
     hint = "close other programs, or use less memory: `workers=1`"
@@ -1517,63 +1525,65 @@ class InTheWay(WeightsmithError):
 
 
 class TargetExists(InTheWay):
-    """Something that this plan did not make has the target's name."""
+    """There is something under the target's name that this plan did not make."""
 
     message = "{target} exists: {reason}"
     hint = "choose another name, or replace it once the new one is whole: `overwrite=True`"
 
 
 class OtherDeltaThere(InTheWay):
-    """The directory that a delta is to be made in holds another one, perhaps of another model."""
+    """The directory for a delta holds another delta already, perhaps of another model."""
 
     message = "{target} holds another delta, of fingerprint {fingerprint}: {reason}"
     hint = "give this one a directory of its own; `overwrite=True` replaces the one that is there"
 
 
 class StagingOfAnotherPlan(InTheWay):
-    """An unfinished output of another plan, or of inputs that changed since, is in the way."""
+    """Another plan, or this one with inputs that have changed since, left an unfinished output."""
 
     message = "{staging} holds unfinished work that does not match: {reason}"
     hint = "discard it and start afresh: `restart=True`"
 
 
 class StagingBusy(InTheWay):
-    """Another run is writing this target right now."""
+    """Another run is writing this target at this moment."""
 
     message = "another run is writing {target}"
     hint = "wait for it, or choose another name for the output"
 
 
 class SharesMissing(InTheWay):
-    """An output that several processes make in shares is to be finished, and is not whole yet."""
+    """An output that several processes make in shares was to be finished, and some of its files are
+    still missing.
+    """
 
     message = "{count} of {total} files of {target} are not finished"
     hint = "run the shares that are missing, then finish; finished files are kept"
 
 
 class CacheBusy(InTheWay):
-    """Another run is deleting from this cache right now."""
+    """Another run is deleting from this cache at this moment."""
 
     message = "another clean-cache is deleting from {cache}"
     hint = "wait for it, then run the same command again"
 
 
 class SystemRefuses(InTheWay):
-    """The operating system refuses something that the run needs, most often to write somewhere."""
+    """The operating system refuses something that the run needs, most often to write a file."""
 
     message = "the system refuses {what}: {reason}"
     hint = "check permissions and settings of that place, or name another one"
 
 
 class TargetUnwritable(InTheWay):
-    """The directory that should hold the target cannot be written to, or the medium fails."""
+    """The directory that the target belongs in cannot be written to, or its disk fails."""
 
     message = "cannot write to {where}: {reason}"
     hint = "choose another directory for the output"
 
 
 class RepoHoldsModel(InTheWay):
-    """The repository holds a model; a delta beside it would be taken for it, or it for the delta.
+    """The repository to push a delta to holds a model, and users could mistake one for the other.
     Nothing was pushed.
     """
 
@@ -1582,8 +1592,8 @@ class RepoHoldsModel(InTheWay):
 
 
 class BehindLink(InTheWay):
-    """A file to be repaired lies elsewhere, most often in the hub's cache, and others use it
-    too.
+    """A file to be repaired is a link to one elsewhere, most often in the hub's cache, that others
+    use too.
     """
 
     message = "{file} is a link to {target}; a repair through it would change what others use"
@@ -1602,22 +1612,24 @@ class DamagedOutput(WeightsmithError):
 
 
 class VerificationFailed(DamagedOutput):
-    """What was read back is not what was written; nothing was published."""
+    """A file that was read back differs from what was written to it. Nothing was published."""
 
     message = "{file} reads back different from what was written: {reason}"
     hint = "check disk and memory of this machine, then run the same command with `restart=True`"
 
 
 class PushedWrong(DamagedOutput):
-    """The hub has other bytes than were pushed, or lacks some of them; the commit stands there."""
+    """After a push the hub lists files that differ from those pushed, or lacks some. The commit is
+    there nevertheless.
+    """
 
-    message = "{repo} at {commit} has other contents than were pushed, in {count} file(s)"
-    hint = "run the same command again; do not use that commit"
+    message = "{repo} at {commit} differs from what was pushed in {count} file(s)"
+    hint = "do not use that commit; run the same command again"
 
 
 class TokenizerUnproved(DamagedOutput):
-    """A repaired tokenizer does not cut text as its sentencepiece model or its tokenizer.json does;
-    no file was changed.
+    """A repaired tokenizer does not split text as its sentencepiece model or tokenizer.json does.
+    No file was changed.
     """
 
     message = "{reader} does not read the repaired tokenizer as it should: {reason}"
@@ -1630,9 +1642,7 @@ class TokenizerUnproved(DamagedOutput):
 
 
 class InternalError(WeightsmithError):
-    """A fault that weightsmith does not know: a defect of weightsmith itself, or of a library
-    below it.
-    """
+    """An error that weightsmith has no name for: a defect of its own, or of a library it uses."""
 
     exit_code = 70
     message = "{kind}: {reason} (weightsmith {weightsmith}, Python {python}, {system})"
@@ -1655,8 +1665,8 @@ class Interrupted(WeightsmithError):
 
 
 class HungUp(WeightsmithError):
-    """The terminal or the connection that the run belonged to has gone (SIGHUP). Inputs are
-    untouched, finished work is kept.
+    """The terminal or connection of the run was closed (SIGHUP). Inputs are untouched, finished
+    work is kept.
     """
 
     exit_code = 129

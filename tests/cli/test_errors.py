@@ -46,7 +46,7 @@ def test_an_error_is_a_sentence_its_context_and_a_way_out(weightsmith: Weightsmi
         "  shard 4 of 9",
         "  shard 5 of 9",
         "  and 4 more (-v lists all)",
-        "hint: download them again; the download was not complete",
+        "hint: download them; the first download was not complete",
     ]
 
 

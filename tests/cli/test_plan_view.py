@@ -87,7 +87,7 @@ def test_where_no_command_can_mend_them_none_is_named(
     weightsmith: Weightsmith, vectors: Path, tmp_path: Path
 ) -> None:
     source = vectors / "lora" / "plain_fp16" / "base"
-    cure = "put the tokenizer in it that it was trained with, tokenizer.model or tokenizer.json"
+    cure = "copy the model's own tokenizer there: tokenizer.model or tokenizer.json"
     wanted = f"hint: {cure}\n"
     assert weightsmith("convert", str(source), str(tmp_path / "out")).err.endswith(wanted)
     assert weightsmith("inspect", str(tmp_path / "out")).err == wanted

@@ -37,12 +37,12 @@ _INSTEAD: Final = (
     (
         ("adapter_config.json", "adapter_model.*"),
         "it holds a LoRA adapter, which is no model without its base",
-        "put it onto its base: weightsmith merge-lora --base SOURCE --lora {source} --target DIR",
+        "merge it into its base: weightsmith merge-lora --base SOURCE --lora {source} --target DIR",
     ),
     (
         ("delta.safetensors.index.json",),
         "it holds an exact delta, which is no model without its base",
-        "put it onto its base: weightsmith apply-delta --base SOURCE --delta {source}",
+        "apply it to its base: weightsmith apply-delta --base SOURCE --delta {source}",
     ),
     (
         ("consolidated.safetensors", "consolidated-*.safetensors"),

@@ -177,10 +177,7 @@ def test_missing_vocabulary_is_told(models: Models, copy: Copy, weightsmith: Wei
     assert "1 warning" in said.out
     assert weightsmith("verify", folder, "--strict").code == 1
     assert "[tokenizer-model-missing]" in said.out
-    assert (
-        "put the tokenizer in it that it was trained with, tokenizer.model or tokenizer.json"
-        in said.err
-    )
+    assert "copy the model's own tokenizer there: tokenizer.model or tokenizer.json" in said.err
 
 
 def test_json_that_is_none_is_told(models: Models, copy: Copy, weightsmith: Weightsmith) -> None:
