@@ -135,7 +135,7 @@ def test_a_merge_says_what_becomes_of_the_base(vectors: Path, tmp_path: Path) ->
 def test_an_adapter_of_other_layers_leaves_what_is_quantised(vectors: Path, tmp_path: Path) -> None:
     vector = vectors / "merge" / "q_torchao_int8"
     job = plan_merge_lora(vector / "base", [vector / "adapter_plain"], tmp_path / "out")
-    assert job.plan.notes[0] == "no quantised weight is touched: the base stays torchao, 8 bit"
+    assert job.plan.notes[0] == "no quantised weight is changed: the base stays torchao, 8 bit"
     job.run()
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config == json.loads((vector / "base" / "config.json").read_text())

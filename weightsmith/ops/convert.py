@@ -1,4 +1,4 @@
-"""Write a model anew: as safetensors, in other shards, another dtype, Hugging Face's layout."""
+"""Convert a model: to safetensors, other shards, another dtype, Hugging Face's layout."""
 
 import os
 from collections.abc import Sequence
@@ -54,16 +54,17 @@ def plan_convert(
 ) -> Job:
     """Decide how to write `source` anew as safetensors, reading headers and sidecars.
 
-    `weights` chooses among those that DeepSpeed's states hold. `drop` and `keep` are patterns of
-    names that are left out, or alone taken; `rename` is ``OLD=NEW``, as `Selection` has it, for the
-    names as they were. `fill_from` is a model whose tensors stand in for those that the source does
-    not have, `sidecars_from` one whose config and tokenizer are taken. With `repair`, known faults
-    of tokenizer and config files are mended.
-    Dtypes: floats of 16 bits and more take `dtype`, each value rounded once; integers, booleans
-    and floats of 8 bits stay what they are, and so does what a quantiser keeps beside them. What
-    the architecture keeps in float32 on purpose is cast with `dtype_all` only.
-    What is on the hub is fetched first, or, to `stream`, each weight file when the run reads it.
-    With `dequantize` the weights that a quantiser packed become floats: bfloat16, or `dtype`.
+    `weights`: which precision to take where DeepSpeed's states hold two.
+    `drop`, `keep`: patterns of tensor names to leave out, and of the only ones to take.
+    `rename`: ``OLD=NEW``, as `Selection` explains it; OLD is a name in the source.
+    `fill_from`: a model that supplies the tensors that the source lacks.
+    `sidecars_from`: a model whose config and tokenizer are taken.
+    `repair`: known faults of tokenizer and config files are mended.
+    `dequantize`: weights that a quantiser packed become floats, in `dtype` or else bfloat16.
+    `stream`: a source on the hub is not fetched first, but each weight file when the run reads it.
+    Dtypes: floats of 16 bits and more are cast to `dtype`, each value rounded once; integers,
+    booleans, floats of 8 bits and a quantiser's statistics keep their dtypes. What the
+    architecture keeps in float32 on purpose is cast with `dtype_all` only.
     Raises: TargetIsInput; DtypeNotStorable; what `open_inputs` raises.
     """
     spool = Staging(Path(target).absolute()).inputs if stream else None
@@ -80,7 +81,7 @@ def plan_convert(
     )
     checkpoint, config, inputs = found.source, found.config, found.roles
     path = target_apart(target, inputs)
-    ties = ties_embeddings(config) is True  # else a loader would need them
+    ties = ties_embeddings(config) is True  # otherwise a loader needs the copies
     copies = tied_copies(checkpoint, compare=True) if ties else {}
     apart = parted_heads(checkpoint, copies) if ties else []
     tensors = found.tensors()
@@ -160,8 +161,9 @@ def convert(
 
 
 def check_source(job: Job, options: Options, progress: Progress = SILENCE) -> Job:
-    """The job with what the catalogue knows of the source's files, all of which are hashed for it.
+    """Hash the source's files and compare them with the hashes in the catalogue.
 
+    Returns: the job with the findings, for the plan that is shown.
     Raises: FilesNotAsPublished.
     """
     source = job.bindings.inputs[SOURCE]
@@ -176,6 +178,10 @@ def check_source(job: Job, options: Options, progress: Progress = SILENCE) -> Jo
 
 
 def _tensor_plan(source: InputTensor, casting: Casting) -> TensorPlan:
+    """The rule that copies or casts one tensor.
+
+    Raises: DtypeNotStorable.
+    """
     info = source.info
     if info.dtype in TORCH_ONLY_BITS:
         raise DtypeNotStorable(name=info.name, dtype=info.dtype)

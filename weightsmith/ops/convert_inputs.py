@@ -1,4 +1,4 @@
-"""What a conversion reads: the source, its tensors chosen and named, and a base that fills gaps."""
+"""Open what a conversion reads: the source, and models that fill its gaps or give sidecars."""
 
 import os
 from collections.abc import Mapping
@@ -46,12 +46,12 @@ class ConvertInputs:
 
     @property
     def source(self) -> Checkpoint:
-        """What is converted, under the names that it will have."""
+        """The model that is converted, its tensors under their new names."""
         return self.roles[SOURCE]
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The config that will lie beside the output; empty where there is none."""
+        """The config that the output will have; empty if none of the inputs has one."""
         order = (SIDECARS,) if SIDECARS in self.roles else (SOURCE, FILL)
         return next((c for role in order if (c := self._config(role))), {})
 
@@ -59,7 +59,7 @@ class ConvertInputs:
         return self.roles[role].config if role in self.roles else {}
 
     def tensors(self) -> list[InputTensor]:
-        """All tensors, those of the source first."""
+        """All tensors that are read, those of the source first."""
         found = [InputTensor(SOURCE, each.info) for each in self.source.tensors.values()]
         if FILL in self.roles:
             filled = (tensor.info for tensor in self.roles[FILL].tensors.values())
@@ -67,7 +67,7 @@ class ConvertInputs:
         return found
 
     def sidecars(self, outputs: list[TensorInfo], *, repair: bool, all_sidecars: bool) -> Sidecars:
-        """The files to publish beside the weights, with `repair` mended.
+        """The files to publish beside the weights; with `repair`, mended.
 
         Raises: JsonInvalid, SidecarEscapes, LfsPointer.
         """
@@ -91,7 +91,8 @@ def open_inputs(
 ) -> ConvertInputs:
     """Open all that a conversion reads, and decide which tensors it writes under which names.
 
-    With `dequantize`, a format code, the source's quantised weights are floats of that dtype.
+    With `dequantize`, a format code such as ``BF16``, the source's quantised weights are read as
+    floats of that dtype.
     Raises: NothingNamed, RenameInvalid, NamesAmbiguous; NamesNotConfig, ShapesNotConfig;
     NotQuantised and what `quantisation_of` raises; what opening a source raises.
     """
@@ -135,7 +136,7 @@ def open_inputs(
 
 
 def _sidecars(located: Path_) -> Checkpoint:
-    """A model, or a directory with nothing but a model's files beside the weights.
+    """Open a model for its sidecars; a directory with a config and no weights will do.
 
     Raises: NoWeights, if there is no config either; as `open_model`.
     """
@@ -173,7 +174,7 @@ class _Beside(Checkpoint):
         self._model = model
 
     def read_sidecar(self, name: str) -> bytes:
-        """The model's own."""
+        """Read the model's own file."""
         return self._model.read_sidecar(name)
 
     def sidecar(self, name: str) -> Content:
@@ -182,14 +183,14 @@ class _Beside(Checkpoint):
 
 
 def _said(checkpoint: Checkpoint, sidecars: Checkpoint) -> list[str]:
-    """Which files are taken, and which of the source's own are left for them."""
+    """Notes on which sidecars are taken, and which of the source's own are not."""
     own = [name for name in checkpoint.sidecars if name != CARD]
     said = [f"config and tokenizer are those of {sidecars.label}"]
     return said + ([f"not used, the source's own: {', '.join(own)}"] if own else [])
 
 
 def _chosen(checkpoint: Checkpoint, names: Mapping[str, str]) -> list[str]:
-    """What choosing and renaming did, and what it means for the config."""
+    """Notes on what choosing and renaming did, and what it means for the config."""
     left = [name for name, new in names.items() if not new]
     renamed = [name for name, new in names.items() if new]
     said = []
@@ -205,12 +206,12 @@ def _chosen(checkpoint: Checkpoint, names: Mapping[str, str]) -> list[str]:
         name = architecture[0] if isinstance(architecture, list) and architecture else "a model"
         said.append(f"config.json still describes {name}: check that it fits these tensors")
         if isinstance(checkpoint.config.get("text_config"), dict):
-            said.append("for its text model alone, its text_config would have to be the config")
+            said.append("to load its text model alone, make its text_config the whole config.json")
     return said
 
 
 def _lacking(base: Checkpoint, checkpoint: Checkpoint) -> tuple[list[str], list[str]]:
-    """Tensors of the base that the source lacks, and what to say of them."""
+    """Tensors of the base that the source lacks, and a note on them."""
     tied = ties_embeddings(base.config) is True
     lacking = [
         name
@@ -226,7 +227,7 @@ def _lacking(base: Checkpoint, checkpoint: Checkpoint) -> tuple[list[str], list[
 
 
 def _missing_config(inputs: ConvertInputs) -> list[str]:
-    """Where no config will lie beside the output, what can be told without one."""
+    """A note if the output will have no config, with what the tensors' shapes tell instead."""
     if inputs.config:
         return []
     told = told_by_shapes(inputs.source)

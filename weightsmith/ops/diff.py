@@ -1,4 +1,4 @@
-"""Say what changed between two checkpoints, tensor by tensor."""
+"""Compare two checkpoints tensor by tensor."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -31,12 +31,15 @@ def diff(
     options: Options | None = None,
     progress: Progress = SILENCE,
 ) -> Difference:
-    """Compare all tensors of two sources, whatever files they lie in; sidecars are not compared.
+    """Compare all tensors of two sources, however they are spread over files; sidecars are not
+    compared.
 
-    `fingerprints`: take those of both models too. Tensors are read again for them only if they have
-    no partner, another size of elements, or are compared as other numbers than they are stored.
-    A quantised model and one that is not are compared as floats.
-    Memory: a few spans a worker. No torch.
+    `fingerprints`: compute those of both models too. Tensors are read a second time for them only
+    if the other model lacks them, if the sizes of their elements differ, or if they were compared
+    as other numbers than they are stored as.
+    If one model is quantised, or both in different ways, they are compared as the floats that they
+    stand for.
+    Memory: a few spans a worker. Torch is not needed.
     Raises: QuantisationInvalid, QuantisationUnknown; as `open_model`.
     """
     stored_a, stored_b = (open_model(each, offline=offline, progress=progress) for each in (a, b))
@@ -89,6 +92,7 @@ def diff(
 
 
 def _side(checkpoint: Checkpoint, mark: str) -> Side:
+    """Which model this is, with its fingerprint `mark`."""
     # Path.exists would raise where a name is too long, as that of a chain may be.
     here = os.path.abspath(checkpoint.label) if os.path.lexists(checkpoint.label) else ""  # noqa: PTH100
     place = checkpoint.origin or here
@@ -96,7 +100,8 @@ def _side(checkpoint: Checkpoint, mark: str) -> Side:
 
 
 def _as_floats(a: Checkpoint, b: Checkpoint) -> tuple[Checkpoint, Checkpoint, list[str]]:
-    """Quantised models as the floats that they stand for, unless both are quantised alike.
+    """Both models with quantised weights read as floats, unless both are quantised alike; and notes
+    that say so.
 
     Raises: QuantisationInvalid, QuantisationUnknown.
     """
@@ -115,12 +120,15 @@ def _as_floats(a: Checkpoint, b: Checkpoint) -> tuple[Checkpoint, Checkpoint, li
 
 
 def _infos(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
+    """Name, shape and dtype of all tensors except buffers, which no loader reads."""
     infos = {name: tensor.info for name, tensor in checkpoint.tensors.items()}
     return {name: info for name, info in infos.items() if not is_buffer(name, info.shape)}
 
 
 def _comparison(a: TensorInfo, b: TensorInfo) -> Comparison | None:
-    """What of a tensor can be compared: all of it, or the rows that both have."""
+    """The elements of a tensor that can be compared: all, or the rows that both sides have; None if
+    shapes or dtypes do not allow it.
+    """
     if a.dtype != b.dtype and not {a.dtype, b.dtype} <= FLOATS:
         return None
     shared = a.shape
@@ -132,7 +140,7 @@ def _comparison(a: TensorInfo, b: TensorInfo) -> Comparison | None:
 
 
 def _notes(a: Checkpoint, b: Checkpoint, tensors: Iterable[TensorDifference]) -> Iterator[str]:
-    """What a reader of the numbers should know."""
+    """Notes for whoever reads the numbers, as sentences."""
     buffers = sorted({*a.tensors} - {*_infos(a)} | {*b.tensors} - {*_infos(b)})
     if buffers:
         kinds = sorted({".".join(name.split(".")[-2:]) for name in buffers})

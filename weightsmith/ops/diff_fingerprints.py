@@ -1,4 +1,4 @@
-"""Take the fingerprints of two models that are compared, reading as little as possible twice."""
+"""Compute the fingerprints of two models that are compared, reading as little as possible twice."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,7 +12,7 @@ from weightsmith.progress import Progress
 def digests_known(
     pairs: Iterable[Comparison], measured: Mapping[str, Measured], a: Checkpoint, b: Checkpoint
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Digests that measuring took of whole tensors of A and of B, by their names there."""
+    """Digests of whole tensors of A and of B that the comparison has computed, by their names."""
     of_a: dict[str, str] = {}
     of_b: dict[str, str] = {}
     for pair in pairs:
@@ -29,7 +29,7 @@ def fingerprint_all(
     buffers: Sequence[Buffers],
     progress: Progress,
 ) -> list[str]:
-    """The fingerprint of each model, of which some tensors' digests are known; reads the others."""
+    """The fingerprint of each model; tensors whose digests are not known yet are read for it."""
     rests = [
         [tensor.info for name, tensor in model.tensors.items() if name not in known]
         for model, known in models

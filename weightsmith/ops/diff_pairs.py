@@ -1,4 +1,4 @@
-"""Read two checkpoints side by side, and measure how far apart their tensors are."""
+"""Read two checkpoints side by side, and measure how far their tensors differ."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from weightsmith.formats.tensors import TensorInfo
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The elements that a tensor has in both A and B: one name and shape, of any two dtypes that
-    `codecs.span_measure` can compare.
+    """The elements of a tensor that both A and B have: under one name, of the same shape, and of
+    any two dtypes that `codecs.span_measure` can compare.
     """
 
     a: TensorInfo
@@ -28,14 +28,14 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A comparison's numbers, and the digests of what was read for them where they were wanted."""
+    """The result of a comparison, with digests of the elements that were read, if asked for."""
 
     measure: Measure
     a: str
-    """Digest of A's elements; empty where none was wanted."""
+    """Digest of A's elements; empty if none was asked for."""
     b: str
-    """Digest of B's; empty also where its elements have another size than A's, as its bytes were
-    then read in other pieces than a digest is made of.
+    """Digest of B's; empty also if its elements have another size than A's, since its bytes were
+    read then in other pieces than a digest is made of.
     """
 
 
@@ -48,10 +48,10 @@ def measure_pairs(
     *,
     digests: bool = False,
 ) -> dict[str, Measured]:
-    """Measure all pairs, by name; the same numbers with any number of workers.
+    """Measure all pairs, by name; any number of workers gives the same numbers.
 
-    `digests`: take the digests of both sides too, in the same reading.
-    Memory: a span of each side a worker, and a few MiB for its arithmetic.
+    `digests`: compute the digests of both sides too, without reading them again.
+    Memory: for each worker a span of each side, and a few MiB for its arithmetic.
     """
     from weightsmith.codecs.span_measure import measure
 

@@ -1,4 +1,4 @@
-"""What changed between two checkpoints, as values: by tensor, by kind of module, and by layer."""
+"""The result of comparing two checkpoints: by tensor, by kind of module, and by layer."""
 
 import math
 from collections.abc import Callable, Hashable, Iterable
@@ -17,22 +17,22 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class TensorDifference:
-    """One tensor of A or B, and what became of it."""
+    """One tensor of A or B, and how it differs."""
 
     name: str
     place: Position
     a: TensorInfo | None
-    """None where it was added."""
+    """None if only B has it."""
     b: TensorInfo | None
-    """None where it was removed."""
+    """None if only A has it."""
     measure: Measure | None
-    """How the elements differ that A and B share: all, or, if only the number of rows differs, the
-    rows that both have. None if nothing could be compared.
+    """How the elements that both have differ: all elements, or, if only the numbers of rows differ,
+    the rows that both have. None if nothing could be compared.
     """
 
     @property
     def status(self) -> Status:
-        """What became of it, in a word or two."""
+        """How A and B differ here, in a word or two."""
         if self.a is None or self.b is None:
             return "added" if self.a is None else "removed"
         if self.a.shape != self.b.shape:
@@ -43,14 +43,14 @@ class TensorDifference:
 
     @property
     def new_rows(self) -> int:
-        """Rows that only B has, beside the compared ones; negative for rows that only A has."""
+        """How many rows B has more than A; negative if A has more."""
         if self.measure is None or self.status != "other shape":
             return 0
         return self.b.shape[0] - self.a.shape[0] if self.a and self.b else 0
 
     @property
     def size(self) -> float:
-        """The relative change, to sort by; infinite where A is all zeros and B is not."""
+        """The relative change, to sort by; infinite if A is all zeros and B is not."""
         if self.measure is None or not self.measure.change_squares:
             return 0.0
         return math.inf if self.measure.relative is None else self.measure.relative
@@ -71,13 +71,13 @@ class TensorDifference:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Tensors taken together."""
+    """Several tensors, measured together."""
 
     tensors: int
     different: int
     """How many of them are not the same."""
     measure: Measure
-    """Of all that could be compared, what is the same included."""
+    """Of all elements that could be compared, including those that are the same."""
 
     def to_document(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -87,11 +87,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Which model A or B was, for a record of the comparison."""
+    """Which model A or B is, for the record of a comparison."""
 
     place: str
-    """``org/name@commit`` of what came from the hub, or the path of a directory; empty for any
-    other source, which its name says all of.
+    """``org/name@commit`` for a model from the hub, or the path of a directory; empty for other
+    sources, whose names say where they are.
     """
     tensors: int
     """Number of tensors, including those that no loader reads."""
@@ -115,7 +115,7 @@ class Difference:
     tensors: tuple[TensorDifference, ...]
     """By name, layer 2 before layer 10."""
     notes: tuple[str, ...]
-    """What was left out, and what was compared in another way, as sentences."""
+    """Sentences on what was left out, and what was compared in another way."""
     sides: tuple[Side, Side]
     """A and B."""
 
@@ -140,12 +140,12 @@ class Difference:
         return grouped(within_first, lambda tensor: tensor.place.kind)
 
     def layers(self) -> dict[int, Group]:
-        """By layer; what lies outside of all layers is left out."""
+        """By layer; tensors outside of all layers are left out."""
         found = grouped(self.tensors, lambda tensor: tensor.place.layer)
         return {layer: found[layer] for layer in sorted(n for n in found if n is not None)}
 
     def most_changed(self) -> list[TensorDifference]:
-        """All whose change has a size, the largest relative change first."""
+        """The tensors whose change has a size, the largest relative change first."""
         sized = [tensor for tensor in self.tensors if tensor.size]
         return sorted(sized, key=lambda tensor: -tensor.size)
 
@@ -170,7 +170,7 @@ class Difference:
 def grouped(
     tensors: Iterable[TensorDifference], key: Callable[[TensorDifference], Key]
 ) -> dict[Key, Group]:
-    """Tensors of one key taken together, in the order in which the keys come up."""
+    """Tensors grouped by a key, the groups in the order in which their keys first occur."""
     found: dict[Key, list[TensorDifference]] = {}
     for tensor in tensors:
         found.setdefault(key(tensor), []).append(tensor)

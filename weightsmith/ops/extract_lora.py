@@ -1,4 +1,4 @@
-"""Extract a LoRA: the adapter that makes of a base what a fine-tune made of it."""
+"""Extract a LoRA adapter that, merged into a base, comes as close as it can to a fine-tune."""
 
 import math
 import os
@@ -33,19 +33,19 @@ Rank = int | Literal["auto"]
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What an adapter leaves of one tensor's change, once it is merged into the base."""
+    """How far one tensor still is from the target after the adapter is merged into the base."""
 
     name: str
     rank: int
-    """Of its factors; 0 for what is stored whole or not at all."""
+    """Rank of its factors; 0 if the tensor is stored whole or not at all."""
     change: Measure
     """How the target differs from the base."""
     left: Measure
-    """How it differs from the base with the adapter."""
+    """How the target differs from the base with the adapter merged."""
 
     @property
     def error(self) -> float:
-        """Size of what is left over the size of the change, as L2 norms."""
+        """L2 norm of what is left, divided by the L2 norm of the change."""
         if not self.change.change_squares:
             return 0.0
         return math.sqrt(self.left.change_squares / self.change.change_squares)
@@ -66,11 +66,11 @@ class ExtractedLora(Outcome):
     """What extracting an adapter did; `target` is the adapter's directory."""
 
     tensors: tuple[Left, ...]
-    """All that changed and that both models have, the largest error first."""
+    """All tensors that both models have and that changed, the largest error first."""
 
     @property
     def left(self) -> Measure:
-        """How target and base with the adapter differ, over all tensors that changed."""
+        """How the target differs from the base with the adapter, over all tensors that changed."""
         return combine(each.left for each in self.tensors)
 
 
@@ -80,13 +80,13 @@ class ExtractJob(Job):
 
     base: str | os.PathLike[str] = ""
     changes: Mapping[str, Measure] = field(default_factory=dict)
-    """By name, how the target's tensors differ from the base's, where they do."""
+    """How the target's tensors differ from the base's, by name, for those that do."""
     ranks: Mapping[str, int] = field(default_factory=dict)
-    """By name, of those that get factors."""
+    """The rank of each tensor that gets factors, by name."""
 
     def run(self, options: Options | None = None, progress: Progress = SILENCE) -> ExtractedLora:
-        """Write the adapter, whole or not at all; then merge it again in memory, to measure what it
-        leaves of the change.
+        """Write the adapter, whole or not at all; then merge it in memory to measure how much of
+        the change it misses.
 
         Raises: as `Job.run`.
         """
@@ -105,7 +105,7 @@ class ExtractJob(Job):
         )
 
     def _left(self, options: Options, progress: Progress) -> tuple[Left, ...]:
-        """What the finished adapter leaves of each change, the largest errors first."""
+        """The error that the finished adapter leaves in each tensor, the largest first."""
         target = self.bindings.inputs["target"]
         found = left_by(self.base, self.bindings.target, target, self.changes, options, progress)
         left = [Left(n, self.ranks.get(n, 0), self.changes[n], each) for n, each in found.items()]
@@ -121,11 +121,12 @@ def plan_extract_lora(
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> ExtractJob:
-    """Decide what of a fine-tune goes into an adapter; reads both models, and little twice.
+    """Decide which changes of a fine-tune go into an adapter, and by which rank; both models are
+    read, and little of them twice.
 
-    With `rank` ``auto`` each matrix gets the rank that its change has, and all must have one, but
-    for embedding and output layer, which may be stored whole. With a number, a change of a higher
-    rank is cut to its largest part of that rank.
+    With `rank` ``auto`` each matrix gets the rank that its change has; every change must be of low
+    rank then, except those of embedding and output layer, which may be stored whole. With a number,
+    a change of a higher rank is cut to the nearest one of that rank.
     Memory: a few spans of 2 MiB a worker.
     Raises: NothingToExtract, RankNotFound, RankTooLarge; BaseIsTarget, TargetIsInput; what opening
     the sources raises.
@@ -200,8 +201,7 @@ def extract_lora(
     options: Options | None = None,
     progress: Progress = SILENCE,
 ) -> ExtractedLora:
-    """Write the adapter that makes of a base what a fine-tune made of it to a new directory, whole
-    or not at all.
+    """Extract an adapter from a fine-tune and write it to a new directory, whole or not at all.
 
     The arguments before `options` are those of `plan_extract_lora`.
     Memory: the factors of one matrix a worker, and some blocks of rows; it does not depend on the
@@ -213,9 +213,7 @@ def extract_lora(
 
 
 def _tied(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Names of input embedding and output layer, as a model has them in memory, where both are one
-    matrix.
-    """
+    """Names of input embedding and output layer if they are one matrix in memory; else empty."""
     embeddings = [name for name in checkpoint.tensors if name.endswith(INPUT_EMBEDDINGS)]
     copies = tied_copies(checkpoint, compare=True)
     heads = [*copies] or [HEADS[0]] * ties_head(checkpoint)

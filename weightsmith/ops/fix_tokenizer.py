@@ -1,4 +1,4 @@
-"""Repair a folder's tokenizer and config files, proved before a file is touched."""
+"""Repair a folder's tokenizer and config files, after proving the repaired ones."""
 
 import os
 import stat
@@ -45,7 +45,7 @@ class Change:
 
     file: str
     before: bytes | None
-    """None where there was no such file."""
+    """None if there was no such file."""
     after: bytes | None
     """None if the file is removed."""
 
@@ -56,9 +56,9 @@ class TokenizerPlan:
 
     folder: Path
     diagnosis: Diagnosis
-    """What was found, what is not mended among it."""
+    """All that was found, with what is not mended."""
     faults: tuple[Fault, ...]
-    """Those that are mended."""
+    """The faults that are mended."""
     changes: tuple[Change, ...]
     repair: Repair
     proofs: tuple[Proof, ...]
@@ -76,7 +76,7 @@ class TokenizerResult:
     proofs: tuple[Proof, ...]
     notes: tuple[str, ...]
     already_done: bool = False
-    """The local copy was there, whole, and as this repair makes it."""
+    """The local copy was there already, with the very files that this repair makes."""
 
 
 def check_tokenizer(
@@ -84,8 +84,9 @@ def check_tokenizer(
 ) -> Diagnosis:
     """Look for known faults in a folder's tokenizer and config files; nothing is written.
 
-    With a `reader`, only what that one misreads counts, also what families publish so. With
-    `exact_class`, Llama's class counts as a fault where transformers 5 reads it in its own way.
+    With a `reader`, only what that one misreads counts, even where a family of models was published
+    that way. With `exact_class`, Llama's tokenizer class counts as a fault where transformers 5
+    reads it in its own way.
     Raises: SourceNotFound, NoTokenizer, SourceUnreadable; JsonInvalid.
     """
     path = Path(folder)
@@ -104,7 +105,7 @@ def check_tokenizer(
 
 
 def show_examples(diagnosis: Diagnosis) -> dict[str, Example]:
-    """A text for each fault that shows what comes of it, by the fault's id."""
+    """For each fault a text that is read wrongly because of it, by the fault's id."""
     return examples([*diagnosis.faults, *diagnosis.remarks], diagnosis.before, ask_tokenizers)
 
 
@@ -113,8 +114,8 @@ def plan_fix_tokenizer(
 ) -> TokenizerPlan:
     """Decide what a repair changes, and prove a `tokenizer.json` built anew; nothing is written.
 
-    Raises: as `check_tokenizer`; NoTokenizer, TokenizerTruncated and other errors that say why a
-    fault cannot be repaired; TokenizerUnproved.
+    Raises: as `check_tokenizer`; NoTokenizer, TokenizerTruncated and others, if a fault cannot be
+    repaired; TokenizerUnproved.
     """
     diagnosis = check_tokenizer(folder, reader=reader, exact_class=exact_class)
     repair = mend(diagnosis)
@@ -135,9 +136,10 @@ def fix_tokenizer(
 ) -> TokenizerResult:
     """Repair a folder, or write repaired copies of its files beside the weights to `local_copy`.
 
-    New tokenizer files are proved in a scratch directory by transformers itself. Then each file
-    that changes is kept once as ``.bak``, and replaced by one rename; a manifest is brought up to
-    date last. Running it again finishes a run that was stopped, and changes nothing else.
+    New tokenizer files are first read by transformers in a scratch directory, as the proof. Then
+    each file that changes is kept once as ``.bak`` and replaced by one rename; a manifest is
+    brought up to date last. Running it again finishes a run that was stopped, and changes nothing
+    else.
     Raises: as `plan_fix_tokenizer` and `carry_out`.
     """
     plan = plan_fix_tokenizer(folder, reader=reader, exact_class=exact_class)
@@ -147,10 +149,10 @@ def fix_tokenizer(
 def carry_out(
     plan: TokenizerPlan, *, local_copy: str | os.PathLike[str] | None = None
 ) -> TokenizerResult:
-    """Prove what a plan changes of the tokenizer with transformers, and write all that it changes.
+    """Prove the changed tokenizer with transformers, and write all changed files.
 
-    All work is done in a directory of its own beside the files; nothing of it stays, whenever the
-    run ends. A local copy that is there already, with the same files, is left as it is.
+    New files are prepared in a directory beside the old ones, which is removed however the run
+    ends. A local copy that is there already, with the same files, is left as it is.
     Raises: TokenizerUnproved; BehindLink, TargetUnwritable, TargetExists, InputChanged.
     """
     target = Path(local_copy) if local_copy is not None else plan.folder
@@ -166,7 +168,7 @@ def carry_out(
         _require_free(target)
     asked = plan.diagnosis.before
     if local_copy is None and not plan.changes:
-        # What a run left undone that was stopped after it had replaced the files.
+        # A run that was stopped after replacing the files has left this undone.
         record_repair(plan.folder, asked)
         discard_left(plan.folder, WORKSHOP)
         return TokenizerResult(target, plan.faults, plan.changes, proofs, plan.notes)
@@ -192,7 +194,7 @@ def carry_out(
 
 
 def _proved_by_readers(plan: TokenizerPlan, work: Path) -> Proof | None:
-    """The proof by the tokenizer's readers; None where nothing changes that they read.
+    """The proof by the programs that read the tokenizer; None if none of their files changes.
 
     Raises: TokenizerUnproved.
     """
@@ -202,7 +204,7 @@ def _proved_by_readers(plan: TokenizerPlan, work: Path) -> Proof | None:
 
 
 def _require_replaceable(plan: TokenizerPlan) -> None:
-    """Find out before the proof, which takes a second, whether writing has a chance.
+    """Check before the proof, which takes a second, that the files can be replaced.
 
     The manifest, which is written last, is read first: a damaged one is told before anything else
     is changed.
@@ -233,9 +235,10 @@ def _require_as_read(plan: TokenizerPlan) -> None:
 
 
 def _replace(plan: TokenizerPlan, work: Path) -> None:
-    """Put the new files in the places of the old ones.
+    """Replace the old files with the new ones.
 
-    `tokenizer.json` comes last: a folder without it is found faulty again, whatever else is done.
+    `tokenizer.json` comes last: if the run is stopped before that, the next one finds the folder
+    faulty and goes on.
     """
     ordered = sorted(plan.changes, key=lambda change: change.file == TOKENIZER_JSON)
     before = {change.file: change.before for change in ordered}
@@ -243,7 +246,7 @@ def _replace(plan: TokenizerPlan, work: Path) -> None:
 
 
 def _kept(plan: TokenizerPlan) -> dict[str, Content]:
-    """The files beside the weights that a copy takes as they are."""
+    """The other files beside the weights, which a copy takes as they are."""
     return {
         name: Content.of_file(inside(plan.folder, name))
         for name in sizes_beside(plan.folder, *list_directory(plan.folder))
@@ -252,8 +255,8 @@ def _kept(plan: TokenizerPlan) -> dict[str, Content]:
 
 
 def _is_copied(plan: TokenizerPlan, target: Path) -> bool:
-    """Whether a directory is just what `_write_copy` makes, as of a run that was stopped after it
-    had given it its name.
+    """Whether a directory holds exactly what `_write_copy` makes: an earlier run made it, and may
+    have been stopped before it could say so.
     """
     wanted = {name: Content(raw) for name, raw in plan.repair.after.files.items()} | _kept(plan)
     found = {each.relative_to(target).as_posix(): each for each in target.rglob("*")}
@@ -276,7 +279,7 @@ def _write_copy(plan: TokenizerPlan, target: Path, work: Path) -> None:
     for name, content in _kept(plan).items():
         (copy / name).parent.mkdir(exist_ok=True)
         fs.write_durably(copy / name, content.pieces(), mode=content.mode)
-    model = plan.folder / MODEL  # what is new was made of it
+    model = plan.folder / MODEL  # new files were made from it, and take its permissions
     for name, raw in repaired.items():
         origin = plan.folder / name if (plan.folder / name).exists() else model
         stage(copy / name, raw, origin.stat().st_mode if origin.exists() else 0o666)

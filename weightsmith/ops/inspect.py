@@ -50,13 +50,13 @@ SourceKind = Literal[
 
 KIND_WORDS: Final[Mapping[SourceKind, str]] = {
     "model": "a model",
-    "delta": "a delta: a model's difference to its base, useless alone",
+    "delta": "a delta: how a model differs from its base, useless alone",
     "adapter": "a LoRA adapter, useless without its base",
     "meta": "a model in Meta's own layout",
-    "training-output": "what a training run left of a model, which convert puts together",
+    "training-output": "a model as a training run left it, which convert makes loadable",
     "keystream-release": "files encrypted with another model's bytes (point-alpaca's way)",
     "xor-release": "files combined by XOR with another model's files (Open-Assistant's way)",
-    "unknown": "tensors that do not tell whether they are a model or a delta",
+    "unknown": "tensors that may be a model's or a delta's: their values do not tell",
 }
 _UNRANKED: Final = frozenset({"IA3", "OFT"})
 """Kinds of adapters that have no rank."""
@@ -70,21 +70,21 @@ class Inspection:
     kind: SourceKind
     reason: str
     about: str = ""
-    """Of an exact delta, its share of the model and its base, in few words."""
+    """For an exact delta, its size as a share of the model, and its base."""
     release: str = ""
-    """The catalogue's name for it, and why, where it is known."""
+    """The catalogue's name for it, and by what it was recognised; empty if it is not known."""
     architecture: str = ""
     quantised: str = ""
-    """By which method, and what a number takes: ``gptq, 4 bit``."""
+    """The method and the bits a weight takes: ``gptq, 4 bit``."""
     tensors: int = 0
     parameters: int = 0
     nbytes: int = 0
     dtypes: tuple[tuple[str, int], ...] = ()
-    """Bytes by dtype, most first."""
+    """Bytes of each dtype, the largest first."""
     files: tuple[str, ...] = ()
     sidecars: tuple[str, ...] = ()
     made_by: str = ""
-    """Which weightsmith made it by which verb, by its manifest."""
+    """The version of weightsmith and the verb that made it, from its manifest."""
     fingerprint: str = ""
     faults: tuple[tuple[str, str], ...] = ()
     """Known faults of tokenizer and config: id and evidence."""
@@ -99,10 +99,10 @@ class Inspection:
 def inspect(
     source: str | os.PathLike[str], *, offline: bool = False, progress: Progress = SILENCE
 ) -> Inspection:
-    """Open a directory and say what it is; reads headers, sidecars and a few norm weights.
+    """Say what a source is, reading headers, sidecars and a few small tensors.
 
-    Raises: SourceNotFound, SourceIsFile; NoWeights, where there is nothing known; DamagedInput for
-    what is broken.
+    Raises: NoWeights, if there is nothing that weightsmith knows; DamagedInput, if it is damaged;
+    what locating the source raises.
     """
     match recognise(source, offline=offline, progress=progress):
         case FileRelease() as found:
@@ -147,7 +147,9 @@ def inspect(
 
 
 def held_by(source: str) -> list[str]:
-    """A SOURCE itself; of a directory that is none but holds some, those, by name."""
+    """The sources that a name stands for: those inside, by name, if it is a directory that holds
+    several and is none itself; else the name alone.
+    """
     path = Path(source)
     if not os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises where a name is too long)
         return [source]
@@ -159,11 +161,11 @@ def held_by(source: str) -> list[str]:
 
 
 def _is_training(path: Path) -> bool:
-    """Whether training left it, or steps of a run that stand for one model."""
+    """Whether it is a training output, or holds the steps of one run, which count as one model."""
     try:
         return (find_training(path, str(path)) or numbered(path, str(path))) is not None
     except WeightsmithError:
-        return True  # whoever opens it says what is wrong
+        return True  # opening it will say what is wrong
 
 
 def _holds_a_source(folder: Path) -> bool:
@@ -174,14 +176,14 @@ def _holds_a_source(folder: Path) -> bool:
 
 
 def _inspect_delta(found: ExactDelta) -> Inspection:
-    """An exact delta, by its record: what applying it makes, and of which base."""
+    """Describe an exact delta from its record: the model that applying it makes, and its base."""
     delta, manifest, record = found.checkpoint, found.manifest, found.record
     made = [tensor.info for tensor in record.tensors]
     share = format_percent(delta.nbytes / max(sum(info.nbytes for info in made), 1))
     return Inspection(
         source=delta.label,
         kind="delta",
-        reason=f"weightsmith made it: {share} of the model it gives with its base, {record.base}",
+        reason=f"weightsmith made it: {share} of the model's size, to the base {record.base}",
         about=f"{share}, base {record.base.id or record.base.fingerprint[:12]}",
         architecture=_architecture(delta.config),
         tensors=len(made),
@@ -197,7 +199,7 @@ def _inspect_delta(found: ExactDelta) -> Inspection:
 
 
 def _inspect_adapter(found: Adapter) -> Inspection:
-    """An adapter: its kind and rank, and the base that its config names."""
+    """Describe an adapter: its kind and rank, and the base that its config names."""
     lora, built = found.checkpoint, ""
     faults: tuple[tuple[str, str], ...] = ()
     try:
@@ -224,7 +226,7 @@ def _inspect_adapter(found: Adapter) -> Inspection:
 
 
 def _held(infos: Iterable[TensorInfo]) -> tuple[tuple[str, int], ...]:
-    """Bytes by dtype, most first."""
+    """Bytes of each dtype, the largest first."""
     held = Counter[str]()
     for info in infos:
         held[info.dtype] += info.nbytes
@@ -232,7 +234,7 @@ def _held(infos: Iterable[TensorInfo]) -> tuple[tuple[str, int], ...]:
 
 
 def _inspect_checkpoint(checkpoint: Checkpoint, manifest: Manifest | None) -> Inspection:
-    """Tensors, config and tokenizer of a model or of an additive delta."""
+    """Describe a model or an additive delta: tensors, config and faults of the tokenizer."""
     notes = list(checkpoint.notes)
     try:
         files = read_for_diagnosis(checkpoint)
@@ -273,7 +275,7 @@ def _inspect_checkpoint(checkpoint: Checkpoint, manifest: Manifest | None) -> In
 
 
 def _release(checkpoint: Checkpoint) -> tuple[Release | None, str]:
-    """The catalogue's release of this name or config, without knowing the base."""
+    """The catalogue's release that this name or config points to, and which of them it was."""
     for release, repo in releases_named(checkpoint.known_as):
         return release, f"the directory is named like {repo}"
     alike = shows_signs(checkpoint.config)
@@ -284,7 +286,7 @@ def _release(checkpoint: Checkpoint) -> tuple[Release | None, str]:
 
 
 def _by_shapes(checkpoint: Checkpoint) -> str:
-    """What can be told without a config."""
+    """What the tensors' shapes tell of the architecture, for a model without a config."""
     told = told_by_shapes(checkpoint)
     return f"{told}, by its tensors; there is no config.json" if told else ""
 

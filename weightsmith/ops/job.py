@@ -50,20 +50,20 @@ _OPENER: Final = "weightsmith.ops.run_plan:open_share"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A planned run: the plan, and what it is to be run on."""
+    """A planned run: the plan, and the opened inputs that it is run on."""
 
     plan: Plan
     bindings: Bindings
     release: Release | None = None
-    """The published delta that this is, where the catalogue is certain."""
+    """The release that is applied, if the catalogue knows it for certain."""
     faults: tuple[str, ...] = ()
     """Known faults in the sidecars that will be published as they are, as sentences."""
     checked: tuple[str, ...] = ()
-    """What was found when the inputs' files were held against published hashes, as sentences."""
+    """Sentences on how the inputs' files compare with published hashes."""
     known: tuple[KnownFile, ...] = ()
-    """Input files to be held against published hashes before anything is written."""
+    """Input files that must have published hashes; compared before anything is written."""
     looked_through: tuple[str, ...] = ()
-    """Roles of small inputs whose values are all looked at before anything is written."""
+    """Roles of small inputs that are searched for NaN and infinity before anything is written."""
     asked: Callable[[], Call] | None = field(default=None, repr=False, compare=False)
     """Gives the call that made the plan; None if another process cannot repeat it."""
 
@@ -87,9 +87,9 @@ class Job:
         options: Options | None = None,
         progress: Progress = SILENCE,
     ) -> None:
-        """Store the plan and what it is run on in a file, for `run_share` and `finish_plan`.
+        """Save the plan, and where its inputs are, to a file for `run_share` and `finish_plan`.
 
-        Nothing is written beside it. What can be checked before a run is checked now.
+        No other file is written. What can be checked before a run is checked now.
         Raises: PlanNotSaved; BaseFilesWrong, NotFinite; TargetExists, if something has the
         target's name that the plan may not replace; TargetUnwritable, DiskFull.
         """
@@ -125,7 +125,9 @@ Planner = ParamSpec("Planner")
 def recorded(
     verb: str,
 ) -> Callable[[Callable[Planner, Job]], Callable[Planner, Job]]:
-    """For the function that plans `verb`: its jobs know how they were asked for."""
+    """Decorate the function that plans `verb`: its jobs record the call that made them, so that
+    another process can make the same plan.
+    """
 
     def decorate(planner: Callable[Planner, Job]) -> Callable[Planner, Job]:
         @functools.wraps(planner)
@@ -141,7 +143,7 @@ def recorded(
 
 
 def input_plans(inputs: Mapping[str, Checkpoint]) -> tuple[InputPlan, ...]:
-    """The inputs as a plan keeps them."""
+    """What a plan records of its inputs: role, files with header digests, rules, origin."""
     return tuple(
         InputPlan(
             role,
@@ -183,9 +185,10 @@ def _read(inputs: Mapping[str, Checkpoint]) -> Iterator[Checkpoint]:
 
 
 def needs(job: Job, options: Options, to_fetch: Iterable[Located] = ()) -> Needs:
-    """What the job needs of this machine and what there is; work already in staging is counted.
+    """The disk and memory that the job needs, and that this machine has; files that an earlier run
+    finished are not counted again.
 
-    Sources `to_fetch` come into the hub's cache first, instead of being streamed.
+    Sources in `to_fetch` are downloaded to the hub's cache first, instead of being streamed.
     """
     staging = Staging(job.bindings.target)
     kept = 0
@@ -209,7 +212,7 @@ def needs(job: Job, options: Options, to_fetch: Iterable[Located] = ()) -> Needs
 
 
 def _standing(path: Path) -> Path:
-    """The directory itself, or the nearest one above it that exists."""
+    """The directory, or the nearest one above it that exists."""
     # Path.is_dir would raise where it may not look.
     return next(each for each in (path, *path.parents) if os.path.isdir(each))  # noqa: PTH112
 
@@ -239,7 +242,7 @@ def require_room(found: Needs) -> None:
 
 
 def carry_out(job: Job, options: Options, progress: Progress = SILENCE) -> engine.Outcome:
-    """Run a job whose needs are met.
+    """Run a job after checking that there is room for it and that its inputs are sound.
 
     Raises: DiskTooSmall, MemoryTooSmall, BaseFilesWrong, NotFinite, before anything is written; and
     as `engine.run.run`.
@@ -251,7 +254,7 @@ def carry_out(job: Job, options: Options, progress: Progress = SILENCE) -> engin
 
 
 def _executor(job: Job, options: Options) -> AbstractContextManager[Executor]:
-    """What makes the files: threads here, or tasks of a Ray cluster.
+    """What makes the output's files: threads here, or tasks of a Ray cluster.
 
     Raises: PlanNotSaved, PackageMissing, ClusterNotFound.
     """
@@ -264,15 +267,15 @@ def _executor(job: Job, options: Options) -> AbstractContextManager[Executor]:
 
 
 def _require_free(job: Job, options: Options) -> None:
-    """Raises: TargetExists, if the target's name is taken by what may not be replaced."""
+    """Raises: TargetExists, if something has the target's name that may not be replaced."""
     target = job.bindings.target
     if not (options.overwrite or is_vacant(target) or is_published(job.plan, target)):
         raise TargetExists(target=target, reason="nothing in it says that this plan made it")
 
 
 def _require_inputs(job: Job, options: Options, progress: Progress) -> None:
-    """Check what must hold before anything is written: input files have the hashes that a release
-    needs, and adapters hold numbers.
+    """Check the inputs before anything is written: files have the hashes that a release needs, and
+    adapters hold neither NaN nor infinity.
 
     Raises: BaseFilesWrong, NotFinite.
     """
@@ -283,8 +286,8 @@ def _require_inputs(job: Job, options: Options, progress: Progress) -> None:
 
 
 def _require_known(job: Job, options: Options, progress: Progress) -> None:
-    """Hash the input files that must be certain ones; not again when an earlier run's work is
-    there.
+    """Hash the input files that must have published hashes, unless an earlier run has begun this
+    plan and so has hashed them.
 
     Raises: BaseFilesWrong.
     """
@@ -298,7 +301,7 @@ def _require_known(job: Job, options: Options, progress: Progress) -> None:
     progress.begin("checking the base", sum(path.stat().st_size for path in wanted))
     found = hash_files(wanted, buffers, progress.advance)
     wrong = [
-        f"{each.path.name} has another {each.algorithm} than the one that it was made from"
+        f"{each.path.name} has another {each.algorithm} than the file that the release needs"
         for each in job.known
         if found[each.path][each.algorithm] != each.digest
     ]

@@ -1,4 +1,4 @@
-"""Hold a source's files against the hashes that were published for them."""
+"""Compare a source's files with the hashes that were published for them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,12 +32,12 @@ class Finding:
 def check_known(
     files: Mapping[str, Path], weights: Iterable[str], *, threads: int, progress: Progress = SILENCE
 ) -> tuple[Finding, ...]:
-    """What the catalogue's bases know of these files, by name; `weights` are the names of those
-    that hold tensors.
+    """Hash files, given by name, and compare them with the hashes of the catalogue's bases;
+    `weights` are the names of those that hold tensors.
 
-    Files are compared with the hashes of a base only if one of them is proved to be that base's: an
-    equal name proves nothing, nor does a file that several models share.
-    Raises: FilesNotAsPublished, if a weight file is not as its neighbours' base has it.
+    Files are compared with a base only if the hash of one of them proves that they are that base's:
+    an equal name proves nothing, nor does a file that several models share.
+    Raises: FilesNotAsPublished, if a weight file differs from the base that its neighbours are of.
     """
     groups = [
         (base.name, group)
@@ -72,7 +72,7 @@ def check_known(
 def _hashed(
     files: Mapping[str, Path], groups: Sequence[Checksums], threads: int, progress: Progress
 ) -> dict[str, Hashes]:
-    """The hashes of those files for which some are published, by the algorithms of those."""
+    """Hash the files that have published hashes, by the algorithms of those."""
     algorithms: dict[str, set[str]] = defaultdict(set)
     for group in groups:
         for name in files.keys() & group.files.keys():

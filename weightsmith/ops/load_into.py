@@ -24,14 +24,14 @@ def load_into(
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> LoadedInto:
-    """Fill a model of torch, one of transformers for example, with what a SOURCE holds; ``A+D1`` is
-    a source too, and is written nowhere.
+    """Fill a torch model, for example one of transformers, with the tensors of a source; a chain
+    ``A+D1`` is read as one, without being written.
 
-    What the model has on the meta device comes to life on `device`; all else stays where it is, and
-    keeps its dtype. Names may lack the model's prefix, or have it beyond the model's. What
-    transformers keeps in another form than the files (all experts of a layer in one tensor) is made
-    by its own rules. `strict`: nothing of the source may be left over, but for buffers that are
-    computed.
+    Tensors that the model has on the meta device are made on `device`; all others stay where they
+    are and keep their dtypes. The source's names may lack the model's prefix, or have it where the
+    model has none. Tensors that transformers keeps in another form than the files (all experts of a
+    layer in one) are put together by its own rules. `strict`: every tensor of the source must have
+    a place in the model, except buffers that are computed.
     Memory: the model and one tensor; two more where transformers makes one of several.
     Raises: ModelDiffers, BuffersUnset, before anything is filled; TiedDiffer, WrongBase,
     DeltaInvalid, after which the model is filled in part and must not be used; as `open_model`.

@@ -1,4 +1,4 @@
-"""Make a delta: what a target differs by from its base."""
+"""Make a delta: how a target differs from its base."""
 
 import os
 from collections.abc import Mapping
@@ -44,25 +44,25 @@ class MadeDelta(Outcome):
     """What making a delta did; `target` is the delta's directory."""
 
     nbytes: int
-    """Of the delta's weight files."""
+    """Size of the delta's weight files."""
     target_nbytes: int
-    """Of the target's tensors."""
+    """Size of the target's tensors."""
     loss: Loss | None
-    """What it will not restore; None for an exact delta, which restores every bit."""
+    """What the delta will not restore; None for an exact delta, which restores every bit."""
     low_rank: str
-    """How many of an exact delta's tensors are their base plus a product of thin factors, and of
-    which rank, as a sentence; empty where none is.
+    """A sentence on how many of an exact delta's tensors are their base plus a product of thin
+    factors, and of which rank; empty if none is.
     """
 
     @property
     def share(self) -> float:
-        """Of the target's size."""
+        """The delta's size as a share of the target's."""
         return self.nbytes / self.target_nbytes if self.target_nbytes else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class DeltaJob(Job):
-    """The planned making of a delta."""
+    """A delta that is planned and not made yet."""
 
     def run(self, options: Options | None = None, progress: Progress = SILENCE) -> MadeDelta:
         """Make the delta, whole or not at all.
@@ -111,25 +111,26 @@ def plan_make_delta(
 ) -> DeltaJob:
     """Decide everything about a delta, reading headers and sidecars only.
 
-    ``exact`` restores the target bit for bit; ``add`` is FastChat's format, whose sums are rounded,
-    and `new_rows` says what the base's missing vocabulary rows count as in it. ``xor`` and
-    ``overwrite`` are those of the versions that training runs publish, with a `checksum`; the
-    names of the directories, ``weight_vNNNNNN``, say which version it is and of which it is made.
-    `base_id` says what a base of this machine is on the hub, ``ORG/NAME@COMMIT``, for those who
-    will apply the delta.
-    A `portable` exact delta is larger, and takes longer, but whoever applies it needs no compiled
-    part of weightsmith; without a compiled part here, it is so anyway.
-    `adapter` is the LoRA that was merged into the base, where it is at hand: an exact delta is then
-    made faster, and smaller.
+    `codec`: an ``exact`` delta restores the target bit for bit. ``add`` is FastChat's format, whose
+    sums are rounded; for it `new_rows` says what is subtracted from vocabulary rows that the base
+    lacks, zero or the mean of its rows. ``xor`` and ``overwrite`` are the encodings of the versions
+    that training runs publish, with a `checksum`; the names of the directories,
+    ``weight_vNNNNNN``, give the numbers of the version and of the one it is made from.
+    `base_id`: where users of the delta find the base on the hub, ``ORG/NAME@COMMIT``.
+    `portable`: an exact delta that can be applied quickly without weightsmith's compiled part. It
+    is larger and takes longer to make; without a compiled part here every exact delta is so.
+    `adapter`: the LoRA that was merged into the base, if it is at hand. An exact delta then is made
+    faster, and is smaller.
     Raises: OptionMeaningless; BaseIsTarget, TargetIsInput; DtypeNotStorable; for ``add``
-    TensorsDoNotFit, DtypeNotSummable; for an `adapter` as `ops.adapters.merging.merged`; as
-    `parse_hub_source` for `base_id`; what opening the sources raises.
+    TensorsDoNotFit, DtypeNotSummable; for ``xor`` and ``overwrite`` VersionsBroken,
+    TensorsDoNotFit; for an `adapter` as `ops.adapters.merging.merged`; as `parse_hub_source` for
+    `base_id`; what opening the sources raises.
     """
     require_use(
         codec, base_id=base_id, adapter=adapter, all_sidecars=all_sidecars, portable=portable
     )
     if base_id:
-        named = parse_hub_source(base_id)  # never a path: it is for others to read
+        named = parse_hub_source(base_id)  # never a path, which would mean nothing to others
         base_id = "@".join(filter(None, (named.homes[0], named.revision)))
     sources = {"base": base, "target": target}
     inputs = {
@@ -210,10 +211,10 @@ def make_delta(
 ) -> MadeDelta:
     """Write a delta to a new directory, whole or not at all.
 
-    The arguments before `options` are those of `plan_make_delta`. Of an exact delta every span is
-    read back and decoded before it is published; whoever has the base gets the target from it bit
-    for bit, and its safetensors files byte for byte. Of an additive one it is said what adding it
-    will not give back.
+    The arguments before `options` are those of `plan_make_delta`. Every span of an exact delta is
+    read back and decoded before the delta is published: with the base it gives the target back bit
+    for bit, and its safetensors files byte for byte. For an additive delta the result says what
+    adding it will not restore.
     Memory: some ten spans of 2 MiB a worker; it does not depend on the model.
     Raises: as `plan_make_delta` and `DeltaJob.run`.
     """
@@ -245,7 +246,7 @@ def require_use(codec: CodecChoice, **given: object) -> None:
         case "add":
             useless, reason = {"adapter"}, "an additive delta stores no factors"
         case "xor" | "overwrite":
-            useless, reason = {*given}, "a version of a training run has no place for such things"
+            useless, reason = {*given}, "a version of a training run cannot hold what they ask for"
     if named := [f"`{name}`" for name, value in given.items() if value and name in useless]:
         raise OptionMeaningless(options=", ".join(named), reason=reason)
 
@@ -253,7 +254,10 @@ def require_use(codec: CodecChoice, **given: object) -> None:
 def _version_job(
     inputs: Mapping[str, Checkpoint], path: Path, encoding: Encoding, checksum: Algorithm
 ) -> DeltaJob:
-    """Raises: VersionsBroken, TensorsDoNotFit."""
+    """Plan a version of a training run, as the difference to the version before.
+
+    Raises: VersionsBroken, TensorsDoNotFit.
+    """
     plan = Plan(
         verb="make-delta",
         inputs=input_plans(inputs),
@@ -266,7 +270,7 @@ def _version_job(
 
 
 def _low_rank(manifest: Manifest) -> str:
-    """What an exact delta's record says of factors."""
+    """The sentence for `MadeDelta.low_rank`, from the record of an exact delta."""
     if manifest.delta is None or manifest.delta["form"] not in exact_record.FORMS:
         return ""
     return exact_record.DeltaRecord.from_document(manifest.delta).low_rank

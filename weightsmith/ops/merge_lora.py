@@ -56,17 +56,18 @@ def plan_merge_lora(
 ) -> Job:
     """Decide everything about a merge, reading headers, sidecars and few of the adapters' tensors.
 
-    Adapters are applied in the order given, each to the result of the one before; with `weights`,
-    one for each, or a `scale` for all of them, what they add is multiplied and summed in float32,
-    and rounded once. `labels` name those of a classifier that an adapter brings. With `repair`,
-    known faults of tokenizer and config files are mended.
-    Dtypes: ``once`` computes in float32 and rounds at the end; ``peft`` gives the bits of loading
-    the base in the result's dtype and calling ``merge_and_unload`` for one adapter after another.
-    A base on the hub is fetched first, or, to `stream`, each weight file when the run reads it.
-    A named `dtype` is not given to a quantiser's statistics, nor, without `dtype_all`, to what the
-    architecture keeps in float32 on purpose.
+    Adapters are applied in the order given, each to the result of the one before. `weights`, one
+    for each adapter, and `scale`, for all of them, multiply what the adapters add. `labels` are the
+    names of the classes, if an adapter holds a classifier. With `repair`, known faults of tokenizer
+    and config files are mended.
+    Dtypes: with `rounding` ``once`` all is computed in float32 and rounded at the end; ``peft``
+    gives the bits of loading the base in the result's dtype and calling ``merge_and_unload`` for
+    one adapter after another. A named `dtype` leaves a quantiser's statistics as they are, and,
+    without `dtype_all`, what the architecture keeps in float32 on purpose.
+    A base on the hub is fetched first, or, with `stream`, each weight file when the run reads it.
     Raises: AdapterDoesNotFit with every reason; AdapterNotMergeable, AdapterConfigInvalid,
-    AdapterEmpty; WeightsNeedOnce; LabelsDoNotFit; TargetIsInput; what opening the sources raises.
+    AdapterEmpty; WeightsNeedOnce, WeightsInvalid; LabelsDoNotFit, LabelsUnused; TargetIsInput; what
+    opening the sources raises.
     """
     given = [loras] if isinstance(loras, str | os.PathLike) else loras
     weights, how = _weights(weights, scale, len(given), rounding)
@@ -91,7 +92,7 @@ def plan_merge_lora(
             notes.insert(0, dequantised_note(quantised, code))
         else:
             merging, notes = merged(ground, adapters, weights, as_peft=as_peft)
-            notes.insert(0, f"no quantised weight is touched: the base stays {quantised}")
+            notes.insert(0, f"no quantised weight is changed: the base stays {quantised}")
     else:
         merging, notes = merged(ground, adapters, weights, as_peft=as_peft)
     inputs = {"base": ground} | {
@@ -173,7 +174,7 @@ def merge_lora(
 def _weights(
     weights: Sequence[float], scale: float, count: int, rounding: Rounding
 ) -> tuple[Sequence[float], list[str]]:
-    """The weight of each adapter, and what a plan says of how several are put together.
+    """The weight of each adapter, and a note on how they are combined.
 
     Raises: WeightsNeedOnce, WeightsInvalid.
     """
@@ -191,7 +192,9 @@ def _weights(
 
 
 def _tensor_plan(chain: Chain, casting: Casting, rounding: Rounding) -> TensorPlan:
-    """The rule for one tensor; without a step it is copied, or cast where it has another dtype."""
+    """The rule for one tensor; one that no adapter changes is copied, or cast to the output's
+    dtype.
+    """
     name, out = chain.output.name, casting.dtype_of(chain.output)
     if not chain.steps:
         return TensorPlan.cast_or_copy(chain.start, out, name=name)

@@ -1,4 +1,4 @@
-"""Carry out a saved plan in shares: by any processes, on any machines that see its paths."""
+"""Carry out a saved plan in shares, which any processes on any machines with its paths can make."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ Paths = Mapping[str, str | os.PathLike[str]]
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One of several shares of a plan, from 1."""
+    """Share `number`, counted from 1, of `count` shares of a plan."""
 
     number: int
     count: int
@@ -82,12 +82,14 @@ def run_share(
     options: Options | None = None,
     progress: Progress = SILENCE,
 ) -> Share:
-    """Make one share, ``2/8``, of the files of a saved plan in the staging of its target.
+    """Make one share, such as ``2/8``, of the files of a saved plan, in the staging directory of
+    its target.
 
-    It can be run any number of times, beside any others, on any machine; what is finished is left
-    as it is. `paths` says where this machine sees what the plan names: ``base``, ``delta``,
-    ``lora-2``, ``source``, ``target``. `options`: those of the plan, if none are given.
-    Memory: as the command's whose plan it is.
+    It can be run any number of times, beside other shares, on any machine; files that are finished
+    are left as they are. `paths` gives this machine's paths for the names in the plan (``base``,
+    ``delta``, ``lora-2``, ``source``, ``target``) where they differ. `options` default to those of
+    the plan.
+    Memory: as the command that the plan is of.
     Raises: PartitionInvalid; as `opened` and `engine.share.make_share`; DiskTooSmall,
     MemoryTooSmall.
     """
@@ -103,9 +105,9 @@ def finish_plan(
     options: Options | None = None,
     progress: Progress = SILENCE,
 ) -> Outcome:
-    """Publish what the shares of a saved plan made, once all of it is there and holds.
+    """Publish the output of a saved plan, once its shares have made all files.
 
-    Every file is read back first, as `options` or those of the plan say.
+    Every file is read back first, as `options`, or else those of the plan, say.
     Raises: as `opened` and `engine.share.finish`.
     """
     with opened(Path(plan), paths or {}, whole=True, progress=progress) as found:
@@ -116,7 +118,7 @@ def finish_plan(
 def opened(
     file: Path, paths: Paths, *, whole: bool, progress: Progress = SILENCE
 ) -> Iterator[Opened]:
-    """A saved plan with its inputs opened on this machine; `whole`: for publishing its target.
+    """A saved plan with its inputs opened on this machine; `whole`, to publish its target.
 
     Raises: as `read_saved_plan` and `open_saved`.
     """
@@ -126,7 +128,7 @@ def opened(
 
 
 def open_share(document: bytes) -> AbstractContextManager[Job]:
-    """A saved plan that came by itself, opened for a share on this machine.
+    """Open a saved plan, given as bytes and not as a file, for a share on this machine.
 
     Raises: as `parse_saved_plan` and `open_saved`.
     """
@@ -138,9 +140,9 @@ def open_share(document: bytes) -> AbstractContextManager[Job]:
 def open_saved(
     saved: SavedPlan, file: Path, paths: Paths, *, whole: bool, progress: Progress = SILENCE
 ) -> Iterator[Job]:
-    """Plan a saved plan anew on this machine; `file` is for messages.
+    """Make a saved plan's job again from the inputs on this machine; `file` is named in messages.
 
-    Raises: PathUnnamed, PathNotHere; InputsNotPlanned, where something else comes out; what
+    Raises: PathUnnamed, PathNotHere; InputsNotPlanned, if the plan comes out differently; what
     opening the sources raises.
     """
     known = [*saved.call.sources, "target"]
@@ -151,8 +153,8 @@ def open_saved(
     for name, path in call.paths():
         if not os.path.lexists(path):
             raise PathNotHere(name=name, path=path)
-    # Whoever publishes reads no weights; whoever makes files of what streams fetches them into a
-    # folder of its own, which others who do the same cannot pull away.
+    # Publishing reads no weights. A share whose inputs are streamed fetches them into a folder of
+    # its own, so that no other share deletes them while they are read.
     streams = whole or bool(call.settings.get("stream"))
     with _scratch(Path(call.target)) as scratch:
         job = call.again(scratch, progress, streams=streams, mends=whole)
@@ -162,9 +164,11 @@ def open_saved(
 
 @contextlib.contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
-    """A folder for what is fetched, nobody else's and gone afterwards; whoever uses it makes it.
+    """The path of a folder for fetched files that only this process uses, and that is removed
+    afterwards; the user of it makes it.
 
-    It is in staging: there is room for weight files, and what a killed run leaves goes with it.
+    It is in the staging directory: there is room for weight files there, and what a killed run
+    leaves is removed with it.
     """
     staging = Staging(target)
     folder = staging.inputs / secrets.token_hex(8)
@@ -172,6 +176,6 @@ def _scratch(target: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # others work there, or it was never made
+        with contextlib.suppress(OSError):  # other shares use it, or it was never made
             staging.inputs.rmdir()
             staging.path.rmdir()

@@ -1,4 +1,4 @@
-"""Choose the files that travel beside the weights, and keep the config true to them."""
+"""Choose the files that are published beside the weights, and make the config agree with them."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,9 +27,9 @@ from weightsmith.repair.detect import diagnose, mend
 from weightsmith.units import format_size
 
 _READ_NBYTES: Final = 100_000_000
-"""Largest file that is looked into."""
+"""Largest file that is read for a diagnosis."""
 _TEMPLATE: Final = "chat_template"
-"""The key of the tokenizer's settings that holds the template, where no file of its own does."""
+"""The key of the tokenizer's settings that holds the chat template, if no file of its own does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,15 @@ def choose_sidecars(
     repair: bool,
     all_sidecars: bool = False,
 ) -> Sidecars:
-    """All files of the first source; of a second what the first lacks: the config, the vocabulary.
+    """Choose all files of the first source, and from the others what the first lacks: a config or
+    a vocabulary.
 
-    `sources` are by role, the one whose files count first; `all_sidecars` takes the large ones too.
-
-    The config's dtype is made to say what most of the output's bytes are. With `repair`, known
-    faults of the tokenizer and config files are mended, and a ``tokenizer.json`` that is built anew
-    is proved against its sentencepiece model; all else is verbatim.
-    Raises: JsonInvalid, if the config is none; SidecarEscapes; LfsPointer for what was never
-    fetched.
+    `sources` are by role, in order of precedence; `all_sidecars` takes large files too.
+    The config's dtype is set to that of most of the output's bytes. With `repair`, known faults of
+    the tokenizer and config files are mended, and a ``tokenizer.json`` that is built anew is proved
+    against its sentencepiece model. All other files are copied as they are.
+    Raises: JsonInvalid, if the config cannot be read; SidecarEscapes; LfsPointer, for a file that
+    git-lfs has not fetched.
     """
     first, *others = sources
     origins = dict.fromkeys(_offered(sources[first], all_sidecars=all_sidecars), first)
@@ -89,11 +89,11 @@ def merged_sidecars(
     repair: bool = False,
     all_sidecars: bool = False,
 ) -> Sidecars:
-    """The base's files; of the last adapter that brings a vocabulary, its whole tokenizer instead,
-    with the base's chat template where it brings none.
+    """Choose the base's files; if adapters hold a vocabulary, the whole tokenizer of the last such
+    adapter takes the place of the base's, with the base's chat template if it has none of its own.
 
-    The config is made to say how many tokens there are, where adapters changed that, and what
-    `settings` are. With `repair`, known faults are mended, as `choose_sidecars` does.
+    The config's `vocab_size` is set if adapters changed the number of tokens, and so are
+    `settings`. With `repair`, known faults are mended, as `choose_sidecars` does.
     Raises: as `choose_sidecars`.
     """
     origins = dict.fromkeys(_offered(base, all_sidecars=all_sidecars), "base")
@@ -127,12 +127,12 @@ def publish_sidecars(
     made: Mapping[str, tuple[bytes, str]] | None = None,
     repair: bool = False,
 ) -> Sidecars:
-    """The files in `origins` (name to role), the config made to say what the output is.
+    """Prepare the files in `origins` (name to role) for publishing, the config agreeing with the
+    output.
 
-    `settings` are values that the config must have; `made` is new content of some of the files, and
-    how it differs.
-    Memory: the files that a diagnosis looks at, one config and one tokenizer; no other is read
-    whole.
+    `settings` are values that the config must have; `made` is new content for some of the files,
+    and a clause on how it differs.
+    Memory: the files that a diagnosis reads, one config and one tokenizer; no other is read whole.
     Raises: as `choose_sidecars`.
     """
     contents = {name: sources[role].sidecar(name) for name, role in sorted(origins.items())}
@@ -190,7 +190,7 @@ def copied_sidecars(source: Checkpoint, role: str, *, all_sidecars: bool = False
 
 
 def verbatim_sidecars(contents: Mapping[str, Content], role: str) -> Sidecars:
-    """Files of these contents, by name."""
+    """Files that are published exactly with these contents, given by name."""
     plans = tuple(
         SidecarPlan(name, role, content.nbytes, content.digest)
         for name, content in sorted(contents.items())
@@ -199,8 +199,8 @@ def verbatim_sidecars(contents: Mapping[str, Content], role: str) -> Sidecars:
 
 
 def read_for_diagnosis(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """The files that a diagnosis of tokenizer and config looks at, and, without their content, the
-    names of other vocabularies.
+    """Read the files that a diagnosis of tokenizer and config looks at; other vocabularies are
+    there by name, with empty content.
     """
     there = checkpoint.sidecars
     vocabularies = {name: b"" for name in there if matches(name, VOCABULARY)}
@@ -208,7 +208,7 @@ def read_for_diagnosis(checkpoint: Checkpoint) -> dict[str, bytes]:
 
 
 def _left_large(source: Checkpoint, *, all_sidecars: bool) -> list[str]:
-    """That files beside the weights are left for their size, a sentence, where there are any."""
+    """A note on files beside the weights that are left out for their size, if there are any."""
     if all_sidecars or not source.large:
         return []
     named = ", ".join(f"{name} ({format_size(nbytes)})" for name, nbytes in source.large.items())
@@ -226,8 +226,11 @@ def _offered(source: Checkpoint, *, all_sidecars: bool) -> Iterator[str]:
 def _template_of_base(
     base: Checkpoint, lora: Checkpoint
 ) -> tuple[set[str], dict[str, tuple[bytes, str]]]:
-    """The base's files that hold its chat template, and the adapter's tokenizer settings with the
-    template that the base's hold; nothing of either where the adapter brings a template.
+    """How the base's chat template is kept beside an adapter's tokenizer that has none.
+
+    Returns: names of the base's files that hold its template, if it lies in files of its own; or
+    else the adapter's tokenizer settings with the base's template put in. Both are empty if the
+    adapter has a template.
     """
     ours, theirs = _settings(base), _settings(lora)
     if _TEMPLATE in theirs or any(name in lora.sidecars for name in CHAT_TEMPLATES):
@@ -241,7 +244,7 @@ def _template_of_base(
 
 
 def _settings(source: Checkpoint) -> dict[str, Any]:
-    """The settings of a source's tokenizer; what is no object says nothing.
+    """The settings of a source's tokenizer; empty if there are none, or they are not an object.
 
     Raises: JsonInvalid.
     """
@@ -253,7 +256,7 @@ def _settings(source: Checkpoint) -> dict[str, Any]:
 
 
 def _common_mode(modes: Sequence[int]) -> int:
-    """The permissions that all of these files have."""
+    """The permissions that all of these files grant."""
     common = 0o666
     for mode in modes:
         common &= mode
@@ -263,7 +266,11 @@ def _common_mode(modes: Sequence[int]) -> int:
 def _mended(
     files: dict[str, bytes], outputs: Sequence[TensorInfo], names: Sequence[str], *, repair: bool
 ) -> tuple[dict[str, bytes], tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """New content by name, what goes, the ids of what is repaired, and the faults that stay."""
+    """Diagnose the files and, with `repair`, mend them.
+
+    Returns: new contents by name, names of files to leave out, ids of the faults that are repaired,
+    and sentences on those that are not.
+    """
     try:
         diagnosis = diagnose(files, embedding_rows=embedding_rows(outputs), names=names)
         mended = mend(diagnosis) if repair and diagnosis.faults else None

@@ -1,4 +1,4 @@
-"""The tokenizer and config files of a folder, as a diagnosis of it wants them."""
+"""Read the tokenizer and config files of a folder for a diagnosis."""
 
 import os
 from pathlib import Path
@@ -29,16 +29,18 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def read_if_there(path: Path) -> bytes | None:
-    """A file's content; None where there is nothing of this name, not even a link that leads
-    nowhere.
+    """A file's content, or None if there is nothing of this name. A link that leads nowhere counts
+    as something.
 
-    Raises: SourceUnreadable, NotRegularFile, FileTooLarge.
+    Raises: LinkBroken, SourceUnreadable, NotRegularFile, FileTooLarge.
     """
     return fs.read_small(path, LIMIT_NBYTES) if os.path.lexists(path) else None
 
 
 def embedding_rows(folder: Path) -> tuple[int | None, tuple[str, ...]]:
-    """How many rows the weights' embeddings have, where there are weights that can be read."""
+    """How many rows the weights' embeddings have, and a note if the weights cannot be read; None if
+    that is not known.
+    """
     try:
         return open_checkpoint(folder).embedding_rows, ()
     except NoWeights:

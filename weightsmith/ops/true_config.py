@@ -1,4 +1,4 @@
-"""Make a model's config say what its files hold."""
+"""Make a model's config agree with its weights."""
 
 import json
 from collections import Counter
@@ -13,23 +13,23 @@ from weightsmith.formats.strict_json import parse_json
 from weightsmith.formats.tensors import TORCH_NAMES, TensorInfo
 
 _DTYPE_KEYS: Final = ("torch_dtype", "dtype")
-"""Transformers before and after 4.56 spell it differently."""
+"""The key of the dtype in transformers before 4.56, and since."""
 _PART_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "vision": ("vision", "visual", "image"),
     "audio": ("audio", "speech"),
 }
-"""Words in the names of the tensors that a part of a config is about, where they are not its own
-name.
+"""For parts of a config (``vision_config``) whose tensors have other words in their names: those
+words.
 """
 
 
 def true_config(
     raw: bytes, path: Path, outputs: Collection[TensorInfo], settings: Mapping[str, object]
 ) -> tuple[bytes, tuple[str, ...]]:
-    """The config with `settings` and with the dtype that most of the output's bytes have, and what
-    was changed; the same bytes where nothing was.
+    """The config with `settings`, and with the dtype of most of the output's bytes.
 
-    A part that states a dtype, ``vision_config`` for one, gets that of its own tensors.
+    A part that states a dtype, such as ``vision_config``, gets that of its own tensors.
+    Returns: the new content and the keys that changed; the same bytes if none did.
     Raises: JsonInvalid.
     """
     config = parse_json(raw, path, bom_allowed=True)
@@ -50,8 +50,8 @@ def true_config(
 
 
 def _set(config: dict[str, Any], settings: Mapping[str, object]) -> Iterator[str]:
-    """Give the config these values, at its top and in its text part, where they stand there; what
-    stands nowhere, at its top. Yields what was changed.
+    """Set these values wherever the config has them, at the top and in ``text_config``; those that
+    it lacks are added at the top. Yields the keys that changed.
     """
     text = config.get("text_config")
     for key, value in settings.items():
@@ -68,7 +68,7 @@ def _set_one(place: dict[str, Any], settings: Mapping[str, object]) -> Iterator[
 
 
 def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The configs of a config's parts, to any depth, by the keys that they stand under."""
+    """The configs inside a config, at any depth, with their keys; not that of a quantiser."""
     for key, part in config.items():
         if isinstance(part, dict) and key != "quantization_config":
             if key.endswith("_config") or "model_type" in part:
@@ -77,16 +77,17 @@ def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _tensors_of(name: str, outputs: Iterable[TensorInfo]) -> Iterator[TensorInfo]:
-    """The tensors that a part of the config is about, by their names."""
+    """The tensors that a part of the config describes, chosen by their names."""
     word = name.removesuffix("_config")
     words = _PART_WORDS.get(word, (word,))
     return (info for info in outputs if any(each in info.name for each in words))
 
 
 def _common_dtype(outputs: Collection[TensorInfo], config: Mapping[str, Any]) -> str:
-    """The dtype of floats that holds most of a model's bytes, but for those that have a dtype of
-    their own: a quantiser's statistics, and what the architecture keeps in float32. Empty where
-    there are none.
+    """The float dtype of most of a model's bytes; empty if it has no floats.
+
+    A quantiser's statistics, and what the architecture keeps in float32, count only if there is
+    nothing else.
     """
     apart = quantiser_tensors(outputs, quantised="quantization_config" in config)
     kept = float32_names(config, "F16")

@@ -264,7 +264,7 @@ def test_a_base_file_with_another_hash_stops_the_run_before_it_writes(
     with pytest.raises(BaseFilesWrong) as caught:
         apply_delta(release / "base", release / "delta", target=tmp_path / "out")
     assert caught.value.context == (
-        f"{path.name} has another md5 than the one that it was made from",
+        f"{path.name} has another md5 than the file that the release needs",
     )
     assert not staging(tmp_path / "out").exists()
 

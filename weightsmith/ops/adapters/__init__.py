@@ -1,1 +1,1 @@
-"""What merging adapters takes beside the verb itself."""
+"""Adapters: how they change a base, the labels of their classifiers, and the error they leave."""

@@ -1,4 +1,4 @@
-"""What changed between a base and a fine-tune, and what an adapter leaves of it."""
+"""Measure what changed between a base and a fine-tune, and the error that an adapter leaves."""
 
 import os
 from collections.abc import Iterable
@@ -22,8 +22,10 @@ from weightsmith.sources.locate import label_of
 def changes_of(
     base: Checkpoint, target: Checkpoint, options: Options, progress: Progress
 ) -> dict[str, Measure]:
-    """By name, how tensors of the target differ from the base's, where they do; those of another
-    shape among them, and of another dtype that no cast leads to.
+    """How tensors of the target differ from the base's of the same name, for those that do.
+
+    The base is compared as rounded to the target's dtypes. A tensor of another shape, or of a dtype
+    that cannot be cast to the target's, is there with an empty measure.
     """
     ours, theirs = infos_of(base), infos_of(target)
     both = [name for name in theirs if name in ours]
@@ -38,12 +40,15 @@ def changes_of(
 
 
 def _are_comparable(ours: TensorInfo, theirs: TensorInfo) -> bool:
+    """Whether the shapes agree, and the dtypes do or can be cast."""
     dtypes = {ours.dtype, theirs.dtype}
     return ours.shape == theirs.shape and (len(dtypes) == 1 or dtypes <= SUMMABLE)
 
 
 def _cast(base: Checkpoint, dtypes: Iterable[tuple[TensorInfo, str]]) -> Checkpoint:
-    """The base in the target's dtypes: rounding to these is no change that an adapter makes."""
+    """The base cast to the target's dtypes as it is read: such rounding is no change that an
+    adapter could make.
+    """
     return Derived(
         label=base.label,
         directory=base.directory,
@@ -54,7 +59,7 @@ def _cast(base: Checkpoint, dtypes: Iterable[tuple[TensorInfo, str]]) -> Checkpo
 
 
 def _moved(measure: Measure) -> bool:
-    """Whether some value is another one; zeros may have another sign."""
+    """Whether any value changed; a zero that only changed its sign does not count."""
     other = measure.change_squares or measure.sized < measure.numel
     return bool(measure.changed and other)
 
@@ -82,10 +87,12 @@ def left_by(
     options: Options,
     progress: Progress,
 ) -> dict[str, Measure]:
-    """How the target's tensors differ from the base with an adapter merged into it as it is read,
-    by name, in the dtype of most of the target's tensors.
+    """The error that an adapter leaves: how the tensors named in `changed` differ between the
+    target and the base with the adapter merged into it, by name.
+
+    The merge is computed as it is read, in the dtype of most of the target's tensors.
     """
-    nowhere = adapter.with_name(f".{adapter.name}.merged")  # where nothing is written
+    nowhere = adapter.with_name(f".{adapter.name}.merged")  # a plan needs a target; none is written
     spelt = {code: name for name, code in DTYPES.items()}
     dtype = cast("MergedDType", spelt.get(target.common_dtype, "base"))
     merged = plan_merge_lora(base, adapter, nowhere, dtype=dtype)
@@ -103,6 +110,6 @@ def left_by(
 
 
 def infos_of(checkpoint: Checkpoint) -> dict[str, TensorInfo]:
-    """All tensors but buffers that no loader reads."""
+    """Name, shape and dtype of all tensors except buffers, which no loader reads."""
     infos = {name: tensor.info for name, tensor in checkpoint.tensors.items()}
     return {name: info for name, info in infos.items() if not is_buffer(name, info.shape)}

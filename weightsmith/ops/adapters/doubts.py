@@ -1,4 +1,4 @@
-"""What only an adapter's values tell: that it does nothing, or was made for another base."""
+"""Signs that an adapter does nothing, or was made for another base."""
 
 import re
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def has_same_head(lora: Checkpoint) -> bool:
 
 
 def doubts(lora: Checkpoint, config: AdapterConfig, base: Checkpoint) -> Iterator[str]:
-    """Signs that the adapter does nothing, or was made for another base."""
+    """Such signs, as clauses that follow the adapter's name."""
     if _is_zero(lora):
         yield "is all zero: merging it changes nothing"
     theirs = _last_word(config.base)
@@ -38,12 +38,12 @@ def doubts(lora: Checkpoint, config: AdapterConfig, base: Checkpoint) -> Iterato
 
 
 def _last_word(name: str) -> str:
-    """What is left of a name that owners, paths, revisions and quantisers make different."""
+    """A model's name without owner, path, revision and quantiser's suffix, in lower case."""
     return _QUANTISED.sub("", name.partition("@")[0].rstrip("/").rpartition("/")[2].lower())
 
 
 def _is_zero(lora: Checkpoint) -> bool:
-    """Whether a factor of every product is zero, and there is nothing else."""
+    """Whether the adapter holds nothing but products, each with a factor that is all zero."""
     products: dict[str, list[str]] = {}
     for name in lora.tensors:
         part = parse_part(name)
@@ -54,4 +54,5 @@ def _is_zero(lora: Checkpoint) -> bool:
 
 
 def _is_zero_tensor(lora: Checkpoint, name: str) -> bool:
+    """Whether all bytes of a small tensor are zero."""
     return not lora.read_small(name).strip(b"\0")

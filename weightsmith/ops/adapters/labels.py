@@ -1,4 +1,4 @@
-"""What a classifier's labels are called."""
+"""Find the names of a classifier's labels: as given, or in the adapter's config or card."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,11 @@ _IN_LINE: Final = re.compile(r"^labels:[ \t]*\[(.*)\][ \t]*$", re.MULTILINE)
 def head_settings(
     base: Checkpoint, lora: Checkpoint, head: Head, given: Sequence[str]
 ) -> tuple[dict[str, object], str]:
-    """What the config of a model with this head says, and where the labels' names come from.
+    """Settings for the config of a model with this head, and a note on where its labels are from.
 
-    They are those `given`, else those of the adapter's config or card, else ``LABEL_0`` and so on.
-    Raises: LabelsDoNotFit.
+    The labels are those `given`, else those of the adapter's config or card, else ``LABEL_0`` and
+    so on.
+    Raises: LabelsDoNotFit, if there is not one different label for each row of the head.
     """
     names, why = list(given), "as given"
     if not names:
@@ -40,7 +41,9 @@ def head_settings(
 
 
 def _recorded(lora: Checkpoint, count: int) -> tuple[list[str], str]:
-    """Names that the adapter gives to so many labels, or those that say nothing."""
+    """The names that the adapter's config or card gives to `count` labels, else ``LABEL_0`` and so
+    on; and where they are from.
+    """
     if "config.json" in lora.sidecars:
         config = lora.config
         by_number = config.get("id2label")
@@ -54,7 +57,7 @@ def _recorded(lora: Checkpoint, count: int) -> tuple[list[str], str]:
 
 
 def card_labels(card: str) -> list[str]:
-    """The labels that the front matter of a card lists, in their order; none where it does not."""
+    """The labels in the front matter of a card, in their order; empty if it lists none."""
     matter = _FRONT_MATTER.match(card)
     if matter is None:
         return []

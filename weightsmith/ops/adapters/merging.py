@@ -1,4 +1,4 @@
-"""What is made of a base's tensors by one adapter or several."""
+"""Decide how each tensor of a base is changed by one adapter or several."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -32,12 +32,14 @@ def merged(
     *,
     as_peft: bool,
 ) -> tuple[Merging, list[str]]:
-    """What is made of every tensor, and what the user should know of it.
+    """How every tensor of the merged model is made, and notes for the user.
 
-    `weights` are those of the adapters, in their order.
+    `weights` are factors on the adapters, in their order. `as_peft` rounds after each step, as peft
+    does.
     Raises: AdapterDoesNotFit, AdapterEmpty, and what `parse_adapter_config` raises.
     """
-    # Read only where it matters: an output layer that is stored though it is the input embedding.
+    # Comparing a stored output layer with the input embedding reads both, so it is done only where
+    # an adapter changes one of them.
     changed = any(map(_changes_vocabulary, adapters.values()))
     copies = tied_copies(base, compare=True) if changed else {}
     infos = {name: info for name, info in _infos(base).items() if name not in copies}
@@ -60,7 +62,7 @@ def merged(
             )
         notes += [f"{role} {note}" for note in doubts(lora, config, base)]
     for name, kept in copies.items():
-        if merging.head:  # which took its place
+        if merging.head:  # a classifier takes the output layer's place
             continue
         chain = merging.chains[kept]
         merging.chains.setdefault(name, replace(chain, output=replace(chain.output, name=name)))
@@ -79,13 +81,14 @@ def touched(merging: Merging, names: Collection[str]) -> bool:
 def factors_of(
     base: Checkpoint, adapter: Checkpoint
 ) -> tuple[dict[str, tuple[InputTensor, ...]], dict[str, str]]:
-    """The factors of what an adapter adds to the base's tensors, and how that is made of them, by
-    the tensors' names; for those alone to which it does nothing but add products.
+    """The factors that an adapter adds to tensors of the base, and the steps that combine them,
+    both by tensor name.
 
+    Tensors that the adapter changes in another way than by adding products are left out.
     Raises: as `merged`.
     """
     merging, _ = merged(base, {"adapter": adapter}, [1.0], as_peft=False)
-    # With an embedding's product peft stores the embedding once more, which is the base's.
+    # Peft stores the base's embedding beside a product for it; those tensors are no products.
     chains = {
         name: chain
         for name, chain in merging.chains.items()
@@ -101,13 +104,14 @@ def _changes_vocabulary(lora: Checkpoint) -> bool:
 
 
 def _adapter_config(lora: Checkpoint, base: Checkpoint) -> AdapterConfig:
-    """An adapter's settings, what peft corrects by the base's layers corrected by its model type.
+    """An adapter's settings, with `fan_in_fan_out` set by the base's model type.
 
+    Peft corrects that setting by the class of each layer, and only warns of it.
     Raises: as `parse_adapter_config`.
     """
     raw, file = lora.read_sidecar(ADAPTER_CONFIG), lora.directory / ADAPTER_CONFIG
     config = parse_adapter_config(raw, file, lora.label)
-    if "model_type" not in base.config or "auto_map" in base.config:  # layers of its own code
+    if "model_type" not in base.config or "auto_map" in base.config:  # its layers are not known
         return config
     return replace(config, fan_in_fan_out=base.config["model_type"] in TRANSPOSED)
 

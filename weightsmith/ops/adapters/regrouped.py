@@ -1,4 +1,4 @@
-"""An adapter whose factors of many experts are read expert by expert."""
+"""Read an adapter's factors for many experts expert by expert, where they are stored by rank."""
 
 from collections.abc import Mapping
 
@@ -8,8 +8,10 @@ from weightsmith.plan.model import InputTensor, TensorPlan
 
 
 def regrouped(lora: Checkpoint, experts: Mapping[str, int]) -> Checkpoint:
-    """The adapter with the factors named in `experts`, which lie rank by rank, as
-    ``(experts, rows, rank)``; the adapter itself where there are none.
+    """The adapter with some factors reordered as they are read; itself if `experts` is empty.
+
+    `experts` holds the number of experts by factor name. Such a factor is stored rank by rank, and
+    read as ``(experts, rows, rank)``.
     """
     if not experts:
         return lora

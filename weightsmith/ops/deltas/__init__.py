@@ -1,1 +1,1 @@
-"""What only the commands of deltas share: making, restoring and describing them."""
+"""What only the commands for deltas use: how each kind of delta is made, applied and described."""

@@ -1,4 +1,4 @@
-"""Make an additive delta, in FastChat's format, and find out what it will not restore."""
+"""Make an additive delta, in FastChat's format, and measure what it will not restore."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ _HINT = "an exact delta has no such limits: `codec=exact`"
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What adding base and delta will not give back."""
+    """How base + delta, as rounded, will differ from the target."""
 
     whole: Measure
-    """Of the target, how base + delta differs from it."""
+    """Over all tensors together."""
     tensors: Mapping[str, Measure]
-    """Of the tensors that will differ, by name."""
+    """For each tensor that will differ, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +35,19 @@ class Subtractions:
     """How an additive delta is made."""
 
     rules: tuple[TensorPlan, ...]
-    """For each of its tensors."""
+    """One for each tensor of the delta."""
     buffers: tuple[str, ...]
-    """Names of those that it leaves out."""
+    """Names of the target's buffers, which the delta leaves out."""
     copies: tuple[str, ...]
-    """Names of the target's tensors that it leaves out, since they equal the input embedding."""
+    """Names of the target's tensors that the delta leaves out as copies of the input embedding."""
 
 
 def subtractions(base: Checkpoint, target: Checkpoint, new_rows: NewRows) -> Subtractions:
-    """Pair the tensors of base and target, and decide how each of the delta's is made.
+    """Pair the tensors of base and target, and decide how each tensor of the delta is made.
 
-    Dtypes: each tensor in the target's own.
-    Raises: TensorsDoNotFit, DtypeNotSummable, with everything that additive deltas cannot hold.
+    Dtypes: each difference is computed and stored in the dtype of the target's tensor.
+    Raises: TensorsDoNotFit, with every tensor that an additive delta cannot hold;
+    DtypeNotSummable, for one that is not floating point.
     """
     targets = without_copy(target, base)
     pairing = pair(
@@ -78,7 +79,10 @@ def subtractions(base: Checkpoint, target: Checkpoint, new_rows: NewRows) -> Sub
 def measured(
     plan: Plan, bindings: Bindings, options: Options, progress: Progress
 ) -> tuple[AddRecord, Loss]:
-    """The record of the planned delta, for which its sums are worked out before it is written."""
+    """The record that the delta's manifest will hold, and how its sums differ from the target.
+
+    The delta and base + delta are computed once for it as they are read; nothing is written.
+    """
     base, target, rules = bindings.inputs["base"], bindings.inputs["target"], plan.tensors
     buffers = [Buffers() for _ in range(options.threads)]
     delta = _derived(rules, bindings.inputs)
@@ -102,7 +106,10 @@ def measured(
 
 
 def _subtraction(paired: Pair, new_rows: NewRows) -> TensorPlan:
-    """Raises: DtypeNotSummable."""
+    """The rule for one tensor of the delta: target minus base.
+
+    Raises: DtypeNotSummable.
+    """
     target, base = paired.delta, paired.base
     inputs = [InputTensor("base", base or target), InputTensor("target", target)]
     params = {"compute": target.dtype, "dtype": target.dtype}
@@ -111,13 +118,13 @@ def _subtraction(paired: Pair, new_rows: NewRows) -> TensorPlan:
 
 
 def _addition(rule: TensorPlan) -> TensorPlan:
-    """What undoes a subtraction."""
+    """The rule that adds such a difference to the base again."""
     base, target = rule.inputs
     delta = InputTensor("delta", rule.output)
     return TensorPlan(target.info, "add@1", rule.params, (base, delta))
 
 
 def _derived(rules: Iterable[TensorPlan], inputs: Mapping[str, Checkpoint]) -> Derived:
-    """What the rules make, as it is read."""
+    """A checkpoint whose tensors are computed by the rules when they are read."""
     directory = next(iter(inputs.values())).directory
     return Derived(label="", directory=directory, rules=rules, inputs=inputs, sidecars={})

@@ -1,4 +1,4 @@
-"""Find out what an additive delta will not restore, before it is written."""
+"""Compute the sums of an additive delta before it is written, and compare them with the target."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,20 +15,21 @@ from weightsmith.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """What base + delta is, for one tensor."""
+    """What base + delta gives for one tensor."""
 
     digest: str
-    """Empty where there are NaNs, whose bits may differ from one processor to another."""
+    """Of the sum; empty if it holds NaNs, whose bits may differ from one processor to another."""
     difference: Measure
-    """From the target."""
+    """How the sum differs from the target."""
 
 
 def sum_up(
     sums: Checkpoint, target: Checkpoint, buffers: Sequence[Buffers], progress: Progress
 ) -> Mapping[str, Sum]:
-    """Make all sums, by name, and hold them against the target; nothing is written.
+    """Compute every tensor of `sums` and compare it with the target's; nothing is written.
 
-    Memory: a span of the sum, of the target, and of what the sum is made from, a worker.
+    Returns: the sums, by tensor name.
+    Memory: for each worker a span of the sum, of the target, and of what the sum is made from.
     """
     from weightsmith.codecs.span_measure import measure
 

@@ -14,9 +14,9 @@ from weightsmith.plan.base_record import BaseRecord
 from weightsmith.plan.exact_record import FORMS, DeltaRecord
 from weightsmith.units import format_percent, format_size
 
-# The hub knows the relations adapter, finetune, merge and quantized. A finetune is a model that can
-# be loaded; a delta is, as an adapter, something to put onto its base, and no loader takes it. The
-# library is named because the hub would else infer transformers from the config.
+# The hub knows the relations adapter, finetune, merge and quantized. "Adapter" comes nearest: a
+# delta cannot be loaded by itself, as a finetune can. The library is named because the hub would
+# otherwise infer transformers from the config.
 _CARD: Final = Template("""\
 ---
 base_model: $base_repo
@@ -29,7 +29,7 @@ tags:
 
 # $name
 
-This is a delta, not a model: what a model differs by from its base,
+This is a delta, not a model: it holds how a model differs from its base,
 [$base_repo]($base_page)$base_revision. By itself it is of no use.
 $restores
 
@@ -40,19 +40,20 @@ pip install weightsmith
 $command
 ```
 
-This fetches base and delta, checks them, and writes the model ($model_size) to `$target`, from
-where it is loaded like any other.
+This fetches base and delta, checks them, and writes the model ($model_size) to `$target`, where it
+can be loaded like any other.
 
 | | size | fingerprint |
 | --- | --- | --- |
 $rows
 
-A fingerprint is a hash of all tensors, whatever files they lie in; `weightsmith verify` prints it.
+A fingerprint is a hash of all tensors, however they are spread over files; `weightsmith verify`
+prints it.
 `weightsmith.json` holds the digest of every tensor$sha256.
 $target_card""")
 
 _EXACT: Final = (
-    "Put onto its base it gives the model back, every tensor bit for bit; a wrong base is refused."
+    "With its base it gives the model back, every tensor bit for bit; a wrong base is refused."
 )
 _ADD: Final = (
     "Added to its base it gives the model back up to rounding: $share of the weights come back"
@@ -65,9 +66,10 @@ _TARGET_CARD: Final = "`$file` is the model's own card, which comes back as `REA
 def delta_card(
     manifest: Manifest, *, repo_id: str, revision: str, nbytes: int, target_nbytes: int
 ) -> str:
-    """The card of a delta in the repository where it will be; `nbytes` of its weight files.
+    """The model card of a delta, for the repository and revision that it will be pushed to.
 
-    It holds nothing that its reader could not have: no path, no time, no name of a machine.
+    `nbytes` is the size of the delta's weight files, `target_nbytes` that of the model. The text
+    holds nothing of this machine: no path, no time, no name.
     """
     record: Mapping[str, Any] = manifest.delta or {}
     base_id = record["base"]["id"]
@@ -106,24 +108,24 @@ def delta_card(
 
 
 def _exact(record: Mapping[str, Any]) -> str:
-    """What an exact delta gives back, and that it was a LoRA, where it was."""
+    """The sentences on what an exact delta restores, and how many matrices are a merged LoRA's."""
     low_rank = DeltaRecord.from_document(record).low_rank
     return f"{_EXACT}\n{low_rank}, as after a LoRA was merged." if low_rank else _EXACT
 
 
 def _sum_of(loss: Mapping[str, Any]) -> str:
-    """What an additive delta gives back, and what it does not."""
+    """The sentences on what an additive delta restores, and how much is off by rounding."""
     share = loss["changed"] / loss["weights"] if loss["weights"] else 0.0
     return Template(_ADD).substitute(share=format_percent(share), largest=f"{loss['largest']:.2g}")
 
 
 def _nbytes(base: Mapping[str, Any]) -> int:
-    """Of the base's tensors."""
+    """Bytes of the base's tensors."""
     return sum(each.info.nbytes for each in BaseRecord.from_document(base).tensors)
 
 
 def _target(repo_id: str) -> str:
-    """What the card's command calls the model that it makes."""
+    """The directory that the card's command writes the model to."""
     try:
         return f"./{target_name(repo_id)}"
     except NoTargetName:

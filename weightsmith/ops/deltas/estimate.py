@@ -1,4 +1,4 @@
-"""How large an exact delta would be, from a sample of its spans."""
+"""Estimate how large an exact delta would be from a sample of its spans, and rank bases by it."""
 
 import math
 import os
@@ -27,32 +27,32 @@ from weightsmith.progress import SILENCE, Progress
 from weightsmith.sources.recognise import open_model
 
 _PIECES: Final = 64
-"""Spans sampled of each kind of tensor."""
+"""Whole spans that are sampled of each kind of tensor."""
 _FEW: Final = 16
-"""Pieces of each kind, where only the nearest base is looked for."""
+"""Pieces of each kind, where inputs have to be fetched or bases are only ranked."""
 _SMALL_NBYTES: Final = 64 * 1024
 """Bytes of such a piece, few enough to be fetched over a network."""
 _UNRELATED: Final = 0.97
-"""A base is no base if the delta to it takes more than this share of the delta to none."""
+"""A model is not a base if the delta to it is larger than this share of a delta to no base."""
 _NUMBER: Final = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A delta that was not made; errors are two standard errors of the sample."""
+    """The estimated size of an exact delta; the errors are two standard errors of the sample."""
 
     nbytes: int
     error_nbytes: int
     changed: float
-    """Share of the target's elements that are others than the base's."""
+    """Estimated share of the target's elements that differ from the base's."""
     error_changed: float
     target_nbytes: int
     read_nbytes: int
-    """What was read of the target for it."""
+    """Bytes of the target that were read for the estimate."""
 
     @property
     def share(self) -> float:
-        """Of the target's size."""
+        """The delta's size as a share of the target's."""
         return self.nbytes / self.target_nbytes if self.target_nbytes else 0.0
 
     def to_document(self) -> dict[str, float]:
@@ -69,17 +69,19 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class RankedBase:
-    """A model that another may have been made from."""
+    """A candidate for the base of a model, and how well it fits."""
 
     base: str
     estimate: Estimate | None
-    """What a delta to it would come to; None where it is no base."""
+    """How large the delta to it would be; None if the model was not made from it."""
     reason: str = ""
-    """Why it is none, as a clause."""
+    """Then why not, as a clause."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Task:
+    """One span to sample."""
+
     kind: str
     rule: TensorPlan
     span: Range
@@ -94,14 +96,15 @@ def estimate(
     piece_nbytes: int = 0,
     progress: Progress = SILENCE,
 ) -> Estimate:
-    """Code a sample of the spans that the `rules` of an exact delta would code.
+    """Encode a sample of the spans that the `rules` of an exact delta would encode.
 
-    Tensors are of one kind by their names without numbers, and `pieces` are taken of each kind. The
-    same inputs give the same sample. By default these are whole spans, 64 of each kind; of inputs
-    that would have to be fetched, a few small pieces, which code a little worse.
-    That a tensor is its base plus a product of thin matrices, a merged LoRA, is not looked for:
-    such a delta comes out smaller.
-    Raises: what reading meets.
+    Tensors whose names differ only in numbers, and that share a dtype, are of one kind, and
+    `pieces` are sampled of each kind: by default 64 whole spans, or, if inputs would have to be
+    fetched, 16 pieces of 64 KiB, which compress a little worse. The same inputs give the same
+    sample. `coded` says whether spans are encoded by class, which takes the compiled part.
+    A merged LoRA (base plus a product of thin matrices) is not recognised here: such a delta comes
+    out smaller than estimated.
+    Raises: the errors of reading the inputs.
     """
     far = any(each.is_far(file.name) for each in inputs.values() for file in each.files)
     pieces = pieces or (_FEW if far else _PIECES)
@@ -145,10 +148,10 @@ def rank_bases(
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> list[RankedBase]:
-    """Which of several models another was made from: the one to which its delta is the smallest
-    comes first, those that are none come last, with the reason.
+    """Rank candidates for the base of `target` by the size of the delta to each, smallest first.
 
-    Reads less than a hundredth of a large model.
+    Models that it was not made from, or that cannot be opened, come last with the reason. Reads
+    less than a hundredth of a large model.
     Raises: what opening the target raises.
     """
     wanted = open_model(target, offline=offline, progress=progress)
@@ -165,14 +168,14 @@ def rank_bases(
             ranked.append(RankedBase(os.fspath(base), None, str(error)))
             continue
         if found.nbytes > _UNRELATED * alone.nbytes:
-            ranked.append(RankedBase(os.fspath(base), None, "its weights tell nothing of these"))
+            ranked.append(RankedBase(os.fspath(base), None, "its weights are not related to these"))
         else:
             ranked.append(RankedBase(os.fspath(base), found))
     return sorted(ranked, key=lambda each: each.estimate.nbytes if each.estimate else math.inf)
 
 
 def _rules(target: Checkpoint, base: Checkpoint | None) -> list[TensorPlan]:
-    """Those of an exact delta to a base, or to none."""
+    """The rules of an exact delta to `base`, or of one that stores every tensor whole."""
     if base is not None:
         return [rule for shard in plan_files(base, target, {}) for rule in shard.tensors]
     return [TensorPlan(each.info, "copy@1", {}, ()) for each in target.tensors.values()]
@@ -181,7 +184,9 @@ def _rules(target: Checkpoint, base: Checkpoint | None) -> list[TensorPlan]:
 def _choose(
     kind: str, rules: Sequence[TensorPlan], pieces: int, piece_nbytes: int
 ) -> Iterator[_Task]:
-    """Pieces spread over all bytes of a kind: all, where there are no more than are wanted."""
+    """The pieces to sample of one kind: spread evenly over its bytes, each at a random place in its
+    share; all of them, if there are no more than `pieces`.
+    """
     counts = [-(-rule.output.nbytes // piece_nbytes) for rule in rules]
     total = sum(counts)
     numbers: Iterable[int] = range(total)
@@ -203,7 +208,9 @@ def _sum(
     found: Mapping[str, Sequence[Piece]],
     piece_nbytes: int,
 ) -> Estimate:
-    """Each kind's mean times its size; their errors are independent."""
+    """Add up the kinds: each one's mean times its size, their variances as those of independent
+    samples.
+    """
     nbytes = changed = nbytes_variance = changed_variance = 0.0
     whole = sum(info.nbytes for infos in totals.values() for info in infos)
     for kind, infos in totals.items():
@@ -228,7 +235,9 @@ def _sum(
 
 
 def _mean(values: Sequence[float], count: int) -> tuple[float, float]:
-    """The mean of a sample of `count` values, and its variance."""
+    """The mean of a sample out of `count` values, and the variance of that mean; none if the sample
+    holds all of them.
+    """
     mean = sum(values) / len(values)
     if len(values) < 2 or len(values) >= count:
         return mean, 0.0

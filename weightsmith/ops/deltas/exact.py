@@ -42,10 +42,10 @@ def plan_restore(
 ) -> Job:
     """Decide how to restore a target, reading headers, sidecars and small tensors of the base.
 
-    With `max_shard_nbytes`, and for a target of torch files, the tensors are laid out anew; else
-    the target's files are restored byte for byte.
-    Dtypes: ``delta`` is the target's own; ``base``, or a named one, is what its floats of 16 bits
-    and more become once they are restored, each value rounded once.
+    The target's safetensors files are restored byte for byte. Its tensors are laid out in new files
+    instead with `max_shard_nbytes`, with another dtype, or if the target had torch files.
+    Dtypes: ``delta`` keeps the target's own; with ``base`` or a named dtype, floats of 16 bits and
+    more are cast to that after they are restored, each value rounded once.
     Raises: WrongBase; DeltaInvalid, DeltaUnknown; TargetIsInput, BaseIsDelta; what opening raises.
     """
     manifest, record, payloads = delta.manifest, delta.record, delta.checkpoint
@@ -87,7 +87,9 @@ def plan_restore(
 
 
 def _wanted(info: TensorInfo, dtype: str, casting: Casting, base: Checkpoint) -> str:
-    """The dtype that a tensor of the target is to have."""
+    """The dtype in which a tensor of the target is written: with ``base`` that of the base's tensor
+    of the same name, or of most of the base's if there is none.
+    """
     if info.dtype not in SUMMABLE or dtype != "base":
         return casting.dtype_of(info)
     there = base.tensors.get(info.name)
@@ -96,12 +98,12 @@ def _wanted(info: TensorInfo, dtype: str, casting: Casting, base: Checkpoint) ->
 
 
 def _cast(rule: TensorPlan, dtype: str) -> TensorPlan:
-    """What becomes of a tensor once it is restored."""
+    """The rule that casts a restored tensor to `dtype`, or copies it if it has that already."""
     return TensorPlan.cast_or_copy(InputTensor("model", rule.output), dtype, digest=rule.digest)
 
 
 def _files(record: DeltaRecord, rules: Sequence[TensorPlan]) -> tuple[ShardPlan, ...]:
-    """The target's own files.
+    """The target's own files, each with the header that the delta recorded.
 
     Raises: DeltaInvalid, if their headers do not name the target's tensors.
     """

@@ -1,4 +1,4 @@
-"""Decode a release of whole files: XOR of two models' files, or files under a key stream."""
+"""Decode a release of encoded files: XORed with the base's, or encrypted with a key stream."""
 
 import hashlib
 import os
@@ -37,9 +37,9 @@ from weightsmith.repair.detect import diagnose
 from weightsmith.sources.file_release import FileRelease
 
 _PLAIN: Final = (ADDED,)
-"""Files that XOR releases hold as they are: no base had them."""
+"""Files that XOR releases hold in plain form, because no base has them."""
 _SMALL_NBYTES: Final = 64_000_000
-"""Files up to this size are decoded while planning, to see whether sense comes out."""
+"""Files up to this size are decoded in planning, to see whether base or key is the right one."""
 
 
 def plan_decode(
@@ -49,10 +49,10 @@ def plan_decode(
     key: str | os.PathLike[str] | None,
     target: str | os.PathLike[str],
 ) -> Job:
-    """Decide how to decode a release: whole files, byte for byte, under their own names.
+    """Decide how to decode a release: each of its files byte for byte, under its own name.
 
-    Small files, and the tables of large ones, are decoded in memory first: with a wrong base or key
-    no sense comes out, and nothing is written.
+    Small files, and the tables of tensors in large ones, are decoded in memory first: with a wrong
+    base or key they cannot be parsed, and nothing is written.
     Raises: NoBase, NoKey; PayloadUnpaired, BaseFilesWrong, KeyWrong; EncryptedInvalid.
     """
     if encoded.encoding == "xor-file":
@@ -94,6 +94,10 @@ def plan_decode(
 def _xor_files(
     encoded: FileRelease, base: Path
 ) -> tuple[dict[str, WholeFiles], list[FilePlan], list[str]]:
+    """Inputs, files and notes for a release whose files are XORed with the base's of the same name.
+
+    Raises: PayloadUnpaired.
+    """
     fs.require_directory(base)
     ours, _ = list_directory(encoded.directory)
     theirs = set(list_directory(base)[0])
@@ -122,7 +126,10 @@ def _xor_files(
 
 
 def _require_sense(encoded: FileRelease, decoded: Derived, files: Sequence[FilePlan]) -> None:
-    """Raises: BaseFilesWrong, if JSON files or tables of tensors do not come out as such."""
+    """Decode the small JSON files and the tables of torch files, and see whether they parse.
+
+    Raises: BaseFilesWrong, if any does not.
+    """
     problems = []
     for each in files:
         file = DerivedFile(decoded, each.name)
@@ -144,6 +151,10 @@ def _require_sense(encoded: FileRelease, decoded: Derived, files: Sequence[FileP
 def _keystream_files(
     encoded: FileRelease, key: Path
 ) -> tuple[dict[str, WholeFiles], list[FilePlan], list[str]]:
+    """Inputs, files and notes for an encrypted release, whose file names hold their sha256.
+
+    Raises: KeyWrong, if the key is empty; EncryptedInvalid.
+    """
     inputs = {
         "key": WholeFiles(key.parent, [key.name], str(key)),
         "delta": WholeFiles(encoded.directory, encoded.files, encoded.label),
@@ -170,6 +181,7 @@ def _keystream_files(
 
 
 def _name_and_digest(file_name: str) -> tuple[str, str]:
+    """``NAME.SHA256.enc`` -> the decoded file's name and sha256."""
     match = ENCRYPTED.fullmatch(file_name)
     if match is None:
         raise ValueError(file_name)
@@ -179,7 +191,10 @@ def _name_and_digest(file_name: str) -> tuple[str, str]:
 def _require_key(
     encoded: FileRelease, key: Path, decoded: Derived, files: Sequence[FilePlan]
 ) -> None:
-    """Raises: KeyWrong, if the smallest file does not decode to what its name says."""
+    """Decode the smallest file, if it is small enough, and compare its hash with the one it names.
+
+    Raises: KeyWrong, if they differ.
+    """
     smallest = min(files, key=lambda each: each.nbytes)
     if smallest.nbytes > _SMALL_NBYTES:
         return
@@ -194,7 +209,7 @@ def _require_key(
 
 
 def _require_all_shards(encoded: FileRelease, decoded: Derived, files: Sequence[FilePlan]) -> None:
-    """Raises: ShardMissing, if an index that comes out names files that will not."""
+    """Raises: ShardMissing, if a decoded index names files that the release does not hold."""
     names = {each.name for each in files}
     for index in names.intersection(INDEXES):
         file = DerivedFile(decoded, index)
@@ -222,7 +237,7 @@ def _file(
 def _decoded(
     encoded: FileRelease, inputs: Mapping[str, WholeFiles], files: Sequence[FilePlan]
 ) -> Derived:
-    """The release decoded as it is read, a tensor of bytes a file."""
+    """A checkpoint that decodes the release as it is read, each file as one tensor of bytes."""
     return Derived(
         label=encoded.label,
         directory=encoded.directory,
@@ -233,7 +248,7 @@ def _decoded(
 
 
 def _faults(decoded: Derived) -> tuple[str, ...]:
-    """Known faults in the tokenizer and config files as they come out, as sentences."""
+    """Known faults in the decoded tokenizer and config files, a sentence each."""
     files = {
         name: DerivedFile(decoded, name).read(0, decoded.tensors[name].info.nbytes)
         for name in READ

@@ -1,4 +1,4 @@
-"""Keep paths of this machine out of what others will read."""
+"""Find paths of this machine in the files of a delta before they are pushed."""
 
 import json
 import os
@@ -20,9 +20,10 @@ _LOADED_FROM: Final = re.compile(rb'"_?name_or_path"\s*:\s*"((?:/|~|[A-Za-z]:)(?
 
 
 def paths_of(job: Job) -> frozenset[str]:
-    """Where the inputs, the delta and the user are at home on this machine, as texts.
+    """The paths to look for: the directories of the inputs and the delta, and the user's home.
 
-    A directory right below the root is left out: ``/data`` stands in many a file by chance.
+    Each is given as it was named and with its links resolved. A directory right below the root is
+    left out: ``/data`` occurs in many files by chance.
     """
     places = [source.directory for source in job.bindings.inputs.values()]
     places += [job.bindings.target, Path(os.path.expanduser("~"))]  # noqa: PTH111  (never raises)
@@ -31,7 +32,7 @@ def paths_of(job: Job) -> frozenset[str]:
 
 
 def require_no_paths(contents: Mapping[str, bytes], paths: Iterable[str]) -> None:
-    """Raises: LocalPathInside, with each file and what it tells."""
+    """Raises: LocalPathInside, with each file that contains one of the paths."""
     told: dict[str, str] = {}
     for path in sorted(paths, key=len, reverse=True):
         # As it is, and as JSON spells it.
@@ -42,12 +43,14 @@ def require_no_paths(contents: Mapping[str, bytes], paths: Iterable[str]) -> Non
             if name not in told and pattern.search(content):
                 told[name] = path
     if told:
-        context = [f"{name} tells {path}" for name, path in told.items()]
+        context = [f"{name} contains {path}" for name, path in told.items()]
         raise LocalPathInside(count=len(told), context=context)
 
 
 def texts_to_hide(job: Job) -> dict[str, bytes]:
-    """What an exact delta's manifest will hold in another form: headers in base64, the index."""
+    """Texts of the target that an exact delta's manifest will hold encoded, where a search of the
+    manifest would not find a path: the headers of its files, and its index.
+    """
     if job.plan.delta.form != EXACT:
         return {}
     originals = originals_of(job.bindings.inputs["target"])
@@ -55,7 +58,7 @@ def texts_to_hide(job: Job) -> dict[str, bytes]:
 
 
 def hidden_texts(manifest: Manifest) -> dict[str, bytes]:
-    """The same texts, out of a finished manifest."""
+    """The same texts, decoded from a finished manifest."""
     if manifest.delta is None or manifest.delta["form"] not in FORMS:
         return {}
     record = DeltaRecord.from_document(manifest.delta)
@@ -68,9 +71,11 @@ def _texts(headers: Mapping[str, bytes], index: bytes | None) -> dict[str, bytes
 
 
 def loaded_from(sidecars: Mapping[str, bytes]) -> list[str]:
-    """Directories of whatever machine that files of the target name as where they came from."""
+    """A warning for each directory, of whatever machine, that the target's files say they were
+    loaded from.
+    """
     return [
-        f"{name} says that it was loaded from {told.decode(errors='replace')}, and goes up as it is"
+        f"{name} says that it was loaded from {told.decode(errors='replace')}; it is pushed so"
         for name, content in sidecars.items()
         for told in dict.fromkeys(_LOADED_FROM.findall(content))
     ]

@@ -1,4 +1,4 @@
-"""Apply versions of a model that a training run publishes as what each step changed."""
+"""Apply versions of a model, which a training run publishes as the changes of each step."""
 
 import os
 
@@ -21,6 +21,7 @@ def plan_versions(
 ) -> Job:
     """Decide how to write version `at`, or the newest, reading headers only.
 
+    Versions that start from a whole one need no base.
     Raises: as `sources.disk_delta.fold`; TargetIsInput; what opening the base raises.
     """
     ground = open_model(base) if base is not None else None
