@@ -27,7 +27,7 @@ def test_an_adapter_is_planned_shown_made_and_found_done_again(
     said = weightsmith(*EXTRACT)
     assert said.code == 0
     assert "2 matrices: their whole change, rank 2" in said.err
-    assert "what merging the adapter back does not restore" in said.err
+    assert "what merging the adapter does not restore" in said.err
     assert "model.layers.0.self_attn.q_proj.weight  rank 2" in said.err
     assert "merged back, " in said.out
     assert sorted(path.name for path in Path("lora").iterdir()) == [
@@ -66,7 +66,7 @@ def test_a_full_fine_tune_is_refused_with_what_to_ask_for(
     write_model(Path("target"), moved, config=config)
     refused = weightsmith(*EXTRACT)
     assert refused.code == 2
-    assert "did not change by a product of low rank" in refused.err
+    assert "are not of low rank" in refused.err
     assert "--rank 32" in refused.err
     cut = weightsmith(*EXTRACT, "--rank", "4")
     assert cut.code == 0

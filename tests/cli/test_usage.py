@@ -39,12 +39,12 @@ BASE = ("sample", "--base", "./llama")
         ),
         (
             [*BASE, "--max-shard-size", "5zb"],
-            "--max-shard-size: '5zb' is no size; write it as 5GB, 5GiB or 400MB",
+            "--max-shard-size: '5zb' is not a size; write it as 5GB, 5GiB or 400MB",
             "weightsmith sample -h",
         ),
         (
             [*BASE, "--max-shard-size", "0GB"],
-            "--max-shard-size: '0GB' is no size; write it as 5GB, 5GiB or 400MB",
+            "--max-shard-size: '0GB' is not a size; write it as 5GB, 5GiB or 400MB",
             "weightsmith sample -h",
         ),
     ],
@@ -267,13 +267,13 @@ Speed and memory:
 
 Safety:
   --end TEXT             How to end.
-  -n, --dry-run          Print the plan and touch nothing.
-  -y, --yes              Do not ask.
+  -n, --dry-run          Print the plan and change nothing.
+  -y, --yes              Go ahead without asking.
 
 Messages:
   --json                 Print one JSON document.
-  -q, --quiet            Print only the result; -qq: not even that.
-  -v, --verbose          Say more; -vv: still more.
+  -q, --quiet            Print only the result; -qq: nothing at all.
+  -v, --verbose          Print more; -vv: still more.
   --color WHEN           Colours: auto (default), always or never.
   -h, --help             Show this message and exit.
 

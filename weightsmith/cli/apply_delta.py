@@ -48,7 +48,7 @@ from weightsmith.sources.sums import DTypeChoice
     "--base",
     group=INPUTS,
     type=SOURCE,
-    help="The model the delta was made from; may be left out where delta or catalogue say.",
+    help="The model that the delta was made from; optional if delta or catalogue name it.",
 )
 @option(
     "--delta",
@@ -57,32 +57,32 @@ from weightsmith.sources.sums import DTypeChoice
     type=SOURCE,
     multiple=True,
     required=True,
-    help="What was published; repeatable, each on the result of the one before.",
+    help="The delta; repeatable, each is applied to the result of the one before.",
 )
 @option(
     "--key",
     group=INPUTS,
     type=FilePath(exists=True, dir_okay=False),
     metavar="FILE",
-    help="For releases encrypted with a file of their base: that file; no --base then.",
+    help="The file of the base that the release is encrypted with, in place of --base.",
 )
 @option(
     "--at",
     group=INPUTS,
     type=click.IntRange(min=0),
     metavar="N",
-    help="Of a directory of versions (weight_vNNNNNN), which; default: the newest.",
+    help="Which version of a directory of versions (weight_vNNNNNN); default: the newest.",
 )
 @output_option(
     "--target",
     "target",
     required=False,
-    help="Directory to make; default: the delta's name without its -delta word.",
+    help="Directory to make; default: the delta's name without the word delta.",
 )
 @dtype_option(
     get_args(DTypeChoice),
     default="delta",
-    help="Arithmetic and result: as the delta (default) or base was stored, or a named dtype.",
+    help="The result's dtype: the delta's (default), the base's, or a named one.",
 )
 @DTYPE_ALL
 @option(
@@ -90,20 +90,20 @@ from weightsmith.sources.sums import DTypeChoice
     group=INPUTS,
     type=click.Choice(get_args(NewRowsChoice)),
     default="auto",
-    help="How vocabulary rows that the base lacks count; auto (default): by the catalogue.",
+    help="What vocabulary rows that the base lacks count as; auto (default): ask the catalogue.",
 )
 @option(
     "--whole",
     group=INPUTS,
     metavar="PATTERN",
     multiple=True,
-    help="Tensors that the delta stores whole, not as a difference; repeatable.",
+    help="Names of tensors that the delta stores whole, not as a difference; repeatable.",
 )
 @option(
     "--force-kind",
     group=SAFETY,
     is_flag=True,
-    help="Insist that the base is a model and the delta a delta, against appearances.",
+    help="Go on even if the base looks like a delta, or the delta like a model.",
 )
 @STREAM
 @run_options
@@ -126,8 +126,8 @@ def command(
 ) -> int:
     """Add a published delta to its base: target = base + delta.
 
-    Works shard by shard in little memory, verifies what it wrote, and gives the target its name
-    only when it is whole. Run the same command again to continue after an interruption.
+    Works shard by shard in little memory and reads back what it wrote; the target appears only when
+    it is whole. After an interruption the same command goes on where it stopped.
     """
     path = Path(target) if target is not None else ops.target_name(deltas[-1])
     spool = Staging(path.absolute()).inputs if stream else None
@@ -135,7 +135,7 @@ def command(
     located = [run.located(output, delta, spool=spool) for delta in deltas]
     wants_base = ground is None and key is None
     if wants_base and (known := ops.known_base(recognise(located[0]))):
-        output.line(f"the base is {known}, by what is known of {deltas[0]}")
+        output.line(f"the base is {known}, as the delta or the catalogue names it")
         ground = run.located(output, known, spool=spool)
     job = ops.plan_apply_delta(
         ground,

@@ -1,4 +1,4 @@
-"""Checks and a smoke test as a person sees them, and the document of both."""
+"""Show checks and a smoke test, for a person or as JSON."""
 
 import math
 import os
@@ -23,10 +23,10 @@ _GAP: Final = "  "
 
 @dataclass(frozen=True, slots=True)
 class Smoked:
-    """What a smoke test told."""
+    """The result of a smoke test."""
 
     did: Smoke | None
-    """None where the model did not come so far."""
+    """None if the model could not be loaded or run."""
     checks: tuple[Check, ...]
 
     @property
@@ -35,7 +35,7 @@ class Smoked:
         return not any(check.verdict == "FAIL" for check in self.checks)
 
     def to_document(self) -> dict[str, Any]:
-        """The same as JSON values, which have no word for infinity."""
+        """The same as JSON values; infinity, which JSON lacks, becomes null."""
         did = asdict(self.did) if self.did else {}
         numbers = {k: None for k, v in did.items() if isinstance(v, float) and math.isinf(v)}
         return {
@@ -52,7 +52,7 @@ def run_smoke(
     *,
     base: str | os.PathLike[str] | None = None,
 ) -> Smoked:
-    """Let a model write to the terminal, and judge what it did."""
+    """Run the smoke test, print what the model writes, and return the checks of it."""
     output.line(f"\nloading {label_of(source)} for a smoke test")
     written: list[str] = []
 
@@ -77,7 +77,7 @@ def _speed(did: Smoke) -> str:
 
 
 def checks_page(checks: Sequence[Check], output: Output, fingerprint: str = "") -> str:
-    """A line for each check, with its reasons; all of them under ``-v``."""
+    """A line for each check, with its first details; with ``-v`` all of them."""
     names = max(len(check.name) for check in checks)
     verdicts = max(len(check.verdict) for check in checks)
     margin = 2 + names + len(_GAP) + verdicts + len(_GAP)

@@ -71,53 +71,53 @@ class Age(click.ParamType[float]):
     group=INPUTS,
     type=Age(),
     metavar="AGE",
-    help="What was not used for so long: 12h, 30d, 8w, 1y.",
+    help="Revisions not used for this long: 12h, 30d, 8w, 1y.",
 )
 @option(
     "--max-size",
     group=INPUTS,
     type=SIZE,
-    help="Evict until the cache is no larger, the least recently used first.",
+    help="Delete until the cache is no larger than this, longest unused first.",
 )
 @option(
     "--keep-last",
     group=INPUTS,
     type=click.IntRange(min=1),
-    help="All but the newest N revisions of each repository.",
+    help="All but the N newest revisions of each repository.",
 )
 @option(
     "--duplicates",
     group=INPUTS,
     is_flag=True,
-    help=".bin weights beside safetensors of the same revision.",
+    help=".bin weights where the same revision has safetensors.",
 )
 @option(
     "--covered-by",
     group=INPUTS,
     metavar="DELTA",
     multiple=True,
-    help="Models that this exact delta rebuilds byte for byte; it stays, and its base; repeatable.",
+    help="Models that this exact delta rebuilds byte for byte; delta and base stay; repeatable.",
 )
 @option(
     "--keep",
     group=SAFETY,
     metavar="PATTERN",
     multiple=True,
-    help="Repositories that stay in any case, such as 'lmsys/*'; repeatable.",
+    help="Repositories that always stay, such as 'lmsys/*'; repeatable.",
 )
 @option(
     "--by",
     group=INPUTS,
     type=click.Choice(get_args(Clock)),
     default="used",
-    help="Go by when files were last used (default), or by when they were downloaded.",
+    help="Go by the last use of files (default), or by the time of their download.",
 )
 @option(
     "--list",
     "list_",
     group=MESSAGES,
     is_flag=True,
-    help="Only list what is there: revisions, sizes, when they were used.",
+    help="Only list revisions, their sizes and when they were used.",
 )
 @option(
     "--sort",
@@ -131,7 +131,7 @@ class Age(click.ParamType[float]):
     group=INPUTS,
     type=FilePath(file_okay=False, exists=True),
     metavar="DIR",
-    help="Another cache than that of HF_HOME.",
+    help="The cache's directory, if not that of HF_HOME.",
 )
 @dry_run_option
 @yes_option
@@ -155,8 +155,9 @@ def command(
 ) -> None:
     """Make room in the hub's cache.
 
-    SOURCE is an alias or a hub id. Selectors narrow each other. Without any, on a terminal, there
-    is a table to choose from; with --yes, only incomplete downloads and unreferenced blobs go.
+    SOURCE is an alias or a hub id. What is deleted must match all the options given. Without any, a
+    terminal shows a table to choose from; with --yes alone, only incomplete downloads and
+    unreferenced blobs are deleted.
     """
     with output.progress() as progress:
         plan = ops.plan_clean_cache(
@@ -206,7 +207,7 @@ def command(
 
 
 def _show(output: Output, plan: CleanPlan, rows: Sequence[Row], *, numbered: bool = False) -> None:
-    """The table: what goes, what it takes, when it was used, and why it goes."""
+    """Print the table: what goes, its size, when it was used, and why it goes or stays."""
     cache = plan.cache
     output.plan(heading(f"{cache.root}  {format_size(cache.nbytes)}"))
     shown = [row for row in rows if numbered or row.remove or output.verbose]
@@ -249,7 +250,7 @@ def _what(row: Row) -> str:
 
 
 def _list(output: Output, plan: CleanPlan, rows: Sequence[Row]) -> None:
-    """All that is there, a line a revision; nothing is chosen."""
+    """Print all that is in the cache, a line for each revision; nothing is chosen."""
     now = time.time()
     lines = [["what", "revision", "size", "last used", "downloaded"]]
     for row in rows:
@@ -279,7 +280,7 @@ def _sorted(rows: Sequence[Row], by: Sort) -> list[Row]:
 
 
 def _ask(output: Output, rows: Sequence[Row]) -> set[str]:
-    """Ids of the rows that a person names by number or name; asks again until it makes sense."""
+    """Ask which rows to delete, by number or name, until the answer is clear; return their ids."""
     while True:
         output.line("which? numbers (1,3-5), names, 'all', or nothing to leave all as it is")
         answer = sys.stdin.readline().strip()
@@ -288,13 +289,13 @@ def _ask(output: Output, rows: Sequence[Row]) -> set[str]:
         parts = [part for part in re.split(r"[,\s]+", answer) if part]
         found = [_named(part, rows) for part in parts]
         if unknown := [part for part, ids in zip(parts, found, strict=True) if not ids]:
-            output.line(f"{unknown[0]} is none of 1 to {len(rows)} and no name in the table")
+            output.line(f"{unknown[0]} is neither a number from 1 to {len(rows)} nor a name there")
         else:
             return set().union(*found)
 
 
 def _named(part: str, rows: Sequence[Row]) -> set[str]:
-    """Ids of the rows that a number, a range or a name means; empty where it means none."""
+    """Ids of the rows that a number, a range or a name stands for; empty if there are none."""
     if match := re.fullmatch(r"(\d+)(?:-(\d+))?", part, re.ASCII):
         first, last = int(match[1]), int(match[2] or match[1])
         return (

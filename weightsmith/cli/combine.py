@@ -12,10 +12,10 @@ from weightsmith.ops import combine as ops
 
 
 class _Combine(Command):
-    """The command, which takes a sum that begins with a minus for no option."""
+    """The command, in which a sum that begins with a minus is not taken for an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put a space before such a sum, which the reader of sums skips."""
+        """Put a space before such a sum, which `parse_expression` skips."""
         spaced = [f" {each}" if re.match(r"-\s*[\d.]", each) else each for each in args]
         return super().parse_args(ctx, spaced)
 
@@ -36,7 +36,7 @@ class _Combine(Command):
     get_args(ops.CombinedDType),
     default="keep",
     show_default=True,
-    help="What the sums are rounded to; keep: the models' own dtype.",
+    help="The dtype that the sums are rounded to; keep: the models' own.",
 )
 @DTYPE_ALL
 @run_options
@@ -52,9 +52,9 @@ def command(
 ) -> int:
     """Sum models: averages of checkpoints, task arithmetic.
 
-    EXPRESSION is a sum of SOURCEs, each with a number and * before it or not; + and - stand between
-    spaces, and parentheses may be used. Names, shapes and dtypes must fit. Sums are taken in
-    float32 and rounded once; config and tokenizer are the first model's.
+    EXPRESSION is a sum of SOURCEs, with factors (0.5*A), and with spaces around + and -;
+    parentheses are allowed. The models' tensor names, shapes and dtypes must agree. Sums are
+    computed in float32 and rounded once; config and tokenizer are the first model's.
     """
     terms = [(factor, run.located(output, source)) for factor, source in ops.read_terms(expression)]
     job = ops.plan_combine(

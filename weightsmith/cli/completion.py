@@ -27,7 +27,8 @@ SCHEMA: Final = "weightsmith.completion/1"
 def command(context: click.Context, shell: str) -> None:
     """Print a script that completes command lines.
 
-    For bash, zsh or fish: commands, options, their values, aliases, directories, topics of help.
+    For bash, zsh or fish. It completes commands, options and their values, aliases, directories and
+    topics of help.
     """
     output = context.ensure_object(Output)
     known = get_completion_class(shell)

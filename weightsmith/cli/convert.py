@@ -43,20 +43,20 @@ from weightsmith.sources.training.zero import Weights
     get_args(ops.DTypeChoice),
     default="keep",
     show_default=True,
-    help="What floats of 16 bits and more become; all else is kept.",
+    help="Dtype for floats of 16 bits and more; all others stay as they are.",
 )
 @DTYPE_ALL
 @option(
     "--dequantize",
     group=OUTPUT,
     is_flag=True,
-    help="Make floats of weights that a quantiser packed: bfloat16, or --dtype.",
+    help="Unpack quantised weights to floats: bfloat16, or --dtype.",
 )
 @option(
     "--weights",
     group=INPUTS,
     type=click.Choice(get_args(Weights)),
-    help="Of DeepSpeed's states: the model as trained, or the float32 weights.",
+    help="From DeepSpeed's states, take the 16-bit model or the float32 weights.",
 )
 @option(
     "--sidecars-from",
@@ -75,27 +75,27 @@ from weightsmith.sources.training.zero import Weights
     group=TENSORS,
     multiple=True,
     metavar="OLD=NEW",
-    help="Give names that begin with OLD another beginning; repeatable.",
+    help="Replace OLD at the beginning of tensor names by NEW; repeatable.",
 )
 @option(
     "--drop",
     group=TENSORS,
     multiple=True,
     metavar="PATTERN",
-    help="Leave out tensors named like this; repeatable.",
+    help="Leave out tensors whose names match; repeatable.",
 )
 @option(
     "--keep",
     group=TENSORS,
     multiple=True,
     metavar="PATTERN",
-    help="Take tensors named like this alone; repeatable.",
+    help="Take only tensors whose names match; repeatable.",
 )
 @option(
     "--check-source",
     group=SAFETY,
     is_flag=True,
-    help="Hash the source's files first and hold them against the published hashes.",
+    help="First hash the source's files and compare them with published hashes.",
 )
 @STREAM
 @run_options
@@ -118,17 +118,17 @@ def command(
     stream: bool,
     run: Run,
 ) -> int:
-    """Write a model anew: safetensors, dtype, shards, Meta's files.
+    """Convert a model: safetensors, dtype, shards, Meta's files.
 
-    From .bin files, in another dtype or in other shards; from Meta's own files to Hugging Face's;
-    or out of what a training run left.
+    Writes safetensors from .bin files, in another dtype or other shards; Hugging Face's layout from
+    Meta's; or a model from a training output.
 
     SOURCE is a Hugging Face folder, one of Meta's (params.json and consolidated.NN.pth), or what
-    FSDP, DCP, DeepSpeed, Lightning or Trainer wrote, by what it holds. Works in little memory,
-    verifies what it wrote, and gives DIR its name only when it is whole.
+    FSDP, DCP, DeepSpeed, Lightning or Trainer wrote; it is recognised by its files. Works in little
+    memory and reads back what it wrote; DIR appears only when it is whole.
     """
     if stream and check_source:
-        reason = "of a source that is streamed there are never all files here"
+        reason = "with `stream` the source's files are never all here at once"
         raise OptionMeaningless(options="`check_source`", reason=reason)
     spool = Staging(Path(target).absolute()).inputs if stream else None
     here = run.located(output, source, spool=spool)

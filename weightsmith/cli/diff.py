@@ -27,15 +27,15 @@ from weightsmith.ops import diff as ops
 
 
 class PagePath(click.ParamType[Path]):
-    """Where to write a page; its name must say what it is, so that no weight file can be meant."""
+    """The path of an HTML page; no other ending is taken, so that no weight file is overwritten."""
 
     name = "file"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """The path, once it can be written there as far as one can tell before."""
+        """The path, after checking what can be checked before writing to it."""
         path = Path(value)
         if path.suffix.lower() not in {".html", ".htm"}:
-            self.fail(f"{value!r} is no page: give it a name that ends in .html", param, ctx)
+            self.fail(f"{value!r} is not a page: give it a name that ends in .html", param, ctx)
         if path.is_dir() or not path.parent.is_dir():
             reason = "it is a directory" if path.is_dir() else f"there is no {path.parent}"
             self.fail(f"cannot write {value!r}: {reason}", param, ctx)
@@ -65,10 +65,10 @@ class PagePath(click.ParamType[Path]):
 @output_options
 @click.pass_obj
 def command(output: Output, a: str, b: str, html: Path | None, workers: int, offline: bool) -> int:
-    """Say what changed between two models, tensor by tensor.
+    """Compare two models, tensor by tensor.
 
-    Tensors alone are compared, whatever files they lie in. Exit code 0 when all are the same, bit
-    for bit, and 1 when not.
+    Only tensors are compared, however they are spread over files. Exit code 0 if all are the same,
+    bit for bit, and 1 if not.
     """
     before, after = (located(output, source, offline=offline) for source in (a, b))
     with output.progress() as progress:

@@ -43,7 +43,7 @@ KEPT: Final = "what has arrived is kept, whole files and parts of files"
     group=OUTPUT,
     type=FilePath(file_okay=False),
     metavar="DIR",
-    help="Where to put the files; default: the hub's cache, where everybody finds them.",
+    help="Where to put the files; default: the hub's cache, where other tools find them.",
 )
 @option("--revision", group=INPUTS, metavar="REV", help="Branch, tag or commit; default: main.")
 @option(
@@ -52,7 +52,7 @@ KEPT: Final = "what has arrived is kept, whole files and parts of files"
     group=INPUTS,
     type=click.Choice(get_args(WeightFormat)),
     default="auto",
-    help="Weights to take where both lie there; auto (default): safetensors.",
+    help="Weights to take if the repository has both; auto (default): safetensors.",
 )
 @offline_option
 @dry_run_option
@@ -67,10 +67,11 @@ def command(
     offline: bool,
     dry_run: bool,
 ) -> None:
-    """Fetch a model from the hub, every file checked.
+    """Fetch a model from the hub and check every file.
 
-    SOURCE is an alias such as llama-7b, or a hub id: ORG/NAME or ORG/NAME@REVISION. One weight
-    format is fetched and what belongs to it. The same command goes on after an interruption.
+    SOURCE is an alias such as llama-7b, or a hub id: ORG/NAME or ORG/NAME@REVISION. The weights are
+    fetched in one format, with the files that belong to them. After an interruption the same
+    command goes on where it stopped.
     """
     output.line(styled(f"looking for {source}", "dim"))
     plan = ops.plan_download(
@@ -99,7 +100,9 @@ def command(
         else "nothing to fetch"
     )
     checked = f"all {len(plan.files)} have the hub's hashes"
-    faults, cure = tokenizer_faults(done.folder, "--local-copy", "DIR")
+    # The cache's files are links to blobs that others use: they are repaired in a copy.
+    repaired = () if local_dir is not None else ("--local-copy", "DIR")
+    faults, cure = tokenizer_faults(done.folder, *repaired)
     if plan.selection.format == "versions":  # they bring no tokenizer, and need none
         faults = []
     if faults:
@@ -118,7 +121,7 @@ def command(
 
 
 def _rows(plan: Resolved) -> Iterator[tuple[str, str]]:
-    """What was found, and what is to be fetched of it."""
+    """Rows on what was found, and what of it is to be fetched."""
     listing = plan.listing
     commit = listing.commit[:12]
     at = commit if listing.revision == listing.commit else f"{listing.revision}, now {commit}"

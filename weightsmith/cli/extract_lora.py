@@ -66,8 +66,14 @@ class _Rank(click.ParamType[ops.Rank]):
     positional=("base", "target", "adapter"),
     docs="how-to/extract-lora",
 )
-@option("--base", group=INPUTS, type=SOURCE, required=True, help="The model it was made from.")
-@option("--target", group=INPUTS, type=SOURCE, required=True, help="The model it became.")
+@option("--base", group=INPUTS, type=SOURCE, required=True, help="The original model.")
+@option(
+    "--target",
+    group=INPUTS,
+    type=SOURCE,
+    required=True,
+    help="The model that was trained from it.",
+)
 @output_option("adapter")
 @option(
     "--rank",
@@ -76,7 +82,7 @@ class _Rank(click.ParamType[ops.Rank]):
     metavar="N|auto",
     default="auto",
     show_default=True,
-    help="The rank that each change has; or the largest part of it that rank N holds.",
+    help="auto: the rank that each change has; N: the nearest change of rank N.",
 )
 @LOW_CPU_MEM
 @WORKERS
@@ -99,10 +105,10 @@ def command(
     dry_run: bool,
     offline: bool,
 ) -> None:
-    """Extract a LoRA adapter: what a fine-tune changed in its base.
+    """Extract a LoRA adapter from a fine-tune and its base.
 
-    The adapter is one that peft loads. It is merged back as it is read, and what it leaves of the
-    change is told. What no adapter can hold is named.
+    Peft can load the adapter. It is merged into the base again, in memory, to show how far the
+    result is from the fine-tune. Changes that no adapter can hold are listed.
     """
     started_s = time.monotonic()
     options = Options(
@@ -157,8 +163,8 @@ def _show(output: Output, job: ops.ExtractJob, made: ops.ExtractedLora, elapsed_
 
 
 def _show_left(output: Output, made: ops.ExtractedLora) -> None:
-    """What merging the adapter back leaves, the largest errors first."""
-    output.line(heading("what merging the adapter back does not restore"))
+    """Print a table of what merging the adapter does not restore, the largest errors first."""
+    output.line(heading("what merging the adapter does not restore"))
     rows = [("", "kept as", "of the change", "of the weights")]
     rows += [
         (

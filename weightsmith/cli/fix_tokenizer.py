@@ -56,7 +56,7 @@ _COLORS: Final = {"+": "green", "-": "red", "@": "cyan"}
     group=OUTPUT,
     metavar="DIR",
     type=FilePath(path_type=Path),
-    help="Leave DIR as it is; write repaired copies of the files beside its weights here.",
+    help="Leave DIR as it is, and write repaired copies of its small files here.",
 )
 @option(
     "--for",
@@ -65,13 +65,13 @@ _COLORS: Final = {"+": "green", "-": "red", "@": "cyan"}
     type=click.Choice([*get_args(Reader), "all"]),
     default="all",
     metavar="READER",
-    help="For whom it is to be right: transformers-4, transformers-5, llama.cpp or all (default).",
+    help="The program that will read the files: transformers-4, transformers-5, llama.cpp or all.",
 )
 @option(
     "--exact-class",
     group=REPAIR,
     is_flag=True,
-    help="Name the class with which every reader gives the same ids, not Llama's own.",
+    help="Set the tokenizer class with which all readers give the same ids, not Llama's.",
 )
 @dry_run_option
 @output_options
@@ -87,11 +87,11 @@ def command(
 ) -> int:
     """Repair tokenizer and config files, and prove the result.
 
-    Looks in DIR (default: here) for known faults of tokenizer and config files, of any family. What
-    would be changed is shown as a diff, and proved against sentencepiece or tokenizers before a
-    file is touched; of every file that changes, the old one is kept as .bak. tokenizer.model is
-    never changed. What families publish so themselves is a remark, and left alone unless asked for
-    by --for or --exact-class.
+    Looks in DIR (default: here) for known faults of tokenizer and config files, of any family. The
+    changes are shown as a diff, and proved against sentencepiece or tokenizers before a file is
+    touched; the old version of each changed file is kept as .bak. tokenizer.model is never changed.
+    Where a whole family of models was published that way, a fault is only remarked on, unless --for
+    or --exact-class asks for its repair.
     """
     meant = None if reader == "all" else cast("Reader", reader)
     if check:
@@ -149,7 +149,7 @@ def _check(output: Output, folder: Path, reader: Reader | None, *, exact_class: 
 
 
 def _verdict(diagnosis: Diagnosis) -> Verdict:
-    """FAIL for any fault; "pass" only if the tokenizer itself was looked at."""
+    """FAIL if there is a fault; else pass, or "not checked" if the tokenizer was not looked at."""
     if diagnosis.faults:
         return "FAIL"
     return "not checked" if diagnosis.unchecked else "pass"
@@ -213,7 +213,7 @@ def _show_changes(output: Output, plan: ops.TokenizerPlan) -> None:
 
 
 def _diff(change: ops.Change, old: Folder, new: Folder) -> Iterator[str]:
-    """A unified diff of what the file says, however it was laid out; of a vocabulary, its size."""
+    """Lines on how a file changes: a diff of its JSON in one layout; the size of a vocabulary."""
     if change.after is None:
         yield f"--- {change.file}  deleted"
         return
@@ -238,7 +238,7 @@ def _diff(change: ops.Change, old: Folder, new: Folder) -> Iterator[str]:
 
 
 def _readable(folder: Folder, file: str) -> str:
-    """A file's text as it would be laid out anew; of ``tokenizer.json``, all but the vocabulary."""
+    """A file's JSON in the layout of the diff; of ``tokenizer.json``, all but the vocabulary."""
     if file not in folder.files or file in {VOCAB, MERGES}:
         return ""
     document = folder.parsed(file)

@@ -16,7 +16,7 @@ _OTHER_WORDS = {"source": "sources", "exit-code": "exit-codes", "env": "environm
 
 
 def _topics(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """All that can be asked about and begins so, for a shell."""
+    """All topics that begin so, for completion in a shell."""
     return [name for name in _names(_group(context.find_root())) if name.startswith(incomplete)]
 
 
@@ -81,7 +81,7 @@ def _group(root: click.Context) -> click.Group:
 
 
 def _names(group: click.Group) -> list[str]:
-    """All that can be asked about, but for codes."""
+    """All topics except exit codes."""
     errors = map(reference_of, known_errors())
     faults = (repair.id for repair in load_repairs())
     commands = group.list_commands(click.Context(group))

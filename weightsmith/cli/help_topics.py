@@ -1,4 +1,4 @@
-"""What ``weightsmith help`` and the generated pages in docs/ explain, made from the code itself."""
+"""The pages of ``weightsmith help`` and docs/reference that are generated from the code."""
 
 import inspect
 import textwrap
@@ -15,26 +15,26 @@ DONE: Final = {
     0: "Done, or all good.",
     1: "The check ran and the answer is no.",
 }
-BROKEN_PIPE: Final = {141: "Whoever read our output has gone (broken pipe)."}
+BROKEN_PIPE: Final = {141: "The program that read our output has ended (broken pipe)."}
 
 ENVIRONMENT: Final = (
     (
         "WEIGHTSMITH_<COMMAND>_<FLAG>",
-        "Any flag; the command line wins. WEIGHTSMITH_APPLY_DELTA_WORKERS=2 is --workers 2.",
+        "A default for any flag: WEIGHTSMITH_APPLY_DELTA_WORKERS=2 for --workers 2.",
     ),
-    ("WEIGHTSMITH_DEBUG", "If set, known errors show where in the code they arose."),
-    ("HF_TOKEN", "A token for the hub; else that of 'hf auth login'."),
+    ("WEIGHTSMITH_DEBUG", "If set, errors show where in the code they arose."),
+    ("HF_TOKEN", "A token for the hub; default: that of 'hf auth login'."),
     ("HF_HOME", "Where the hub's cache is: HF_HOME/hub."),
-    ("HF_ENDPOINT", "A mirror to ask instead of https://huggingface.co."),
-    ("HF_HUB_OFFLINE", "If 1, no network, as --offline."),
+    ("HF_ENDPOINT", "The address of a mirror to use in place of https://huggingface.co."),
+    ("HF_HUB_OFFLINE", "If 1, use no network, as with --offline."),
     (
         "HF_HUB_DISABLE_XET",
-        "If 1, plain HTTP: slower, but a cut file goes on where it stopped. If 0, Xet at mirrors.",
+        "1: download by plain HTTP, slower, but a broken file goes on. 0: use Xet at mirrors too.",
     ),
-    ("NO_COLOR", "If set, no colours, whatever else asks for them."),
-    ("FORCE_COLOR", "If set, colours also where there is no terminal."),
+    ("NO_COLOR", "If set, no colours, even if something else asks for them."),
+    ("FORCE_COLOR", "If set, colours even without a terminal."),
     ("TERM", "If 'dumb', neither colours nor a progress bar."),
-    ("COLUMNS", "The width to write for, if not the terminal's."),
+    ("COLUMNS", "The width of the output, if not the terminal's."),
 )
 
 SOURCES: Final = """\
@@ -44,36 +44,41 @@ A SOURCE is where a model is. In this order:
   an alias       llama-7b, one of 'weightsmith help catalogue'
   a hub id       lmsys/vicuna-7b-delta-v1.1, or with a revision, ...@main
   an address     https://huggingface.co/org/name/tree/main, hf://models/org/name
-  a prefix       s3://bucket/models/llama, or gs:// and az://, read where it is
-                 (pip install 'weightsmith[s3]')
+  a prefix       s3://bucket/models/llama, also gs:// and az://, read from there
+                 without a download (pip install 'weightsmith[s3]')
 
-and any of them with deltas behind it, A+D1+D2: the model that applying them
-would give, read without being written. A directory of that very name wins.
-What would lie beside files that are here, and what ends as a model's files do
-(.json, .safetensors, ...), is a path; a hub id of such a name is hf://org/name.
+Each can be followed by deltas, A+D1+D2: this stands for the model that applying
+them gives, which is computed as it is read and not written. If a directory has
+that very name, the directory is meant.
 
-What is on the hub is fetched into the hub's cache first, every file checked.
+A/B is taken for a path and not for a hub id if a directory A is here and holds
+files, or if B ends as files of models do (.json, .safetensors, ...). For a hub
+id of such a name write hf://A/B.
 
-Of a directory, the weights are what its index names, else model*.safetensors,
-else pytorch_model*.bin. Where both formats lie there, safetensors are taken,
-and the plan says so. Never taken are optimizer*, scheduler*, rng_state* and
-training_args.bin; .git, .cache, runs/ and checkpoint-* are not looked into.
+A model on the hub is first downloaded to the hub's cache, every file checked.
 
-Where there are none, params.json and consolidated.NN.pth, Meta's own layout of
-LLaMA, are read as if they had been converted.
+In a directory the weights are the files that its index names, or else
+model*.safetensors, or else pytorch_model*.bin. If both formats are there,
+safetensors are taken, and the plan says so. optimizer*, scheduler*, rng_state*
+and training_args.bin are never taken; .git, .cache, runs/ and checkpoint-* are
+not looked into.
 
-What training left is read as the model in it ('help training-outputs'):
-  - the files of all processes of an FSDP run; a .metadata and .distcp files;
-    DeepSpeed's global_stepN that 'latest' names, or RUN@global_step100
-  - of several checkpoint-N the one with the highest number, said aloud
-  - a file by itself: .safetensors, .bin, .pt, .pth or .ckpt
+If there are none of these, but params.json and consolidated.NN.pth, Meta's own
+layout of LLaMA, they are read as if they had been converted.
 
-A directory that a download or a 'git clone' made is fine as it is. If its files
-are git-lfs pointers, run 'git lfs pull' in it first."""
+A training output is read as the model in it ('help training-outputs'):
+  - the files of all processes of an FSDP run; .metadata with .distcp files
+  - DeepSpeed's global_stepN: the one that 'latest' names, or, to name another,
+    RUN@global_step100
+  - of several checkpoint-N the one with the highest number, as the plan says
+  - a single file: .safetensors, .bin, .pt, .pth or .ckpt
+
+A directory that a download or a 'git clone' made can be used as it is. If its
+files are git-lfs pointers, run 'git lfs pull' in it first."""
 
 
 def exit_codes() -> dict[int, str]:
-    """Every exit code and what it means; the faults' are read off their classes."""
+    """Every exit code and what it means; those of errors come from their classes."""
     categories = {
         error.exit_code: _summary(error)
         for error in WeightsmithError.__subclasses__()
@@ -89,7 +94,7 @@ def exit_codes_page(width: int) -> str:
 
 
 def exit_code_page(code: int, width: int) -> str:
-    """``weightsmith help 7``: what the code means, and the errors that end with it."""
+    """``weightsmith help 7``: what the code means, and the errors that have it."""
     rows = [
         (reference_of(error), _summary(error))
         for error in known_errors()
@@ -114,17 +119,17 @@ def sources_page(width: int) -> str:  # noqa: ARG001  (its lines are short)
 
 
 def error_page(error: type[WeightsmithError], width: int) -> str:
-    """``weightsmith help shard-truncated``: what happened, how it is told, the way out."""
+    """``weightsmith help shard-truncated``: what happened, the message, and what to do."""
     text = as_flags(inspect.cleandoc(error.__doc__ or "").replace("``", ""))
     paragraphs = text.split("\n\n")
     lines = [
         heading(reference_of(error)),
         "\n\n".join(textwrap.fill(paragraph, width) for paragraph in paragraphs),
         "",
-        filled(f"It reads: {placeholders(error.message)}", width),
+        filled(f"Message: {placeholders(error.message)}", width),
     ]
     if error.hint:
-        lines.append(filled(f"Way out: {placeholders(error.hint)}", width))
+        lines.append(filled(f"Hint: {placeholders(error.hint)}", width))
     lines.append(f"Exit code: {error.exit_code}")
     return "\n".join(lines)
 
@@ -133,7 +138,7 @@ def repair_page(repair: KnownRepair, width: int) -> str:
     """``weightsmith help legacy-missing``: a known fault of tokenizer or config files."""
     rows = [
         ("what users see", repair.symptom),
-        ("where it is from", repair.how),
+        ("where it comes from", repair.how),
         *(("misread by", reader) for reader in repair.readers),
         ("the repair", repair.change),
         ("met in", ", ".join(repair.references)),

@@ -43,16 +43,17 @@ from weightsmith.units import counted, format_percent, format_size
     "--bases",
     group=INPUTS,
     is_flag=True,
-    help="The first SOURCE is a model; say which of the others it was made from.",
+    help="Say which of the other SOURCEs the first one was made from.",
 )
 @offline_option
 @output_options
 @click.pass_obj
 def command(output: Output, sources: tuple[str, ...], bases: bool, offline: bool) -> int:
-    """Say what a directory holds, and what is wrong with it.
+    """Show what a directory holds, and what is wrong with it.
 
-    Model, delta, adapter or release, its tensors and its faults. Reads headers, sidecars and a few
-    norm weights; runs nothing. Of several SOURCES, or of a directory of models, a line each.
+    Says whether it is a model, a delta, an adapter or a release, and lists its tensors and known
+    faults. Reads headers, sidecars and a few norm weights, and runs nothing. Several SOURCES, or a
+    directory of models, get a line each.
     """
     if bases:
         return _rank(output, sources[0], sources[1:], offline=offline)
@@ -64,13 +65,13 @@ def command(output: Output, sources: tuple[str, ...], bases: bool, offline: bool
 
 
 def _rank(output: Output, target: str, bases: Sequence[str], *, offline: bool) -> int:
-    """The candidates, the nearest first.
+    """Print a table of the candidates, the nearest first.
 
     Raises: CommandLineInvalid, without any.
     """
     if not bases:
         hint = f"weightsmith inspect {target} --bases A B"
-        raise CommandLineInvalid(reason="--bases wants models to choose from", hint=hint)
+        raise CommandLineInvalid(reason="--bases needs models to choose from", hint=hint)
     spool = passing_directory()
     reach = partial(located, output, offline=offline, spool=spool)
     names = {os.fspath(reach(base)): base for base in bases}
@@ -101,7 +102,7 @@ def _rank(output: Output, target: str, bases: Sequence[str], *, offline: bool) -
 
 
 def _inspect_all(output: Output, sources: Sequence[str], *, offline: bool) -> int:
-    """A line each; the exit code is that of the first source that cannot be read."""
+    """Print a line for each; return the exit code of the first source that cannot be read."""
     rows: list[tuple[str, ...]] = []
     documents: list[dict[str, Any]] = []
     code = 0
@@ -143,7 +144,7 @@ def _inspect_one(output: Output, source: str, *, offline: bool) -> None:
 
 
 def _next(found: Inspection) -> str:
-    """What is worth doing with it."""
+    """The command that usually follows for a source of this kind."""
     here = ["weightsmith"]
     match found.kind:
         case "delta":

@@ -1,4 +1,4 @@
-"""The command ``weightsmith``: a static table of commands, and the one try/except.
+"""The command ``weightsmith``: the table of commands, and the one place that catches all errors.
 
 Nothing heavy is imported here, so that ``weightsmith --help`` answers at once; a command's module
 is imported when that command is run.
@@ -48,7 +48,7 @@ _PACKAGES: Final = {
     "transformers": "loading a model or its tokenizer",
     "xxhash": "checking versions of a training run",
 }
-"""What a light install may lack, and what it is needed for."""
+"""Packages that a light install may lack, and what each is needed for."""
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "apply-delta": (
@@ -57,7 +57,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "make-delta": (
         "weightsmith.cli.make_delta",
-        "Make a delta: what a model differs by from its base.",
+        "Make a delta: how a model differs from its base.",
     ),
     "merge-lora": (
         "weightsmith.cli.merge_lora",
@@ -65,11 +65,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "extract-lora": (
         "weightsmith.cli.extract_lora",
-        "Extract a LoRA adapter: what a fine-tune changed in its base.",
+        "Extract a LoRA adapter from a fine-tune and its base.",
     ),
     "convert": (
         "weightsmith.cli.convert",
-        "Write a model anew: safetensors, dtype, shards, Meta's files.",
+        "Convert a model: safetensors, dtype, shards, Meta's files.",
     ),
     "combine": (
         "weightsmith.cli.combine",
@@ -85,11 +85,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "inspect": (
         "weightsmith.cli.inspect",
-        "Say what a directory holds, and what is wrong with it.",
+        "Show what a directory holds, and what is wrong with it.",
     ),
     "diff": (
         "weightsmith.cli.diff",
-        "Say what changed between two models, tensor by tensor.",
+        "Compare two models, tensor by tensor.",
     ),
     "verify": (
         "weightsmith.cli.verify",
@@ -97,14 +97,14 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "download": (
         "weightsmith.cli.download",
-        "Fetch a model from the hub, every file checked.",
+        "Fetch a model from the hub and check every file.",
     ),
     "clean-cache": (
         "weightsmith.cli.clean_cache",
         "Make room in the hub's cache.",
     ),
     "completion": ("weightsmith.cli.completion", "Print a script that completes command lines."),
-    "version": ("weightsmith.cli.version", "Say which weightsmith this is."),
+    "version": ("weightsmith.cli.version", "Show the version."),
     "help": ("weightsmith.cli.help", "Explain a command, an exit code, an error, a SOURCE."),
 }
 """Name -> module whose ``command`` it is, and what it does in one line."""
@@ -126,7 +126,7 @@ class LazyGroup(click.Group):
     context_class = Context
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Note whether ``-v`` is among the options, for ``--version`` is heard before it."""
+        """Note whether ``-v`` is among the options, for ``--version`` is handled before it."""
         own = itertools.takewhile(lambda arg: arg.startswith("-"), args)
         ctx.meta[_VERBOSE] = not {"-v", "--verbose"}.isdisjoint(own)
         return super().parse_args(ctx, args)
@@ -173,10 +173,10 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     if context.meta[_VERBOSE]:
         from weightsmith.codecs.exact import kernel
 
-        said = "none, so deltas are read slowly; installing with a C compiler makes it"
+        said = "none, so deltas are read slowly; install again with a C compiler to have it"
         try:
             found = str(kernel.find() or said)
-        except KernelUnfit as unfit:  # all the more is to be said of what is installed
+        except KernelUnfit as unfit:  # --version reports a faulty install, and does not fail on it
             found = f"unfit: {unfit}"
         click.echo(f"compiled part  {found}")
         click.echo(f"python         {platform.python_version()}, {platform.platform()}")
@@ -199,7 +199,7 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     expose_value=False,
     allow_from_autoenv=False,
     callback=_show_version,
-    help="Show the version and exit; with -v, what it is made of too.",
+    help="Show the version and exit; with -v also the compiled part and Python.",
 )
 @click.option(
     "-v",
@@ -207,19 +207,19 @@ def _show_version(context: click.Context, _: click.Parameter, asked: bool) -> No
     is_flag=True,
     expose_value=False,
     allow_from_autoenv=False,
-    help="With --version.",
+    help="With --version: say more.",
 )
 def group() -> None:
     """Surgery on model weights: in little memory, at the speed of copying, safe to interrupt."""
 
 
 def run(args: Sequence[str]) -> int:
-    """Run one command line and return its exit code; all that it has to say has been said.
+    """Run one command line, print its result or its error, and return the exit code.
 
-    click's own `main` is not used: it turns an interrupt into a blank line and tells other errors
-    in its own prose.
+    click's own `main` is not used: it turns an interrupt into a blank line, and words other errors
+    in its own way.
     """
-    # A mistake before `--json` is read must be told as json too.
+    # A mistake that is found before `--json` is parsed must be reported as JSON too.
     output = Output(json_mode="--json" in args)
     args = options_last(args)
     try:
@@ -273,9 +273,9 @@ def options_last(args: Sequence[str]) -> list[str]:
 
 
 def package_missing(error: ImportError) -> PackageMissing | None:
-    """The fault of a light install: a package that we need for this, and that is not there.
+    """The error for a failed import of a package that a light install lacks.
 
-    None where the import failed for another reason: that is a defect of ours or of the package.
+    None if the import failed for another reason: that is a defect of weightsmith or of the package.
     """
     package = (error.name or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or package not in _PACKAGES:
@@ -284,11 +284,11 @@ def package_missing(error: ImportError) -> PackageMissing | None:
 
 
 def _system_fault(error: OSError, output: Output) -> WeightsmithError:
-    """What the system says where nothing nearer to it could tell what for."""
+    """The error for an `OSError` that no code nearer to its cause has translated."""
     what = error.filename if error.filename is not None else "what was being written"
     match error.errno:
         case None:
-            return _internal_error(error)  # of a library's making
+            return _internal_error(error)  # a library raised it, not the system
         case errno.ENOMEM:
             return MemoryRanOut(reason=error.strerror, context=_kept(output))
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
@@ -297,7 +297,7 @@ def _system_fault(error: OSError, output: Output) -> WeightsmithError:
 
 
 def _kept(output: Output) -> list[str]:
-    """What a run that ends in the middle of its work leaves for the next."""
+    """A line on what an interrupted run leaves for the next; none if it leaves nothing."""
     return [*filter(None, [output.kept()])]
 
 
@@ -311,7 +311,7 @@ def _fail(output: Output, error: WeightsmithError) -> int:
     except BrokenPipeError:
         raise
     except OSError:
-        pass  # a terminal that has gone, or a full disk: there is nobody left to tell
+        pass  # the terminal is closed, or the disk is full: the message cannot be shown
     return error.exit_code
 
 
@@ -328,10 +328,10 @@ def _internal_error(error: Exception) -> InternalError:
 
 
 def open_streams() -> None:
-    """Let standard streams that are closed (``<&-``, ``>&-``) be the null device.
+    """Open the null device in place of standard streams that are closed (``<&-``, ``>&-``).
 
-    Else the next file that is opened would get the number of one, and what a library prints would
-    land in a model.
+    Otherwise the next file to be opened would get the descriptor of one, and a line that a library
+    prints would be written into a model.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
@@ -347,14 +347,15 @@ def open_streams() -> None:
 
 def main() -> NoReturn:
     """Run this process's command line and end the process."""
-    # Tables of 100 000 tensors are millions of objects that stay, and hold no circles: looking for
-    # these as often as Python does by itself takes a third of the time of planning.
+    # Tables of 100 000 tensors are millions of objects that stay and refer to each other in no
+    # circles. Searching them for circles as often as Python does by default takes a third of the
+    # time of planning.
     gc.set_threshold(100_000, 50, 100)
     open_streams()
     if asked := os.environ.get(COMPLETE_VARIABLE):
         sys.exit(shell_complete(group, {}, "weightsmith", COMPLETE_VARIABLE, asked))
     listen()
-    # The hub library would else tell the hub about this machine; it reads this when imported.
+    # Otherwise the hub library sends the hub facts about this machine. It reads this when imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     code = _flushed(run(sys.argv[1:]))
     if "torch" in sys.modules or code in {EXIT_INTERRUPTED, HungUp.exit_code}:
@@ -365,7 +366,9 @@ def main() -> NoReturn:
 
 
 def _flushed(code: int) -> int:
-    """`code`, or 141 where the reader of our output has gone; all is flushed either way."""
+    """Flush both streams and return the exit code: 141 if the reader of our output has gone, that
+    of a full disk if flushing failed otherwise, else `code`.
+    """
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

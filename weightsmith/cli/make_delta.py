@@ -64,7 +64,7 @@ from weightsmith.sources.locate import Located
     positional=("base", "targets", "delta"),
     docs="how-to/make-delta",
 )
-@option("--base", group=INPUTS, type=SOURCE, required=True, help="The model it was made from.")
+@option("--base", group=INPUTS, type=SOURCE, required=True, help="The original model.")
 @option(
     "--target",
     "targets",
@@ -72,7 +72,7 @@ from weightsmith.sources.locate import Located
     type=SOURCE,
     multiple=True,
     required=True,
-    help="The model it became; of several, each gets a directory of its name in DIR.",
+    help="The model that was trained from it; for several, DIR gets a directory for each.",
 )
 @output_option("--delta", "delta")
 @option(
@@ -81,7 +81,7 @@ from weightsmith.sources.locate import Located
     type=click.Choice(["exact", "add"]),
     default="exact",
     show_default=True,
-    help="exact: small and bit for bit; add: FastChat's format, which loses bits.",
+    help="exact: small, restores every bit; add: FastChat's format, which rounds.",
 )
 @option(
     "--format",
@@ -90,19 +90,19 @@ from weightsmith.sources.locate import Located
     type=click.Choice(["weightsmith", "disk-delta"]),
     default="weightsmith",
     show_default=True,
-    help="disk-delta: a version of a training run, DIR/weight_vNNNNNN.",
+    help="disk-delta: a version of a training run, in DIR/weight_vNNNNNN.",
 )
 @option(
     "--encoding",
     group=OUTPUT,
     type=click.Choice(get_args(Encoding)),
-    help="With --format disk-delta: xor (default) or overwrite.",
+    help="For --format disk-delta: xor (default) or overwrite.",
 )
 @option(
     "--checksum",
     group=OUTPUT,
     type=click.Choice(ALGORITHMS),
-    help="With --format disk-delta: of each tensor; default: xxh3-128.",
+    help="For --format disk-delta: the checksum of each tensor; default: xxh3-128.",
 )
 @option(
     "--new-rows",
@@ -110,20 +110,20 @@ from weightsmith.sources.locate import Located
     type=click.Choice(["zero", "mean"]),
     default="zero",
     show_default=True,
-    help="With --codec add, how vocabulary rows that the base lacks count.",
+    help="For --codec add: what vocabulary rows that the base lacks count as.",
 )
 @option(
     "--base-id",
     group=OUTPUT,
     metavar="ORG/NAME@REV",
     default="",
-    help="What the base is on the hub; of a base from there, it is known.",
+    help="Where others find the base on the hub; known if --base is from there.",
 )
 @option(
     "--portable",
     group=OUTPUT,
     is_flag=True,
-    help="Larger and slower, but no reader needs the compiled part.",
+    help="Larger and slower to make, but quick to apply without the compiled part.",
 )
 @option(
     "--adapter",
@@ -136,20 +136,18 @@ from weightsmith.sources.locate import Located
     group=PUSH,
     metavar="ORG/NAME",
     default="",
-    help="Then push the delta there, with a model card; asks first.",
+    help="Push the finished delta there, with a model card; asks first.",
 )
-@option(
-    "--public", group=PUSH, is_flag=True, help="For all to see; else the repository is private."
-)
+@option("--public", group=PUSH, is_flag=True, help="Make the repository public, not private.")
 @option(
     "--revision",
     group=PUSH,
     metavar="BRANCH",
     default=DEFAULT_REVISION,
     show_default=True,
-    help="Branch to push to; made if it is not there.",
+    help="Branch to push to; made if it does not exist.",
 )
-@option("--create-pr", group=PUSH, is_flag=True, help="Offer it there by a pull request.")
+@option("--create-pr", group=PUSH, is_flag=True, help="Open a pull request with it.")
 @ALL_SIDECARS
 @LOW_CPU_MEM
 @WORKERS
@@ -186,11 +184,11 @@ def command(
     yes: bool,
     offline: bool,
 ) -> None:
-    """Make a delta: what a model differs by from its base.
+    """Make a delta: how a model differs from its base.
 
-    Whoever has the base gets the model back from it with apply-delta, bit for bit, and its
-    safetensors files byte for byte. What was written is read back, decoded and compared before the
-    delta gets its name. A push that failed is repeated by the same command.
+    With the base and the delta, apply-delta gives the model back bit for bit, its safetensors files
+    byte for byte. The delta is decoded and compared with the model before it gets its name. If a
+    push fails, the same command tries it again.
     """
     started_s = time.monotonic()
     wish = Wish(hub_repo_id, public, revision, create_pr)
@@ -277,14 +275,16 @@ def command(
 
 
 def _next(made: ops.MadeDelta, base: str, form: str) -> str:
-    """Check what base and delta make; a version of a training run is a link of a chain there."""
+    """The command that checks what base and delta make; a version of a training run is named in it
+    as a link of a chain.
+    """
     if form == "disk-delta":
         return command_line(["weightsmith", "verify", f"{base}+{made.target}"])
     return command_line(["weightsmith", "verify", made.target, "--base", base])
 
 
 def _refuse(reason: str, hint: str, **given: object) -> None:
-    """Refuse options, by name and value, that are given and cannot be.
+    """Refuse those of the options, by name and value, that are given.
 
     Raises: CommandLineInvalid.
     """

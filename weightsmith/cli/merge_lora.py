@@ -38,7 +38,13 @@ from weightsmith.ops import merge_lora as ops
     positional=("base", "loras", "target"),
     docs="how-to/merge-lora",
 )
-@option("--base", group=INPUTS, type=SOURCE, required=True, help="The model it was trained on.")
+@option(
+    "--base",
+    group=INPUTS,
+    type=SOURCE,
+    required=True,
+    help="The model that the adapter was trained on.",
+)
 @option(
     "--lora",
     "loras",
@@ -46,7 +52,7 @@ from weightsmith.ops import merge_lora as ops
     type=SOURCE,
     multiple=True,
     required=True,
-    help="An adapter; repeatable, each applied to the result of the one before.",
+    help="The adapter; repeatable, each is merged into the result of the one before.",
 )
 @option(
     "--weight",
@@ -55,8 +61,8 @@ from weightsmith.ops import merge_lora as ops
     type=float,
     multiple=True,
     metavar="W",
-    help="What an adapter is multiplied with: one for each --lora, in their order. Then they are "
-    "summed, and rounded once.",
+    help="A factor on an adapter: one for each --lora, in their order. They are then summed and"
+    " rounded once.",
 )
 @option(
     "--scale",
@@ -64,13 +70,13 @@ from weightsmith.ops import merge_lora as ops
     type=float,
     default=1.0,
     metavar="S",
-    help="A factor for all adapters together.",
+    help="A factor on all adapters.",
 )
 @option(
     "--labels",
     group=INPUTS,
     metavar="A,B",
-    help="Names of the labels, where an adapter brings a classifier.",
+    help="Names of the labels, if an adapter holds a classifier.",
 )
 @output_option("--target", "target")
 @option(
@@ -79,13 +85,13 @@ from weightsmith.ops import merge_lora as ops
     type=click.Choice(get_args(ops.Rounding)),
     default="once",
     show_default=True,
-    help="Computed in float32 and rounded once, or where peft's merge_and_unload rounds.",
+    help="Compute in float32 and round once, or round where peft's merge_and_unload does.",
 )
 @dtype_option(
     get_args(ops.MergedDType),
     default="base",
     show_default=True,
-    help="What the result is stored in.",
+    help="The dtype of the result.",
 )
 @DTYPE_ALL
 @STREAM
@@ -108,8 +114,8 @@ def command(
 ) -> int:
     """Merge adapters, LoRA and others, into their base, on files.
 
-    Works shard by shard in little memory, without a model object, and verifies what it wrote. An
-    adapter tensor that finds no place in the base is an error.
+    Works shard by shard in little memory, without loading the model, and reads back what it wrote.
+    If a tensor of an adapter does not fit the base, nothing is merged.
     """
     spool = Staging(Path(target).absolute()).inputs if stream else None
     job = ops.plan_merge_lora(

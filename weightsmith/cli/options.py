@@ -1,4 +1,4 @@
-"""What all commands share: the shape of their help, their common options, and the types of values.
+"""What all commands share: the layout of their help, common options, and types of values.
 
 A command's module holds one `click.Command` named ``command``:
 
@@ -34,7 +34,7 @@ CLUSTER: Final = "Several machines"
 SAFETY: Final = "Safety"
 MESSAGES: Final = "Messages"
 COMPLETE_VARIABLE: Final = "_WEIGHTSMITH_COMPLETE"
-"""Set by the script of ``weightsmith completion``: what the shell asks for, ``bash_complete``."""
+"""Set by the script of ``weightsmith completion`` to what the shell wants: ``bash_complete``."""
 GROUPS: Final = (INPUTS, TENSORS, OUTPUT, REPAIR, PUSH, SMOKE, SPEED, CLUSTER, SAFETY, MESSAGES)
 """Headings of a command's options, in the order of its help."""
 NAMES_WIDTH: Final = 28
@@ -44,7 +44,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def dashed(name: str) -> str:
-    """The one spelling of an option's or command's name: ``fix_tokenizer`` is ``fix-tokenizer``."""
+    """A name of an option or command with dashes: ``fix_tokenizer`` -> ``fix-tokenizer``."""
     return name.replace("_", "-")
 
 
@@ -52,7 +52,7 @@ def dashed(name: str) -> str:
 
 
 class Formatter(click.HelpFormatter):
-    """Help with bold headings; the streams take the style out where it is not wanted."""
+    """Writes help with bold headings; output without colours drops the style again."""
 
     def write_heading(self, heading: str) -> None:
         """Write a heading into the buffer."""
@@ -80,7 +80,7 @@ class Option(click.Option):
         self.group = group
 
     def get_help_extra(self, ctx: click.Context) -> Any:
-        """As click's, without the range of a number, which would be told as ``x>=1``."""
+        """As click's, without the range of a number, which would read ``x>=1``."""
         extra = super().get_help_extra(ctx)
         extra.pop("range", None)
         return extra
@@ -105,13 +105,13 @@ class Command(click.Command):
         docs: str = "",
         **attrs: Any,
     ) -> None:
-        """As click's; `aliases` map other tools' names (``"path-raw"``) to ours (``"base"``).
+        """As click's, with:
 
-        `docs` is the page to read more on, by its address: ``how-to/convert``.
-
-        `meant` are names that are wrong here, with the option that they probably stand for. What
-        stands on the line without an option's name is the value of the `positional` options that
-        were not given, in this order: ``apply-delta BASE DELTA DIR``.
+        `aliases`: other tools' names of options (``"path-raw"``), and ours (``"base"``).
+        `meant`: names that are wrong here, and the option that is suggested instead.
+        `positional`: options whose values may be given without their names, in this order:
+        ``apply-delta BASE DELTA DIR``.
+        `docs`: the page with more, by its address: ``how-to/convert``.
         """
         ours = aliases or {}
         attrs["context_settings"] = {
@@ -125,7 +125,7 @@ class Command(click.Command):
         self.docs = docs
 
     def make_parser(self, ctx: click.Context) -> Any:
-        """Click's parser, which gives what has no option's name to the `positional` options."""
+        """Click's parser, which gives values without a name to the `positional` options."""
         parser = super().make_parser(ctx)
         parse = parser.parse_args
         params = {param.name: param for param in self.get_params(ctx)}
@@ -143,7 +143,7 @@ class Command(click.Command):
         return parser
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """As click's, with what may stand without an option's name."""
+        """As click's, with the values that may be given without a name."""
         params = {param.name: param for param in self.get_params(ctx)}
         places = (params[name] for name in self.positional)
         shown = (
@@ -153,12 +153,12 @@ class Command(click.Command):
         return [*super().collect_usage_pieces(ctx), *(f"[{name}]" for name in shown)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the arguments; a mistake in them knows which command it was made in."""
+        """Read the arguments; an error in them names the command that it was made in."""
         with augment_usage_errors(ctx):
             return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Options, and sources where one may stand without an option's name."""
+        """Complete options, and sources where one may be given without a name."""
         if not self.positional or incomplete.startswith("-"):
             return super().shell_complete(ctx, incomplete)
         return SOURCE.shell_complete(ctx, self.params[0], incomplete)
@@ -176,7 +176,7 @@ class Command(click.Command):
             if record is not None and not isinstance(param, click.Argument):
                 group = param.group if isinstance(param, Option) else MESSAGES
                 records[group].append(record)
-        # One column under all headings, so that the eye finds it; rare long names stand alone.
+        # One column for all headings, which is easier to read; a longer name has a line of its own.
         lengths = [len(name) for rows in records.values() for name, _ in rows]
         column = max((length for length in lengths if length <= NAMES_WIDTH), default=0)
         for group, rows in records.items():
@@ -195,7 +195,7 @@ class Command(click.Command):
 
 
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
-    """Write commands that can be copied: a long one in several lines that the shell joins."""
+    """Write commands that can be copied; a long one is broken into lines that the shell joins."""
     if examples:
         with formatter.section("Examples"):
             indent = " " * formatter.current_indent
@@ -225,13 +225,13 @@ def dtype_option(choices: Sequence[str], **attrs: Any) -> Callable[[F], F]:
 
 
 def output_options(function: F) -> F:
-    """Add ``--json``, ``-q``, ``-v`` and ``--color``, which set up the `Output` before all else."""
+    """Add ``--json``, ``-q``, ``-v`` and ``--color``; they take effect before all other options."""
     for decorate in (
         _setting("--color", type=click.Choice(get_args(Color)), metavar="WHEN",
                  help="Colours: auto (default), always or never."),
-        _setting("-v", "--verbose", count=True, help="Say more; -vv: still more."),
+        _setting("-v", "--verbose", count=True, help="Print more; -vv: still more."),
         _setting("-q", "--quiet", "quiet", count=True,
-                 help="Print only the result; -qq: not even that."),
+                 help="Print only the result; -qq: nothing at all."),
         _setting("--json", is_flag=True, help="Print one JSON document."),
     ):  # fmt: skip
         function = decorate(function)
@@ -261,12 +261,14 @@ dry_run_option: Final = option(
     group=SAFETY,
     is_flag=True,
     callback=_keep_dry_run,
-    help="Print the plan and touch nothing.",
+    help="Print the plan and change nothing.",
 )
 offline_option: Final = option(
-    "--offline", group=INPUTS, is_flag=True, help="No network: what the hub's cache holds."
+    "--offline", group=INPUTS, is_flag=True, help="Use no network, only the hub's cache."
 )
-yes_option: Final = option("-y", "--yes", group=SAFETY, is_flag=True, help="Do not ask.")
+yes_option: Final = option(
+    "-y", "--yes", group=SAFETY, is_flag=True, help="Go ahead without asking."
+)
 
 
 # --- types of values ------------------------------------------------------------------------------
@@ -286,20 +288,22 @@ class Size(click.ParamType[int]):
         except ValueError:
             nbytes = 0
         if nbytes < 1:
-            self.fail(f"{value!r} is no size; write it as 5GB, 5GiB or 400MB", param, ctx)
+            self.fail(f"{value!r} is not a size; write it as 5GB, 5GiB or 400MB", param, ctx)
         return nbytes
 
 
 class Source(click.ParamType[str]):
-    """Where a model is; `help sources` explains it. Opening it is the business of `ops`."""
+    """Where a model is, as text; `help sources` explains it. It is opened in `ops`."""
 
     name = "source"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text itself, which must not be empty: an unset shell variable is the usual cause."""
+        """The text with ``~`` expanded. An empty one is refused: its usual cause is an unset shell
+        variable.
+        """
         if not value:
             self.fail("it is empty", param, ctx)
-        return os.path.expanduser(str(value))  # noqa: PTH111  (not in `--base=~/x`, says the shell)
+        return os.path.expanduser(str(value))  # noqa: PTH111  (shells do not, in `--base=~/x`)
 
     def shell_complete(
         self,
@@ -307,13 +311,13 @@ class Source(click.ParamType[str]):
         param: click.Parameter,  # noqa: ARG002
         incomplete: str,
     ) -> list[CompletionItem]:
-        """The catalogue's aliases and releases that begin so, and directories."""
+        """The catalogue's aliases and hub ids that begin so, and directories."""
         from weightsmith.catalogue.load import load_bases, load_releases
 
         names = [base.alias for base in load_bases()]
         names += [home.id for release in load_releases() for home in release.hub]
         known = [CompletionItem(name) for name in names if name.startswith(incomplete)]
-        # The shell looks for directories itself; it forgets what was named before them.
+        # The shell lists directories itself, and drops what was named before that entry.
         return [CompletionItem(incomplete, type="dir"), *known]
 
 

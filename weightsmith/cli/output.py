@@ -1,4 +1,4 @@
-"""The one sink: what a command says, to whom, and in which of three modes.
+"""All that a command prints goes through here, in one of three modes.
 
 human   results on stdout, everything else on stderr, with colours and progress on a terminal
 json    one document on stdout and nothing else, or one error object on stderr
@@ -29,17 +29,17 @@ Color = Literal["auto", "always", "never"]
 
 
 class Output:
-    """The sink of one run; `options.output_options` set it up before anything is said."""
+    """The output of one run; `options.output_options` set its mode before anything is printed."""
 
     def __init__(self, *, json_mode: bool = False) -> None:
-        """Start in human mode, or in json mode where the command line asks for it anywhere."""
+        """Start in human mode, or in json mode."""
         self.json = json_mode
         self.quiet = 0
         """How often ``-q`` was given."""
         self.verbose = 0
         """How often ``-v`` was given."""
         self.plan_is_result = False
-        """Whether the plan, or what a check finds, is all that the run is for."""
+        """Whether the plan, or what a check finds, is the run's result and goes to stdout."""
         self.color: Color = "auto"
         self.kept: Callable[[], str] = str
         """What an interrupted run leaves behind; commands set it once there is something."""
@@ -49,12 +49,12 @@ class Output:
 
     @property
     def is_human(self) -> bool:
-        """Whether a person reads along."""
+        """Whether the output is for a person: neither json nor quiet mode."""
         return not self.json and not self.quiet
 
     @property
     def can_ask(self) -> bool:
-        """Whether a person is there to answer."""
+        """Whether a person can answer: stdin and stderr are a terminal."""
         return self.is_human and sys.stdin.isatty() and sys.stderr.isatty()
 
     @property
@@ -70,7 +70,7 @@ class Output:
         """A note with the first few names of a list at its end; with ``-v`` all."""
         return brief(note, everything=self.verbose > 0)
 
-    # --- what is said on the way: stderr, human mode only -----------------------------------------
+    # --- messages during a run: stderr, human mode only -------------------------------------------
 
     def line(self, text: str = "") -> None:
         """A message of one line or more, styled by `layout`."""
@@ -78,33 +78,33 @@ class Output:
             self._write(sys.stderr, text)
 
     def plan(self, text: str = "") -> None:
-        """What is about to be done: a message, or the result where there is no other."""
+        """Print the plan: as a message, or as the result if `plan_is_result`."""
         if self.is_human:
             self._write(sys.stdout if self.plan_is_result else sys.stderr, text)
 
     def line_once(self, text: str) -> None:
-        """A sentence that several parts of a run may have to say, and that one is enough of."""
+        """Print a sentence unless it was printed before in this run."""
         if text not in self._said:
             self._said.add(text)
             self.sentence(text)
 
     def sentence(self, text: str) -> None:
-        """A message in words, which a terminal shows in lines of its width."""
+        """Print a message in words, broken at the terminal's width."""
         if self.is_human:
             self._write(sys.stderr, text, fill=True)
 
     def stream(self, text: str) -> None:
-        """A piece of a message that is still being made, without a line break after it."""
+        """Print a piece of a message that goes on, without a line break."""
         if self.is_human:
             self._write(sys.stderr, text, end="")
 
     def detail(self, text: str) -> None:
-        """A message for those who asked for more with ``-v``."""
+        """Print a message that only ``-v`` shows."""
         if self.verbose:
             self.line(styled(text, "dim"))
 
     def warning(self, text: str, details: Sequence[str] = ()) -> None:
-        """Something the user should know though the run goes on; also in the json document."""
+        """Print a warning, which is also in the json document; the run goes on."""
         self._warnings.append(f"{text}: {'; '.join(details)}" if details else text)
         if not self.json and self.quiet < 2:
             more = (f"  {line}" for line in self.shown(details))
@@ -112,7 +112,7 @@ class Output:
             self._write(sys.stderr, "\n".join(lines), fill=True)
 
     def hint(self, text: str) -> None:
-        """A command worth running next, its paths as they are from here."""
+        """Print a command that usually follows, its paths relative to the working directory."""
         self.sentence(f"{styled('hint:', 'cyan')} {from_here(text)}")
 
     # --- how a run ends ---------------------------------------------------------------------------
@@ -120,11 +120,11 @@ class Output:
     def result(
         self, document: Mapping[str, Any], *, human: str, quiet: str = "", then: str = ""
     ) -> None:
-        """The outcome, once per run: `document` as json, `human`, or `quiet`, by mode.
+        """Print the result, once per run: by mode, `document` as json, `human`, or `quiet`.
 
         `document` names its ``schema``, such as ``"weightsmith.apply-delta/1"``; fields may be
-        added to one, never changed. The warnings of the run are added to it, and as ``next`` what
-        is worth doing `then`, a command as a rule, which a person gets as a hint.
+        added to a schema, never changed. The run's warnings are added to it. `then`, as a rule a
+        command, is what usually follows: ``next`` in the document, a hint for a person.
         """
         if self.quiet > 1:
             return
@@ -141,7 +141,7 @@ class Output:
             self.hint(then)
 
     def error(self, error: WeightsmithError) -> None:
-        """The last words of a failed run."""
+        """Print the error that ended the run."""
         if self.quiet > 1:
             return
         if self.json:
@@ -168,8 +168,8 @@ class Output:
     def progress(self) -> Iterator[Progress]:
         """A listener for a long run: a bar on a terminal, a line every 30 s elsewhere.
 
-        In json and quiet mode it hears nothing. Within another one, it is that one: a terminal has
-        room for one bar.
+        In json and quiet mode nothing is shown. Inside another `progress` it is the same listener,
+        for a terminal has room for one bar.
         """
         if not self.is_human:
             yield SILENCE
@@ -207,7 +207,10 @@ class Output:
         return stream.isatty() and os.environ.get("TERM") != "dumb"
 
     def _write(self, stream: TextIO, text: str, end: str = "\n", *, fill: bool = False) -> None:
-        """`fill`: in lines of the terminal's width; elsewhere a sentence stays one line."""
+        """Write text with flags, colours and characters that the stream can show.
+
+        `fill`: break it at the terminal's width; without a terminal, a sentence stays one line.
+        """
         text = safe(as_flags(text))
         if fill and stream.isatty():
             text = filled(text, self.width)
@@ -221,7 +224,9 @@ class Output:
 
 
 def _terminal_columns() -> int:
-    """``COLUMNS``, else of the first stream that is a terminal: of a pager, we see stderr alone."""
+    """``COLUMNS``, else the width of the first stream that is a terminal: with a pager on stdout
+    that is stderr.
+    """
     found = 0
     for stream in (sys.stdout, sys.stderr, sys.stdin):
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -230,7 +235,7 @@ def _terminal_columns() -> int:
 
 
 def render_error(error: WeightsmithError, *, everything: bool = False) -> str:
-    """``error: what [reference]``, its context indented, and ``hint:`` with the way out."""
+    """``error: what [reference]``, its context indented, and ``hint:`` with what to do."""
     reference = styled(f"[{error.reference}]", "dim")
     lines = [f"{styled('error:', 'red')} {error} {reference}"]
     lines += [f"  {line}" for line in shown(error.context, everything=everything)]
@@ -240,7 +245,7 @@ def render_error(error: WeightsmithError, *, everything: bool = False) -> str:
 
 
 def error_document(error: WeightsmithError, warnings: Sequence[str]) -> dict[str, Any]:
-    """What a failed run in json mode ends with, on stderr."""
+    """The document that a failed run prints in json mode, on stderr."""
     return {
         "schema": ERROR_SCHEMA,
         "code": error.exit_code,
@@ -259,5 +264,5 @@ def from_here(command: str) -> str:
 
 
 def command_line(args: Sequence[str | os.PathLike[str]]) -> str:
-    """A command that the user can copy, with what needs it quoted."""
+    """A command that the user can copy, quoted as a shell needs it."""
     return printable(shlex.join([os.fspath(arg) for arg in args]))

@@ -1,6 +1,4 @@
-"""A plan and its outcome, as a person and as a program read them; shared by all commands that
-write a model.
-"""
+"""Show a plan and its outcome, for a person or as JSON, for all commands that write a model."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -21,11 +19,11 @@ from weightsmith.plan.needs import Needs
 from weightsmith.units import counted, format_duration, format_memory, format_size
 
 _LARGE_NBYTES: Final = 1_000_000_000
-"""From here on, what an interruption loses of one file is worth a word before it does."""
+"""If an output file is larger, the plan says that an interruption loses it."""
 
 
 def show_plan(output: Output, job: Job, needs: Needs) -> None:
-    """What will be written, from what, and what it takes."""
+    """Print what will be written, from what, and how much disk and memory it takes."""
     plan = job.plan
     rows = [_source_row(role, source) for role, source in job.bindings.inputs.items()]
     outputs = [tensor.output for tensor in plan.tensors]
@@ -51,7 +49,7 @@ def show_plan(output: Output, job: Job, needs: Needs) -> None:
 
 
 def _file_rows(job: Job, tensors: bool) -> list[tuple[str, ...]]:
-    """What lies in each output file; with `tensors`, and how each of them is made."""
+    """Rows on each output file; with `tensors`, also on each tensor and how it is made."""
     rows: list[tuple[str, ...]] = []
     for shard in job.plan.shards:
         rows.append((shard.name, counted(len(shard.tensors), "tensor"), format_size(shard.nbytes)))
@@ -64,7 +62,7 @@ def _file_rows(job: Job, tensors: bool) -> list[tuple[str, ...]]:
 
 
 def told(job: Job, needs: Needs) -> dict[str, Any]:
-    """What a person is shown of a plan, as JSON values."""
+    """What a person sees of a plan, as JSON values."""
     return {
         "target": str(job.bindings.target),
         "inputs": {
@@ -104,11 +102,11 @@ def plan_document(job: Job, needs: Needs) -> dict[str, Any]:
 def show_dry_run(
     output: Output, job: Job, needs: Needs, more: Mapping[str, Any] | None = None
 ) -> None:
-    """The outcome of a dry run; `more` goes into its document.
+    """Print the result of a dry run; `more` is added to its document.
 
     Raises: DownloadTooLarge, DiskTooSmall, MemoryTooSmall, as the run would.
     """
-    # The complete plan of a large model is hundreds of megabytes of values, for programs alone.
+    # The complete plan of a large model has hundreds of megabytes, which only programs want.
     document = plan_document(job, needs) if output.json else {}
     output.result(
         {"schema": "weightsmith.plan/1", **document, **(more or {})},
@@ -129,9 +127,9 @@ def show_outcome(
     planned: Mapping[str, Any],
     cure: str = "",
 ) -> None:
-    """The last lines of a run, and its document, with what was `planned` (`told`).
+    """Print the result of a run; its document has what was `planned` (see `told`).
 
-    `cure`: what helps against faults of tokenizer and config that stay.
+    `cure`: the command against faults of tokenizer and config that remain; the hint, if given.
     """
     manifest = outcome.manifest
     nbytes = sum(file.size for file in manifest.files.values())
@@ -171,7 +169,7 @@ def show_outcome(
 
 
 def _next(outcome: Outcome, smoked: Smoked | None) -> str:
-    """What most people do with a model that was made: see whether it talks, or what it is."""
+    """The command that usually follows: a smoke test of the model, or else a look at it."""
     may_talk = CONFIG[0] in outcome.manifest.sidecars and find_spec("transformers") is not None
     if smoked is None and may_talk:
         return command_line(["weightsmith", "verify", outcome.target, "--smoke"])
@@ -179,7 +177,7 @@ def _next(outcome: Outcome, smoked: Smoked | None) -> str:
 
 
 def show_sums(output: Output, sums: SumReport) -> None:
-    """The sum of all weights beside the published one, and what the difference means."""
+    """Print the sum of all weights beside the published one, with a warning if none agrees."""
     rows = []
     if sums.published is not None:
         note = f"by {sums.release}, within {sums.published.tolerance:g}"
@@ -226,7 +224,7 @@ def _detail_rows(output: Output, job: Job, needs: Needs) -> list[tuple[str, str]
         changed = "".join(f" ({change})" for change in sidecar.changes)
         by_role.setdefault(sidecar.role, []).append(sidecar.name + changed)
     for role, names in by_role.items():
-        # Of several there is none that "the" could mean: "from model-2".
+        # A numbered role takes no article: "from model-2".
         whose = role if role[-1].isdigit() else f"the {role}"
         rows.append(("files", f"from {whose}: {', '.join(names)}"))
     if plan.repairs:
@@ -259,7 +257,7 @@ def _detail_rows(output: Output, job: Job, needs: Needs) -> list[tuple[str, str]
 
 
 def _rules(job: Job) -> list[str]:
-    """How tensors are made, and how many so: ``17 copied bit for bit``."""
+    """The rules of the plan with the number of tensors each: ``17 copied bit for bit``."""
     counts = Counter(each.rule.told() for each in job.plan.tensors)
     return [f"{count} {rule}" for rule, count in counts.most_common()]
 

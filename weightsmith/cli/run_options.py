@@ -1,4 +1,4 @@
-"""What all commands that write a model share: how to run, and what is said on the way."""
+"""What all commands that write a model share: options on how to run, and the run itself."""
 
 import functools
 import os
@@ -48,7 +48,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a command that writes a model was asked to run."""
+    """How a command that writes a model is to run, as its options say."""
 
     options: Options
     max_shard_nbytes: int
@@ -57,11 +57,11 @@ class Run:
     smoke: bool
     offline: bool
     all_sidecars: bool
-    """Take the large ones too."""
+    """Take files beside the weights that are large too."""
     repair: bool
     """Mend known faults of tokenizer and config files."""
     save_plan: Path | None = None
-    """Store the plan there, and leave its files to `run-plan`."""
+    """Save the plan there, and leave making its files to `run-plan`."""
     started_s: float = field(default_factory=time.monotonic)
     to_fetch: list[Located] = field(default_factory=list)
     """Sources that the run would fetch first, if this were not a dry run."""
@@ -69,9 +69,9 @@ class Run:
     def located(
         self, output: Output, source: str, *, kind: Wanted = "model", spool: Path | None = None
     ) -> str | os.PathLike[str]:
-        """The source as a path.
+        """The source as a path, downloaded first if it is on the hub.
 
-        A dry run, and a run that only saves a plan, fetch no weights and leave nothing.
+        A dry run, and a run that only saves a plan, download no weights and keep nothing.
         """
         streams = spool is not None
         if self.dry_run or self.save_plan is not None:
@@ -83,9 +83,9 @@ class Run:
         return found
 
     def perform(self, output: Output, job: Job) -> int:
-        """Show the plan and carry it out, or stop there where that was asked for.
+        """Show the plan and carry it out; or only show it, or save it, if that was asked for.
 
-        Returns the exit code: 1 where the result stands, and its smoke test failed.
+        Returns the exit code: 1 if the smoke test failed, although the result is in its place.
         """
         needs = assess_needs(job, self.options, self.to_fetch)
         show_plan(output, job, needs)
@@ -116,7 +116,7 @@ class Run:
             if self.smoke:
                 settings = Settings(low_cpu_mem=self.options.low_cpu_mem)
                 smoked = run_smoke(output, str(outcome.target), settings)
-        finally:  # the result stands, whatever comes of its smoke test
+        finally:  # the result is in its place, however its smoke test ends
             show_outcome(
                 output,
                 outcome,
@@ -133,7 +133,7 @@ class Run:
         return 1
 
     def _save(self, output: Output, job: Job, path: Path) -> None:
-        """Store the plan for `run-plan`, and say how it goes on.
+        """Save the plan for `run-plan`, and say what to do next.
 
         Raises: OptionMeaningless, for a smoke test; as `Job.save`.
         """
@@ -153,7 +153,7 @@ class Run:
                 "plan_digest": job.plan.digest,
             },
             human=f"{styled('saved', 'green')}  {path}: {count} to make\n"
-            "       each machine makes a share, 1/4 to 4/4, say; then one runs --finish",
+            "       run each share, 1/4 to 4/4 for example, on any machine; then --finish once",
             quiet=str(path),
             then=command_line(["weightsmith", "run-plan", path, "--partition", "1/4"]),
         )
@@ -231,47 +231,47 @@ DTYPE_ALL: Final = option(
     "--dtype-all",
     group=OUTPUT,
     is_flag=True,
-    help="Cast also what the architecture keeps in float32 on purpose.",
+    help="Cast even what the architecture keeps in float32 on purpose.",
 )
 ALL_SIDECARS: Final = option(
     "--all-sidecars",
     group=OUTPUT,
     is_flag=True,
-    help="Take files beside the weights that are larger than 64 MB too.",
+    help="Copy also files beside the weights that are larger than 64 MB.",
 )
 NO_REPAIR: Final = option(
     "--no-repair",
     group=OUTPUT,
     is_flag=True,
-    help="Tokenizer and config files verbatim, even where they have faults that could be mended.",
+    help="Copy tokenizer and config files as they are, without mending known faults.",
 )
 LOW_CPU_MEM: Final = option(
     "--low-cpu-mem",
     group=SPEED,
     is_flag=True,
-    help="As little memory as possible, with one worker; the same bytes.",
+    help="Use as little memory as possible, with one worker; same result.",
 )
 WORKERS: Final = option(
     "--workers",
     group=SPEED,
     type=click.IntRange(min=1),
     default=default_workers,
-    help="Threads; default: one a core, four at most.",
+    help="Threads; default: one for each core, at most four.",
 )
 STREAM: Final = option(
     "--stream",
     group=SPEED,
     is_flag=True,
-    help="From the hub: fetch each weight file when it is read, drop it when done with it.",
+    help="Fetch each weight file from the hub when it is read, and delete it afterwards.",
 )
 OVERWRITE: Final = option(
     "--overwrite",
     group=SAFETY,
     is_flag=True,
-    help="Replace an existing target, once the new one is whole.",
+    help="Replace what is at the target, once the new one is whole.",
 )
 RESTART: Final = option(
-    "--restart", group=SAFETY, is_flag=True, help="Discard unfinished work of an earlier run."
+    "--restart", group=SAFETY, is_flag=True, help="Discard the unfinished work of an earlier run."
 )
 
 _OPTIONS: Final = (
@@ -281,7 +281,7 @@ _OPTIONS: Final = (
         type=SIZE,
         default="5GB",
         show_default=True,
-        help="Largest output file.",
+        help="Size of the largest output file.",
     ),
     ALL_SIDECARS,
     NO_REPAIR,
@@ -293,20 +293,20 @@ _OPTIONS: Final = (
         type=click.Choice(get_args(ExecutorName)),
         default="threads",
         show_default=True,
-        help="Threads here, or tasks of a Ray cluster.",
+        help="threads: on this machine; ray: as tasks of a Ray cluster.",
     ),
     option(
         "--ray-address",
         group=CLUSTER,
         metavar="auto|HOST:PORT",
-        help="Where the cluster is; default: auto.",
+        help="Address of the Ray cluster; default: auto.",
     ),
     option(
         "--save-plan",
         group=CLUSTER,
         type=FilePath(dir_okay=False, path_type=Path),
         metavar="PLAN.json",
-        help="Write down what would be done, for run-plan on any machines, and do none of it.",
+        help="Only save the plan to this file, for run-plan on any machines.",
     ),
     option(
         "--verify",
@@ -314,7 +314,7 @@ _OPTIONS: Final = (
         type=click.Choice(get_args(Verify)),
         default="cache",
         show_default=True,
-        help="Read back what was written: from memory (cache), from disk, or not.",
+        help="Read back what was written: from the page cache, from disk, or not.",
     ),
     OVERWRITE,
     RESTART,
@@ -322,7 +322,7 @@ _OPTIONS: Final = (
         "--allow-nonfinite",
         group=SAFETY,
         is_flag=True,
-        help="Take an adapter or a delta that holds NaN or infinity.",
+        help="Accept an adapter or a delta that holds NaN or infinity.",
     ),
     dry_run_option,
     offline_option,
@@ -330,6 +330,6 @@ _OPTIONS: Final = (
         "--smoke",
         group=SMOKE,
         is_flag=True,
-        help="Afterwards, load the result with transformers and let it write.",
+        help="Afterwards load the result with transformers and have it write a text.",
     ),
 )

@@ -28,7 +28,7 @@ from weightsmith.units import counted, format_duration
 
 
 class _Place(click.ParamType[tuple[str, str]]):
-    """A name of the plan and where it is here."""
+    """``NAME=PATH``: a name in the plan, and its path on this machine."""
 
     name = "place"
 
@@ -57,13 +57,13 @@ class _Place(click.ParamType[tuple[str, str]]):
     "--partition",
     group=CLUSTER,
     metavar="I/N",
-    help="Make the files of this share: 1/4 to 4/4 are all of them.",
+    help="Make the files of this share; 1/4 to 4/4 together are all.",
 )
 @option(
     "--finish",
     group=CLUSTER,
     is_flag=True,
-    help="Read back what the shares made, write index and manifest, publish.",
+    help="When all shares are made: read them back and give the target its name.",
 )
 @option(
     "--path",
@@ -72,7 +72,7 @@ class _Place(click.ParamType[tuple[str, str]]):
     type=_Place(),
     metavar="NAME=PATH",
     multiple=True,
-    help="Where this machine has base, delta, lora, source, target, ...; repeatable.",
+    help="This machine's path for base, delta, lora, source, target, ...; repeatable.",
 )
 @option("--workers", group=SPEED, type=click.IntRange(min=1), help="Threads; default: as saved.")
 @LOW_CPU_MEM
@@ -80,7 +80,7 @@ class _Place(click.ParamType[tuple[str, str]]):
     "--verify",
     group=SAFETY,
     type=click.Choice(get_args(Verify)),
-    help="Read back from memory (cache), from disk, or not; default: as saved.",
+    help="Read back from the page cache, from disk, or not; default: as saved.",
 )
 @output_options
 @click.pass_obj
@@ -96,9 +96,9 @@ def command(
 ) -> None:
     """Make a share of a saved plan, or finish it.
 
-    PLAN.json is what --save-plan wrote. Its shares can be made in any order, at once, or more
-    than once, on any machines that see its paths; each leaves its files beside the target. When
-    all are there, --finish gives the target its name.
+    PLAN.json is what --save-plan wrote. Its shares can be made in any order, at the same time and
+    more than once, on any machines that see its paths; their files are kept beside the target. When
+    all are made, --finish checks them and gives the target its name.
     """
     if finish == (partition is not None):
         raise click.UsageError("give --partition I/N, or --finish")

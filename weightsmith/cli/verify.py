@@ -40,7 +40,7 @@ from weightsmith.ops.verify.verify import verify
 
 
 class Share(click.ParamType[Subset]):
-    """One of several shares that take turns."""
+    """``N/M``: the N-th of M shares of the cache, to be checked in turn."""
 
     name = "share"
 
@@ -70,35 +70,35 @@ class Share(click.ParamType[Subset]):
 )
 @click.argument("source", type=SOURCE, required=False)
 @option(
-    "--against", group=INPUTS, type=SOURCE, help="Another model whose tensors should be the same."
+    "--against", group=INPUTS, type=SOURCE, help="Another model that should have equal tensors."
 )
 @option(
     "--base",
     group=INPUTS,
     type=SOURCE,
-    help="Of a delta: what to apply it to, writing nothing, or what --fix makes it again of."
-    " Of a model: a yardstick for --smoke.",
+    help="For a delta: apply it to this, in memory; --fix makes a damaged delta again from it."
+    " For a model: the yardstick of --smoke.",
 )
 @option(
     "--cache",
     group=INPUTS,
     is_flag=True,
-    help="Instead of a SOURCE: hash the hub's cached files again, without a network.",
+    help="Instead of a SOURCE: hash all files in the hub's cache again, without network.",
 )
 @option(
     "--subset",
     group=INPUTS,
     type=Share(),
     metavar="N/M",
-    help="Of the cache only the N-th of M shares.",
+    help="With --cache: only share N of M.",
 )
-@option("--smoke", group=SMOKE, is_flag=True, help="Load it with transformers and let it write.")
+@option("--smoke", group=SMOKE, is_flag=True, help="Load it with transformers and have it write.")
 @option(
     "--device",
     group=SMOKE,
     type=click.Choice(get_args(smokes.Device)),
     default="auto",
-    help="Where to run; auto (default): cuda if there is any.",
+    help="Where to run the model; auto (default): on cuda if there is a device.",
 )
 @option(
     "--prompt",
@@ -106,7 +106,7 @@ class Share(click.ParamType[Subset]):
     metavar="TEXT",
     default=smokes.QUESTION,
     show_default=True,
-    help="What to ask it.",
+    help="The text that it continues.",
 )
 @option(
     "--max-new-tokens",
@@ -114,37 +114,37 @@ class Share(click.ParamType[Subset]):
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
-    help="How much it may write.",
+    help="Most tokens that it writes.",
 )
 @option(
     "--max-perplexity",
     group=SMOKE,
     type=click.FloatRange(min=1),
     metavar="X",
-    help="Fail above this; default: the square root of its vocabulary size, or less by its base.",
+    help="Fail above this; default: square root of the vocabulary size, or less by --base.",
 )
 @option(
     "--low-cpu-mem",
     group=SPEED,
     is_flag=True,
-    help="Smoke test with one tensor in memory at a time, read anew whenever it is needed.",
+    help="Smoke test with one tensor in memory at a time, read again whenever needed.",
 )
 @option(
     "--fix",
     group=REPAIR,
     is_flag=True,
-    help="Put right bytes in the place of damaged files first, where digests can prove them.",
+    help="First rebuild or fetch damaged files, if digests can prove the new ones right.",
 )
 @option(
     "--from",
     "truth",
     group=REPAIR,
     type=SOURCE,
-    help="Where --fix finds them: a copy, or what it was made from (BASE+DELTA;"
-    " of a delta its target).",
+    help="Where --fix gets them: a copy, or what it was made from (BASE+DELTA; for a delta its"
+    " target).",
 )
 @dry_run_option
-@option("--strict", group=SAFETY, is_flag=True, help="A check that could not be made fails too.")
+@option("--strict", group=SAFETY, is_flag=True, help="Fail if a check could not be made.")
 @WORKERS
 @offline_option
 @output_options
@@ -171,14 +171,14 @@ def command(
 ) -> int:
     """Check that a model is right: files, tokenizer, every byte.
 
-    Exit code 0 when all checks pass, 1 when one fails. With --fix, files that are not what the
-    folder's manifest says are first rebuilt or fetched, and no other file is touched; 1 if one is
-    left.
+    Exit code 0 if all checks pass, 1 if one fails. With --fix, files that differ from the folder's
+    manifest are first rebuilt or fetched, and no other file is touched; the exit code is 1 if one
+    of them could not be.
     """
     if (truth or dry_run) and not fix:
-        raise click.UsageError("--from and --dry-run go with --fix")
+        raise click.UsageError("--from and --dry-run are for --fix")
     if fix and (cache or against):
-        raise click.UsageError("--fix wants a directory, and neither --cache nor --against")
+        raise click.UsageError("--fix takes a directory, and neither --cache nor --against")
     if cache == bool(source) or (cache and (against or base or smoke)) or (subset and not cache):
         raise click.UsageError("give a SOURCE, or --cache and perhaps --subset")
     if source is None:
@@ -228,7 +228,7 @@ def _tell(
     strict: bool,
     fixes: FixReport | None = None,
 ) -> int:
-    """Print the page and the hints; returns the exit code."""
+    """Print the checks and what to do about those that failed; return the exit code."""
     passed = report.passed(strict=strict)
     page = [heading(report.source), checks_page(report.checks, output, report.fingerprint)]
     output.result(

@@ -11,7 +11,7 @@ from weightsmith.version import __version__
 @output_options
 @click.pass_obj
 def command(output: Output) -> None:
-    """Say which weightsmith this is."""
+    """Show the version."""
     output.result(
         {"schema": "weightsmith.version/1", "version": __version__},
         human=f"weightsmith {__version__}",
