@@ -1215,10 +1215,11 @@ class ShapesNotConfig(Mismatch):
 
 class FixUnproved(Mismatch):
     """The manifest of a folder is lost, and the source that was named is not proved to be the same
-    model: none of the folder's weight files is one that the source holds or makes, or one that can
-    be read differs.
+    model: none of the folder's weight files is one that the source holds or makes, or a file that
+    can be read differs.
 
-    Otherwise a fine-tune would be taken for a damaged copy of its base.
+    Otherwise a fine-tune would be taken for a damaged copy of its base, or a file that somebody
+    changed for a damaged one.
     """
 
     message = "nothing shows that {folder} is what {source} holds or makes"

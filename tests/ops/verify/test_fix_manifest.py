@@ -136,6 +136,35 @@ def test_a_weight_file_that_cannot_be_read_speaks_against_nothing(
     assert contents(out) == contents(world / "applied")
 
 
+def test_a_small_file_that_differs_speaks_against_a_source(
+    world: Path, vectors: Path, tmp_path: Path
+) -> None:
+    """It may be damaged, or changed on purpose; one that is gone comes back."""
+    out = copied(world / "applied", tmp_path / "out")
+    harm(out, "gone")
+    (out / "config.json").write_bytes(b'{"changed": "on purpose"}')
+    before = state(out)[1:]
+    for source in (world / "applied-copy", source_of(world, vectors, "applied")):
+        with pytest.raises(FixUnproved) as caught:
+            fix_files(out, source=source)
+        assert caught.value.context == ("config.json is another there",)
+        assert state(out)[1:] == before
+    (out / "config.json").unlink()
+    assert fix_files(out, source=world / "applied-copy").complete
+    assert contents(out) == contents(world / "applied")
+
+
+def test_of_two_commands_that_make_the_same_files_the_right_one_is_told(
+    world: Path, vectors: Path, tmp_path: Path
+) -> None:
+    source = source_of(world, vectors, "whole")
+    out = convert(source, tmp_path / "out").target
+    whole = contents(out)
+    harm(out, "flip")
+    assert fix_files(out, source=source).complete
+    assert contents(out) == whole
+
+
 @pytest.mark.parametrize("how", ["gone", "zero"])
 def test_a_fine_tune_without_a_manifest_is_no_damaged_copy(
     world: Path, vectors: Path, tmp_path: Path, how: str

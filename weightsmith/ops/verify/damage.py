@@ -15,7 +15,7 @@ from weightsmith.engine.spans import Advance, Buffers, digest_tensors
 from weightsmith.errors import DamagedInput, SourceFault
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.verify.put_in_place import identity
-from weightsmith.units import counted
+from weightsmith.units import counted, format_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def look_into(
     opened = open_weight_file(path.parent, path.name)
     (file,) = opened.files
     if file.size != said.size:
-        return Found(f"it has {counted(file.size, 'byte')}, and should have {said.size}")
+        return Found(f"it has {counted(file.size, 'byte')} instead of {format_count(said.size)}")
     if file.header_digest != said.header_digest:
         return Found("its header was changed")
     infos = [each.info for each in opened.tensors.values()]

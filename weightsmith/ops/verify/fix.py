@@ -81,7 +81,7 @@ def fix_files(
             tidy(path)
         return FixReport(path, ())
     with fixing(path, dry_run=dry_run) as work:
-        reach = Reach(work, offline, progress)
+        reach = Reach(work, offline, chosen, progress)
         run = _Run(path, work, buffers, progress, dry_run=dry_run)
         if not standing.fault and standing.manifest is not None:
             truth = _truth(standing.manifest, damage, source, base, reach)
@@ -92,11 +92,15 @@ def fix_files(
         elif standing.manifest is not None:
             truths = filter(None, [known_truth(standing.manifest, base, reach)])
         found = recover(path, standing.raw, standing.manifest, truths, buffers, progress)
-        if found is not None:
+        if isinstance(found, Recovered):
             return FixReport(path, run.fix_with(found, standing))
         if standing.manifest is None:
-            label = label_of(source or "")
-            raise FixUnproved(folder=path, source=label, hint=_command_for(path, label, base))
+            raise FixUnproved(
+                folder=path,
+                source=label_of(source or ""),
+                context=[f"{name} is another there" for name in found],
+                hint=_command_for(path, label_of(source or ""), base),
+            )
         left = _left(path, standing, source)
         truth = _truth(standing.manifest, damage, source, base, reach)
         return FixReport(path, (left, *run.fix(standing.manifest, damage, truth)))

@@ -1,10 +1,11 @@
 """Commands that help where a file of an output is damaged."""
 
+import os
 from pathlib import Path
 from typing import Final
 
 from weightsmith.engine.manifest import Manifest
-from weightsmith.hub.resolve import HubSource, parse_source
+from weightsmith.hub.resolve import is_hub_source
 
 _SOURCES: Final = {"apply-delta": "BASE+DELTA", "convert": "SOURCE", "make-delta": "TARGET"}
 """By the command that made an output, what it is made again from."""
@@ -34,24 +35,20 @@ def known_origins(manifest: Manifest) -> dict[str, str] | None:
     """By role, where on the hub all that an output was made from is; None where not all of it came
     from there.
     """
-    names = {
-        role: origin
-        for role, origin in manifest.origins.items()
-        if isinstance(parse_source(origin), HubSource)
-    }
+    names = {role: origin for role, origin in manifest.origins.items() if _is_far(origin)}
     return names if manifest.inputs and names.keys() == manifest.inputs.keys() else None
 
 
 def make_again(manifest: Manifest | None) -> str:
     """The command that makes the output again, as far as the manifest tells."""
-    if manifest is None:
-        return "make the output again by the command that made it, with -o NEW"
+    origins = {} if manifest is None else manifest.origins
 
     def named(role: str) -> str:
-        return manifest.origins.get(role, role.upper())
+        origin = origins.get(role, "")
+        return origin if _is_far(origin) else role.upper()
 
-    match manifest.verb:
-        case "apply-delta" if "key" in manifest.inputs:
+    match manifest and manifest.verb:
+        case "apply-delta" if manifest and "key" in manifest.inputs:
             return "weightsmith apply-delta --key FILE --delta DELTA -o NEW"
         case "apply-delta":
             base, delta = named("base"), named("delta")
@@ -63,5 +60,10 @@ def make_again(manifest: Manifest | None) -> str:
             return f"weightsmith convert {named('source')} NEW"
         case "merge-lora":
             return f"weightsmith merge-lora --base {named('base')} --lora LORA -o NEW"
-        case verb:
-            return f"make it again by the weightsmith {verb} that made it, with -o NEW"
+        case _:
+            return "run the weightsmith command that made it again, with -o NEW"
+
+
+def _is_far(origin: str) -> bool:
+    """Whether it is a repository of the hub, and no folder of that name here."""
+    return is_hub_source(origin) and not os.path.lexists(origin)

@@ -21,16 +21,16 @@ from weightsmith.ops.verify.mend import OURS, THEIRS, Headers, Mend
 from weightsmith.ops.verify.put_in_place import require_replaceable
 from weightsmith.ops.verify.truth import Truth
 from weightsmith.plan.model import InputTensor, RestoredPlan, TensorPlan
-from weightsmith.units import counted
+from weightsmith.units import counted, format_count
 
 AnyDamaged = TypeVar("AnyDamaged", bound=DamagedFile)
 
-_INDEXES: Final = (*INDEXES, DELTA_INDEX)
+ALL_INDEXES: Final = (*INDEXES, DELTA_INDEX)
 
 
 def needs_source(damage: Damage) -> bool:
     """Whether any file must be made from other bytes: an index follows from the weight files."""
-    return bool(damage.weights) or any(each.name not in _INDEXES for each in damage.sidecars)
+    return bool(damage.weights) or any(each.name not in ALL_INDEXES for each in damage.sidecars)
 
 
 def plan_fixes(
@@ -127,7 +127,8 @@ class _Planner:
         plan, inputs = found
         if plan.nbytes != nbytes:
             raise CannotFix(
-                f"that of {self._label} has {counted(plan.nbytes, 'byte')}, not {nbytes}"
+                f"the file of this name in {self._label} has {counted(plan.nbytes, 'byte')}"
+                f" instead of {format_count(nbytes)}"
             )
         return Mend(damaged, plan, f"from {self._label}", nbytes, inputs)
 
@@ -169,7 +170,7 @@ class _Planner:
 
     def _listed(self) -> dict[str, str]:
         """Which file holds each tensor, by an index that has its digest, here or at the source."""
-        for name in _INDEXES:
+        for name in ALL_INDEXES:
             if (said := self._manifest.sidecars.get(name)) is None:
                 continue
             theirs = self._truth.sidecars.get(name) if self._truth else None
@@ -183,7 +184,7 @@ class _Planner:
     def _sidecar(self, damaged: DamagedFile) -> Mend:
         """Raises: CannotFix."""
         said = self._manifest.sidecars[damaged.name]
-        if damaged.name in _INDEXES:
+        if damaged.name in ALL_INDEXES:
             how = "made of the weight files' headers"
             for raw in indexes_of(self._holders, self._infos):
                 if bytes_digest(raw) == said.digest:

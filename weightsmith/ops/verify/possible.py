@@ -32,6 +32,8 @@ from weightsmith.sources.recognise import recognise
 _SUMS: Final[tuple[sums.DTypeChoice, ...]] = ("delta", "float16", "bfloat16", "float32")
 _CASTS: Final[tuple[convert.DTypeChoice, ...]] = ("keep", "float16", "bfloat16", "float32")
 """What a command may have been asked for, the usual first."""
+_FILES_OF_EXACT: Final = "delta*.safetensors*"
+"""How the files of an exact delta are named, and of no other."""
 
 
 def possible_truths(
@@ -54,10 +56,10 @@ def possible_truths(
             yield replace(copy_of(found, where, manifest), manifest=manifest)
             if is_delta(found):
                 return
-        if base is not None:
+        if base is not None and any(folder.glob(_FILES_OF_EXACT)):
             yield from _deltas(folder, reach.locate(base), where, here, reach)
             return
-    seen: set[tuple[bytes, ...]] = set()
+    seen: set[str] = set()
     for number, plan in enumerate(plans):
         try:
             job = plan()
@@ -65,10 +67,11 @@ def possible_truths(
             if number == 0:
                 raise
             continue
-        headers = tuple(shard.header for shard in job.plan.shards)
-        if headers not in seen:
+        if job.plan.digest not in seen:
             yield made_by(job, where)
-        seen.add(headers)
+        seen.add(job.plan.digest)
+    if base is not None and not isinstance(where, LocatedChain):
+        yield from _deltas(folder, reach.locate(base), where, here, reach)
 
 
 def _deltas(
@@ -78,11 +81,11 @@ def _deltas(
     base_id, new_rows = _settings(here)
     plan = partial(plan_make_delta, base, target, base_id=base_id)
     kinds = [partial(plan, codec="exact"), partial(plan, codec="exact", portable=True)]
-    if not any(folder.glob("delta*.safetensors*")):
+    if not any(folder.glob(_FILES_OF_EXACT)):
         kinds = [partial(plan, codec="add", new_rows=new_rows)]
     for number, kind in enumerate(kinds):
         made = reach.room / f"delta-{number}"
-        kind(made).run(progress=reach.progress)
+        kind(made).run(reach.options, reach.progress)
         manifest = sound_manifest(made)
         if manifest is not None:
             label = f"{label_of(base)} and {label_of(target)}"

@@ -17,6 +17,7 @@ from weightsmith.engine.spans import Buffers, digest_tensors
 from weightsmith.errors import SourceFault, WeightsmithError
 from weightsmith.ops.job import Job
 from weightsmith.ops.verify.damage import Damage, find_damage
+from weightsmith.ops.verify.fix_plan import ALL_INDEXES
 from weightsmith.ops.verify.truth import Truth
 from weightsmith.progress import Progress
 
@@ -40,17 +41,20 @@ def recover(
     truths: Iterable[Truth],
     buffers: Sequence[Buffers],
     progress: Progress,
-) -> Recovered | None:
-    """The manifest that a folder must have, by the first source that proves it; else None.
+) -> Recovered | tuple[str, ...]:
+    """The manifest that a folder must have, by the first source that proves it; else the names of
+    files that speak against the last one that was possible.
 
     A source proposes one: that of a copy, or what a command would write that made the folder of it.
     It is proved if it has the digest that the damaged manifest (`raw`; `here`, as far as it can be
-    read) states of itself. Else the folder's weight files must prove it: at least one is what it
-    says, and none that can be read is another; so a fine-tune is not taken for a damaged copy of
-    its base.
+    read) states of itself. Else the folder's files must prove it: at least one weight file is what
+    it says, and none that can be read is another. So neither a fine-tune is taken for a damaged
+    copy of its base, nor a file for damaged that somebody changed.
     Memory: as `remake`, for what has to be made to know its digests.
     """
     stated = {found.decode() for found in _OWN_DIGEST.findall(raw)}
+    shown: Recovered | None = None
+    against: tuple[str, ...] = ()
     for truth in truths:
         found = _proposed(folder, truth, buffers, progress)
         if found is None:
@@ -62,21 +66,28 @@ def recover(
         is_stated = [each for each in written if each.own_digest in stated]
         proposed = (is_stated or written)[0]
         damage = find_damage(folder, proposed, buffers, lambda _: None)
-        if is_stated or _is_shown(proposed, damage):
-            return Recovered(proposed, truth, damage)
-    return None
+        recovered = Recovered(proposed, truth, damage)
+        if is_stated:
+            return recovered
+        others = _others(damage)
+        if not others and len(damage.weights) < len(proposed.files):
+            shown = shown or recovered
+            if not stated:  # no later one can be proved better
+                break
+        against = others
+    return shown or against
+
+
+def _others(damage: Damage) -> tuple[str, ...]:
+    """Files that can be read and are others; an index follows from the weight files."""
+    weights = [each.name for each in damage.weights if each.is_readable]
+    small = [each.name for each in damage.sidecars if each.before and each.name not in ALL_INDEXES]
+    return (*weights, *small)
 
 
 def _written(manifest: Manifest) -> Manifest:
     """The same, with its own digest."""
     return parse_manifest(manifest.to_bytes(), Path(MANIFEST))
-
-
-def _is_shown(manifest: Manifest, damage: Damage) -> bool:
-    """Whether the weight files show that the folder is what a manifest says."""
-    return len(damage.weights) < len(manifest.files) and not any(
-        each.is_readable for each in damage.weights
-    )
 
 
 def _proposed(

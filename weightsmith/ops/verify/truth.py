@@ -13,6 +13,7 @@ from weightsmith.checkpoint.renamed import named_like
 from weightsmith.checkpoint.whole_files import WholeFiles
 from weightsmith.engine.derived import Derived
 from weightsmith.engine.manifest import Manifest
+from weightsmith.engine.options import Options
 from weightsmith.errors import NoWeights
 from weightsmith.formats.safetensors_header import layout, read_header
 from weightsmith.formats.tensors import TensorInfo
@@ -27,7 +28,7 @@ from weightsmith.plan import add_record
 from weightsmith.plan.casts import plan_casting
 from weightsmith.plan.exact_record import FORMS, DeltaRecord
 from weightsmith.plan.model import METADATA, FilePlan, InputTensor, ShardPlan, TensorPlan
-from weightsmith.progress import SILENCE, Progress
+from weightsmith.progress import Progress
 from weightsmith.sources.kinds import AdditiveDelta, ExactDelta, Model, Source, require_model
 from weightsmith.sources.links import PLUS
 from weightsmith.sources.locate import LocatedChain, label_of, locate
@@ -106,8 +107,9 @@ class Reach:
 
     room: Path
     """A directory for what is fetched, or made to be looked at."""
-    offline: bool = False
-    progress: Progress = SILENCE
+    offline: bool
+    options: Options
+    progress: Progress
 
     def locate(self, source: Where, *, adapter: bool = False) -> Where:
         """A SOURCE as a path, as `sources.locate.locate` has it."""
