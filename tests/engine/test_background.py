@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from weightsmith.engine.output import Background
+from weightsmith.engine.background import Background
 from weightsmith.engine.receipts import Receipt
 from weightsmith.errors import DiskFull
 

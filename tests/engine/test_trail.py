@@ -21,10 +21,10 @@ from weightsmith import fs
 from weightsmith.checkpoint.digest import SPAN_NBYTES, span_digest
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.engine import expected
+from weightsmith.engine.background import Background
 from weightsmith.engine.executors import local
 from weightsmith.engine.file_hashes import Hashes, hash_file
 from weightsmith.engine.options import Options
-from weightsmith.engine.output import Background
 from weightsmith.engine.read_back import AHEAD_NBYTES, TRAIL_NBYTES, Follower, Front, Piece, Trail
 from weightsmith.engine.spans import Buffers
 from weightsmith.errors import DiskFull, TargetUnwritable, VerificationFailed

@@ -12,12 +12,13 @@ from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.layout import DELTA_INDEX
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.codecs.exact import kernel
+from weightsmith.engine.background import Background
 from weightsmith.engine.exact_delta_file import EncodedFile, encode_file, header_of
 from weightsmith.engine.file_hashes import hash_file
 from weightsmith.engine.inputs import File as InputFile
 from weightsmith.engine.manifest import File, Manifest, manifest_of
 from weightsmith.engine.options import Bindings, Options
-from weightsmith.engine.output import Background, Making, Outcome, require_same
+from weightsmith.engine.output import Making, Outcome, require_same
 from weightsmith.engine.receipts import Receipt, machine, made_from
 from weightsmith.engine.shard import read_back
 from weightsmith.engine.spans import Advance, Buffers

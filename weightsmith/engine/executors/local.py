@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from weightsmith import fs
+from weightsmith.engine.background import Background
 from weightsmith.engine.executors.executor import Executor, Work
 from weightsmith.engine.expected import blamed, require_expected, require_file
 from weightsmith.engine.finite import FiniteWatch
 from weightsmith.engine.inputs import Countdown
 from weightsmith.engine.options import Bindings, Options, Verify
-from weightsmith.engine.output import Background, require_same
+from weightsmith.engine.output import require_same
 from weightsmith.engine.read_back import Follower, Front, Trail
 from weightsmith.engine.receipts import Receipt, machine, made_from
 from weightsmith.engine.shard import begin, fill, read_back, reopen
