@@ -147,6 +147,17 @@ def test_what_would_lie_beside_a_models_files_is_not_looked_for_on_the_hub(
     assert said.code == 3
 
 
+@pytest.mark.parametrize("line", ["convert x -o -", "convert x -", "combine x --target -"])
+def test_an_output_is_no_stream(
+    line: str, weightsmith: Weightsmith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = weightsmith(*shlex.split(line))
+    assert said.code == 2
+    assert "a directory is made, no stream; one of that name is ./-" in said.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_word_too_many_is_an_error(weightsmith: Weightsmith) -> None:
     said = weightsmith("convert", "./x", "./y", "./z")
     assert said.code == 2

@@ -216,7 +216,9 @@ def option(*names: str, group: str, **attrs: Any) -> Callable[[F], F]:
 def output_option(*names: str, **attrs: Any) -> Callable[[F], F]:
     """The directory that a command makes: ``-o``, ``--output``, and `names` of its own."""
     attrs = {"required": True, "help": "Directory to make.", **attrs}
-    return option("-o", "--output", *names, group=OUTPUT, type=FILE_PATH, metavar="DIR", **attrs)
+    return option(
+        "-o", "--output", *names, group=OUTPUT, type=_OutputPath(), metavar="DIR", **attrs
+    )
 
 
 def dtype_option(choices: Sequence[str], **attrs: Any) -> Callable[[F], F]:
@@ -334,6 +336,16 @@ class FilePath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As click's, after `expanduser`."""
         return super().convert(os.path.expanduser(value), param, ctx)  # noqa: PTH111
+
+
+class _OutputPath(FilePath):
+    """Where a directory is made; ``-`` means standard output elsewhere, and no model goes there."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse ``-``."""
+        if value == "-":
+            self.fail("a directory is made, no stream; one of that name is ./-", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Dtype(click.Choice[str]):
