@@ -2,19 +2,24 @@
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.support.folders import contents, copied, hidden, state
+from tests.support.folders import contents, copied, hidden, state, write_model
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import read_manifest
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.run import Outcome
 from weightsmith.errors import JsonInvalid, TargetExists
 from weightsmith.ops.apply_delta import apply_delta, plan_apply_delta
+from weightsmith.ops.combine import combine
+from weightsmith.ops.convert import convert
 from weightsmith.ops.job import Job, carry_out
+from weightsmith.ops.make_delta import make_delta
 
 FLIPS = 200
 
@@ -156,6 +161,49 @@ def test_an_input_newer_than_the_target_is_not_already_done(vectors: Path, tmp_p
     assert f"{shard} is newer" in str(caught.value)
     again = apply_delta(base, delta, target=target, options=Options(overwrite=True))
     assert not again.already_done
+
+
+Verb = Callable[[Path, Path, Path], Outcome]
+
+
+def _combine(a: Path, b: Path, target: Path) -> Outcome:
+    return combine([(0.25, a), (0.75, b)], target)
+
+
+def _make_version(a: Path, b: Path, target: Path) -> Outcome:
+    return make_delta(a, b, target.with_name("weight_v000001"), codec="xor")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda a, b, target: convert(b, target),
+        lambda a, b, target: convert(b, target, dtype="bfloat16"),
+        _combine,
+        make_delta,
+        _make_version,
+    ],
+    ids=["copied", "cast", "summed", "exact delta", "version"],
+)
+def test_inputs_of_the_same_headers_and_other_values_are_not_already_done(
+    make: Verb, tmp_path: Path
+) -> None:
+    """The last row alone differs, and no file is newer than the target: a fine-tune of new tokens,
+    say, of which an earlier step is asked for.
+    """
+    torch.manual_seed(0)
+    rows = torch.randn(600, 1000)
+    changed = rows * 2
+    later = torch.cat([changed[:-1], changed[-1:] * 2])
+    a, b, other = (
+        write_model(tmp_path / name, {"model.embed_tokens.weight": each})
+        for name, each in (("a", rows), ("b", changed), ("other", later))
+    )
+    assert not make(a, b, tmp_path / "out").already_done
+    assert make(a, b, tmp_path / "out").already_done
+    with pytest.raises(TargetExists, match=r"made of inputs with other values|another plan"):
+        make(a, other, tmp_path / "out")
+    assert make(a, b, tmp_path / "out").already_done
 
 
 def test_another_plans_target_is_in_the_way(job: Job, vectors: Path) -> None:

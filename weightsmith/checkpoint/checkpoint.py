@@ -213,6 +213,13 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return repo_id or Path(os.path.realpath(self.directory)).name
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether plans know what its values are: by a commit of the hub, or by its place in an
+        object store.
+        """
+        return bool(self.origin)
+
+    @property
     def rules(self) -> str:
         """Of a derived checkpoint, the digest of its rules; empty where tensors lie in files, under
         these names.

@@ -91,6 +91,11 @@ class Derived(Checkpoint):
         return self._inputs
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether all that is read in the end is."""
+        return all(leaf.is_pinned for leaf in self.leaves)
+
+    @property
     def plans(self) -> tuple[TensorPlan, ...]:
         """The rules, in the order of the tensors."""
         return tuple(self._rules.values())

@@ -162,6 +162,18 @@ class _ExactDelta(Making):
             return True
         return _describe(inputs["target"], original.name, Event()) == original
 
+    def gives(self, finished: Manifest) -> bool:
+        """Digest base and target, and compare with what the record says of them."""
+        record = DeltaRecord.from_document(finished.delta or {})
+        known = {
+            "base": {each.info.name: each.digest for each in record.base.tensors},
+            "target": {each.info.name: each.digest for each in record.tensors},
+        }
+        inputs = self.bindings.inputs
+        near = [role for role in known if not inputs[role].is_pinned]
+        self.progress.begin("comparing with its inputs", sum(inputs[r].nbytes for r in near))
+        return all(self.digests(inputs[role], known[role]) == known[role] for role in near)
+
     def _encode_files(self, kept: Mapping[str, Receipt]) -> dict[str, Receipt]:
         """Make every file that is not kept; returns the receipts of all, which say what each holds
         and the digests of its payloads.

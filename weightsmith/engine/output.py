@@ -18,7 +18,7 @@ from weightsmith.engine.library_reader import require_readable
 from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.manifest import Manifest, read_manifest
 from weightsmith.engine.options import Bindings, Options
-from weightsmith.engine.receipts import Receipt, kept_receipts
+from weightsmith.engine.receipts import Receipt, kept_receipts, machine
 from weightsmith.engine.spans import Buffers, digest_tensors
 from weightsmith.engine.staging import Staging, is_vacant
 from weightsmith.errors import (
@@ -104,6 +104,13 @@ class Making(ABC):
     @abstractmethod
     def still_gives(self, shard: ShardPlan, made: Receipt, files: Collection[File]) -> bool:
         """Whether the input `files` still give what a shard was made of them."""
+
+    @abstractmethod
+    def gives(self, finished: Manifest) -> bool:
+        """Whether the inputs give what a finished output holds, as its manifest has it.
+
+        Its plan does not tell: that knows headers of the inputs, and not their values.
+        """
 
     def kept(self) -> Mapping[str, Receipt]:
         """The receipts of an earlier run that still hold, by file.
@@ -242,9 +249,13 @@ class Making(ABC):
             reason = otherwise
         else:
             problems = self._damage(manifest)
-            if not problems:
+            if not problems and self.gives(manifest):
                 return manifest
-            reason, others = f"it is damaged: {problems[0]}", problems[1:]
+            reason, others = "it was made of inputs with other values", problems[1:]
+            if problems:
+                reason = f"it is damaged: {problems[0]}"
+            elif machine(self.plan):
+                reason = f"{reason}, or on another type of processor"
         if self.options.overwrite:
             return None
         if manifest is not None and _is_other_delta(self.plan, manifest):

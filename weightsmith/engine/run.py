@@ -84,6 +84,23 @@ class ModelMaking(Making):
         found = remake(tensors, inputs, self.buffers)
         return all(made.digests[name] == digest for name, digest in found.items())
 
+    def gives(self, finished: Manifest) -> bool:
+        """Make the tensors anew, and compare their digests; those whose digest the plan knows, and
+        what comes from a commit of the hub or an object store alone, cannot be others.
+        """
+        inputs = self.bindings.inputs
+        near = {role for role, each in inputs.items() if not each.is_pinned}
+        tensors = [
+            each
+            for each in self.plan.tensors
+            if not each.digest and any(read.role in near for read in each.inputs)
+        ]
+        if self.plan.makes_files or not tensors:
+            return True
+        self.progress.begin("comparing with its inputs", sum(t.output.nbytes for t in tensors))
+        found = remake(tensors, inputs, self.buffers, self.progress.advance)
+        return all(finished.tensors.get(name) == digest for name, digest in found.items())
+
     def require_finite(self, made: Receipt) -> None:
         """Raises: NotFinite."""
         if not self.options.allow_nonfinite:

@@ -269,7 +269,10 @@ def fill(
 
 
 def remake(
-    tensors: Iterable[TensorPlan], inputs: Mapping[str, Checkpoint], buffers: Sequence[Buffers]
+    tensors: Iterable[TensorPlan],
+    inputs: Mapping[str, Checkpoint],
+    buffers: Sequence[Buffers],
+    advance: Advance = lambda _: None,
 ) -> dict[str, str]:
     """The digests, by name, of what these tensors would be if they were made now; writes nothing.
 
@@ -281,6 +284,7 @@ def remake(
         work, out = works[info.name], own.block(0, span.nbytes)
         work.make(span, own, out)
         work.finish_span(span.start // SPAN_NBYTES, span_digest(out))
+        advance(span.nbytes)
 
     map_spans((work.output for work in works.values()), buffers, make)
     return {name: tensor_digest(work.output, work.digests) for name, work in works.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from weightsmith.engine.executors.executor import Work
 from weightsmith.engine.executors.local import make_shards, nbytes_to_do
-from weightsmith.engine.manifest import read_manifest
+from weightsmith.engine.manifest import Manifest, read_manifest
 from weightsmith.engine.options import Bindings, Options
 from weightsmith.engine.output import Outcome
 from weightsmith.engine.receipts import Receipt, machine, read_receipt, require_one_machine
@@ -154,6 +154,10 @@ class _Share(ModelMaking):
 
 class _Finish(ModelMaking):
     """A model of which all shards are made."""
+
+    def gives(self, finished: Manifest) -> bool:  # noqa: ARG002
+        """It does: a saved plan knows its inputs by their times too."""
+        return True
 
     def kept(self) -> Mapping[str, Receipt]:
         """The receipts of all shards.

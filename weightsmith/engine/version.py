@@ -11,7 +11,7 @@ from typing import Final, cast
 
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
-from weightsmith.checkpoint.digest import span_count
+from weightsmith.checkpoint.digest import span_count, span_digest, tensor_digest
 from weightsmith.checkpoint.layout import INDEXES
 from weightsmith.checkpoint.opening import open_checkpoint
 from weightsmith.codecs.checksums import Algorithm, hasher
@@ -129,6 +129,14 @@ class _Version(Making):
         """Not known: it would have to be packed anew."""
         return False
 
+    def gives(self, finished: Manifest) -> bool:
+        """Pack what changed anew, and compare the digests of the payloads."""
+        (shard,) = self.plan.shards
+        infos = [each.output for each in shard.tensors]
+        self.progress.begin("comparing with its inputs", sum(info.nbytes for info in infos))
+        found = {each.info.name: _payload_digest(each) for each in self._pack_all(infos)}
+        return found == finished.tensors
+
     def _manifest(self, digests: Mapping[str, str], index: bytes, directory: Path) -> Manifest:
         there = self.open(directory).files
         files = {file.name: File(file.size, file.header_digest) for file in there}
@@ -175,6 +183,14 @@ class _Version(Making):
         if not packer.restores(payload):
             raise VerificationFailed(file=self.staging.output, reason=f"tensor {info.name}")
         return _Packed(info, payload, checksum.hexdigest())
+
+
+def _payload_digest(packed: _Packed) -> str:
+    """That of the tensor of bytes which the version holds."""
+    nbytes = len(packed.payload)
+    spans = [span_range(number, nbytes) for number in range(span_count(nbytes))]
+    digests = [span_digest(memoryview(packed.payload)[each.start : each.stop]) for each in spans]
+    return tensor_digest(TensorInfo(packed.info.name, "U8", (nbytes,)), digests)
 
 
 def _room(infos: Sequence[TensorInfo]) -> int:
