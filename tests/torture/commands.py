@@ -165,6 +165,17 @@ def _damaged(bench: Bench, inputs: Path, area: Path) -> None:
     (area / "model" / "config.json").unlink()
 
 
+def _damaged_delta(bench: Bench, inputs: Path, area: Path) -> None:
+    """Its manifest is changed too, and says its own digest still."""
+    _exact(bench, inputs, area)
+    delta = (inputs / "exact").rename(area / "delta")
+    for path in delta.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    (delta / "config.json").unlink()
+    manifest = delta / "weightsmith.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"verb": "make-', b'"verb": "m4ke-'))
+
+
 def _cache(_: Bench, __: Path, area: Path) -> None:
     maker = Maker(area / "cache" / "hub", now=1_700_000_000)
     for name in ("one", "two", "three"):
@@ -229,6 +240,13 @@ COMMANDS: Final = (
         ("verify", "model", "--fix", "--from", "{in}/base+{in}/delta", "--workers", "2"),
         _damaged,
         whole="",
+    ),
+    Command(
+        "fix-delta",
+        ("verify", "delta", "--fix", "--from", "{in}/target", "--base", "{in}/base"),
+        _damaged_delta,
+        whole="",
+        slow=True,
     ),
     Command(
         "fix-elsewhere",
