@@ -147,7 +147,7 @@ def test_a_small_file_that_differs_speaks_against_a_source(
     for source in (world / "applied-copy", source_of(world, vectors, "applied")):
         with pytest.raises(FixUnproved) as caught:
             fix_files(out, source=source)
-        assert caught.value.context == ("config.json is another there",)
+        assert caught.value.context == ("config.json can be read, and differs",)
         assert state(out)[1:] == before
     (out / "config.json").unlink()
     assert fix_files(out, source=world / "applied-copy").complete

@@ -98,7 +98,7 @@ def fix_files(
             raise FixUnproved(
                 folder=path,
                 source=label_of(source or ""),
-                context=[f"{name} is another there" for name in found],
+                context=[f"{name} can be read, and differs" for name in found],
                 hint=_command_for(path, label_of(source or ""), base),
             )
         left = _left(path, standing, source)
