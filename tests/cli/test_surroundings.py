@@ -46,7 +46,7 @@ def shell(streams: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", "<&-", ">&-", "2>&-"])
+@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", "<&-", ">&-", "2>&-", "</dev/null >&0 2>&0"])
 def test_closed_streams_are_as_the_null_device(streams: str, inputs: Path) -> None:
     done = shell(streams, *APPLY, cwd=inputs)
     assert done.returncode == 0, done.stderr

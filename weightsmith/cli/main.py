@@ -328,7 +328,8 @@ def _internal_error(error: Exception) -> InternalError:
 
 
 def open_streams() -> None:
-    """Open the null device in place of standard streams that are closed (``<&-``, ``>&-``).
+    """Open the null device in place of standard streams that are closed (``<&-``, ``>&-``), or that
+    take no output: a shell that was started without one leaves its script in its place.
 
     Otherwise the next file to be opened would get the descriptor of one, and a line that a library
     prints would be written into a model.
@@ -336,7 +337,11 @@ def open_streams() -> None:
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(number)
-        except OSError:
+            if mode == "w":
+                os.write(number, b"")
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                continue  # it is full, or its reader is gone, as will be said
             opened = os.open(os.devnull, os.O_RDWR)
             if opened != number:
                 os.dup2(opened, number)
