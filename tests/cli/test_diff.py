@@ -38,7 +38,7 @@ def test_a_person_reads_totals_kinds_and_the_most_changed(
     said = weightsmith("diff", *models)
     head, kinds, most = said.out.split("\n\n")
     assert "tensors   35: 13 same, 22 changed" in head
-    assert "3 buffers that no loader reads are left out" in head
+    assert "left out: 3 buffers that no loader reads" in head
     assert kinds.startswith("changed by kind\n  tensors  elements  relative  largest\n")
     assert "      2/3   16.67 %         –        –  byte\n" in kinds
     assert most.startswith("most changed\n")

@@ -217,7 +217,10 @@ def _detail_rows(output: Output, job: Job, needs: Needs) -> list[tuple[str, str]
     if plan.dropped:
         names = sorted({place.kind for place in positions(plan.dropped).values()})
         rows.append(
-            ("dropped", f"{len(plan.dropped)} buffers that no loader reads: {', '.join(names)}")
+            (
+                "dropped",
+                f"{counted(len(plan.dropped), 'buffer')} that no loader reads: {', '.join(names)}",
+            )
         )
     by_role: dict[str, list[str]] = {}
     for sidecar in plan.sidecars:

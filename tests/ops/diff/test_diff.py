@@ -196,7 +196,7 @@ def test_rotary_buffers_are_left_out_and_said_so(tmp_path: Path) -> None:
     a = {"w": torch.ones(2), f"model.layers.0.self_attn.{BUFFER}": torch.ones(4)}
     found = compared(tmp_path, a, {"w": torch.ones(2)})
     assert found.equal
-    buffers = "1 buffers that no loader reads are left out: rotary_emb.inv_freq"
+    buffers = "left out: 1 buffer that no loader reads: rotary_emb.inv_freq"
     assert found.notes == (buffers,)
 
 
