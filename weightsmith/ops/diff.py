@@ -144,7 +144,8 @@ def _notes(a: Checkpoint, b: Checkpoint, tensors: Iterable[TensorDifference]) ->
     buffers = sorted({*a.tensors} - {*_infos(a)} | {*b.tensors} - {*_infos(b)})
     if buffers:
         kinds = sorted({".".join(name.split(".")[-2:]) for name in buffers})
-        yield f"left out: {counted(len(buffers), 'buffer')} that no loader reads: {', '.join(kinds)}"
+        unread = counted(len(buffers), "buffer")
+        yield f"left out: {unread} that no loader reads: {', '.join(kinds)}"
     both = [(t, t.a, t.b, t.measure) for t in tensors if t.a is not None and t.b is not None]
     for count, word, what in (
         (
