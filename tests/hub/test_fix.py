@@ -9,6 +9,7 @@ from tests.support.folders import contents, hidden
 from tests.support.hub.client import Client
 from tests.support.hub.people import Person
 from tests.support.hub.server import Hub
+from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.make_delta import make_delta
 
 BASE, TARGET, DELTA = "org/base", "org/target", "me/tuned-delta"
@@ -136,6 +137,19 @@ def test_a_changed_manifest_comes_back_from_what_it_names_on_the_hub(
     manifest.write_bytes(changed)
     code, _, err = person.run("verify", "out", "--fix")
     assert err.count("  fixed  ") == 1, err
+    assert contents(out) == whole
+
+
+def test_a_torch_file_comes_back_from_a_copy_on_the_hub(person: Person, vectors: Path) -> None:
+    release = vectors / "oasst_xor"
+    out = apply_delta(release / "base", release / "delta", target=person.place / "out").target
+    whole = contents(out)
+    person.hub.add("org/copy", out)
+    flip(out / "pytorch_model-00001-of-00002.bin", 100)
+    (out / "pytorch_model-00002-of-00002.bin").unlink()
+    flip(out / "tokenizer.model")
+    _, _, err = person.run("verify", "out", "--fix", "--from", "org/copy")
+    assert err.count("  fixed  ") == 3, err
     assert contents(out) == whole
 
 

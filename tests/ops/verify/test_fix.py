@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.command_line import Weightsmith
 from tests.support.damage import HARMS
 from tests.support.delta_models import SIDECARS, trained, weights, write_pair
 from tests.support.folders import contents, copied, hidden, load, state, write_model
@@ -310,3 +311,19 @@ def test_a_manifest_that_cannot_be_read_ends_it_with_a_way_on(out: Path) -> None
         fix_files(out)
     assert caught.value.hint_text.endswith(f"weightsmith verify {out} --fix --from COPY")
     assert state(out) == before
+
+
+def test_no_hint_leads_in_a_circle(
+    world: Path, out: Path, tmp_path: Path, weightsmith: Weightsmith
+) -> None:
+    """From `verify` to `--fix`, to a source, and from a wrong one to making it again."""
+    damage(out / FIRST)
+    assert f"verify {out} --fix --from BASE+DELTA" in weightsmith("verify", out).err
+    assert f"verify {out} --fix --from BASE+DELTA" in weightsmith("verify", out, "--fix").err
+    wrong = write_model(
+        tmp_path / "wrong", {n: trained(t) for n, t in load(world / "base").items()}
+    )
+    said = weightsmith("verify", out, "--fix", "--from", wrong)
+    assert said.code == 1
+    assert "weightsmith apply-delta --base BASE --delta DELTA -o NEW" in said.err
+    assert "--fix" not in said.err

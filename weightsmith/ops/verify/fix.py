@@ -55,9 +55,9 @@ def fix_files(
     Of an output of weightsmith, `source` is a copy, or what it was made from (``BASE+DELTA``; what
     was converted; of a delta its target, beside its `base`); without one, inputs that its manifest
     knows from the hub are taken. Each file is made beside the old one, read back, held against the
-    manifest's digests, and takes its name by one rename; a manifest that is damaged or gone comes
-    back first in thought and last on the disk (`recover`). Of any other folder, `source` is the hub
-    id of which it is a copy (`fix_from_hub`).
+    manifest's digests, and takes its name by one rename. A manifest that is damaged or gone is
+    found again first (`recover`), and written last. Of any other folder, `source` is the hub id of
+    which it is a copy (`fix_from_hub`).
     With `dry_run` it is only said what would be done; nothing is written.
     Memory: a few spans of 2 MiB a worker.
     Raises: FixSourceMissing, JsonInvalid, if nothing says what the files must be; FixUnproved, if
@@ -165,8 +165,8 @@ def _command_for(folder: Path, source: str, base: Where | None) -> str | None:
 def _left(folder: Path, standing: _Standing, source: Where | None) -> FileFix:
     """That a changed manifest stays as it is."""
     if source is None:
-        why = "what it was shows from a copy of the folder, or from what the folder was made from"
-        hint = fix_command(folder, None if standing.manifest is None else standing.manifest)
+        why = "only a copy of the folder, or what it was made from, can tell what it was"
+        hint = fix_command(folder, standing.manifest)
     else:
         why = f"nothing shows that the folder is what {label_of(source)} holds or makes"
         hint = make_again(standing.manifest)

@@ -43,7 +43,8 @@ def possible_truths(
     it was made from: by each command, in each dtype. A delta of a target and a `base` is made whole
     beside it; its settings are those that a damaged manifest (`here`) states.
 
-    Raises: as `open_truth`, for what the first command makes of it.
+    Raises: as `open_truth`; where nothing of a manifest is left, for what the first command makes
+    of the source.
     """
     where = reach.locate(source)
     plans = [partial(plan_convert, where, NOWHERE, dtype=dtype) for dtype in _CASTS]
@@ -64,7 +65,7 @@ def possible_truths(
         try:
             job = plan()
         except WeightsmithError:
-            if number == 0:
+            if number == 0 and here is None:
                 raise
             continue
         if job.plan.digest not in seen:
