@@ -167,6 +167,7 @@ def test_a_special_piece_without_a_name_has_its_usual_one() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
+        SMALL[:2],
         [*SMALL, piece("")],
         [*SMALL, piece("b", score=float("nan"))],
         [*SMALL, piece("<0x41>", PieceType.BYTE)],
@@ -174,7 +175,7 @@ def test_a_special_piece_without_a_name_has_its_usual_one() -> None:
         [*SMALL, FALLBACK, *BYTES[1:]],
         [*SMALL, FALLBACK, *BYTES[1:], piece("<0x00", PieceType.BYTE)],
     ],
-    ids=["empty", "nan", "byte", "no-bytes", "a-byte-less", "no-byte"],
+    ids=["special", "empty", "nan", "byte", "no-bytes", "a-byte-less", "no-byte"],
 )
 def test_pieces_that_sentencepiece_refuses_are_refused(
     fields: list[tuple[int, int, bytes]],

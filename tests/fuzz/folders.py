@@ -58,6 +58,12 @@ COMMANDS: Final[Mapping[str, Sequence[Sequence[str]]]] = {
     ),
 }
 """By scene, the commands; they run in its folder."""
+_REPAIR: Final = ("fix-tokenizer", "model")
+REPAIRS: Final[Mapping[str, Sequence[Sequence[str]]]] = {
+    "tokenizer": (_REPAIR, (*_REPAIR, "-o", "out")),
+    "llama": (_REPAIR, (*_REPAIR, "-o", "out"), (*_REPAIR, "--exact-class")),
+}
+"""Commands that prove what they write by transformers, and take a second or more."""
 
 
 class Broken(Exception):
@@ -70,7 +76,7 @@ def scenes(where: Path) -> Mapping[str, Path]:
     from weightsmith.ops.apply_delta import apply_delta
     from weightsmith.ops.make_delta import make_delta
 
-    made = {name: where / "sound" / name for name in COMMANDS}
+    made = {name: where / "sound" / name for name in (*COMMANDS, *REPAIRS)}
     vicuna = made["vicuna"]
     for side in ("base", "delta", "target"):
         shutil.copytree(VECTORS / "vicuna_v1_1" / side, vicuna / side)
@@ -89,20 +95,23 @@ def scenes(where: Path) -> Mapping[str, Path]:
         shutil.copytree(VECTORS / "training" / vector / "ckpt", made[scene] / "ckpt")
     broken = next(iter(sorted((VECTORS / "skew").glob("*/broken"))))
     shutil.copytree(broken, made["tokenizer"] / "model")
+    shutil.copytree(VECTORS / "vicuna_v1_1" / "base", made["llama"] / "model")
     return made
 
 
-def run_one(raw: bytes, where: Path) -> None:
+def run_one(
+    raw: bytes, where: Path, commands: Mapping[str, Sequence[Sequence[str]]] = COMMANDS
+) -> None:
     """The command that belongs to these bytes, on folders harmed as they say.
 
     Raises: Broken, for exit code 70 or an unknown one, an input that was changed, an output that is
-    there after a failure.
+    there after a failure, a content that a repair in place did not keep.
     """
     from weightsmith.cli.main import run
 
     chance = random.Random(hashlib.sha256(raw).digest())
-    scene = chance.choice([*COMMANDS])
-    line = chance.choice(COMMANDS[scene])
+    scene = chance.choice([*commands])
+    line = chance.choice(commands[scene])
     here = where / "harmed"
     shutil.rmtree(here, ignore_errors=True)
     shutil.copytree(scenes(where)[scene], here, symlinks=True)
@@ -122,10 +131,24 @@ def run_one(raw: bytes, where: Path) -> None:
     what = f"{' '.join(line)} after {done}: exit code {code}\n{said.getvalue()[-1500:]}"
     if code not in _KNOWN:
         raise Broken(what)
+    if line[:2] == _REPAIR and "out" not in line:
+        _hold_repair(before, _state(here), code, what)
+        return
     if not fixes and _state(here, but="out") != [e for e in before if not e[0].startswith("out")]:
         raise Broken(f"inputs changed: {what}")
     if writes and not fixes and code not in {0, 1} and (here / "out").exists():
         raise Broken(f"published in spite of it: {what}")
+
+
+def _hold_repair(
+    before: list[tuple[str, str]], after: list[tuple[str, str]], code: int, what: str
+) -> None:
+    """Whatever was there is there still, under its own name or as a copy of what it was."""
+    if code and after != before:
+        raise Broken(f"changed in spite of it: {what}")
+    kept = {(name.partition(".bak")[0], digest) for name, digest in after}
+    if lost := [name for name, digest in before if (name, digest) not in kept]:
+        raise Broken(f"lost {lost}: {what}")
 
 
 def _state(folder: Path, but: str = "-") -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from tests.fuzz import mutate, mutate_tokenizers, vocabularies
 from tests.fuzz.differences import COMPARED, Differs, count, meant
-from tests.fuzz.folders import run_one
+from tests.fuzz.folders import REPAIRS, run_one
 from tests.support.paths import VECTORS
 from weightsmith import fs
 from weightsmith.checkpoint.checkpoint import Checkpoint
@@ -603,6 +603,12 @@ TARGETS: Final[Mapping[str, Target]] = {
             "folders",
             lambda raw: run_one(raw, scratch()),
             lambda: [bytes([each]) for each in range(8)],
+            limit_s=120,
+        ),
+        Target(
+            "repairs",
+            lambda raw: run_one(raw, scratch(), REPAIRS),
+            lambda: [bytes([each]) for each in range(4)],
             limit_s=120,
         ),
         Target(

@@ -188,7 +188,7 @@ def read_tokenizer_json(raw: bytes) -> None:
     count(COMPARED)
     _hold_tokenizer(ours, theirs)
     first = first_tokens(ours.parsed("tokenizer.json").get("post_processor"))
-    if plain and whole[: whole.index(plain[0])] != first:
+    if plain and whole[: len([*first, *plain])] != [*first, *plain]:
         raise Differs(f"{first} before a text, the library has {whole} of {plain}")
 
 

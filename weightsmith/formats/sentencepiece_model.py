@@ -166,12 +166,14 @@ def _model(raw: bytes, file: str) -> SentencePieceModel:
 def _contradiction(pieces: Sequence[Piece], *, byte_fallback: bool) -> str | None:
     """Why sentencepiece would refuse these pieces; None if it would not."""
     texts = {piece.text for piece in pieces}
+    special = {PieceType.UNKNOWN, PieceType.CONTROL, PieceType.BYTE}
     spelled = {piece.text for piece in pieces if piece.type is PieceType.BYTE}
     reasons = {
         "it does not have exactly one unknown piece": [piece.type for piece in pieces].count(
             PieceType.UNKNOWN
         )
         != 1,
+        "it holds special pieces only": all(piece.type in special for piece in pieces),
         "two of its pieces are the same text": len(texts) < len(pieces),
         "one of its pieces is empty": "" in texts,
         "the score of a piece is no number": not all(math.isfinite(e.score) for e in pieces),
