@@ -6,9 +6,11 @@ import base64
 import importlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final
+
+import regex
 
 from tests.fuzz.differences import COMPARED, Differs, count, meant
 from tests.fuzz.mutate_tokenizers import split_fields
@@ -23,7 +25,8 @@ from weightsmith.formats.tiktoken_ranks import parse_tiktoken
 from weightsmith.repair.contents import first_tokens
 from weightsmith.repair.detect import diagnose
 from weightsmith.repair.folder import Folder, read_folder
-from weightsmith.repair.tiktoken import tokenizer_files
+from weightsmith.repair.tiktoken import PATTERN, tokenizer_files
+from weightsmith.smoke.read_tokenizer import _joined
 
 _CONFIG: Final = b'{"model_type": "llama"}'
 
@@ -145,7 +148,7 @@ def _defined(raw: bytes) -> tuple[dict[bytes, int] | None, object]:
     return found, ""
 
 
-def _hold_rebuilt(tokens: Sequence[bytes]) -> None:
+def _hold_rebuilt(tokens: tuple[bytes, ...]) -> None:
     from tokenizers import Tokenizer, decoders
 
     special = ["<|begin_of_text|>", "<|end_of_text|>"]
@@ -159,6 +162,18 @@ def _hold_rebuilt(tokens: Sequence[bytes]) -> None:
             raise Differs(f"token {number}: {token!r}, tokenizers has {spelled!r}")
     if tokenizer.token_to_id(special[1]) != len(tokens) + 1:
         raise Differs("special tokens have other ids")
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    for part in (tokens[-9:], tokens[:-9:-1], tokens[97:100] * 3):
+        text = b"".join(part).decode("utf-8", "replace")
+        right = [rank for word in regex.findall(PATTERN, text) for rank in _by_rank(word, ranks)]
+        if (ids := tokenizer.encode(text, add_special_tokens=False).ids) != right:
+            raise Differs(f"{text!r}: {ids} by tokenizers, {right} by rank")
+
+
+def _by_rank(word: str, ranks: dict[bytes, int]) -> list[int]:
+    """A word's tokens: itself if it is one, else what comes of joining pairs by their rank."""
+    whole = ranks.get(word.encode())
+    return [ranks[each] for each in _joined(word, ranks)] if whole is None else [whole]
 
 
 def read_tokenizer_json(raw: bytes) -> None:
