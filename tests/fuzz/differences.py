@@ -73,8 +73,8 @@ MEANT: Final = (
         "those of some kinds of pieces only",
     ),
     Meant(
-        *("sentencepiece", "refused here", "exactly one unknown piece"),
-        "no piece for what is unknown, which no trainer makes",
+        *("sentencepiece", "refused here", "exactly one unknown piece|special pieces only"),
+        "no piece for what is unknown, or none but special ones, which no trainer makes",
     ),
     Meant(
         *("sentencepiece", "taken here", "ParseFromArray"),

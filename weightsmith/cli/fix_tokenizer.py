@@ -89,9 +89,9 @@ def command(
 
     Looks in DIR (default: here) for known faults of tokenizer and config files, of any family. The
     changes are shown as a diff, and proved against sentencepiece or tokenizers before a file is
-    touched; the old version of each changed file is kept as .bak. tokenizer.model is never changed.
-    Where a whole family of models was published that way, a fault is only remarked on, unless --for
-    or --exact-class asks for its repair.
+    touched; the old version of each changed file is kept as .bak, or as .bak.2 where that name is
+    taken. tokenizer.model is never changed. Where a whole family of models was published that way,
+    a fault is only remarked on, unless --for or --exact-class asks for its repair.
     """
     meant = None if reader == "all" else cast("Reader", reader)
     if check:

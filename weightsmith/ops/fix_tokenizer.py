@@ -137,9 +137,9 @@ def fix_tokenizer(
     """Repair a folder, or write repaired copies of its files beside the weights to `local_copy`.
 
     New tokenizer files are first read by transformers in a scratch directory, as the proof. Then
-    each file that changes is kept once as ``.bak`` and replaced by one rename; a manifest is
-    brought up to date last. Running it again finishes a run that was stopped, and changes nothing
-    else.
+    each file that changes is kept as ``.bak``, or ``.bak.2`` where that is taken, and replaced by
+    one rename; a manifest is brought up to date last. Running it again finishes a run that was
+    stopped, and changes nothing else.
     Raises: as `plan_fix_tokenizer` and `carry_out`.
     """
     plan = plan_fix_tokenizer(folder, reader=reader, exact_class=exact_class)
