@@ -118,8 +118,6 @@ def open_inputs(
     if sidecars is not None:
         roles[SIDECARS] = _Beside(sidecars)
         notes += _said(checkpoint, sidecars)
-        if isinstance(found, TrainingOutput):
-            notes += check_by_config(checkpoint, sidecars.config)
     if selection:
         names = selection.names(checkpoint.label, [*checkpoint.tensors])
         notes += _chosen(checkpoint, names)
@@ -132,6 +130,11 @@ def open_inputs(
     inputs = ConvertInputs({SOURCE: checkpoint, **roles}, tuple(notes))
     if isinstance(found, TrainingOutput):
         require_named(checkpoint, inputs.config)
+        # What was said of the names as they were, and by the config beside them, holds no more.
+        before = check_by_config(found.checkpoint, found.checkpoint.config)
+        checkpoint.notes = tuple(note for note in checkpoint.notes if note not in before)
+        now = check_by_config(checkpoint, inputs.config)
+        notes += [] if base is not None else now
     return replace(inputs, notes=(*notes, *_missing_config(inputs)))
 
 

@@ -72,6 +72,9 @@ def test_names_that_are_none_of_the_configs_are_refused_until_they_are_chosen(
         plan_convert(folder, tmp_path / "out", keep=["policy.*"])
     with pytest.raises(NamesNotConfig):
         plan_combine(f"0.5*{folder} + 0.5*{base}", tmp_path / "out")
+    job = plan_convert(folder, tmp_path / "out", keep=["policy.*"], rename=["policy="])
+    notes = (*job.plan.notes, *job.bindings.inputs["source"].notes)
+    assert not any("of its config are not there" in note for note in notes)
     convert(folder, tmp_path / "out", keep=["policy.*"], rename=["policy="])
     made = load_file(tmp_path / "out" / "model.safetensors")
     assert made.keys() == own.keys()
