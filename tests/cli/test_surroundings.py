@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.folders import copied, staging
+from tests.support.command_line import Weightsmith
+from tests.support.folders import copied, staging, write_model
 from tests.support.pace import examples
 from weightsmith.cli.main import run
 from weightsmith.engine.manifest import NAME as MANIFEST
@@ -57,6 +59,20 @@ def test_closed_streams_are_as_the_null_device(streams: str, inputs: Path) -> No
     ).target
     for path in expected.iterdir():  # no word of ours or of a library is among the bytes
         assert (inputs / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_working_directory_that_is_gone_is_said_where_it_is_needed(
+    weightsmith: Weightsmith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_model(tmp_path / "model", {"model.w": torch.ones(2, 2)})
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    said = weightsmith("convert", str(model), str(tmp_path / "out"))
+    assert said.code == 0, said.err
+    said = weightsmith("convert", str(model), "out")
+    assert said.code == 9
+    assert "the system refuses the working directory: No such file or directory" in said.err
 
 
 def test_who_must_be_asked_and_is_not_there_is_asked_nothing(tmp_path: Path) -> None:

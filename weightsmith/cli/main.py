@@ -286,6 +286,8 @@ def package_missing(error: ImportError) -> PackageMissing | None:
 def _system_fault(error: OSError, output: Output) -> WeightsmithError:
     """The error for an `OSError` that no code nearer to its cause has translated."""
     what = error.filename if error.filename is not None else "what was being written"
+    if error.errno == errno.ENOENT and error.filename is None:
+        what = "the working directory"  # which somebody has deleted; os.getcwd alone names no file
     match error.errno:
         case None:
             return _internal_error(error)  # a library raised it, not the system

@@ -258,8 +258,13 @@ def error_document(error: WeightsmithError, warnings: Sequence[str]) -> dict[str
 
 
 def from_here(command: str) -> str:
-    """`command` with paths of the working directory and below as ``./NAME``."""
-    here = f"{Path.cwd()}/"
+    """`command` with paths of the working directory and below as ``./NAME``; one that was deleted
+    holds none.
+    """
+    try:
+        here = f"{Path.cwd()}/"
+    except FileNotFoundError:
+        return command
     return re.sub(rf"(?<![^\s'\"+=]){re.escape(here)}", "./", command) if here != "//" else command
 
 
