@@ -138,7 +138,7 @@ def test_of_deltas_in_the_wrong_order_the_one_that_does_not_fit_is_named_alone(
 
 def test_what_is_no_delta_is_no_link(steps: Steps) -> None:
     models, _ = steps(0)
-    with pytest.raises(LinkNotDelta, match="it is a model") as caught:
+    with pytest.raises(LinkNotDelta, match="not a delta but a model") as caught:
         weightsmith.diff(f"{models[0]}+{models[1]}", models[1])
     assert caught.value.exit_code == 7
 
