@@ -293,6 +293,13 @@ class NothingNamed(UsageFault):
     hint = "see how they are named: weightsmith diff {source} {source} --json"
 
 
+class NothingLeft(UsageFault):
+    """The patterns that choose tensors leave none, and a file without tensors is no model."""
+
+    message = "nothing would be left of {source}: all its {count} tensor(s) would be dropped"
+    hint = "leave some: `drop` takes away what it names, `keep` all that it does not name"
+
+
 class ExpressionInvalid(UsageFault):
     """The expression given to combine is not a sum of models."""
 

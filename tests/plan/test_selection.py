@@ -2,7 +2,7 @@
 
 import pytest
 
-from weightsmith.errors import NamesAmbiguous, NothingNamed, RenameInvalid
+from weightsmith.errors import NamesAmbiguous, NothingLeft, NothingNamed, RenameInvalid
 from weightsmith.plan.selection import Selection
 
 NAMES = (
@@ -70,6 +70,19 @@ def test_what_names_nothing_is_refused(selection: Selection) -> None:
 def test_what_does_not_say_from_what_to_what_is_refused(rename: str) -> None:
     with pytest.raises(RenameInvalid):
         Selection((rename,)).names("x", NAMES)
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(drop=("*",)),
+        Selection(drop=("*.weight",)),
+        Selection(drop=("lm*",), keep=("lm*",)),
+    ],
+)
+def test_a_choice_that_leaves_no_tensor_is_refused(selection: Selection) -> None:
+    with pytest.raises(NothingLeft, match="all its 4 tensors would be dropped"):
+        selection.names("x", NAMES)
 
 
 def test_two_tensors_of_one_name_are_refused() -> None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from weightsmith.errors import NamesAmbiguous, NothingNamed, RenameInvalid
+from weightsmith.errors import NamesAmbiguous, NothingLeft, NothingNamed, RenameInvalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Selection:
     def names(self, source: str, names: Collection[str]) -> dict[str, str]:
         """New names by old ones; an empty one for what is left out. Others keep theirs.
 
-        Raises: NothingNamed, RenameInvalid; NamesAmbiguous, if two would have one name.
+        Raises: NothingNamed, NothingLeft, RenameInvalid; NamesAmbiguous, if two would share one.
         """
         out = {name for pattern in self.drop for name in self._like(source, names, "drop", pattern)}
         if self.keep:
@@ -39,6 +39,8 @@ class Selection:
             out |= {*names} - kept
         new = dict.fromkeys(sorted(out), "")
         left = [name for name in names if name not in out]
+        if not left:
+            raise NothingLeft(source=source, count=len(names))
         for text in self.rename:
             found = dict(_renamed(text, [name for name in left if name not in new]))
             if not found:
