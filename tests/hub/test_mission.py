@@ -91,6 +91,20 @@ def test_streaming_keeps_no_input_and_gives_the_same_model(person: Person, vecto
     assert [path.name for path in person.place.iterdir()] == ["vicuna-7b-v1.1"]
 
 
+def test_what_was_streamed_is_not_fetched_again_to_be_compared(
+    person: Person, vectors: Path
+) -> None:
+    base = str(vectors / "vicuna_v1_1" / "base")
+    line = ["apply-delta", "--base", base, "--delta", DELTA, "--stream"]
+    code, _, err = person.run(*line)
+    assert code == 0, err
+    fetched = person.hub.ranges("pytorch_model-00001-of-00002.bin").count(None)
+    code, out, err = person.run(*line)
+    assert (code, "already done" in out) == (0, True), err
+    assert f"not compared with its inputs: 21 tensors, for {DELTA} would" in " ".join(err.split())
+    assert person.hub.ranges("pytorch_model-00001-of-00002.bin").count(None) == fetched
+
+
 def test_an_interrupted_stream_goes_on(person: Person, vectors: Path) -> None:
     ended = person.start(*LINE, "--stream", "--max-shard-size", "30kB", script=ENDS)
     ended.communicate(timeout=240)

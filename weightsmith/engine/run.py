@@ -20,6 +20,7 @@ from weightsmith.engine.shard import remake
 from weightsmith.formats.index import build_index
 from weightsmith.plan.model import Plan, ShardPlan
 from weightsmith.progress import SILENCE, Progress
+from weightsmith.units import counted
 
 __all__ = ["ModelMaking", "Outcome", "run"]
 
@@ -86,7 +87,8 @@ class ModelMaking(Making):
 
     def gives(self, finished: Manifest) -> bool:
         """Make the tensors anew, and compare their digests; those whose digest the plan knows, and
-        what comes from a commit of the hub or an object store alone, cannot be others.
+        what comes from a commit of the hub or an object store alone, cannot be others. What would
+        have to be fetched for it is not compared, and that is said.
         """
         inputs = self.bindings.inputs
         near = {role for role, each in inputs.items() if not each.is_pinned}
@@ -95,8 +97,21 @@ class ModelMaking(Making):
             for each in self.plan.tensors
             if not each.digest and any(read.role in near for read in each.inputs)
         ]
-        if self.plan.makes_files or not tensors:
+        if self.plan.makes_files:
             return True
+        far = {
+            role
+            for role, each in inputs.items()
+            if any(each.is_far(file.name) for file in each.files)
+        }
+        here = [each for each in tensors if far.isdisjoint(read.role for read in each.inputs)]
+        if len(here) < len(tensors):
+            count = counted(len(tensors) - len(here), "tensor")
+            roles = " and ".join(inputs[role].label for role in sorted(far))
+            self.progress.note(
+                f"not compared with its inputs: {count}, for {roles} would have to be fetched"
+            )
+        tensors = here
         self.progress.begin("comparing with its inputs", sum(t.output.nbytes for t in tensors))
         found = remake(tensors, inputs, self.buffers, self.progress.advance)
         return all(finished.tensors.get(name) == digest for name, digest in found.items())
