@@ -33,8 +33,9 @@ def test_the_old_content_is_kept_once(folder: Path) -> None:
     (folder / "config.json").write_bytes(b"old")
     (folder / "config.json.bak").write_bytes(b"the first")
     replace(folder, None)
-    assert names(folder) == ["config.json.bak"]
+    assert names(folder) == ["config.json.bak", "config.json.bak.2"]
     assert (folder / "config.json.bak").read_bytes() == b"the first"
+    assert (folder / "config.json.bak.2").read_bytes() == b"old"
 
 
 def test_somebody_s_file_under_a_temporary_name_is_not_touched(folder: Path) -> None:
