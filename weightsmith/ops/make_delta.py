@@ -154,6 +154,7 @@ def plan_make_delta(
         factors: dict[str, tuple[InputTensor, ...]] = {}
         if adapter is not None:
             inputs["adapter"] = open_lora(adapter, offline=offline, progress=progress)
+            path = target_apart(delta, inputs)
             factors, products = factors_of(ground, inputs["adapter"])
             about = replace(about, products=products)
             notes.append(f"the adapter has factors for {len(products)} of the base's tensors")

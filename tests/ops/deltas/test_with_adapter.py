@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from tests.support.adapters import make_adapter, make_llama, write_adapter
-from tests.support.folders import contents, load
-from weightsmith.errors import AdapterDoesNotFit, FactorsNotFinite, NoAdapter, OptionMeaningless
+from tests.support.folders import contents, copied, load
+from weightsmith.engine.options import Options
+from weightsmith.errors import (
+    AdapterDoesNotFit,
+    FactorsNotFinite,
+    NoAdapter,
+    OptionMeaningless,
+    TargetIsInput,
+)
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.make_delta import make_delta, plan_make_delta
 from weightsmith.ops.merge_lora import merge_lora
@@ -47,6 +54,16 @@ def test_the_plan_says_what_is_taken_and_another_adapter_is_another_plan(
     assert "the adapter has factors for 3 of the base's tensors" in plans[1].notes
     assert plans[0].digest != plans[1].digest
     assert type(plans[1]).from_document(plans[1].to_document()) == plans[1]
+
+
+def test_a_delta_is_not_made_in_the_place_of_its_adapter(folder: Path, tmp_path: Path) -> None:
+    base, target = folder / "base", folder / "target"
+    lora = copied(folder / "lora", tmp_path / "lora")
+    before = contents(lora)
+    for delta in (lora, lora / "inside", tmp_path):
+        with pytest.raises(TargetIsInput):
+            make_delta(base, target, delta, adapter=lora, options=Options(overwrite=True))
+    assert contents(lora) == before
 
 
 def test_an_adapter_that_was_not_merged_does_no_harm(folder: Path, tmp_path: Path) -> None:
