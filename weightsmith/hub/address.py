@@ -15,7 +15,7 @@ _PAGES: Final = {
     "discussions": "a discussion or a pull request",
     "settings": "a repository's settings",
 }
-"""What the word after ``org/name`` in an address makes of the page."""
+"""What kind of page an address is of, by the word after ``org/name``."""
 _OTHERS: Final = {
     "datasets": "a dataset",
     "spaces": "a space",

@@ -1,4 +1,4 @@
-"""What the hub's cache holds, what deleting parts of it would free, and the deleting."""
+"""Read what the hub's cache holds, compute what deleting parts of it would free, and delete."""
 
 import dataclasses
 import os
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo, DeleteCacheStrategy, HFCacheInfo
 
 _KINDS: Final = {"models": "model", "datasets": "dataset", "spaces": "space", "kernels": "kernel"}
-"""How the directory of a repository begins, and what that is."""
+"""What kind of repository a directory holds, by the beginning of its name."""
 JUST_NOW_S: Final = 300.0
-"""A blob without a link may be that of a download that is about to make the link."""
+"""Blobs younger than this are kept, for a running download may be about to link them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Leftover:
     repo_id: str = ""
     """Empty for the store that repositories share."""
     busy: bool = False
-    """Whether somebody is downloading it right now."""
+    """Whether a download holds its lock at this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Cache:
     revisions: tuple[CachedRevision, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
     unreadable: tuple[str, ...] = ()
-    """What else the hub library cannot make sense of, and why; it is left alone."""
+    """Other things that the hub library cannot read, and why; they are left alone."""
 
     @property
     def nbytes(self) -> int:
@@ -108,7 +108,7 @@ class Cache:
 
     @property
     def last_use_unknown(self) -> str:
-        """Why access times say nothing here; empty where they do."""
+        """Why access times are of no use here; empty if they are."""
         if os.name == "posix" and self.root.is_dir():
             flags = os.statvfs(self.root).f_flag
             if flags & getattr(os, "ST_NOATIME", 0):
@@ -169,7 +169,7 @@ def delete(
     links: AbstractSet[Path],
     leftovers: AbstractSet[Leftover],
 ) -> None:
-    """Delete by the hub library's own strategies, after a fresh look: nothing newly linked goes."""
+    """Scan again and delete by the hub library's own strategies; what was linked since stays."""
     from huggingface_hub import scan_cache_dir
 
     with library_heard(unheard):  # the caller looks at what is still there

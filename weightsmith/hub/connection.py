@@ -21,7 +21,7 @@ from weightsmith.version import __version__
 
 PUBLIC_ENDPOINTS: Final = ("https://huggingface.co", "https://hf.co")
 ANSWER_LIMIT_NBYTES: Final = 64_000_000
-"""The most that an answer may come to, unpacked: 300,000 files are told in less."""
+"""Most bytes of an unpacked answer; a list of 300,000 files has fewer."""
 PAGES: Final = 200
 """The most pages that a list of files may have."""
 RETRIES: Final = 3
@@ -45,7 +45,7 @@ class Connection:
     xet: bool
     """Whether files may come from Xet, a storage beside the endpoint that the hub prefers."""
     notes: tuple[str, ...] = ()
-    """What a person should know about how the hub is reached."""
+    """Notes for the user on how the hub is reached."""
 
 
 def connect(
@@ -250,7 +250,7 @@ def _ask(
     what: str,
     parse: Callable[[Any], Answer],
 ) -> Answer:
-    """What `parse` makes of the hub's answer to a question about `what`."""
+    """The hub's answer to a question about `what`, as `parse` reads it."""
     return _parsed(connection, _get(connection, url, repo_id, revision), repo_id, what, parse)
 
 

@@ -1,4 +1,4 @@
-"""Delete from the hub's cache, always by the hub library's own hand, which knows shared blobs."""
+"""Delete from the hub's cache through the hub library, which knows about shared blobs."""
 
 import dataclasses
 from collections.abc import Iterable

@@ -27,7 +27,9 @@ from weightsmith.progress import Progress
 from weightsmith.units import format_size
 
 WORKERS: Final = 8
-"""Files at a time. More makes the hub's limits likelier, and an interruption dearer."""
+"""Files that are fetched at a time. With more, the hub's limits are met sooner, and an interruption
+loses more.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Downloaded:
     """Files that were here already."""
 
     def to_document(self) -> dict[str, Any]:
-        """What was resolved, and what became of it."""
+        """The resolved source and the result, as JSON values."""
         return {
             **self.resolved.to_document(),
             "fetched": [file.name for file in self.fetched],
@@ -106,7 +108,7 @@ def download(resolved: Resolved, progress: Progress, *, check_kept: bool = True)
 
 
 def _find_damaged(transfer: Transfer, files: Iterable[RepoFile]) -> list[RepoFile]:
-    """Hash files that are there; those that are not what the hub has.
+    """Hash the files that are there already; return those that differ from the hub's.
 
     They stay until a sound one takes their place: other revisions may point at them.
     Raises: HashMismatch, if there is one and the network is off.
@@ -146,7 +148,7 @@ def _find_damaged(transfer: Transfer, files: Iterable[RepoFile]) -> list[RepoFil
 def _each(
     transfer: Transfer, work: Callable[[Transfer, RepoFile], None], files: list[RepoFile]
 ) -> None:
-    """Do `work` for every file, some at a time; the first failure ends the rest, and is raised."""
+    """Do `work` for every file, some at a time; the first failure stops the rest and is raised."""
     pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="weightsmith-hub")
     futures = [pool.submit(work, transfer, file) for file in files]
     try:

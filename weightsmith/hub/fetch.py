@@ -42,9 +42,9 @@ class Transfer:
     advance: Callable[[int], None]
     note: Callable[[str], None]
     stop: threading.Event
-    """Set when another file has failed, or the person has had enough."""
+    """Set when another file has failed, or the user has interrupted the run."""
     damaged: frozenset[str] = frozenset()
-    """Names of files that are there in full length and have to be replaced all the same."""
+    """Names of files that have their full length and must be replaced nevertheless."""
 
 
 class Stopped(Exception):
@@ -65,7 +65,7 @@ def fetch(transfer: Transfer, file: RepoFile) -> None:
 
 @contextlib.contextmanager
 def turn(transfer: Transfer, file: RepoFile) -> Iterator[None]:
-    """Wait until no other of us is at a file, and let nobody be until the end.
+    """Hold the lock of a file, so that no other weightsmith fetches it meanwhile.
 
     The library's own lock, for which `_fetch` and the library wait, is free in between: where links
     cannot be made, a file is copied to its place under no lock of the library's.
@@ -79,7 +79,7 @@ def turn(transfer: Transfer, file: RepoFile) -> Iterator[None]:
 
 
 def _bring(transfer: Transfer, file: RepoFile) -> None:
-    """Do what `fetch` says, while no other of us does."""
+    """Do what `fetch` says, with the lock of the file held."""
     cache = CachePlace(transfer.connection.cache, transfer.listing.repo_id, transfer.listing.commit)
     path = transfer.place.folder / file.name
     if transfer.connection.xet:
@@ -243,7 +243,7 @@ def _begun_nbytes(partial: Path) -> int:
 
 
 def _ask_for_rest(partial: Path, start: int, transfer: Transfer, file: RepoFile) -> int:
-    """Write what one request for the bytes from `start` brings; how many there are afterwards."""
+    """Write the answer to one request for the bytes from `start`; return the new length."""
     from huggingface_hub import constants
     from huggingface_hub.utils import hf_raise_for_status, http_stream_backoff
 

@@ -1,4 +1,4 @@
-"""What a repository holds, as values."""
+"""The files of a repository, as values."""
 
 from dataclasses import dataclass
 
@@ -22,4 +22,4 @@ class Listing:
     commit: str
     files: tuple[RepoFile, ...]
     private: bool = False
-    """Whether only its owners see it, where the hub was asked."""
+    """Whether the repository is private, as the hub said."""

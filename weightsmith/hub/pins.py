@@ -59,7 +59,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What a model that was removed is rebuilt from."""
+    """The record of what a removed model can be rebuilt from."""
 
     model: Commit
     base: tuple[Commit, ...]
@@ -71,7 +71,7 @@ class Pin:
 
     @property
     def kept(self) -> tuple[Commit, ...]:
-        """What must stay in the cache, so that the model can be rebuilt."""
+        """The repositories that must stay in the cache, so that the model can be rebuilt."""
         return (*self.base, *((self.delta,) if isinstance(self.delta, Commit) else ()))
 
     def to_bytes(self) -> bytes:
@@ -113,9 +113,9 @@ class FoundPin:
 
     path: Path
     pin: Pin | None
-    """None, if it is none that we can read."""
+    """None if the file cannot be read as a pin."""
     fault: str = ""
-    """Why it is none, as a sentence."""
+    """Then why not, as a sentence."""
 
 
 class Pins:
@@ -170,7 +170,7 @@ class Pins:
         return list(dict.fromkeys(said))
 
     def idle(self) -> tuple[FoundPin, ...]:
-        """Those whose model is in the cache again with all its files: they keep nothing."""
+        """Pins whose model is in the cache again with all its files, so that they keep nothing."""
         return tuple(
             each for each in self.found if each.pin is not None and not self._leans(each.pin)
         )
@@ -180,14 +180,14 @@ class Pins:
         return any(each.pin is not None and each.pin.model == model for each in self.found)
 
     def _leans(self, pin: Pin) -> bool:
-        """Whether the model is gone: once all its files are in the cache again, nothing is owed."""
+        """Whether the model is still missing from the cache, in whole or in part."""
         there = self._there.get(pin.model)
         sizes = {} if there is None else {file.name: file.nbytes for file in there.files}
         return any(sizes.get(name) != nbytes for name, nbytes in pin.files)
 
 
 def remove_pins(pins: Iterable[FoundPin]) -> None:
-    """Remove pins that keep nothing; one that somebody else must remove stays, and still does."""
+    """Remove pins that keep nothing; one that only its owner may remove is left where it is."""
     for each in pins:
         with contextlib.suppress(OSError):
             each.path.unlink()

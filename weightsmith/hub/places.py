@@ -1,4 +1,4 @@
-"""Where a repository's files lie on this machine: in the hub's cache, or in a directory."""
+"""Where a repository's files are on this machine: in the hub's cache, or in a directory."""
 
 import os
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class Place(Protocol):
         """Where the file's bytes end up."""
 
     def partial(self, file: RepoFile) -> Path:
-        """Where they gather until they are whole."""
+        """The partial file, which holds the bytes until they are whole."""
 
     def lock(self, file: RepoFile) -> Path:
-        """What the hub library locks while it fetches the file, and we do likewise."""
+        """The file that the hub library, and weightsmith too, locks while it fetches."""
 
     def discard(self, file: RepoFile) -> None:
         """Delete the file and all that points at its bytes."""
@@ -110,7 +110,7 @@ class FolderPlace:
         return self.folder / file.name
 
     def partial(self, file: RepoFile) -> Path:
-        """In the corner that the hub library keeps for itself and everybody else ignores."""
+        """In ``.cache/huggingface``, which the hub library uses and other programs ignore."""
         return self._corner / f"{file.digest}.incomplete"
 
     def lock(self, file: RepoFile) -> Path:

@@ -1,4 +1,4 @@
-"""Push files to a repository of the hub in one commit, and look there what came of it."""
+"""Push files to a repository on the hub in one commit, and check there what arrived."""
 
 import contextlib
 import warnings
@@ -28,12 +28,12 @@ from weightsmith.units import format_size
 from weightsmith.version import __version__
 
 _LARGE_NBYTES: Final = 1_000_000
-"""From this size on, a file is worth a word when it is uploaded."""
+"""The upload of a file of this size or more is announced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a push goes, as it is before it."""
+    """Where a push goes, and what is there before it."""
 
     repo_id: str
     revision: str
@@ -47,14 +47,14 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one commit is to do."""
+    """What a commit adds, replaces and deletes."""
 
     message: str
     files: Mapping[str, Path | bytes]
-    """By name in the repository, a file of this machine or its content."""
+    """Files to push, by name in the repository: a path on this machine, or the content."""
     deleted: tuple[str, ...] = ()
     private: bool = True
-    """Of a repository that has to be made."""
+    """Whether the repository is private, if it has to be made."""
     create_pr: bool = False
     """Offer the commit in a pull request, for the repository's owner to take."""
 
@@ -69,7 +69,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What was pushed, and found there as it was sent."""
+    """A finished push, checked on the hub."""
 
     repo_id: str
     url: str
@@ -79,7 +79,7 @@ class Pushed:
     nbytes: int
     private: bool
     pull_request: str | None
-    """Its page, where the commit waits in one."""
+    """The page of the pull request that holds the commit; None if it is on the branch."""
 
     def to_document(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -96,7 +96,7 @@ class Pushed:
 
 
 def find_destination(connection: Connection, repo_id: str, revision: str) -> Destination:
-    """Look what is where a push is to go; nothing is changed there.
+    """Find out what is at the destination of a push; nothing is changed there.
 
     Raises: PushOffline; LoginNeeded, if there is no token; what `list_repo` raises, but for a
     repository or branch that is not there yet.
@@ -179,7 +179,7 @@ def push(
 def _require_same(
     listing: Listing, commit: Commit, sizes: Mapping[str, int], progress: Progress
 ) -> None:
-    """Hold what the hub says of a commit against the files as they are here.
+    """Compare what the hub lists for a commit with the files on this machine.
 
     Raises: PushedWrong.
     """

@@ -1,4 +1,4 @@
-"""Hash cached files again: their names say which hash their bytes had when they were fetched."""
+"""Hash the cache's files again and compare with their names, which are the hashes of the originals."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Blob:
     """Where they are; in the store that repositories share, another name leads here."""
     nbytes: int
     files: tuple[str, ...]
-    """What they are: ``org/name@main: model.safetensors``."""
+    """How to name them to the user: ``org/name@main: model.safetensors``."""
     source: str
     """A SOURCE that has them: ``org/name@main``, or ``dataset/org/name@main`` and the like."""
 

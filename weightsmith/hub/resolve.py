@@ -1,4 +1,4 @@
-"""What a source names on the hub: which repository, which commit, which files, how many bytes."""
+"""Resolve a source on the hub: to a repository, a commit, files and their sizes."""
 
 import dataclasses
 import difflib
@@ -50,7 +50,7 @@ _PATH_LIKE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """A source on the hub: one repository, or those where an alias is known to live."""
+    """A source on the hub: one repository, or those that are known to hold an alias's model."""
 
     text: str
     """As it was given."""
@@ -62,7 +62,7 @@ class HubSource:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A source, found: the exact commit, the files needed of it, and where they will lie."""
+    """A resolved source: the exact commit, the files needed of it, and where they will be put."""
 
     source: str
     listing: Listing
@@ -72,7 +72,7 @@ class Resolved:
     here: frozenset[str]
     """Names of the files that are in their place already, in their full length."""
     why: tuple[str, ...]
-    """How the choice was made, a sentence each, for the person to see."""
+    """Sentences for the user on how the choice was made."""
 
     @property
     def files(self) -> tuple[RepoFile, ...]:

@@ -1,4 +1,4 @@
-"""A delta on its base, as the model that applying it would give: what ``A+D1+D2`` is made of."""
+"""Read a delta on its base as the model that applying it gives; ``A+D1+D2`` is made of these."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +18,10 @@ _IT_IS: Final = "the delta is "
 
 
 def put_on(base: Checkpoint, deltas: Sequence[Source], labels: Sequence[str]) -> Checkpoint:
-    """Deltas on a base, one after the other; nothing is written.
+    """Deltas on a base, one after another, read as the resulting model; nothing is written.
 
-    What is made is held against the digests of the last delta that says any: whatever is wrong
-    before shows there too. `labels` are those of the chain up to each delta.
+    The result is compared with the digests of the last delta that holds any, which finds faults of
+    the links before it too. `labels` are those of the chain up to each delta.
     Raises: as `link`.
     """
     promising = [number for number, delta in enumerate(deltas) if _promises(delta)]
@@ -33,8 +33,8 @@ def put_on(base: Checkpoint, deltas: Sequence[Source], labels: Sequence[str]) ->
 
 @contextmanager
 def naming(delta: str) -> Iterator[None]:
-    """Add to an error about damage, or about a wrong base, which of several deltas it is; one in a
-    chain within was named there.
+    """Add to an error about damage, or about a wrong base, which of several deltas it is about,
+    unless a chain inside has named it already.
     """
     try:
         yield
@@ -45,7 +45,7 @@ def naming(delta: str) -> Iterator[None]:
 
 
 def _promises(delta: Source) -> bool:
-    """Whether a delta comes with digests of what it makes."""
+    """Whether a delta holds digests of its result."""
     match delta:
         case ExactDelta() | DiskDelta():
             return True
@@ -56,12 +56,12 @@ def _promises(delta: Source) -> bool:
 
 
 def link(base: Checkpoint, delta: Source, label: str, *, proved: bool) -> Checkpoint:
-    """A delta on its base, as the model that applying it would give; nothing is written.
+    """A delta on its base, read as the model that applying it gives; nothing is written.
 
-    `proved`: what is made is held against the digests that the delta says. Files beside the weights
+    `proved`: the result is compared with the digests that the delta holds. Files beside the weights
     are the delta's.
-    Raises: LinkNotDelta; WrongBase, DeltaInvalid, for an exact delta; for an additive one as
-    `sums.plan_sum`, whose choices nobody is there to make.
+    Raises: LinkNotDelta; WrongBase, DeltaInvalid, for an exact delta; as `sums.plan_sum` with no
+    options, for an additive one.
     """
     match delta:
         case ExactDelta():
@@ -91,6 +91,6 @@ def link(base: Checkpoint, delta: Source, label: str, *, proved: bool) -> Checkp
 
 
 def _sidecars(delta: Checkpoint, base: Checkpoint) -> dict[str, Content]:
-    """The delta's files beside the weights; all of the base's, where it has no config."""
+    """The delta's files beside the weights; if it has no config, all of the base's instead."""
     source = delta if "config.json" in delta.sidecars else base
     return {name: source.sidecar(name) for name in source.sidecars}

@@ -1,9 +1,9 @@
-"""Versions of a model that a training run publishes as what each step changed.
+"""Versions of a model, which a training run publishes as the changes of each step.
 
     DIR/weight_v000001/model.safetensors.index.json    what version it is, and of which it is made
     DIR/weight_v000001/model-00000-of-00001.safetensors    a payload for each tensor that changed
 
-A version that says no encoding is a whole model. Version 0 is the model that training began with.
+A version without an encoding is a whole model. Version 0 is the model that training started from.
 Source: THUDM/slime, ``update_weight_from_disk_delta.py``; the receivers of SGLang, miles and vime.
 """
 
@@ -32,39 +32,39 @@ from weightsmith.plan.version import VERSION_NAME
 INDEX: Final = INDEXES[0]
 _SINGLE: Final = "model.safetensors"
 _DIGITS: Final = 255
-"""Of a version's number, which stands in the name of a directory."""
+"""Most digits of a version's number in the name of its directory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One directory of a version."""
+    """One version, in a directory of its own."""
 
     number: int
     folder: Path
     base: int | None = None
-    """The version before; None for a whole model."""
+    """The number of the version that it is made from; None for a whole model."""
     encoding: Encoding = "xor"
     checksum: Algorithm = "xxh3-128"
     is_empty: bool = False
-    """Whether nothing changed."""
+    """Whether nothing changed in this version."""
 
     @property
     def name(self) -> str:
-        """The directory's own."""
+        """The name of its directory."""
         return self.folder.name
 
 
 @dataclass(frozen=True, slots=True)
 class DiskDelta:
-    """Versions by which a model changed, to be put on the model that they began with."""
+    """The versions of a model, which are applied to the model that they started from."""
 
     checkpoint: Checkpoint
-    """The payloads, or the weights, of the newest."""
+    """The payloads, or the weights, of the newest version."""
     versions: Mapping[int, Version]
     unfinished: tuple[str, ...] = ()
-    """Directories that are still being written."""
+    """Directories of versions that are still being written."""
     alone: bool = False
-    """Whether it is one version, named by itself, whose base is the version before."""
+    """Whether a single version was named, whose base is the version before it."""
 
     @property
     def label(self) -> str:
@@ -78,7 +78,7 @@ class DiskDelta:
 
 
 def find_disk_delta(folder: Path, label: str) -> DiskDelta | None:
-    """The versions in a directory, or the directory as one of them; None where it is neither.
+    """The versions in a directory, or the one that the directory is; None if it is neither.
 
     Raises: VersionsBroken; what reading an index raises.
     """
@@ -109,18 +109,19 @@ def find_disk_delta(folder: Path, label: str) -> DiskDelta | None:
 
 
 def is_version(folder: Path) -> bool:
-    """Whether a directory's index says that it holds what a model changed by, not a model."""
+    """Whether a directory's index says that it holds a version's changes and not a model."""
     index = _index(folder)
     return index is not None and "delta_encoding" in index.metadata
 
 
 def fold(base: Checkpoint | None, delta: DiskDelta, at: int | None = None) -> Checkpoint:
-    """The model of version `at`, or the newest, made as it is read: the newest whole version at or
-    below it, else `base`, and what changed since then in one pass.
+    """The model of version `at`, or of the newest, made as it is read.
 
-    Each tensor that any version changed is held against the checksum of the last that did.
-    Raises: VersionsBroken, for a gap, and while reading where a checksum is another; NoBase; what
-    opening a version raises.
+    It starts from the newest whole version up to that one, or else from `base`, and applies all
+    changes since then in one pass. Each tensor that any version changed is compared with the
+    checksum of the last version that changed it.
+    Raises: VersionsBroken, if a version is missing, and, while reading, if a checksum differs;
+    NoBase; what opening a version raises.
     """
     chain = _chain(delta, at)
     ground, steps = base, chain
@@ -142,7 +143,7 @@ def fold(base: Checkpoint | None, delta: DiskDelta, at: int | None = None) -> Ch
     rules = [_rule(info, touched.get(name, [])) for name, info in names.items()]
 
     def failed(name: str) -> NoReturn:
-        """Find the first version after which the tensor is not what that one says."""
+        """Find the first version whose checksum of the tensor is not met, and raise its error."""
         history = touched[name]
         for count, (version, _, checksum) in enumerate(history, start=1):
             made = Checked(
@@ -179,7 +180,7 @@ def fold(base: Checkpoint | None, delta: DiskDelta, at: int | None = None) -> Ch
 
 
 def _chain(delta: DiskDelta, at: int | None) -> list[Version]:
-    """The versions from the newest whole one, or the first, to that one.
+    """The versions to apply, from the newest whole one, or else the first, to version `at`.
 
     Raises: VersionsBroken.
     """
@@ -204,7 +205,7 @@ def _chain(delta: DiskDelta, at: int | None) -> list[Version]:
 
 
 def _rule(info: TensorInfo, history: Sequence[tuple[Version, TensorInfo, str]]) -> TensorPlan:
-    """How a tensor is made of the base's and what versions changed."""
+    """The rule that makes a tensor from the base's and the changes of versions."""
     source = InputTensor("base", info)
     if not history:
         return TensorPlan.make("copy@1", {}, [source])
@@ -214,7 +215,7 @@ def _rule(info: TensorInfo, history: Sequence[tuple[Version, TensorInfo, str]]) 
 
 
 def _checksums(payloads: Checkpoint) -> dict[str, str]:
-    """What the files say of the new bytes of each tensor."""
+    """The checksum of each tensor's new bytes, as the files hold it."""
     found: dict[str, str] = {}
     for file in payloads.files:
         found |= read_header(payloads.peek(file.name))[0].metadata
@@ -251,7 +252,7 @@ def _open(version: Version, label: str) -> Checkpoint:
 
 
 def _read(folder: Path, *, number: int | None) -> Version | None:
-    """What a directory says that it is, by its index, which is written last; None without one.
+    """The version that a directory holds, by its index, which is written last; None without one.
 
     Raises: VersionsBroken.
     """
@@ -292,7 +293,7 @@ def _index(folder: Path) -> Index | None:
 
 
 def _number(said: object) -> int | None:
-    """A number in text; longer ones than any version's are none, and Python may refuse them."""
+    """A number in text; None if it has more digits than any version, which Python may refuse."""
     if not isinstance(said, str) or not said.isdecimal() or len(said) > _DIGITS:
         return None
     return int(said)

@@ -1,4 +1,4 @@
-"""An exact delta on its base: the rules that restore its target, and the target as it is read."""
+"""Restore the target of an exact delta: the rules for it, and the target itself, read lazily."""
 
 import math
 from collections.abc import Container, Mapping, Sequence
@@ -26,27 +26,27 @@ from weightsmith.sources.links import ON
 from weightsmith.units import counted
 
 _GLANCE_NBYTES: Final = 32 * SPAN_NBYTES
-"""How much of the base is digested while planning: its smallest tensors, up to so many bytes."""
+"""How many bytes of the base are digested while planning, taken from its smallest tensors."""
 _GLANCE_AFAR: Final = 8
-"""How many of them, where the base's files would have to be fetched."""
+"""How many tensors are digested instead if the base's files would have to be fetched."""
 _SLOW: Final = "without the compiled part"
 _SLOW_NBYTES_A_MINUTE: Final = 400_000_000
-"""What one core decodes without the compiled part; further workers hardly help."""
+"""Bytes that one core decodes without the compiled part; more workers hardly help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restoring:
-    """What it takes to restore a target."""
+    """The rules and inputs that restore a target."""
 
     base: Checkpoint
-    """Under the names that the delta knows it by."""
+    """The base, its tensors under the names that the delta records."""
     payloads: Checkpoint
     rules: tuple[TensorPlan, ...]
     sidecars: Mapping[str, Content]
-    """The target's own, which travel with the delta."""
+    """The target's own files beside the weights, which the delta holds."""
 
     def model(self, label: str = "", *, proved: bool = True) -> Derived:
-        """The target, restored as it is read; `proved`: and held against its digests."""
+        """The target, restored as it is read; with `proved`, compared with its digests."""
         kind = Proved if proved else Derived
         restored = kind(
             label=label or f"{self.payloads.label} on {self.base.label}",
@@ -61,9 +61,9 @@ class Restoring:
 
 
 def restore(base: Checkpoint, delta: ExactDelta) -> Restoring:
-    """The rules that restore a delta's target from `base`, of which a little is digested.
+    """Decide how to restore a delta's target from `base`; a little of the base is digested.
 
-    Where decoding will be slow, the payloads have a note of it.
+    If decoding will be slow, the payloads get a note that says so.
     Raises: WrongBase; DeltaInvalid, DeltaUnknown.
     """
     manifest, record, payloads = delta.manifest, delta.record, delta.checkpoint
@@ -77,7 +77,7 @@ def restore(base: Checkpoint, delta: ExactDelta) -> Restoring:
 
 
 def tell_slow(progress: Progress, *checkpoints: Checkpoint) -> None:
-    """Say before these are read if decoding will be slow, where no plan shows their notes."""
+    """Warn before reading that decoding will be slow, for commands whose plan shows no notes."""
     for each in checkpoints:
         for note in _slow_notes(each):
             progress.note(note)
@@ -88,14 +88,14 @@ def _slow_notes(checkpoint: Checkpoint) -> list[str]:
 
 
 def _slow(record: DeltaRecord) -> str:
-    """What to expect where spans that are coded by class are read by NumPy."""
+    """A note on how long decoding takes if NumPy has to decode spans that are encoded by class."""
     coded = (each for each in record.tensors if each.payload is not None)
     minutes = math.ceil(sum(each.info.nbytes for each in coded) / _SLOW_NBYTES_A_MINUTE)
     return f"{_SLOW}, decoding takes about {counted(minutes, 'minute')}"
 
 
 def require_base(record: BaseRecord, needed: Container[str | None], base: Checkpoint) -> None:
-    """Compare names, dtypes and shapes of what is `needed` of the base, and digest a little.
+    """Compare the base's `needed` tensors with the record: names, dtypes, shapes, a few digests.
 
     `base.wanted` is set to the id of the base that the delta was made from, for messages.
     Raises: WrongBase.
@@ -128,30 +128,30 @@ def require_base(record: BaseRecord, needed: Container[str | None], base: Checkp
 
 
 def _promised(base: Checkpoint) -> dict[str, str]:
-    """The digests that the tensors of a chain must have, by name, where its last link says them."""
+    """The digests that the tensors of a chain must have, by name, if its last link holds any."""
     rules = base.plans if isinstance(base, Derived) else ()
     return {rule.output.name: rule.digest for rule in rules if rule.digest}
 
 
 def _glance(smallest: Sequence[BaseTensor]) -> list[BaseTensor]:
-    """The smallest tensors, as many as have `_GLANCE_NBYTES` together."""
+    """The smallest tensors, up to `_GLANCE_NBYTES` together."""
     ends = accumulate(each.info.nbytes for each in smallest)
     return [each for each, end in zip(smallest, ends, strict=True) if end <= _GLANCE_NBYTES]
 
 
 def _glance_afar(smallest: Sequence[BaseTensor]) -> list[BaseTensor]:
-    """A few that fit into a span, each of which is a request to the hub."""
+    """A few tensors that fit into a span each, for each is a request to the hub."""
     return [each for each in smallest if 0 < each.info.nbytes <= SPAN_NBYTES][:_GLANCE_AFAR]
 
 
 def _differs(tensor: BaseTensor, base: Checkpoint) -> bool:
-    """Whether a tensor of one span is another in the base."""
+    """Whether a tensor of one span has another digest in the base."""
     digest = span_digest(base.read_small(tensor.info.name))
     return tensor_digest(tensor.info, [digest]) != tensor.digest
 
 
 def _sidecars(manifest: Manifest, delta: Checkpoint) -> dict[str, Content]:
-    """The target's sidecars, which travel with the delta.
+    """The target's sidecars, which the delta holds.
 
     Raises: DeltaInvalid, if one is not as it was published.
     """

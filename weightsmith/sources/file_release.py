@@ -1,4 +1,4 @@
-"""A release of whole files: found in a directory, with what the catalogue knows of it."""
+"""A release of encoded files: found in a directory, with what the catalogue knows of it."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -18,12 +18,12 @@ from weightsmith.errors import WeightsmithError
 from weightsmith.sources.locate import label_of
 
 _ZEROS: Final = bytes(4)
-"""What is left of the first bytes of two zip archives that were combined by XOR."""
+"""The first bytes of the XOR of two zip archives."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """An input file that must have a published hash, or the run would be in vain."""
+    """An input file that must have a published hash; with another one the result would be wrong."""
 
     role: str
     path: Path
@@ -33,14 +33,14 @@ class KnownFile:
 
 @dataclass(frozen=True)
 class FileRelease:
-    """Files that are decoded with those of a base, or with a key, byte by byte: XOR of two models'
-    files, or files under a key stream. They are no weights until then.
+    """A release whose files are encoded byte by byte: XORed with those of a base, or encrypted with
+    a key stream. They are not weights before they are decoded.
     """
 
     directory: Path
-    """Where its files are: the directory itself, or the one folder in it that holds them."""
+    """The directory that holds the files: the one that was named, or the one folder in it."""
     encoding: Encoding
-    """The catalogue's word for it."""
+    """How the files are encoded, in the catalogue's word."""
     files: tuple[str, ...]
     """Names of its encoded files."""
     why: str
@@ -50,7 +50,7 @@ class FileRelease:
 
     @cached_property
     def release(self) -> Release | None:
-        """The release that the directory, or the one around it, or the source, is named like."""
+        """The catalogue's release whose name the directory, its parent or the source has."""
         place = Path(os.path.realpath(self.directory))
         for name in (place.name, place.parent.name, self.label.partition("@")[0]):
             for release, _ in releases_named(name):
@@ -60,7 +60,7 @@ class FileRelease:
 
     @property
     def published(self) -> dict[str, dict[str, str]]:
-        """The hashes of what it decodes to, by file and algorithm, where the release is known."""
+        """The hashes of the decoded files, by file and algorithm, if the release is known."""
         found: dict[str, dict[str, str]] = {}
         for group in self.release.checksums if self.release else ():
             if group.of == "result":
@@ -69,7 +69,7 @@ class FileRelease:
         return found
 
     def needed(self, inputs: Mapping[str, WholeFiles]) -> Iterator[KnownFile]:
-        """The base's files, or the key, with the hashes that they must have for this release."""
+        """The base's files, or the key, and the hashes that this release needs them to have."""
         base = alias(self.release.base) if self.release else None
         if self.release is None or base is None:
             return
@@ -82,7 +82,7 @@ class FileRelease:
                     yield KnownFile(role, path, group.algorithm, group.files[name])
 
     def advice(self) -> Iterator[str]:
-        """What the catalogue says about the files of the base that it needs."""
+        """Sentences from the catalogue on the base's files that the release needs."""
         base = alias(self.release.base) if self.release else None
         if self.release is None or base is None:
             return
@@ -94,7 +94,7 @@ class FileRelease:
 
 
 def find_file_release(source: str | os.PathLike[str]) -> FileRelease | None:
-    """The release of whole files in a directory, or in the one folder of it that holds one.
+    """Find a release of encoded files in a directory, or in the only folder of it that holds one.
 
     Published repositories keep the files in a folder beside the card and the script.
     """
@@ -110,7 +110,7 @@ def find_file_release(source: str | os.PathLike[str]) -> FileRelease | None:
 
 
 def _listed(directory: Path) -> tuple[list[str], list[str]]:
-    """Its files and folders; none where it cannot be read: whoever opens it says so."""
+    """The files and folders of a directory; none if it cannot be read, as opening it will say."""
     try:
         return list_directory(directory)
     except WeightsmithError:

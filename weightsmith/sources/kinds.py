@@ -29,15 +29,15 @@ class _Opened:
 
 @dataclass(frozen=True, slots=True)
 class Model(_Opened):
-    """Weights in Hugging Face's layout, whole as far as can be told."""
+    """A model in Hugging Face's layout."""
 
     checkpoint: Checkpoint
     guess: Guess
-    """``model`` or ``unknown``, and by which tensors."""
+    """``model`` or ``unknown``, and which tensors that was guessed from."""
     manifest: Manifest | None = None
-    """The record of how it was made, of an output of ours."""
+    """The record of how weightsmith made it; None for anything else."""
     fault: WeightsmithError | None = None
-    """Why there is no manifest though there is a file of its name."""
+    """Why the manifest cannot be read; None if it can, or if there is none."""
 
     @property
     def why(self) -> str:
@@ -47,13 +47,13 @@ class Model(_Opened):
 
 @dataclass(frozen=True, slots=True)
 class AdditiveDelta(_Opened):
-    """Weights to be added to a base's."""
+    """A delta whose tensors are added to those of a base."""
 
     checkpoint: Checkpoint
     guess: Guess
     manifest: Manifest | None = None
     record: AddRecord | None = None
-    """What weightsmith wrote of a delta that it made; None for anybody else's."""
+    """The record of a delta that weightsmith made; None for other deltas."""
     fault: WeightsmithError | None = None
 
     @property
@@ -64,10 +64,10 @@ class AdditiveDelta(_Opened):
 
 @dataclass(frozen=True, slots=True)
 class ExactDelta(_Opened):
-    """A target coded against its base, bit for bit."""
+    """A delta that restores a target from its base, bit for bit."""
 
     checkpoint: Checkpoint
-    """The tensors of bytes that it stores."""
+    """The encoded tensors that it stores, as tensors of bytes."""
     manifest: Manifest
     record: DeltaRecord
 
@@ -95,17 +95,17 @@ class Adapter(_Opened):
 
 @dataclass(frozen=True, slots=True)
 class TrainingOutput(_Opened):
-    """What a training run left: parts of a model to be put together, or a file by itself."""
+    """A training output: parts of a model that are joined as they are read, or a single file."""
 
     checkpoint: Checkpoint
     form: Form
-    """How the run kept it."""
+    """The layout in which the run saved it."""
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Chain(_Opened):
-    """A model and deltas, which is the model that applying them one after the other would give."""
+    """A model and deltas; read as the model that applying them one after another gives."""
 
     checkpoint: Checkpoint
     links: tuple[str, ...]
@@ -131,12 +131,12 @@ Source = (
 
 
 def require_model(source: Source) -> Checkpoint:
-    """What was recognised, as a model.
+    """The checkpoint of a source that can be read as a model.
 
-    An additive delta is let through: a model's weights and a delta's are told apart by appearances,
-    which a command may overrule.
-    Raises: EncodedRelease, for files that are no weights until they are decoded; NoWeights, for all
-    else that is no model.
+    An additive delta is accepted, for its values only suggest that it is one; commands that care
+    check it themselves.
+    Raises: EncodedRelease, for files that have to be decoded first; NoWeights, for anything else
+    that is not a model.
     """
     match source:
         case FileRelease():
@@ -146,7 +146,7 @@ def require_model(source: Source) -> Checkpoint:
             hint = f"decode it first: {way}"
             raise EncodedRelease(source=source.label, reason=source.why, hint=hint)
         case DiskDelta():
-            hint = f"put them on the model that they began with, as a source: BASE+{source.label}"
+            hint = f"name the model that they started from before them: BASE+{source.label}"
             raise NoWeights(source=source.label, context=[source.why], hint=hint)
         case Model() | AdditiveDelta() | Meta() | TrainingOutput() | Chain() if (
             source.checkpoint.files

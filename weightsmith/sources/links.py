@@ -1,4 +1,4 @@
-"""The name of a chain, ``A+D1+D2``, taken apart into those of its links."""
+"""Split the name of a chain, ``A+D1+D2``, into those of its links."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -9,24 +9,25 @@ from weightsmith.hub.resolve import is_hub_source
 from weightsmith.objects.address import is_object_address
 
 PLUS: Final = "+"
-"""What stands between the links."""
+"""Separates the links of a chain."""
 ON: Final = " on "
-"""What stands between the links of an origin, the last delta first."""
+"""Separates the links of an origin, in which the last delta comes first."""
 _LONGEST_PATH: Final = 4096
 
 
 def reads_as_chain(path: str) -> bool:
-    """Whether the name of what is there would be a chain, were it not there."""
+    """Whether the name of an existing path would otherwise be read as a chain."""
     if PLUS not in path:
-        return False  # most paths, for which the catalogue need not be read
+        return False  # so that the catalogue is not read for most paths
     return len(_links(path, lambda piece: piece != path and os.path.lexists(piece))) > 1
 
 
 def split(text: str) -> list[str]:
-    """``A+D1+D2`` as its links; a name that holds a plus sign itself stays whole.
+    """The links of ``A+D1+D2``; a name that holds a plus sign itself stays whole.
 
-    Each link is the longest piece from where the last one ends that is there as a file or folder,
-    else the shortest that can be an alias of the catalogue or a hub id. One link is no chain.
+    Each link is the longest piece, from the end of the last one, that exists as a file or folder,
+    or else the shortest that can be an alias of the catalogue or a hub id. A name that is not a
+    chain gives one link.
     """
     return _links(text, os.path.lexists)
 
@@ -47,9 +48,7 @@ def _links(text: str, is_there: Callable[[str], bool]) -> list[str]:
 
 
 def spelled(origin: str) -> str:
-    """The SOURCE that an origin is: of ``D2 on D1 on A``, as deltas on deltas say what they were
-    made from, ``A+D1+D2``.
-    """
+    """The SOURCE of an origin: ``D2 on D1 on A``, as deltas record their base, -> ``A+D1+D2``."""
     return PLUS.join(reversed(origin.split(ON)))
 
 

@@ -1,4 +1,4 @@
-"""Hold an index against the files that it lists: what it leaves out, and what stands twice."""
+"""Compare an index with the files that it lists: tensors that it leaves out, or that are in two."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _NUMBER: Final = re.compile(r"\.(\d+)\.")
 def require_listed(checkpoint: Checkpoint) -> None:
     """Refuse an index that leaves out what the model needs, or hides another version of it.
 
-    Reads the tensors that stand twice.
+    Reads the tensors that are in two files.
     Raises: IndexIncomplete, CopiesDiffer.
     """
     if not checkpoint.unlisted and not checkpoint.stale:
@@ -38,10 +38,10 @@ def require_listed(checkpoint: Checkpoint) -> None:
 
 
 def _needed(checkpoint: Checkpoint, names: set[str]) -> Iterator[str]:
-    """Those of `names` without which the config describes no whole model.
+    """Those of `names` that a model of this config needs.
 
-    Where the architecture has no table of tensors, a layer needs what most other layers have, and a
-    model its embedding and the output layer that the config does not tie to it.
+    If the architecture has no table of tensors, a layer needs what most other layers have, and a
+    model needs its embedding, and its output layer unless the config ties it to the embedding.
     """
     config = checkpoint.config
     try:

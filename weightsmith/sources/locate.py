@@ -1,5 +1,5 @@
-"""Where a SOURCE is: a directory, a repository of the hub, which is fetched or streamed, or a
-prefix of an object store, which is read where it is.
+"""Find out where a SOURCE is: a directory, a repository on the hub, which is downloaded or
+streamed, or a prefix in an object store, which is read from there.
 """
 
 import os
@@ -27,13 +27,13 @@ __all__ = ["Located", "LocatedChain", "Wanted", "label_of", "locate", "split_tag
 
 _FILE: Final = "file:///"
 _YES: Final = frozenset({"1", "ON", "YES", "TRUE"})
-"""What the hub library takes for a switch that is on."""
+"""Values of an environment variable that the hub library takes for true."""
 
 
 @dataclass(frozen=True, slots=True)
 class Located(os.PathLike[str]):
-    """A source of the hub or of an object store that is reached: the directory that stands for it,
-    a path as any other.
+    """A source on the hub or in an object store, and the local directory that stands for it; it can
+    be used as the path of that directory.
     """
 
     folder: Path
@@ -42,9 +42,7 @@ class Located(os.PathLike[str]):
     origin: str
     """``org/name@commit``, or the address in an object store."""
     store: HubStore | ObjectStore | None = None
-    """Brings the weight files one at a time, or ranges of them; None where all of them are in the
-    folder.
-    """
+    """Fetches weight files one at a time, or ranges of them; None if all are in the folder."""
 
     def __fspath__(self) -> str:
         """The folder."""
@@ -53,7 +51,7 @@ class Located(os.PathLike[str]):
 
 @dataclass(frozen=True, slots=True)
 class LocatedChain(os.PathLike[str]):
-    """A model and deltas, each of them located."""
+    """A chain: a model and deltas, each of them located."""
 
     links: tuple[str | os.PathLike[str], ...]
     label: str
@@ -73,12 +71,12 @@ def locate(
     note: Note | None = None,
     progress: Progress = SILENCE,
 ) -> str | os.PathLike[str]:
-    """A SOURCE as a path: a directory as it is, what is on the hub after fetching it; of a chain,
-    each of its links.
+    """A SOURCE as a path: a directory as it is, a repository on the hub after downloading it; for a
+    chain, each of its links.
 
-    With `spool`, weight files that are not in the hub's cache are not fetched now: each is brought
-    into a directory in there when it is first read, and dropped when it is read no more.
-    What is found on the way goes to `note`, by default that of `progress`.
+    With `spool`, weight files that are not in the hub's cache are not downloaded now: each is
+    fetched into a directory in `spool` when it is first read, and deleted after its last reading.
+    Messages on what is found go to `note`, by default that of `progress`.
     Raises: SourceUnknown, and what `plan_download` and `download` raise, or `_in_store`.
     """
     if not isinstance(source, str) or not source:
@@ -127,7 +125,7 @@ def _in_store(
     note: Note,
     progress: Progress,
 ) -> Located:
-    """A model in an object store: its small files are copied, its weights read where they are.
+    """Open a model in an object store: small files are copied, weights are read from the store.
 
     Raises: ObjectAddressInvalid; NotCached, without a network; as `ObjectStore`.
     """
@@ -142,9 +140,9 @@ def _in_store(
 
 
 def split_tag(source: str | os.PathLike[str]) -> tuple[Path, str]:
-    """A path, and what it names in there: ``RUN@global_step100``; mostly the path and nothing.
+    """Split ``RUN@global_step100`` into the path and the checkpoint named in it; empty without one.
 
-    A path that exists with an ``@`` in it is that path.
+    If a path exists with an ``@`` in its name, that path is meant.
     """
     text = os.fspath(source)
     path, at, tag = text.rpartition("@")

@@ -1,4 +1,4 @@
-"""The model's own names of tensors, without what training wraps it in puts before or between."""
+"""Give tensors the model's own names, without the words that training puts before or into them."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final, TypeVar

@@ -1,4 +1,4 @@
-"""Decide how a delta is added to its base, by the catalogue and by the options."""
+"""Decide from the catalogue and the options how a delta is added to its base."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -22,24 +22,24 @@ from weightsmith.sources.kinds import AdditiveDelta, Meta, Model, Source
 
 NewRowsChoice = Literal["auto", "zero", "mean"]
 _NAMED: Final = 4
-"""Releases named as examples for a choice."""
+"""How many releases are named as examples for a choice."""
 _ROWS: Final[dict[NewRows, str]] = {"none": "none", "zero": "0", "mean": "the mean of its rows"}
-"""What vocabulary rows that the base lacks count as."""
+"""What vocabulary rows that the base lacks count as, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """How base and delta are to be paired, and why."""
+    """How the tensors of base and delta are paired, and why."""
 
     pairing: Pairing
     policy: Policy
     recognition: Recognition
     copies: tuple[str, ...] = ()
-    """Tensors of one side that are left out, for they repeat the input embedding."""
+    """Tensors of one side that are left out as copies of the input embedding."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of it."""
+        """Notes for the user, as sentences."""
         notes = []
         if self.recognition.rules is not None:
             notes.append(self.recognition.reason)
@@ -54,7 +54,7 @@ class Decision:
 def decide(
     base: Checkpoint, delta: Checkpoint, *, new_rows: NewRowsChoice, whole: Sequence[str]
 ) -> Decision:
-    """Pair all tensors by what the catalogue and the options say.
+    """Pair all tensors as the catalogue and the options say.
 
     Raises: PatternUnused; CatalogueContradicted; TensorsDoNotFit with every problem; RowsUndecided.
     """
@@ -100,7 +100,7 @@ def decide(
 
 
 def require_kinds(base: Source, delta: Source) -> None:
-    """Refuse a delta as base and a model as delta.
+    """Refuse a delta that is given as base, and a model that is given as delta.
 
     Raises: InputsSwapped, DeltaGivenAsBase, ModelGivenAsDelta.
     """
@@ -116,7 +116,7 @@ def require_kinds(base: Source, delta: Source) -> None:
 
 
 def _choices(pairing: Pairing, recognition: Recognition) -> list[str]:
-    """Which tensors grew, and what each known release that looks like this would want."""
+    """Lines on which tensors have new rows, and which options known releases like this one need."""
     grown = [f"{info.name}, {info}" for info in pairing.new_rows]
     wants: dict[str, list[str]] = {}
     for release in recognition.candidates:

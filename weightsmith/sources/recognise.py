@@ -1,7 +1,7 @@
-"""What a SOURCE is: one of a few frozen values, for commands to match on.
+"""Find out what a SOURCE is: one of a few frozen values, which commands match on.
 
-It is told from the names and headers of a folder, and from a few norm weights, before anything
-large is read. Each manifest and each header is read once, here.
+File names, headers and a few norm weights decide, before anything large is read. Each manifest and
+each header is read once, here.
 """
 
 import os
@@ -71,16 +71,16 @@ def recognise(
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> Source:
-    """Open a SOURCE as what it is; what is on the hub is fetched first, unless `offline`.
+    """Open a SOURCE as what it is; a repository on the hub is downloaded first, unless `offline`.
 
-    The order: a file by itself; files of the processes of a training run, though they may be named
-    as a model's; a release of whole files, whose weight files are none yet; an exact delta, by its
-    index; Hugging Face's weights, and of those an additive delta by its record or its norm weights;
-    an adapter; Meta's layout; what else training leaves.
-    `weights` chooses among those that DeepSpeed's states hold, which then go before a model beside
-    them.
-    Raises: SourceNotFound, SourceUnreadable; NoWeights, where there is nothing known; what opening
-    it raises: SourceFault for what is missing, DamagedInput for what is broken.
+    These are tried in order: a single file; files of the processes of a training run, even if they
+    are named like a model's; a release of encoded files, whose weight files cannot be read yet; an
+    exact delta, by its index; Hugging Face's weights, a model or, by their record or norm weights,
+    an additive delta; an adapter; Meta's layout; other training outputs.
+    `weights` chooses a precision of DeepSpeed's states; these are then taken even if a model lies
+    beside them.
+    Raises: SourceNotFound, SourceUnreadable; NoWeights, if there is nothing that is known; what
+    opening it raises: SourceFault, if something is missing, DamagedInput, if it is damaged.
     """
     source = locate(source, offline=offline, progress=progress)
     if isinstance(source, LocatedChain):
@@ -108,13 +108,13 @@ def recognise(
     elif source.store is None and (versions := find_disk_delta(Path(source), source.label)):
         return versions
     found = _untrained(source)
-    if weights is not None:  # what is wrong with the source goes before what is with the choice
+    if weights is not None:  # a fault of the source is reported before one of the choice
         refuse_choice(label_of(source), weights)
     return found
 
 
 def _untrained(source: str | os.PathLike[str]) -> Source:
-    """What is no output of a training run."""
+    """Recognise a source that is not a training output."""
     directory = _directory(source, Path(source))
     store = source.store if isinstance(source, Located) else None
     if store is None and (release := find_file_release(source)):
@@ -142,13 +142,13 @@ def open_model(
     offline: bool = False,
     progress: Progress = SILENCE,
 ) -> Checkpoint:
-    """Open a SOURCE that is to serve as a model: weights, of Hugging Face's layout, of Meta's, or
-    as training left them; `weights` as `recognise` has it.
+    """Open a SOURCE as a model: weights in Hugging Face's or Meta's layout, a training output, or a
+    chain. `weights` is that of `recognise`.
 
-    An additive delta is let through: a model's weights and a delta's are told apart by appearances,
-    which a command may overrule.
-    Raises: EncodedRelease, for files that are no weights until they are decoded; NoWeights, for all
-    else that is no model; as `recognise`.
+    An additive delta is accepted, for its values only suggest that it is one; commands that care
+    check it themselves.
+    Raises: EncodedRelease, for files that have to be decoded first; NoWeights, for anything else
+    that is not a model; as `recognise`.
     """
     return require_model(recognise(source, weights=weights, offline=offline, progress=progress))
 
@@ -156,7 +156,7 @@ def open_model(
 def open_lora(
     source: str | os.PathLike[str], *, offline: bool = False, progress: Progress = SILENCE
 ) -> Checkpoint:
-    """Open a SOURCE that is to serve as an adapter, whatever lies beside it.
+    """Open a SOURCE as an adapter, whatever else its directory holds.
 
     Raises: SourceNotFound, SourceUnreadable, NoAdapter, AdapterNotMergeable; DamagedInput.
     """
@@ -168,7 +168,7 @@ def open_lora(
 
 
 def _home(file: Path) -> Path | None:
-    """The directory of a model or an adapter of which `file` is the one weight file."""
+    """The directory of `file` if it is the only weight file of a model or adapter there."""
     if not os.path.isfile(file):  # noqa: PTH113  (Path.is_file raises where a name is too long)
         return None
     layout = layout_of(list_directory(file.parent)[0])
@@ -177,7 +177,7 @@ def _home(file: Path) -> Path | None:
 
 
 def _chained(source: LocatedChain, weights: Weights | None) -> Chain:
-    """Each delta put onto what the links before it give.
+    """The model of a chain: each delta applied to the result of the links before it.
 
     Raises: as `chain.put_on`.
     """
@@ -195,7 +195,7 @@ def _chained(source: LocatedChain, weights: Weights | None) -> Chain:
 def _trained(
     layout: Layout, source: str | os.PathLike[str], weights: Weights | None
 ) -> TrainingOutput:
-    """What training left, under the model's own names."""
+    """Open a training output, its tensors under the model's own names."""
     opened = open_training(layout, label_of(source), weights)
     if not opened.tensors:
         raise NoTensors(source=opened.label)
@@ -205,7 +205,7 @@ def _trained(
 
 
 def _chosen(found: Source, label: str, said: str) -> Source:
-    """What was recognised in place of the directory above it."""
+    """What was recognised inside a directory, labelled as the directory, with a note that says so."""
     match found:
         case FileRelease():
             return found
@@ -216,7 +216,7 @@ def _chosen(found: Source, label: str, said: str) -> Source:
 
 
 def _sound(checkpoint: Checkpoint) -> Checkpoint:
-    """The tensors under the model's own names.
+    """Check that a checkpoint is whole and has values; return it under the model's own names.
 
     Raises: NamesAmbiguous; NoParameters, and StateEmpty, where half of the tensors or more have no
     elements; IndexIncomplete, CopiesDiffer.
@@ -239,7 +239,7 @@ def _sound(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _weights(source: str | os.PathLike[str], directory: Path) -> Model | AdditiveDelta:
-    """Tensors in Hugging Face's layout, or an output of ours that names no file as weights."""
+    """Open weights in Hugging Face's layout, or an output of weightsmith that other names hold."""
     manifest, record, fault = None, None, None
     try:
         manifest = read_manifest(directory)
@@ -264,7 +264,9 @@ def _weights(source: str | os.PathLike[str], directory: Path) -> Model | Additiv
 
 
 def _guess(checkpoint: Checkpoint) -> Guess:
-    """Model or delta; neither where the norm weights are damaged, which is reported later."""
+    """Guess whether it is a model or a delta; unknown if the norm weights are damaged, which is
+    reported later.
+    """
     try:
         return guess_kind(checkpoint)
     except DamagedInput as error:
@@ -280,7 +282,7 @@ def _exact_record(directory: Path) -> tuple[Manifest, DeltaRecord]:
 
 
 def _opened(source: str | os.PathLike[str], kind: LayoutKind) -> Checkpoint:
-    """A located source, its weight files brought by its store where it has one."""
+    """Open a located source; if it has a store, that fetches its weight files."""
     path, label = Path(source), label_of(source)
     if not isinstance(source, Located):
         return _named(open_checkpoint(path, label, kind=kind), kind)

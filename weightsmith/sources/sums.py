@@ -21,7 +21,7 @@ DTypeChoice = Literal["delta", "base", "float16", "bfloat16", "float32"]
 
 @dataclass(frozen=True, slots=True)
 class Summing:
-    """What it takes to sum a delta and its base."""
+    """The rules and inputs that sum a delta and its base."""
 
     inputs: Mapping[str, Checkpoint]
     """``base``, under the delta's names, and ``delta``."""
@@ -40,10 +40,10 @@ def plan_sum(
     whole: Sequence[str] = (),
     force_kind: bool = False,
 ) -> Summing:
-    """Decide how each tensor of the target is made of `ground`, the base, and `source`, the delta.
+    """Decide how each tensor of the target is made from the base, `ground`, and the delta, `source`.
 
     Raises: BaseIsDelta; InputsSwapped, DeltaGivenAsBase, ModelGivenAsDelta, unless `force_kind`;
-    WrongBase, where the delta says what its base is; DtypeNotSummable; as `policy.decide` and
+    WrongBase, if the delta records another base; DtypeNotSummable; as `policy.decide` and
     `kinds.require_model`.
     """
     base, delta = require_model(ground), require_model(source)
@@ -98,7 +98,7 @@ def _tensor_plans(
 def _tensor_plan(
     pair: Pair, dtype: DTypeChoice, casting: Casting, policy: Policy, base_dtype: str
 ) -> TensorPlan:
-    """The rule for one tensor; `base_dtype` is what most of the base is stored in."""
+    """The rule for one tensor; `base_dtype` is the dtype of most of the base."""
     delta, base = pair.delta, pair.base
     ours = base.dtype if base is not None else base_dtype
     if delta.dtype not in SUMMABLE:
