@@ -17,7 +17,7 @@ _MASKS: Final = ("attn.bias", "attention.bias", ".causal_mask")
 Source: transformers 4.30 ``modeling_gpt2.py``, ``modeling_gpt_neox.py``, ``modeling_codegen.py``.
 """
 _MASKED: Final = ".masked_bias"
-"""What stands for minus infinity there, one number."""
+"""The number that stands for minus infinity in such a mask."""
 
 
 def is_buffer(name: str, shape: tuple[int, ...]) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MAX_SIDECAR_NBYTES: Final = 100_000_000
 """Largest sidecar that is read."""
 MAX_CONFIG_NBYTES: Final = 10_000_000
-"""Largest config that is parsed: what parsing makes of it may be fifty times as large."""
+"""Largest config that is parsed; the parsed values may take fifty times as much memory."""
 INPUT_EMBEDDINGS: Final = (
     "embed_tokens.weight",
     "wte.weight",
@@ -113,13 +113,13 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.sidecars = sidecars
         """Names of the files beside the weights that belong to the model."""
         self.large = large or {}
-        """What would be one of them and is too large to be taken unasked, with its size."""
+        """Files that would be sidecars but are too large to be taken unasked, with their sizes."""
         self.unlisted = unlisted or {}
         """By name, the files of tensors that the index does not list."""
         self.stale = stale or {}
         """Copies of its tensors in other files than the index names."""
         self.notes = notes
-        """What was taken or left and why, sentences for the plan."""
+        """Sentences for the plan on what was taken or left out, and why."""
         self.origin = ""
         """``org/name@commit`` of a source on the hub; empty for a directory."""
         self.renames: Mapping[str, str] = {}
@@ -228,7 +228,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     @property
     def held_nbytes(self) -> int:
-        """Memory that is held while it is read, beside what readers take."""
+        """Bytes of memory that it holds while it is read, besides the readers' own buffers."""
         return 0
 
     @property
@@ -276,7 +276,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     @property
     def embedding_rows(self) -> int | None:
-        """Rows of the input embedding, or None where it has no name that is known."""
+        """Rows of the input embedding; None if no tensor has a known name for it."""
         return embedding_rows(tensor.info for tensor in self.tensors.values())
 
     def renamed(self, names: Mapping[str, str], *notes: str) -> Self:
@@ -474,7 +474,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return found
 
     def accept(self, file: WeightFile) -> None:
-        """Take a weight file as it is now for what it was when it was opened."""
+        """Accept a weight file as it is now as unchanged since it was opened."""
         self.files = tuple(file if each.name == file.name else each for each in self.files)
 
     def _identity(self, name: str) -> tuple[int, int, int]:
@@ -502,6 +502,6 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
 
 def embedding_rows(infos: Iterable[TensorInfo]) -> int | None:
-    """Rows of the input embedding among these tensors, or None where none has a known name."""
+    """Rows of the input embedding among these tensors; None if none has a known name for it."""
     rows = (i.shape[0] for i in infos if i.name.endswith(INPUT_EMBEDDINGS) and len(i.shape) == 2)
     return next(rows, None)

@@ -1,4 +1,4 @@
-"""What a file beside the weights will hold, and who may read it."""
+"""The content and the permissions of a file that will be written beside the weights."""
 
 import os
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from weightsmith.errors import SidecarEscapes
 PIECE_NBYTES: Final = 1024 * 1024
 """Read at a time: no file beside the weights is held in memory for being copied."""
 HEAD_NBYTES: Final = 512
-"""Enough to tell a pointer of git-lfs by."""
+"""Bytes that are enough to recognise a git-lfs pointer."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """Bytes that were made, or those of a file, which are read in pieces when they are wanted."""
+    """Bytes in memory, or those of a file, which are read in pieces when they are needed."""
 
     made: bytes = b""
     file: Path | None = None
     """Where they are read from; None for those that were made."""
     mode: int = 0o666
-    """Permissions of what is written, before the umask: none that the file it comes from lacks."""
+    """Permissions of the new file, before the umask; none that the file it comes from lacks."""
 
     @classmethod
     def of_file(cls, path: Path) -> "Content":
@@ -45,7 +45,7 @@ class Content:
 
     @cached_property
     def digest(self) -> str:
-        """Hex blake3, for which all of it is read."""
+        """Hex blake3 of the content; reads all of it."""
         found = blake3()
         for piece in self.pieces():
             found.update(piece)
@@ -79,7 +79,7 @@ class Content:
         return self.made if self.file is None else fs.read_small(self.file, limit_nbytes)
 
     def replaced(self, made: bytes) -> "Content":
-        """Other bytes, which the same people may read."""
+        """Other bytes with the same permissions."""
         return Content(made, mode=self.mode)
 
 

@@ -1,4 +1,4 @@
-"""Which files of a directory are the model's weights, and which are left alone."""
+"""Choose which files of a directory are the model's weights and sidecars."""
 
 import contextlib
 import fnmatch
@@ -80,12 +80,12 @@ _INSTEAD: Final = (
         "take a copy of the model in safetensors or .bin files",
     ),
 )
-"""What may lie in a directory in place of a model's weights: names of files or directories, what
-they tell, and what to do then.
+"""What a directory without a model's weights may hold instead: names of files or directories, what
+they mean, and what to do then.
 """
 
 _LOOKED_INTO: Final = 100
-"""Directories in which weights are looked for where there are none."""
+"""Most directories inside one without weights that are searched for some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Found:
     left: tuple[str, ...]
     """All that was not taken; directories that were not entered with ``/``."""
     large: Mapping[str, int] = field(default_factory=dict)
-    """What would be a sidecar and is too large to be taken unasked, with its size in bytes."""
+    """Files that would be sidecars but are too large to be taken unasked, with sizes in bytes."""
 
 
 def discover(
@@ -218,7 +218,7 @@ def no_weights(directory: Path) -> NoWeights:
 
 
 def _known_instead(names: Iterable[str], source: object) -> tuple[str, str] | None:
-    """What these files and directories are, and a hint; None where that is not known."""
+    """What these files and directories are, and a hint; None if that is not known."""
     there = list(names)
     for patterns, what, hint in _INSTEAD:
         if any(fnmatch.filter(there, pattern) for pattern in patterns):
@@ -235,7 +235,9 @@ def _holds_weights(directory: Path) -> bool:
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
-    """Where a link cannot be followed (a loop, no permission), a file, which nobody may want."""
+    """Whether an entry is a directory; a link that cannot be followed (a loop, no permission) is
+    taken for a file, which may not be needed.
+    """
     try:
         return entry.is_dir()
     except OSError:

@@ -1,4 +1,4 @@
-"""Tell a model from the delta of one by a few small tensors."""
+"""Guess from a few small tensors whether a checkpoint is a model or a delta."""
 
 import struct
 from dataclasses import dataclass

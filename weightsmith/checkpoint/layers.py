@@ -14,7 +14,7 @@ class Position:
     """Where a tensor belongs."""
 
     layer: int | None
-    """The first number in its name, or None for what lies outside of all layers."""
+    """The first number in its name; None for a tensor outside of all layers."""
     kind: str
     """What is left of the name, such as ``"self_attn.q_proj"``; further numbers, those of experts,
     are ``*``.
@@ -48,7 +48,7 @@ def positions(names: Iterable[str]) -> dict[str, Position]:
 
 
 def name_order(name: str) -> list[tuple[int, str]]:
-    """A key to sort names by, under which layer 2 precedes layer 10."""
+    """A sort key for names that puts layer 2 before layer 10."""
     return [(int(part), "") if _NUMBER.fullmatch(part) else (-1, part) for part in name.split(".")]
 
 

@@ -1,4 +1,4 @@
-"""What a folder or a repository holds, told by the names of its files alone."""
+"""Recognise what a folder or a repository holds by the names of its files alone."""
 
 import fnmatch
 import re
@@ -33,7 +33,7 @@ ADAPTER_CONFIG: Final = "adapter_config.json"
 ADAPTER_WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 """The one weight file of an adapter, in the order of `FORMATS`."""
 DELTA_INDEX: Final = "delta.safetensors.index.json"
-"""What an exact delta has instead of weights; no loader knows it."""
+"""The index of an exact delta; no loader takes it for one of weights."""
 MANIFEST: Final = "weightsmith.json"
 """The record inside an output of ours."""
 META_WEIGHTS: Final = re.compile(r"consolidated\.\d\d\.pth")
@@ -54,7 +54,7 @@ LOOKS_LIKE_WEIGHTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the files of a folder or a repository are, and why."""
+    """What the files of a folder or a repository are, and how they were recognised."""
 
     kind: LayoutKind
     reason: str
@@ -65,7 +65,7 @@ class Layout:
     index_name: str = ""
     """The index that lists them, if one does."""
     also: tuple[str, ...] = ()
-    """Other files that this layout needs, where they are there."""
+    """Other files that this layout uses, if they are there."""
 
     def weights(self, read: Callable[[str], bytes], where: Path) -> tuple[list[str], Index | None]:
         """The weight files in the order of their names, and the index that lists them, if any.

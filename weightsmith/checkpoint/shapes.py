@@ -1,11 +1,11 @@
-"""What the names and shapes of a model's tensors tell of it where no config does."""
+"""Describe a model without a config from the names and shapes of its tensors."""
 
 from weightsmith.checkpoint.checkpoint import INPUT_EMBEDDINGS, Checkpoint
 from weightsmith.checkpoint.layers import positions
 
 
 def told_by_shapes(checkpoint: Checkpoint) -> str:
-    """``hidden 4096, 32 layers, vocabulary 32000``, as far as it can be told; else nothing."""
+    """``hidden 4096, 32 layers, vocabulary 32000``, as far as the shapes show it; may be empty."""
     layers = [position.layer for position in positions(checkpoint.tensors).values()]
     count = max((layer for layer in layers if layer is not None), default=-1) + 1
     embedding = next(

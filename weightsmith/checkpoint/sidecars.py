@@ -1,4 +1,4 @@
-"""Which files beside the weights belong to a model, told by their names."""
+"""Choose by their names which files beside the weights belong to a model."""
 
 import fnmatch
 import re
@@ -31,7 +31,7 @@ TOKENIZER_SETTINGS: Final = (
 )
 """Files that say how the vocabulary is used."""
 CARD: Final = "README.md"
-"""What the hub shows of a repository."""
+"""The model card, which the hub shows on the repository's page."""
 OTHERS: Final = (
     "preprocessor_config.json",
     "processor_config.json",

@@ -7,7 +7,7 @@ from weightsmith.formats import safetensors_header, torch_zip
 from weightsmith.formats.tensors import StoredTensor
 
 SAFETENSORS: Final = ".safetensors"
-"""The suffix by which a file is one; any other is torch's."""
+"""The suffix of safetensors files; files with any other are read as torch's."""
 
 
 def read_table(

@@ -9,7 +9,7 @@ from weightsmith.formats.tensors import TensorInfo
 
 OUTPUT_MATRICES: Final = ("lm_head.weight", "embed_out.weight")
 HEADS: Final = (*OUTPUT_MATRICES, "lm_head.bias")
-"""How architectures name what has one row a token at the output, as the input embedding has."""
+"""Endings of the output layer's name in known architectures; it has a row for each token."""
 
 
 def ties_embeddings(config: Mapping[str, object]) -> bool | None:

@@ -1,4 +1,4 @@
-"""The names of files that training frameworks leave, by which their outputs are told."""
+"""The names of files that training frameworks leave, by which their outputs are recognised."""
 
 import re
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def is_rank_file(name: str) -> bool:
 
 
 def told_by_paths(paths: Iterable[str]) -> str | None:
-    """What training left in a tree of files, in a few words; None where no name tells it."""
+    """A few words on the training output in a tree of files; None if no name is a known one."""
     split = [path.split("/") for path in paths]
     files, folders = (
         {parts[-1] for parts in split},

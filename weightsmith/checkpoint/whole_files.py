@@ -1,4 +1,4 @@
-"""See files as what they are to a file rule: each one tensor of bytes, under the file's name."""
+"""Open files for rules that work on files: each is one tensor of bytes, under the file's name."""
 
 import contextlib
 import gzip
@@ -79,7 +79,7 @@ def _ends(file: fs.Readable, size: int) -> bytes:
 
 
 class _Unpacked:
-    """What a gzip file unpacks to; a step back begins it anew."""
+    """The unpacked bytes of a gzip file; reading backwards starts again from its beginning."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""What the ``adapter_config.json`` of an adapter says.
+"""Read the ``adapter_config.json`` of an adapter.
 
 Source: peft 0.21 ``LoraConfig`` and its like, ``get_pattern_key``.
 """
@@ -42,7 +42,7 @@ class AdapterConfig:
     parameters: tuple[str, ...] = ()
     """Ends of the names of parameters that were trained themselves, and not as a layer's weight."""
     task_type: str = ""
-    """Peft's word for what the model is for: ``CAUSAL_LM``, ``SEQ_CLS``."""
+    """Peft's name for the model's task: ``CAUSAL_LM``, ``SEQ_CLS``."""
     peft_version: str = ""
     """Empty before peft 0.18, which began to write it."""
     size: int = 0
@@ -74,7 +74,7 @@ class AdapterConfig:
             raise AdapterConfigInvalid(file=self.file, reason=error) from error
 
     def rows_of(self, module: str) -> tuple[int, ...] | None:
-        """The rows that a module's trainable tokens replace; None where the config names none."""
+        """The rows that a module's trainable tokens replace; None if the config names none."""
         named = (key for key in self.token_rows if key and f".{module}".endswith(f".{key}"))
         return self.token_rows.get(next(named, ""))
 

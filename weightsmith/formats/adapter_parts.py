@@ -1,4 +1,4 @@
-"""What the names of an adapter's tensors mean.
+"""Read from the name of an adapter's tensor what it is and which tensor of the base it changes.
 
 Source: peft 0.21 ``get_peft_model_state_dict``, and the files that its releases since 0.2 wrote.
 """
@@ -40,7 +40,7 @@ PartKind = (
 
 _PREFIX: Final = "base_model.model."
 _SPELT: Final = {"lora_down": "lora_A", "lora_up": "lora_B", "lora_a": "lora_A", "lora_b": "lora_B"}
-"""What others than peft call the factors."""
+"""Names of the factors in files of other programs than peft."""
 _FACTOR: Final = re.compile(
     rf"(?P<module>.+)\.(?P<kind>{'|'.join((*get_args(FactorKind), *_SPELT))})"
     r"(?:\.(?!(?:weight|bias)$)[^.]+)?(?:\.(?P<leaf>weight|bias))?"
@@ -53,7 +53,7 @@ _TOKEN_ROWS: Final = re.compile(r"(.+)\.token_adapter\.trainable_tokens_delta(?:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one tensor of an adapter is: how it changes which tensor of the base."""
+    """One tensor of an adapter: which tensor of the base it changes, and how."""
 
     tensor: str
     kind: PartKind

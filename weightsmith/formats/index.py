@@ -20,7 +20,7 @@ class Index:
     weight_map: dict[str, str]
     """Tensor name -> name of a file beside the index."""
     metadata: dict[str, object]
-    """What else the writer noted, ``total_size`` as a rule; informative and often wrong."""
+    """Other notes of the writer, as a rule ``total_size``; often wrong, and not relied on."""
 
 
 def parse_index(raw: bytes, file: Path, *, may_be_empty: bool = False) -> Index:

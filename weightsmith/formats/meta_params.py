@@ -12,14 +12,14 @@ _DEFAULT_ROPE_THETA: Final = 10000.0
 _NEEDED: Final = ("dim", "n_heads", "n_layers", "norm_eps")
 _OPTIONAL: Final = ("n_kv_heads", "rope_theta", "use_scaled_rope")
 _TOLD_BY_SHAPES: Final = ("vocab_size", "multiple_of", "ffn_dim_multiplier")
-"""What the tensors' own shapes say better: Meta wrote -1 for most vocabularies."""
+"""Settings that are taken from the tensors' shapes instead: Meta wrote -1 for most vocabularies."""
 _OF_THE_RUN: Final = ("max_batch_size", "max_seq_len", "model_parallel_size")
 """How Meta's own program was run; nothing of the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """What a conversion takes from ``params.json``."""
+    """The values of ``params.json`` that a conversion uses."""
 
     dim: int
     n_heads: int

@@ -67,7 +67,7 @@ DTENSOR: Final = "torch.distributed.tensor.DTensor"
 SHARDED_TENSOR: Final = "torch.distributed._shard.sharded_tensor.api.ShardedTensor"
 
 VALUES: Final = frozenset({TENSOR, WRAPPER, DTENSOR, SHARDED_TENSOR})
-"""Names that are only ever handed over: what a tensor's rebuilder is told to make."""
+"""Names that occur only as arguments of a tensor's rebuilder, which say what it is to make."""
 
 GROUP: Final = "ProcessGroupState"
 """The one attribute that is ever taken, of `SHARDED_TENSOR`."""

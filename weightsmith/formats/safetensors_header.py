@@ -36,7 +36,7 @@ _RANK: Final = {dtype: rank for rank, dtype in enumerate(DTYPE_BITS)}
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a safetensors file says of itself."""
+    """The parsed header of a safetensors file."""
 
     tensors: tuple[StoredTensor, ...]
     """In the order of their bytes; offsets count from the start of the file."""
@@ -166,7 +166,7 @@ def widened(header: bytes, nbytes: int) -> bytes:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Say of which file a rule is broken."""
+    """Add the file's name to an error about a broken rule."""
     try:
         yield
     except JsonInvalid as error:

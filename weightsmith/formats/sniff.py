@@ -1,4 +1,4 @@
-"""What lies where a weight file should be, told from its first bytes."""
+"""Recognise from its first bytes what is in place of a weight file."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Hash the cache's files again and compare with their names, which are the hashes of the originals."""
+"""Hash the cache's files again, and compare with their names, which are the right hashes."""
 
 from collections import defaultdict
 from collections.abc import Callable

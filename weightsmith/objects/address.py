@@ -19,7 +19,7 @@ class ObjectAddress:
     bucket: str
     """In Azure's words a container."""
     prefix: str
-    """What the keys of the model's files begin with, without the slash after it; may be empty."""
+    """The beginning of the keys of the model's files, without a slash at its end; may be empty."""
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")

@@ -37,9 +37,9 @@ _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>")
 _QUERY: Final = re.compile(r"\?[^\s\"']*")
 _RETRIED: Final = "s  - "
-"""What stands before the last of several faults."""
+"""Comes before the last of several causes in the library's messages."""
 _SAID: Final = 200
-"""Characters of what the library says that are passed on."""
+"""Most characters of the library's message that are passed on."""
 _UNSAFE_PART: Final = re.compile(r"\.{0,2}|.*[\\:\x00-\x1f\x7f].*", re.DOTALL)
 
 
@@ -171,7 +171,7 @@ class Bucket:
             advance(len(piece))
 
     def _pieces(self, file: Object, start: int, stop: int) -> Iterator[memoryview]:
-        """What one request brings, once its ETag is that of the listing."""
+        """The bytes of one request, after comparing its ETag with that of the listing."""
         import obstore
 
         options: obstore.GetOptions = {"range": (start, stop)}
@@ -222,13 +222,13 @@ def quoted(etag: str | None) -> str:
 
 
 def _status(error: Exception) -> int:
-    """The status of the answer that an exception tells of; 0, where it tells of none."""
+    """The HTTP status that an exception reports; 0 if it reports none."""
     found = _STATUS.search(str(error))
     return int(found[1]) if found else 0
 
 
 def _said(error: Exception) -> str:
-    """What the library says in short, without passwords and signatures."""
+    """The library's message, shortened, and without passwords and signatures."""
     text = str(error)
     if status := _status(error):
         code = _CODE.search(text)

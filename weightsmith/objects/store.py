@@ -1,4 +1,4 @@
-"""The files of a model in an object store: safetensors in ranges, all else copied beforehand."""
+"""The files of a model in an object store: safetensors read in ranges, all others copied first."""
 
 import shutil
 import tempfile
@@ -19,7 +19,7 @@ AHEAD_NBYTES: Final = 64 * 1024
 """Asked for at a time where headers are read: one request or two, and what the next read wants."""
 _RANGED: Final = ".safetensors"
 _SMALL: Final = (".json", ".chk")
-"""What else than sidecars is looked into: indexes, manifests, configs, lists of checksums."""
+"""Files that are read besides sidecars: indexes, manifests, configs, lists of checksums."""
 
 
 class ObjectStore:
@@ -175,7 +175,7 @@ class RangedObject(fs.Readable):
 
 
 def _nothing(bucket: Bucket) -> SourceIsFile | SourceNotFound:
-    """The error for an address behind which there is nothing."""
+    """The error for an address under which there are no objects."""
     address = bucket.address
     if address.prefix and bucket.is_object():
         above = str(address).rpartition("/")[0]
