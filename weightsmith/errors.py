@@ -615,7 +615,7 @@ class TrainingUnknown(SourceFault):
 class SourceUnknown(SourceFault):
     """No directory, no alias of the catalogue and no hub id has this name."""
 
-    message = "{source} is no directory, no known alias and no hub id"
+    message = "{source} is neither a directory nor a known alias nor a hub id"
     hint = "a hub id is ORG/NAME or ORG/NAME@REVISION"
 
 

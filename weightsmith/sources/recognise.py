@@ -205,7 +205,7 @@ def _trained(
 
 
 def _chosen(found: Source, label: str, said: str) -> Source:
-    """What was recognised inside a directory, labelled as the directory, with a note that says so."""
+    """What was recognised inside a directory, under the directory's label and with a note on it."""
     match found:
         case FileRelease():
             return found

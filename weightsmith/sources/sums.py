@@ -40,7 +40,7 @@ def plan_sum(
     whole: Sequence[str] = (),
     force_kind: bool = False,
 ) -> Summing:
-    """Decide how each tensor of the target is made from the base, `ground`, and the delta, `source`.
+    """Decide how each tensor of the target is made from the base `ground` and the delta `source`.
 
     Raises: BaseIsDelta; InputsSwapped, DeltaGivenAsBase, ModelGivenAsDelta, unless `force_kind`;
     WrongBase, if the delta records another base; DtypeNotSummable; as `policy.decide` and
