@@ -91,14 +91,14 @@ def test_a_cards_front_matter_may_list_labels(card: str, labels: list[str]) -> N
 
 @pytest.mark.parametrize("labels", [["a", "b"], ["a", "b", "b"]])
 def test_each_row_needs_a_label_of_its_own(labels: list[str], vector: Path, tmp_path: Path) -> None:
-    with pytest.raises(LabelsDoNotFit, match="has 3 labels"):
+    with pytest.raises(LabelsDoNotFit, match="needs 3 different labels"):
         merged_config(vector, tmp_path / "out", labels=labels)
     assert not (tmp_path / "out").exists()
 
 
 def test_labels_without_a_classifier_are_refused(vectors: Path, tmp_path: Path) -> None:
     vector = vectors / "merge" / "set_dora"
-    with pytest.raises(LabelsUnused, match="would be a, b"):
+    with pytest.raises(LabelsUnused, match=r"labels were given \(a, b\)"):
         plan_merge_lora(vector / "base", [vector / "adapter"], tmp_path / "out", labels=["a", "b"])
 
 

@@ -67,7 +67,7 @@ def test_experts_and_other_kinds_are_weighted_too(vectors: Path, tmp_path: Path)
 def test_each_adapter_needs_one_finite_weight(
     weights: list[float], vector: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(WeightsInvalid, match="for 3 adapters as many"):
+    with pytest.raises(WeightsInvalid, match="3 adapters need one finite weight each"):
         plan_merge_lora(vector / "base", loras(vector), tmp_path / "out", weights=weights)
 
 

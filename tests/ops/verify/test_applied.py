@@ -71,7 +71,7 @@ def test_base_of_another_size_does_not_fit_and_says_where(
     said = weightsmith("verify", models.delta, "--base", other)
     assert (said.code, said.verdict("base")) == (1, "FAIL")
     assert f"shapes differ in {name}: base [100, 80], delta [216, 80]" in said.words
-    assert "take the base that the delta's card names" in said.err
+    assert "use the base that the delta's card names" in said.err
 
 
 def test_rows_that_only_the_user_can_decide_on_are_not_checked(

@@ -44,7 +44,7 @@ def test_missing_tensor_that_the_index_promises_is_named(
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     said = weightsmith("verify", folder)
     assert (said.code, said.verdict("files")) == (1, "FAIL")
-    assert "promises 1 tensor " in said.out
+    assert "lists 1 tensor " in said.out
     assert "model.layers.7.of_another" in said.out
 
 
