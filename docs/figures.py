@@ -62,11 +62,12 @@ CONTESTS: Final = {
     "combine, three models": Words("combine, three models", "mergekit 0.1.5 linear"),
 }
 """Contests by their title in the benchmark, in the order of the tables."""
+_TARGET_COPIED: Final = "`cp -r target x; sync`"
 EXACT: Final = {
     f"{verb}, exact, {rival}": Words(f"{verb}, exact", beside)
     for verb in ("make-delta", "apply-delta")
     for rival, beside in {
-        "cp -r target; sync": "`cp -r target x; sync`",
+        "cp -r target; sync": _TARGET_COPIED,
         "zstd --patch-from; sync": "`zstd -3 --patch-from`; sync",
         "zipnn delta; sync": "zipnn 0.5.4; sync",
     }.items()
@@ -202,11 +203,12 @@ def times(told: Iterable[Run]) -> str:
 def exact_ratios(told: Sequence[Run]) -> str:
     """How much longer than a copy it takes to make and to apply an exact delta."""
     said = [
-        f"{run.what.partition(',')[0]} took {median(run.times):.1f} times as long as {run.beside}"
+        f"{run.what.partition(',')[0]} took {median(run.times):.1f} times"
         for run in told
-        if run.beside.startswith("`cp")
+        if run.beside == _TARGET_COPIED
     ]
-    return f"With all that they check, {', '.join(said)}." if said else ""
+    took = " and ".join(said)
+    return f"With all that they check, {took} as long as {_TARGET_COPIED}." if said else ""
 
 
 def sizes(cases: Iterable[Mapping[str, Any]]) -> str:
