@@ -64,6 +64,20 @@ def test_a_plan_is_saved_and_nothing_else_is_done(
     }  # fmt: skip
 
 
+def test_a_plan_replaces_nothing_but_a_saved_plan(
+    shared: Shared, weightsmith: Weightsmith, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shared.target.parent)
+    os.mkfifo("pipe")
+    before = contents(shared.base)
+    line = ("apply-delta", "base", "delta", "out", "--save-plan")
+    for name in ("base/config.json", "base/pytorch_model-00001-of-00002.bin", "base", "pipe"):
+        said = weightsmith(*line, name)
+        assert (said.code, said.out) == (9, "")
+        assert f"{name} exists: it is not a saved plan [target-exists]" in said.err
+    assert contents(shared.base) == before
+
+
 def test_shares_and_the_end_say_what_they_did(saved: Shared, weightsmith: Weightsmith) -> None:
     plan = str(saved.plan)
     said = weightsmith("run-plan", plan, "--partition", "1/2")

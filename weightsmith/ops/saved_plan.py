@@ -20,6 +20,7 @@ from weightsmith.errors import (
     DamagedInput,
     InputsNotPlanned,
     PlanDamaged,
+    TargetExists,
     VersionsDiffer,
 )
 from weightsmith.formats.strict_json import parse_json
@@ -28,6 +29,8 @@ from weightsmith.plan.model import Plan
 from weightsmith.version import __version__
 
 SCHEMA: Final = "weightsmith/saved-plan@1"
+_BEGINS: Final = b'{"call":'
+"""How all saved plans begin, whichever version wrote them: their keys are sorted."""
 LIMIT_NBYTES: Final = 500_000_000
 _PARTS: Final = {"schema", "made_by", "call", "times", "options", "plan", "seal"}
 _MADE_BY: Final = f"weightsmith {__version__}"
@@ -66,7 +69,13 @@ class SavedPlan:
         }
 
     def write(self, path: Path) -> None:
-        """Store it durably, in place of what was there."""
+        """Store it durably, in place of another saved plan.
+
+        Raises: TargetExists, where something else is there: a file of a model, say.
+        """
+        if os.path.lexists(path) and not _is_saved_plan(path):
+            hint = "choose another name for the plan"
+            raise TargetExists(target=path, reason="it is not a saved plan", hint=hint)
         fs.write_durably(path, self.to_bytes())
         fs.sync_directory(Path(os.path.abspath(path)).parent)  # noqa: PTH100
 
@@ -167,6 +176,16 @@ def _times(inputs: Mapping[str, Checkpoint]) -> dict[str, dict[str, int]]:
         for role, each in inputs.items()
         if not each.origin
     }
+
+
+def _is_saved_plan(path: Path) -> bool:
+    if not path.is_file():  # to open a FIFO would wait
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_BEGINS)) == _BEGINS
+    except OSError:
+        return False
 
 
 def _canonical(document: Mapping[str, Any]) -> bytes:
