@@ -185,18 +185,18 @@ def ratios(told: Iterable[Run]) -> str:
 
 
 def times(told: Iterable[Run]) -> str:
-    """What each side of a contest took."""
+    """What each side of a contest took: seconds, and MiB at its peak."""
     rows = [
         (
             run.what,
             run.beside,
-            *(f"{run.median(side, 'wall_s'):.2f} s" for side in (0, 1)),
+            *(f"{run.median(side, 'wall_s'):.2f}" for side in (0, 1)),
             run.ratio,
-            *(run.peak(side) for side in (0, 1)),
+            *(run.peak(side).removesuffix(" MiB") for side in (0, 1)),
         )
         for run in told
     ]
-    head = ("weightsmith", "beside", "ours", "theirs", "ours over theirs", "peak, ours", "theirs")
+    head = ("weightsmith", "beside", "s, ours", "s, theirs", "ratio", "MiB, ours", "MiB, theirs")
     return table(head, rows)
 
 
