@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from weightsmith.ops.diff_result import Difference
     from weightsmith.ops.download import download, plan_download
     from weightsmith.ops.extract_lora import ExtractedLora, extract_lora, plan_extract_lora
+    from weightsmith.ops.fix.fix import fix_files
+    from weightsmith.ops.fix.report import FixReport
     from weightsmith.ops.fix_tokenizer import check_tokenizer, fix_tokenizer, plan_fix_tokenizer
     from weightsmith.ops.inspect import Inspection, inspect
     from weightsmith.ops.job import Job
@@ -47,8 +49,6 @@ if TYPE_CHECKING:
     from weightsmith.ops.merge_lora import merge_lora, plan_merge_lora
     from weightsmith.ops.push import push
     from weightsmith.ops.run_plan import finish_plan, run_share
-    from weightsmith.ops.verify.fix import fix_files
-    from weightsmith.ops.verify.fix_report import FixReport
     from weightsmith.ops.verify.report import Check, Report
     from weightsmith.ops.verify.smoke import Settings as SmokeSettings
     from weightsmith.ops.verify.verify import verify
@@ -146,8 +146,8 @@ _HOMES: Final = {
     "ops.merge_lora": ("merge_lora", "plan_merge_lora"),
     "ops.push": ("push",),
     "ops.run_plan": ("finish_plan", "run_share"),
-    "ops.verify.fix": ("fix_files",),
-    "ops.verify.fix_report": ("FixReport",),
+    "ops.fix.fix": ("fix_files",),
+    "ops.fix.report": ("FixReport",),
     "ops.verify.report": ("Check", "Report"),
     "ops.verify.smoke": ("SmokeSettings=Settings",),
     "ops.verify.verify": ("verify",),

@@ -10,8 +10,8 @@ from weightsmith.cli.layout import heading, styled, table
 from weightsmith.cli.output import Output
 from weightsmith.engine.options import Options
 from weightsmith.errors import printable
-from weightsmith.ops.verify.fix import fix_files
-from weightsmith.ops.verify.fix_report import FixReport
+from weightsmith.ops.fix.fix import fix_files
+from weightsmith.ops.fix.report import FixReport
 from weightsmith.units import counted, format_size
 
 STYLES: Final = {"fixed": "green", "can be fixed": "yellow", "left": "red"}

@@ -32,9 +32,9 @@ from weightsmith.cli.output import Output
 from weightsmith.cli.run_options import WORKERS
 from weightsmith.cli.sources import located
 from weightsmith.engine.options import Options
+from weightsmith.ops.fix.report import FixReport
 from weightsmith.ops.verify import smoke as smokes
 from weightsmith.ops.verify.cache import Subset, verify_cache
-from weightsmith.ops.verify.fix_report import FixReport
 from weightsmith.ops.verify.report import Report
 from weightsmith.ops.verify.verify import verify
 

@@ -8,10 +8,8 @@ import pytest
 
 from tests.ops.verify.freeze import FROZEN
 from tests.support import tiny
-from tests.support.command_line import Said, Weightsmith
 from tests.support.folders import copied
 from tests.support.story_models import Copy, Models, complete_tokenizer
-from weightsmith.cli.main import run
 from weightsmith.ops.apply_delta import apply_delta
 
 
@@ -37,15 +35,3 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 def copy(tmp_path: Path) -> Copy:
     """A copy of a folder, which a test may change."""
     return lambda folder: Path(shutil.copytree(folder, tmp_path / folder.name))
-
-
-@pytest.fixture
-def weightsmith(capfd: pytest.CaptureFixture[str]) -> Weightsmith:
-    """Run a command line; what any library says is in what was said."""
-
-    def go(*args: object) -> Said:
-        capfd.readouterr()
-        code = run([str(arg) for arg in args])
-        return Said(code, *capfd.readouterr())
-
-    return go

@@ -15,8 +15,8 @@ from weightsmith.engine.in_place import is_left
 from weightsmith.engine.manifest import read_manifest
 from weightsmith.engine.staging import Staging
 from weightsmith.errors import QuantisationUnknown, WeightsmithError
+from weightsmith.ops.fix.hints import fix_command
 from weightsmith.ops.sidecars import read_for_diagnosis
-from weightsmith.ops.verify.fix_hints import fix_command
 from weightsmith.ops.verify.report import Check, Verdict, judged
 from weightsmith.ops.verify.subject import Subject
 from weightsmith.repair.detect import diagnose

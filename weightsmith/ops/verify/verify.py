@@ -22,9 +22,9 @@ from weightsmith.errors import (
     ShardMissing,
     WrongBase,
 )
+from weightsmith.ops.fix.hints import fix_command
 from weightsmith.ops.verify import smoke as smokes
 from weightsmith.ops.verify.content import TensorContent, read_content
-from weightsmith.ops.verify.fix_hints import fix_command
 from weightsmith.ops.verify.published_sum import sum_checkpoint
 from weightsmith.ops.verify.report import Check, Report, Verdict, judged
 from weightsmith.ops.verify.structure import check_structure, check_unreadable

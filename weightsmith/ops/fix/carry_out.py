@@ -19,12 +19,12 @@ from weightsmith.engine.shard import begin, fill, read_back
 from weightsmith.engine.spans import Buffers
 from weightsmith.errors import DamagedInput, Mismatch
 from weightsmith.formats.tensors import TensorInfo
-from weightsmith.ops.verify.damage import DamagedFile, look_into
-from weightsmith.ops.verify.fix_hints import make_again
-from weightsmith.ops.verify.fix_plan import indexes_of
-from weightsmith.ops.verify.fix_report import CannotFix, FileFix
-from weightsmith.ops.verify.mend import OURS, THEIRS, Encoding, Headers, Mend
-from weightsmith.ops.verify.put_in_place import put_in_place
+from weightsmith.ops.fix.damage import DamagedFile, look_into
+from weightsmith.ops.fix.decide import indexes_of
+from weightsmith.ops.fix.hints import make_again
+from weightsmith.ops.fix.mend import OURS, THEIRS, Encoding, Headers, Mend
+from weightsmith.ops.fix.put_in_place import put_in_place
+from weightsmith.ops.fix.report import CannotFix, FileFix
 from weightsmith.plan.model import FilePlan, ShardPlan
 from weightsmith.progress import Progress
 from weightsmith.units import counted

@@ -14,7 +14,7 @@ from weightsmith.engine.manifest import File, Manifest, own_sidecars
 from weightsmith.engine.spans import Advance, Buffers, digest_tensors
 from weightsmith.errors import DamagedInput, SourceFault
 from weightsmith.formats.tensors import TensorInfo
-from weightsmith.ops.verify.put_in_place import identity
+from weightsmith.ops.fix.put_in_place import identity
 from weightsmith.units import counted, format_count
 
 

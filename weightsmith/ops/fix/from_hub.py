@@ -14,13 +14,13 @@ from weightsmith.hub.hashes import hash_file
 from weightsmith.hub.listing import RepoFile
 from weightsmith.hub.resolve import Resolved
 from weightsmith.hub.store import HubStore
-from weightsmith.ops.verify.fix_report import CannotFix, FileFix, FixReport
-from weightsmith.ops.verify.put_in_place import (
+from weightsmith.ops.fix.put_in_place import (
     fixing,
     identity,
     put_in_place,
     require_replaceable,
 )
+from weightsmith.ops.fix.report import CannotFix, FileFix, FixReport
 from weightsmith.progress import Progress
 from weightsmith.sources.plan_download import plan_download
 

@@ -17,17 +17,17 @@ from weightsmith.engine.manifest import NAME as MANIFEST
 from weightsmith.engine.options import Options
 from weightsmith.engine.spans import Buffers
 from weightsmith.errors import FixSourceMissing, FixUnproved, JsonInvalid, SourceNotFound
-from weightsmith.ops.verify.carry_out import Workbench
-from weightsmith.ops.verify.damage import Damage, DamagedFile, find_damage
-from weightsmith.ops.verify.fix_from_hub import fix_from_hub
-from weightsmith.ops.verify.fix_hints import fix_command, make_again
-from weightsmith.ops.verify.fix_plan import needs_source, plan_fixes
-from weightsmith.ops.verify.fix_report import CannotFix, FileFix, FixReport
-from weightsmith.ops.verify.mend import Mend
-from weightsmith.ops.verify.possible import possible_truths
-from weightsmith.ops.verify.put_in_place import fixing, identity, require_replaceable, tidy
-from weightsmith.ops.verify.recover import Recovered, recover
-from weightsmith.ops.verify.truth import (
+from weightsmith.ops.fix.carry_out import Workbench
+from weightsmith.ops.fix.damage import Damage, DamagedFile, find_damage
+from weightsmith.ops.fix.decide import needs_source, plan_fixes
+from weightsmith.ops.fix.from_hub import fix_from_hub
+from weightsmith.ops.fix.hints import fix_command, make_again
+from weightsmith.ops.fix.mend import Mend
+from weightsmith.ops.fix.possible import possible_truths
+from weightsmith.ops.fix.put_in_place import fixing, identity, require_replaceable, tidy
+from weightsmith.ops.fix.recover import Recovered, recover
+from weightsmith.ops.fix.report import CannotFix, FileFix, FixReport
+from weightsmith.ops.fix.truth import (
     Reach,
     Truth,
     known_truth,

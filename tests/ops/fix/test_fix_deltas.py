@@ -10,8 +10,8 @@ from tests.support.damage import HARMS
 from tests.support.delta_models import trained, write_pair
 from tests.support.folders import contents, copied, load, state, write_model
 from weightsmith.engine.manifest import read_manifest
+from weightsmith.ops.fix.fix import fix_files
 from weightsmith.ops.make_delta import make_delta
-from weightsmith.ops.verify.fix import fix_files
 from weightsmith.ops.verify.verify import verify
 
 FIRST, SECOND = (f"delta-{number:05d}-of-00002.safetensors" for number in (1, 2))

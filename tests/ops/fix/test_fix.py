@@ -19,9 +19,9 @@ from weightsmith import fs
 from weightsmith.errors import FixSourceMissing, InputChanged, JsonInvalid
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.convert import convert
+from weightsmith.ops.fix.carry_out import Workbench
+from weightsmith.ops.fix.fix import fix_files
 from weightsmith.ops.make_delta import make_delta
-from weightsmith.ops.verify.carry_out import Workbench
-from weightsmith.ops.verify.fix import fix_files
 from weightsmith.ops.verify.verify import verify
 
 INDEX = "model.safetensors.index.json"

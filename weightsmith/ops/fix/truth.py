@@ -19,11 +19,11 @@ from weightsmith.formats.safetensors_header import layout, read_header
 from weightsmith.formats.tensors import TensorInfo
 from weightsmith.ops.apply_delta import plan_apply_delta
 from weightsmith.ops.convert import plan_convert
+from weightsmith.ops.fix.hints import known_origins
+from weightsmith.ops.fix.mend import THEIRS, Encoding
 from weightsmith.ops.job import Job
 from weightsmith.ops.make_delta import plan_make_delta
 from weightsmith.ops.merge_lora import plan_merge_lora
-from weightsmith.ops.verify.fix_hints import known_origins
-from weightsmith.ops.verify.mend import THEIRS, Encoding
 from weightsmith.plan import add_record
 from weightsmith.plan.casts import plan_casting
 from weightsmith.plan.exact_record import FORMS, DeltaRecord

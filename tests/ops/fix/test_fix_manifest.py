@@ -15,8 +15,8 @@ from weightsmith.engine.manifest import read_manifest
 from weightsmith.errors import FixSourceMissing, FixUnproved, JsonInvalid
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.convert import convert
+from weightsmith.ops.fix.fix import fix_files
 from weightsmith.ops.make_delta import make_delta
-from weightsmith.ops.verify.fix import fix_files
 from weightsmith.ops.verify.verify import verify
 
 MANIFEST = "weightsmith.json"

@@ -13,8 +13,7 @@ from weightsmith.errors import WeightsmithError
 from weightsmith.hub.resolve import is_hub_source
 from weightsmith.ops import convert
 from weightsmith.ops.convert import plan_convert
-from weightsmith.ops.make_delta import plan_make_delta
-from weightsmith.ops.verify.truth import (
+from weightsmith.ops.fix.truth import (
     NOWHERE,
     Reach,
     Truth,
@@ -24,6 +23,7 @@ from weightsmith.ops.verify.truth import (
     made_by,
     plan_chain,
 )
+from weightsmith.ops.make_delta import plan_make_delta
 from weightsmith.plan.align import NewRows
 from weightsmith.sources import sums
 from weightsmith.sources.locate import LocatedChain, label_of

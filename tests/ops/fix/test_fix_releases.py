@@ -9,7 +9,7 @@ from tests.support.damage import HARMS
 from tests.support.file_releases import write_encrypted
 from tests.support.folders import contents, copied, state
 from weightsmith.ops.apply_delta import apply_delta
-from weightsmith.ops.verify.fix import fix_files
+from weightsmith.ops.fix.fix import fix_files
 
 SHARD = "pytorch_model-00001-of-00002.bin"
 

@@ -15,10 +15,10 @@ from weightsmith.engine.run import manifest_of_run
 from weightsmith.engine.shard import remake
 from weightsmith.engine.spans import Buffers, digest_tensors
 from weightsmith.errors import SourceFault, WeightsmithError
+from weightsmith.ops.fix.damage import Damage, find_damage
+from weightsmith.ops.fix.decide import ALL_INDEXES
+from weightsmith.ops.fix.truth import Truth
 from weightsmith.ops.job import Job
-from weightsmith.ops.verify.damage import Damage, find_damage
-from weightsmith.ops.verify.fix_plan import ALL_INDEXES
-from weightsmith.ops.verify.truth import Truth
 from weightsmith.progress import Progress
 
 _OWN_DIGEST: Final = re.compile(rb'^ "own_digest": "([0-9a-f]{64})"', re.MULTILINE)

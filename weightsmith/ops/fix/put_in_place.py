@@ -10,7 +10,7 @@ from weightsmith import fs
 from weightsmith.checkpoint.content import inside
 from weightsmith.engine.in_place import discard_left, take_after, workshop
 from weightsmith.errors import InputChanged, SidecarEscapes
-from weightsmith.ops.verify.fix_report import CannotFix
+from weightsmith.ops.fix.report import CannotFix
 
 _WORKSHOP: Final = "fix"
 """Part of the names of directories of unfinished work, by which they are found again."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from weightsmith.checkpoint.checkpoint import Checkpoint
 from weightsmith.checkpoint.content import Content
-from weightsmith.ops.verify.damage import DamagedFile
+from weightsmith.ops.fix.damage import DamagedFile
 from weightsmith.plan.exact_record import DeltaRecord
 from weightsmith.plan.model import Plan, ShardPlan
 

@@ -14,12 +14,12 @@ from weightsmith.engine.manifest import Manifest
 from weightsmith.formats.index import build_index, parse_index
 from weightsmith.formats.safetensors_header import MAX_HEADER_NBYTES, parse_header, read_header
 from weightsmith.formats.tensors import TensorInfo
-from weightsmith.ops.verify.damage import Damage, DamagedFile, DamagedWeights
-from weightsmith.ops.verify.fix_hints import COPY, fix_command, make_again, source_of
-from weightsmith.ops.verify.fix_report import CannotFix, FileFix
-from weightsmith.ops.verify.mend import OURS, THEIRS, Headers, Mend
-from weightsmith.ops.verify.put_in_place import require_replaceable
-from weightsmith.ops.verify.truth import Truth
+from weightsmith.ops.fix.damage import Damage, DamagedFile, DamagedWeights
+from weightsmith.ops.fix.hints import COPY, fix_command, make_again, source_of
+from weightsmith.ops.fix.mend import OURS, THEIRS, Headers, Mend
+from weightsmith.ops.fix.put_in_place import require_replaceable
+from weightsmith.ops.fix.report import CannotFix, FileFix
+from weightsmith.ops.fix.truth import Truth
 from weightsmith.plan.model import InputTensor, RestoredPlan, TensorPlan
 from weightsmith.units import counted, format_count
 

@@ -1,0 +1,1 @@
+"""Put right bytes in the place of damaged files."""
