@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from weightsmith import fs
 from weightsmith.engine.background import Background
 from weightsmith.engine.receipts import Receipt
-from weightsmith.errors import DiskFull
+from weightsmith.engine.staging import Staging
+from weightsmith.errors import DiskFull, VerificationFailed
 
 HERE = Path()
 FULL = DiskFull(file=HERE, reason="full")
@@ -89,3 +91,16 @@ def test_an_interrupt_does_not_wait_for_the_medium_and_nothing_is_vouched_for_la
     arrived.set()
     background._pool.shutdown()
     assert receipts.written == []
+
+
+def test_a_file_that_grew_before_it_was_synced_is_not_vouched_for(tmp_path: Path) -> None:
+    file = fs.create(tmp_path / "file")
+    file.write_from(0, memoryview(b"ours"))
+    staging = Staging(tmp_path / "out")
+    with file.path.open("ab") as theirs:
+        theirs.write(b"more")
+    with Background() as background:
+        background.sync(file, staging, nbytes=4, drop_cache=False)
+        with pytest.raises(VerificationFailed, match="it has 8 bytes"):
+            background.wait()
+    assert not staging._synced

@@ -9,6 +9,8 @@ from typing import Any, Self, TypeVar
 from weightsmith import fs
 from weightsmith.engine.receipts import Receipt
 from weightsmith.engine.staging import Staging
+from weightsmith.engine.staging_lock import ALONE
+from weightsmith.errors import VerificationFailed
 
 Done = TypeVar("Done")
 
@@ -48,15 +50,23 @@ class Background:
             each.result()
         self._pending.clear()
 
-    def sync(self, file: fs.PositionedFile, staging: Staging, *, drop_cache: bool) -> None:
-        """Bring a file to the medium, once the one before has arrived: two are open at most.
+    def sync(
+        self, file: fs.PositionedFile, staging: Staging, *, nbytes: int, drop_cache: bool
+    ) -> None:
+        """Bring a file of `nbytes` to the medium, once the one before has arrived: two are open at
+        most.
 
-        From then on it is what `staging` must find under its name when it publishes.
+        From then on it is what `staging` must find under its name when it publishes. The work
+        raises VerificationFailed if it has another size by then.
         """
 
         def sync() -> None:
             file.sync()
-            staging.synced(file.path.name, file.stat())
+            state = file.stat()
+            if state.st_size != nbytes:
+                reason = f"it has {state.st_size} bytes"
+                raise VerificationFailed(file=file.path, reason=reason, hint=ALONE)
+            staging.synced(file.path.name, state)
             if drop_cache:
                 file.drop_cache()
 

@@ -239,11 +239,12 @@ class _ExactDelta(Making):
         if described is not None:
             encoded = replace(encoded, original=described.result())
         if encoded.payloads:
-            background.sync(file, self.staging, drop_cache=drop_cache)
+            nbytes = file.size
+            background.sync(file, self.staging, nbytes=nbytes, drop_cache=drop_cache)
         else:
+            nbytes = None
             file.path.unlink()
         digests = self._read_back(shard, encoded.payloads, lambda _: None)
-        nbytes = file.size if encoded.payloads else None
         receipt = Receipt(plan.digest, shard.name, nbytes, machine(plan), identity, digests)
         return replace(receipt, encoded=encoded.to_document())
 

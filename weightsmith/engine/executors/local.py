@@ -75,7 +75,7 @@ def make_shards(
                 nonfinite=watch.found,
             )
             work.require_finite(receipt)
-            background.sync(file, work.staging, drop_cache=True)
+            background.sync(file, work.staging, nbytes=shard.nbytes, drop_cache=True)
             if options.verify == "disk":
                 # Only what is synced leaves the page cache to the last page, and on overlayfs
                 # at all.
