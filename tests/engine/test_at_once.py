@@ -267,6 +267,23 @@ def test_what_another_run_begins_while_one_publishes_does_not_reach_what_is_publ
     assert hidden(world.target.parent) == []
 
 
+def test_what_was_sealed_and_not_named_is_kept_though_another_run_began_a_second_output(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(staging: Staging) -> None:
+        staging.output.mkdir()
+        (staging.output / "config.json").write_text("theirs")
+        raise VerificationFailed(file=staging.output, reason="another program put it there")
+
+    monkeypatch.setattr(Staging, "_require_as_synced", fail)
+    with pytest.raises(VerificationFailed):
+        world.run()
+    monkeypatch.undo()
+    kept = {each.name for each in world.output.glob("*.safetensors")}
+    assert world.run().kept == len(kept) == 4
+    assert hidden(world.target.parent) == []
+
+
 @pytest.mark.parametrize("absent", [["fcntl"], []])
 def test_a_run_by_itself_needs_no_locks(
     absent: list[str],

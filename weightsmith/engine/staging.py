@@ -125,11 +125,22 @@ class Staging:
 
     def unseal(self) -> None:
         """Take the finished output back, if a run was stopped before it had its name."""
-        if os.path.lexists(self.output):
-            self._discard(self.sealed)  # of a run that was overtaken
-        else:
+        try:
+            self.sealed.rename(self.output)
+        except FileNotFoundError:
+            return
+        except OSError:
+            # Another run, which was overtaken, has begun a second output. What is in its place is
+            # deleted once the sealed one stands there, for that run may be doing the same.
+            aside = self._aside()
             with contextlib.suppress(FileNotFoundError):
+                self.output.rename(aside)
+            try:
                 self.sealed.rename(self.output)
+            except FileNotFoundError:
+                with contextlib.suppress(OSError):
+                    aside.rename(self.output)
+            fs.delete(aside)
 
     def plan_digest(self) -> str | None:
         """The digest of the plan whose work lies in staging, or None where there is none.
@@ -165,7 +176,8 @@ class Staging:
         Its permissions are `mode` but for the umask; `name` may have a subfolder before it.
         """
         path = self.output / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent != self.output:
+            path.parent.mkdir(parents=True, exist_ok=True)
         written, found = fs.write_durably(path, content, mode=mode), path.lstat()
         # The rename gave it another time of change; all else must be as when it was synced.
         if fs.identity_of(found)[:4] != fs.identity_of(written)[:4]:
@@ -262,12 +274,15 @@ class Staging:
                 self._discard(each)
             self.path.rmdir()
 
+    def _aside(self) -> Path:
+        """A new name for what is being deleted."""
+        return self.path / f"discarded-{secrets.token_hex(8)}"
+
     def _discard(self, path: Path) -> None:
         """Delete a file, or a directory out of the reach of a run that is about to publish it."""
         if path.is_dir() and not path.is_symlink():
-            discarded = self.path / f"discarded-{secrets.token_hex(8)}"
             with contextlib.suppress(OSError):  # Windows moves nothing that somebody holds open
-                path = path.rename(discarded)
+                path = path.rename(self._aside())
         fs.delete(path)
 
 
