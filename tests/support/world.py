@@ -1,9 +1,12 @@
 """A small delta that is applied in this process, with something happening at a chosen moment."""
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
+
+import pytest
 
 from tests.support.folders import copied, staging
 from weightsmith import fs
@@ -55,6 +58,31 @@ def at_step(number: int, act: Callable[[], object]) -> Callable[[], None]:
             act()
 
     return count
+
+
+class Killed(BaseException):
+    """Nothing of the process runs any more."""
+
+
+def killed_at_each_step(patch: pytest.MonkeyPatch, run: Callable[[], object]) -> Iterator[int]:
+    """Run it, killed at its first durable step, then at its second, until it comes to its end.
+
+    Yields the step after each kill; whoever asks on has laid out what it is to begin with.
+    """
+
+    def die() -> None:
+        raise Killed
+
+    for step in itertools.count(1):
+        with patch.context() as patched:
+            patched.setattr(fs, "on_durable_step", at_step(step, die))
+            try:
+                run()
+            except Killed:
+                pass
+            else:
+                return
+        yield step
 
 
 def interrupt_after(steps: int) -> Callable[[], None]:

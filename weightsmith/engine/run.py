@@ -90,6 +90,8 @@ class ModelMaking(Making):
         what comes from a commit of the hub or an object store alone, cannot be others. What would
         have to be fetched for it is not compared, and that is said.
         """
+        if self.plan.makes_files:
+            return True
         inputs = self.bindings.inputs
         near = {role for role, each in inputs.items() if not each.is_pinned}
         tensors = [
@@ -97,8 +99,6 @@ class ModelMaking(Making):
             for each in self.plan.tensors
             if not each.digest and any(read.role in near for read in each.inputs)
         ]
-        if self.plan.makes_files:
-            return True
         far = {
             role
             for role, each in inputs.items()
@@ -111,9 +111,8 @@ class ModelMaking(Making):
             self.progress.note(
                 f"not compared with its inputs: {count}, for {roles} would have to be fetched"
             )
-        tensors = here
-        self.progress.begin("comparing with its inputs", sum(t.output.nbytes for t in tensors))
-        found = remake(tensors, inputs, self.buffers, self.progress.advance)
+        self.progress.begin("comparing with its inputs", sum(t.output.nbytes for t in here))
+        found = remake(here, inputs, self.buffers, self.progress.advance)
         return all(finished.tensors.get(name) == digest for name, digest in found.items())
 
     def require_finite(self, made: Receipt) -> None:

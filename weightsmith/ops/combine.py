@@ -163,8 +163,8 @@ def _opened(
 def read_terms(text: str) -> list[tuple[float, str]]:
     """The factors and sources of an expression, before any of them is looked for.
 
-    Raises: ExpressionInvalid; also for ``A/2``, unless something of that name is there or it can be
-    a hub id, and A is neither a name of this machine nor an alias.
+    Raises: ExpressionInvalid, also for a division: for ``A/2`` where nothing of that name is here,
+    and A alone is a path, an alias or a hub id.
     """
     terms = parse_expression(text)
     for term in terms:

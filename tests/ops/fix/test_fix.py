@@ -15,7 +15,7 @@ from tests.support.command_line import Weightsmith
 from tests.support.damage import HARMS
 from tests.support.delta_models import SIDECARS, trained, weights, write_pair
 from tests.support.folders import contents, copied, hidden, load, state, write_model
-from weightsmith import fs
+from tests.support.world import killed_at_each_step
 from weightsmith.errors import FixSourceMissing, InputChanged, JsonInvalid
 from weightsmith.ops.apply_delta import apply_delta
 from weightsmith.ops.convert import convert
@@ -265,41 +265,20 @@ def test_a_file_that_somebody_mends_meanwhile_stays_theirs(
     assert not hidden(out)
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_killed_at_any_step_it_leaves_old_or_right_files_and_can_be_run_again(
     world: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damage(out / FIRST)
     damage(out / "README.md")
     harmed, whole = contents(out), contents(world / "out")
-    step = 0
-    while True:
-        step += 1
-        left = step
-
-        def die() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                raise Killed
-
-        monkeypatch.setattr(fs, "on_durable_step", die)
-        try:
-            fix_files(out, source=chain(world))
-            break
-        except Killed:
-            there = contents(out)
-        finally:
-            monkeypatch.setattr(fs, "on_durable_step", lambda: None)
+    for step in killed_at_each_step(monkeypatch, lambda: fix_files(out, source=chain(world))):
+        there = contents(out)
         assert all(there[name] in {harmed[name], whole[name]} for name in whole)
         assert fix_files(out, source=chain(world)).complete
-        assert contents(out) == whole
+        assert contents(out) == whole, step
         for name in (FIRST, "README.md"):
             (out / name).write_bytes(harmed[name])
-    assert step > 4
+    assert step >= 4
     assert set(SIDECARS) < contents(out).keys()
 
 
